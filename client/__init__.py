@@ -1,0 +1,1 @@
+"""The hospital: local training, its policy, its command."""

@@ -1,0 +1,1 @@
+"""What hospitals and coordinator must agree on. Imports nothing else of ours."""

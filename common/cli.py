@@ -1,0 +1,50 @@
+"""What the three commands share: how errors are shown, exit codes, where configurations are found."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from common.errors import ConfigError, FedMRIError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Parse, run the verb's `handler(arguments) -> int`, and turn our own errors into one or two lines.
+
+    Returns:
+        The exit code: 0 success, 1 the work failed, 2 wrong use (a `ConfigError` counts as wrong use), 130 interrupted.
+    """
+    arguments = parser.parse_args(argv)
+    handler: Callable[[argparse.Namespace], int] = arguments.handler
+    try:
+        return handler(arguments)
+    except FedMRIError as error:
+        if arguments.debug:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """The one flag that every verb has: show the traceback."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def config_path(name: str) -> Path:
+    """The file for a configuration's name (`demo`) or path (`my/run.toml`).
+
+    Raises:
+        ConfigError: neither is there; names those that are.
+    """
+    for candidate in (CONFIGS / f"{name}.toml", Path(name)):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+    raise ConfigError(f"Configuration '{name}': no such file, and none of the names that come with FedMRI ({known}).")

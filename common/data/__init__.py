@@ -1,0 +1,1 @@
+"""A site folder becomes cases, cases become slices, slices become batches."""

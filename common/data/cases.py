@@ -1,0 +1,232 @@
+"""A site's folder as a list of cases: who is there, which modalities, which label. Opens no volume."""
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from common.config import MODALITIES, DataConfig
+from common.data.site import NO_LABELS, FileConfig, LabelConfig, SiteConfig, SitePolicy, check_name, read_site_config
+from common.errors import ConfigError, DataError
+
+UNLABELLED = -1
+_MISSING = {"", "n/a", "na", "nan"}  # BIDS writes n/a, R writes NA, pandas nan or nothing
+_SHOWN = 10  # problems spelled out in one error
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient: the files that are there, and what the table says."""
+
+    id: str
+    files: dict[str, Path]  # modality -> file, present ones only, in the order of MODALITIES
+    mask: Path | None
+    label: int  # index in the run's classes; -1: none
+    age: float | None  # years
+    sex: str | None
+    root: Path = Path()  # the data folder, from which messages name files
+
+    def where(self, file: Path) -> str:
+        """The words by which a message at the site names one of the patient's files."""
+        return f"Patient {self.id}, {file.relative_to(self.root) if file.is_relative_to(self.root) else file}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital's cases, sorted by id."""
+
+    name: str
+    root: Path  # the data folder
+    cases: tuple[Case, ...]
+    config: SiteConfig
+    notes: tuple[str, ...] = ()  # oddities that are no errors, for the site's own eyes
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One row of the table, label still in the site's own words."""
+
+    label: str
+    age: float | None
+    sex: str | None
+
+
+def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
+    """Find a site's cases.
+
+    Args:
+        path: a BIDS folder, or a folder with a `site.toml`, or that file.
+        data: the run's classes and label column.
+        simulated: a folder without `site.toml` belongs to the researcher, so nothing in it is secret.
+
+    Raises:
+        ConfigError: `site.toml` is wrong.
+        DataError: no folder, no patients, or any number of problems with patients, reported together.
+    """
+    if not path.exists():
+        raise DataError(f"Site {path}: no such folder. Name a folder of patients (BIDS), or a site.toml.")
+    config, home = read_site_config(path), path if path.is_dir() else path.parent
+    if simulated and path.is_dir() and not (path / "site.toml").exists():
+        config = replace(config, policy=SitePolicy.simulation())
+    name = check_name(config.name or home.resolve().name)
+    root = (home / Path(config.data).expanduser()).resolve()
+    if not root.is_dir():
+        raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
+    folders = _patient_folders(name, root, config)
+    participants, notes = _read_labels(home, root, config, data)
+    problems = _duplicates(folders)
+    cases = []
+    for folder in folders:
+        found, troubles = _find_files(folder, config.files)
+        participant = participants.get(folder.name, Participant("", None, None))
+        label, trouble = _class_of(participant.label, config.labels, data)
+        problems += [f"patient {folder.name}: {text}" for text in troubles + trouble]
+        files = {m: found[m] for m in MODALITIES if m in found}
+        case = Case(folder.name, files, found.get("mask"), label, participant.age, participant.sex, root)
+        cases.append(case)
+    raise_problems(f"Site {name}", problems)
+    absent = len(participants.keys() - {folder.name for folder in folders})
+    notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []
+    return Site(name, root, tuple(cases), config, tuple(notes))
+
+
+def read_participants(file: Path, column: str) -> dict[str, Participant]:
+    """Read a BIDS `participants.tsv`: `participant_id`, optionally `age` and `sex`, and the label's column.
+
+    Args:
+        column: an absent column gives empty labels; the caller decides whether that is an error.
+
+    Raises:
+        DataError: not UTF-8 text, no `participant_id`, a row with too many cells, or an id twice; with the line's number.
+    """
+    header, rows = _read_table(file)
+    participants: dict[str, Participant] = {}
+    for number, row in rows:
+        if len(row) > len(header):
+            raise DataError(f"{file.name}, line {number}: expected {len(header)} cells between tabs, got {len(row)}.")
+        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
+        key = cells["participant_id"]
+        if key in participants:
+            raise DataError(f"{file.name}, line {number}: participant {key} stands there twice. Keep one row.")
+        sex = cells.get("sex", "")
+        participants[key] = Participant(
+            cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper()
+        )
+    return participants
+
+
+def raise_problems(where: str, problems: list[str]) -> None:
+    """Report all problems at once, the first ten in full.
+
+    Raises:
+        DataError: where there is any.
+    """
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise DataError(f"{where}: {'; '.join(problems[:_SHOWN])}{more}.")
+
+
+def _patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
+    folders = sorted((f for f in root.glob(config.patients) if f.is_dir()), key=lambda f: (f.name, f))
+    kept = [f for f in folders if not any(fnmatchcase(f.name, pattern) for pattern in config.exclude)]
+    if not kept:
+        left_out = f" ({len(folders)} excluded)" if folders else ""
+        raise DataError(
+            f"Site {name}: no patient folder named {config.patients} in {root}{left_out}. Correct patients in site.toml."
+        )
+    return kept
+
+
+def _duplicates(folders: list[Path]) -> list[str]:
+    names = [f.name for f in folders]
+    return [
+        f"patient {name}: {names.count(name)} folders have this name"
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
+
+
+def _find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], list[str]]:
+    """The file of each modality and the mask, and what is wrong with them."""
+    matches = {
+        kind: {f for pattern in globs for f in folder.glob(pattern) if f.is_file()}
+        for kind, globs in vars(patterns).items()
+    }
+    matches["t1"] -= matches["t1c"]  # in BIDS the contrast image is a T1w as well
+    problems = []
+    for kind, files in matches.items():
+        if len(files) > 1:
+            names = ", ".join(sorted(str(f.relative_to(folder)) for f in files)[:3])
+            problems.append(f"{len(files)} files match {kind} ({names}); narrow files.{kind} in site.toml")
+    if not any(matches[m] for m in MODALITIES):
+        problems.append("no modality; expected a file for at least one of t1, t1c, t2, flair (see files in site.toml)")
+    return {kind: min(files) for kind, files in matches.items() if files}, problems
+
+
+def _read_labels(
+    home: Path, root: Path, config: SiteConfig, data: DataConfig
+) -> tuple[dict[str, Participant], list[str]]:
+    """The table's rows and notes about it; a table or column that `site.toml` names by itself must exist."""
+    labels = config.labels
+    if any(target not in data.classes and not _is_missing(target) for target in labels.map.values()):
+        wrong = sorted(t for t in labels.map.values() if t not in data.classes and not _is_missing(t))
+        raise ConfigError(
+            f"site.toml, labels.map: expected classes {', '.join(data.classes)} or n/a, got {', '.join(wrong)}."
+        )
+    file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
+    if file is None:
+        if labels.table != LabelConfig.table:
+            raise DataError(
+                f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table."
+            )
+        return {}, [f"no {labels.table}: every patient is unlabelled"]
+    if labels.column == NO_LABELS:
+        return read_participants(file, ""), ["labels.column is none: every patient is unlabelled"]
+    column = labels.column or data.label
+    header, _ = _read_table(file)
+    if column not in header:
+        if labels.column:
+            raise DataError(f"{file.name}: no column {column}. It has {', '.join(header)}. Correct labels.column.")
+        return read_participants(file, ""), [f"{file.name} has no column {column}: every patient is unlabelled"]
+    return read_participants(file, column), []
+
+
+def _read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and the numbered, non-empty rows of a tab-separated file."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file.name}: cannot be read as UTF-8 text with tabs ({error}).") from error
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    if "participant_id" not in header or len(set(header)) != len(header):
+        raise DataError(
+            f"{file.name}: expected tab-separated columns, each once, with participant_id among them; got {', '.join(header)}."
+        )
+    return header, rows[1:]
+
+
+def _class_of(word: str, labels: LabelConfig, data: DataConfig) -> tuple[int, list[str]]:
+    """The class's index, or -1, and what is wrong."""
+    name = labels.map.get(word, word)
+    if name in data.classes:
+        return data.classes.index(name), []
+    if _is_missing(name):
+        return UNLABELLED, []
+    known = ", ".join(data.classes + tuple(labels.map))
+    return UNLABELLED, [f"label {word!r} is none of {known}; map it in site.toml under labels.map, or write n/a"]
+
+
+def _is_missing(word: str) -> bool:
+    return word.lower() in _MISSING
+
+
+def _number(word: str) -> float | None:
+    """An age in years; None where missing, unreadable or not finite. BIDS lets `89+` hide the very old."""
+    try:
+        value = float(word.removesuffix("+"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,77 @@
+"""A site's patients as arrays, ready for batches.
+
+Shapes: N patients of a site, B of a batch, S slices, M modalities, H = W pixels.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Indices = Sequence[int] | npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SiteData:
+    """All patients of one site, or of several pooled. `images` may be memory-mapped; nothing here writes to it."""
+
+    name: str
+    ids: tuple[str, ...]
+    images: npt.NDArray[np.float16]  # [N, S, M, H, W], 0 where a modality is absent
+    present: npt.NDArray[np.bool_]  # [N, M], in the order of the run's `data.modalities`
+    labels: npt.NDArray[np.int64]  # [N], -1 where there is none
+    key: str  # hash of the sources and settings that the images came from
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.ids), len(self.images), len(self.present), len(self.labels)}
+        if len(sizes) != 1 or self.images.ndim != 5 or self.present.shape[1:] != self.images.shape[2:3]:
+            raise ValueError(
+                f"Site {self.name}: ids, images {self.images.shape}, present {self.present.shape} and "
+                f"labels {self.labels.shape} do not belong together."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.int64]:
+        """Indices of the labelled patients."""
+        return np.flatnonzero(self.labels >= 0)
+
+    def take(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read a batch.
+
+        Returns:
+            x float32 [B, S, M, H, W], present bool [B, M], labels int64 [B]; copies, free to be changed.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        x = torch.from_numpy(self.images[rows].astype(np.float32))
+        return x, torch.from_numpy(self.present[rows]), torch.from_numpy(self.labels[rows])
+
+    def select(self, indices: Indices) -> "SiteData":
+        """Some of the patients, in the given order; their images are copied into memory."""
+        rows = np.asarray(indices, dtype=np.int64)
+        ids = tuple(self.ids[row] for row in rows)
+        key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
+        return SiteData(self.name, ids, self.images[rows], self.present[rows], self.labels[rows], key)
+
+    @staticmethod
+    def pool(sites: Sequence["SiteData"], name: str) -> "SiteData":
+        """The patients of several sites as one, in the given order; ids become `site/id`. Copies the images into memory.
+
+        Raises:
+            ValueError: no sites, or images of different shapes.
+        """
+        if not sites or len({site.images.shape[1:] for site in sites}) != 1:
+            raise ValueError(f"Pool {name}: expected sites of one image shape, got {[s.images.shape[1:] for s in sites]}.")
+        return SiteData(
+            name,
+            tuple(f"{site.name}/{patient}" for site in sites for patient in site.ids),
+            np.concatenate([site.images for site in sites]),
+            np.concatenate([site.present for site in sites]),
+            np.concatenate([site.labels for site in sites]),
+            hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
+        )

@@ -1,0 +1,138 @@
+"""The hospital's own file, `site.toml`: where its patients are, how files are named, what labels mean, what may leave.
+
+Without a `site.toml` a folder is read as BIDS and nothing but updates may leave it.
+"""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from common.config import build
+from common.errors import ConfigError
+
+NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its table holds
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """What may leave the site besides its updates. Everything is refused until the hospital says otherwise."""
+
+    share_counts: bool = False  # how many patients, and how many of them labelled
+    share_metrics: bool = False  # the training losses
+
+    @classmethod
+    def simulation(cls) -> "SitePolicy":
+        """For virtual sites, whose data are the researcher's own: everything may be seen."""
+        return cls(share_counts=True, share_metrics=True)
+
+
+@dataclass(frozen=True)
+class FileConfig:
+    """Glob patterns relative to a patient's folder; one string or several. Files of `t1c` are never taken for `t1`."""
+
+    t1: tuple[str, ...] = ("**/anat/*_T1w.nii*",)
+    t1c: tuple[str, ...] = ("**/anat/*_ce-*_T1w.nii*",)
+    t2: tuple[str, ...] = ("**/anat/*_T2w.nii*",)
+    flair: tuple[str, ...] = ("**/anat/*_FLAIR.nii*",)
+    mask: tuple[str, ...] = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
+
+    def __post_init__(self) -> None:
+        for name, patterns in vars(self).items():
+            for pattern in patterns:
+                _check_pattern(f"files.{name}", pattern)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Where the labels are and what the site's words mean in the run's classes."""
+
+    table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
+    column: str = ""  # "": the run's `data.label`; "none": this site has no labels
+    map: dict[str, str] = field(default_factory=dict)  # the table's word -> a class of the run, or "n/a"
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """All that `site.toml` may hold."""
+
+    name: str = ""  # "": the name of the folder
+    data: str = ""  # folder of the patients, relative to site.toml; "": beside it
+    patients: str = "sub-*"  # glob of the patients' folders
+    exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
+    files: FileConfig = field(default_factory=FileConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    policy: SitePolicy = field(default_factory=SitePolicy)
+
+    def __post_init__(self) -> None:
+        _check_pattern("patients", self.patients)
+        if self.name:
+            check_name(self.name)
+
+
+def read_site_config(path: Path) -> SiteConfig:
+    """Read `site.toml`; a folder without one gives the defaults, which are BIDS and the strict policy.
+
+    Args:
+        path: a site's folder, or the file itself.
+
+    Raises:
+        ConfigError: unreadable, not TOML, unknown key or wrong value, with the file's name and the dotted key.
+    """
+    file = path / "site.toml" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        return SiteConfig()
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name a site folder or its site.toml.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML ({error}).") from error
+    try:
+        config: SiteConfig = build(SiteConfig, _with_lists(table))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return config
+
+
+def is_site(folder: Path) -> bool:
+    """Whether `folder` looks like a site: it has a `site.toml`, a `participants.tsv` or patients named `sub-*`."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return any((folder / name).is_file() for name in ("site.toml", "participants.tsv")) or any(
+        child.is_dir() for child in folder.glob("sub-*")
+    )
+
+
+def find_sites(folder: Path) -> tuple[Path, ...]:
+    """The site folders directly under `folder`, sorted by name; empty where there are none."""
+    return tuple(sorted(child for child in folder.iterdir() if is_site(child))) if folder.is_dir() else ()
+
+
+def check_name(name: str) -> str:
+    """Return a site's name unchanged.
+
+    Raises:
+        ConfigError: empty, longer than 64, not printable, or holding `/` (patient ids) or `+` (several external sites).
+    """
+    if not name.strip() or len(name) > 64 or not name.isprintable() or {"/", "+"} & set(name):
+        raise ConfigError(
+            f"Site name {name!r}: expected 1 to 64 printable characters without '/' and '+'. Set name in site.toml."
+        )
+    return name
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    """Refuse globs that are empty or lead out of the folder they start from."""
+    parts = PurePosixPath(pattern).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ConfigError(f"{key}: expected a relative glob pattern without '..', got {pattern!r}.")
+
+
+def _with_lists(table: dict[str, Any]) -> dict[str, Any]:
+    """Let a single pattern stand for a list of one, and "" for a kind of file that the site does not have."""
+    files = table.get("files")
+    if not isinstance(files, dict):
+        return table
+    listed = {key: ([value] if value else []) if isinstance(value, str) else value for key, value in files.items()}
+    return {**table, "files": listed}

@@ -1,0 +1,235 @@
+"""A patient's volumes become slices: canonical orientation, volume-level scaling, a fixed field of view around the tumour.
+
+Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
+An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right.
+No module imported here needs torch, so that the cache's worker processes start fast.
+"""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from common.config import DataConfig
+from common.data.cases import Case
+from common.errors import DataError
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thinner: neighbours of 1 mm show the same
+BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
+SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image in canonical orientation: voxels [X, Y, Z] and the affine [4, 4] to millimetres (RAS)."""
+
+    voxels: Array
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel in mm, along X, Y, Z."""
+        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
+
+    def same_grid(self, other: "Volume") -> bool:
+        """Whether voxels of both lie at the same places."""
+        return self.voxels.shape == other.voxels.shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
+
+
+def load_volume(file: Path, name: str = "") -> Volume:
+    """Read a NIfTI file (1 or 2, gzipped or not) whole, checksum included, and turn it to RAS.
+
+    Args:
+        name: the patient and the file as messages should name them; the default is the file's name.
+
+    Raises:
+        DataError: missing, truncated, damaged, or not one 3D frame of numbers.
+    """
+    name = name or file.name
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror}).") from error
+    try:
+        raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image
+        image = nib.as_closest_canonical(kind.from_bytes(raw))
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # a damaged header can fail anywhere inside nibabel
+        raise DataError(f"{name}: truncated or damaged NIfTI ({str(error) or type(error).__name__}). Copy it anew.") from error
+    if voxels.ndim > 3 and voxels.size == np.prod(voxels.shape[:3]):
+        voxels = voxels.reshape(voxels.shape[:3])
+    if voxels.ndim != 3 or not voxels.size:
+        raise DataError(f"{name}: expected one volume with three axes, got shape {voxels.shape}.")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(f"{name}: its affine has no volume; expected a NIfTI header with voxel sizes and orientation.")
+    return Volume(np.ascontiguousarray(voxels), affine)
+
+
+def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
+    """`volume` on the grid of `reference`, 0 where it does not reach; unchanged if it already lies there.
+
+    Args:
+        order: 1 interpolates linearly, 0 takes the nearest voxel (masks).
+    """
+    if volume.same_grid(reference):
+        return volume
+    to_source = np.linalg.inv(volume.affine) @ reference.affine
+    finite = np.nan_to_num(volume.voxels, nan=0.0, posinf=0.0, neginf=0.0)
+    voxels = ndimage.affine_transform(finite, to_source, output_shape=reference.voxels.shape, order=order)
+    return Volume(voxels.astype(np.float32), reference.affine)
+
+
+def foreground(voxels: Array) -> Mask:
+    """What is not air: finite voxels above 5% of the positive voxels' 99th percentile.
+
+    Zero background, faint noise and small negative values fall out; so does everything in a volume without contrast.
+    Where no voxel is positive, foreground is what lies above the lowest value.
+    """
+    finite = np.isfinite(voxels)
+    positive = voxels[finite & (voxels > 0)]
+    if positive.size:
+        return finite & (voxels > BACKGROUND * np.percentile(positive, 99))
+    return finite & (voxels > np.min(voxels, where=finite, initial=np.inf))
+
+
+def scale_intensity(voxels: Array, low: float, high: float) -> Array:
+    """Map the percentiles `low` and `high` of the volume's foreground to 0 and 1, and clip; 0 where not finite or constant."""
+    inside = voxels[foreground(voxels)]
+    if not inside.size:
+        return np.zeros_like(voxels)
+    bottom, top = np.percentile(inside, (low, high)).astype(np.float64)
+    if top <= bottom:
+        return np.zeros_like(voxels)
+    scaled = (np.nan_to_num(voxels, nan=bottom, posinf=bottom, neginf=bottom) - bottom) / (top - bottom)
+    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+
+
+def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP) -> npt.NDArray[np.int64]:
+    """Pick `count` axial slices, in anatomical order from below.
+
+    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread evenly
+    over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
+
+    Args:
+        region: tumour or brain [X, Y, Z].
+        thickness: mm between slices.
+
+    Returns:
+        [count] indices along Z.
+    """
+    area = region.sum(axis=(0, 1)).astype(np.float64)
+    if tumour and area.any():
+        chosen = _fullest(area, count, max(1, round(SLICE_STEP / thickness)))
+    else:
+        wide = np.flatnonzero(area >= area.max() / 2)
+        chosen = wide[((np.arange(count) + 0.5) / count * wide.size).astype(np.int64)]
+    return np.sort(chosen)
+
+
+def centre_of(region: Mask, spacing: tuple[float, float, float]) -> tuple[float, float]:
+    """Centroid (x, y) of a region [X, Y, Z] in mm from the centre of voxel 0; the middle of the image if it is empty."""
+    x, y = region.any(axis=(1, 2)), region.sum(axis=2)
+    if not x.any():
+        return (region.shape[0] - 1) / 2 * spacing[0], (region.shape[1] - 1) / 2 * spacing[1]
+    total = y.sum()
+    along_x, along_y = y.sum(axis=1) @ np.arange(y.shape[0]), y.sum(axis=0) @ np.arange(y.shape[1])
+    return float(along_x / total) * spacing[0], float(along_y / total) * spacing[1]
+
+
+def crop_slices(
+    volume: Volume, indices: npt.NDArray[np.int64], centre: tuple[float, float], field_of_view: float, size: int
+) -> Array:
+    """Cut squares out of axial slices: linear interpolation in the plane, 0 outside.
+
+    Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias.
+
+    Args:
+        centre: (x, y) in mm from the centre of voxel 0.
+        field_of_view: edge in mm.
+        size: edge in pixels, H = W.
+
+    Returns:
+        [S, H, W], row 0 anterior, column 0 the patient's right.
+    """
+    offsets = (np.arange(size) - (size - 1) / 2) * (field_of_view / size)
+    nx, ny, _ = volume.voxels.shape
+    dx, dy, _ = volume.spacing
+    columns = _interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
+    rows = _interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
+    slices = np.moveaxis(volume.voxels[:, :, indices], 2, 0)  # [S, X, Y]
+    cut: Array = rows @ np.swapaxes(slices, 1, 2) @ columns.T
+    return cut
+
+
+def prepare_case(case: Case, data: DataConfig) -> tuple[npt.NDArray[np.float16], Mask]:
+    """Read, orient, scale, choose and crop one patient.
+
+    All modalities and the mask are brought to the grid of the first present one, in the order of `data.modalities`.
+
+    Returns:
+        images [S, M, H, W] in 0 to 1, zeros where a modality is absent; present [M].
+
+    Raises:
+        DataError: none of the modalities is there, or a file cannot be used.
+    """
+    present = np.array([m in case.files for m in data.modalities])
+    if not present.any():
+        raise DataError(f"Patient {case.id}: none of {', '.join(data.modalities)}; it has {', '.join(case.files)}.")
+    volumes = {m: load_volume(case.files[m], case.where(case.files[m])) for m in data.modalities if m in case.files}
+    reference = next(iter(volumes.values()))
+    region, tumour = find_region(case, reference)
+    indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
+    centre = centre_of(region, reference.spacing)
+    images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
+    for index, modality in enumerate(data.modalities):
+        if modality in volumes:
+            volume = resample(volumes[modality], reference)
+            scaled = Volume(scale_intensity(volume.voxels, data.low_percentile, data.high_percentile), volume.affine)
+            images[:, index] = crop_slices(scaled, indices, centre, data.field_of_view, data.size)
+    return images, present
+
+
+def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:
+    """What the slices go through, on the reference's grid: (tumour, True), or (foreground, False) without a usable mask."""
+    if case.mask:
+        mask = resample(load_volume(case.mask, case.where(case.mask)), reference, order=0).voxels > 0
+        if mask.any():
+            return mask, True
+    return foreground(reference.voxels), False
+
+
+def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArray[np.int64]:
+    """The `count` fullest slices `step` apart; closer where the tumour is too low for that, repeated where the volume is."""
+    best = int(area.argmax())
+    middle = float(area @ np.arange(area.size) / area.sum())
+    while step > 1 and np.count_nonzero(area[best % step :: step]) < count:
+        step -= 1
+    comb = np.arange(best % step, area.size, step)
+    if comb.size < count:
+        return comb[(np.arange(count) * comb.size) // count]
+    # Beyond the tumour's ends the area is 0: then the nearest slices come next.
+    order = np.lexsort((np.abs(comb - middle), -area[comb]))
+    return comb[order[:count]]
+
+
+def _interpolation(positions: npt.NDArray[np.float64], length: int, width: float) -> Array:
+    """Weights [len(positions), length] that read a line of voxels at fractional positions; voxels outside count as 0.
+
+    Args:
+        width: of a pixel in voxels; above 1 the triangle grows to that half-width.
+    """
+    half = max(1.0, width)
+    low, high = int(min(0, np.floor(positions.min() - half))), int(max(length, np.ceil(positions.max() + half) + 1))
+    weights = np.maximum(0.0, 1.0 - np.abs(positions[:, None] - np.arange(low, high)) / half)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights[:, -low : length - low].astype(np.float32)

@@ -1,0 +1,44 @@
+"""Errors that a user can act on.
+
+Every message says what was expected, what came, where, and what to do. Commands print it in one or two lines, without a
+traceback. `public` is what may leave a hospital: it never holds a patient identifier, a path, a count or a value.
+"""
+
+
+class FedMRIError(Exception):
+    """Base of all errors that are the user's to mend, not ours.
+
+    Args:
+        message: for the person at this machine; may name a patient or a file.
+        public: for the coordinator; says the kind of trouble only. The default is the class's own sentence.
+    """
+
+    public_default = "the site could not do its part; its own log says why"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public or self.public_default
+
+
+class ConfigError(FedMRIError):
+    """A run or site configuration that is refused: unknown key, wrong type, value out of range."""
+
+    public_default = "the configuration was refused at the site"
+
+
+class DataError(FedMRIError):
+    """A site folder, participants table or NIfTI file that cannot be used."""
+
+    public_default = "the site's data were refused; `fedmri-site check` there says which file"
+
+
+class WeightsError(FedMRIError):
+    """Backbone weights that are missing, of another architecture, or not the ones that were agreed."""
+
+    public_default = "the backbone weights at the site are missing or are not the agreed ones"
+
+
+class FederationError(FedMRIError):
+    """A federation that cannot go on: too few sites, no valid reply, another code version."""
+
+    public_default = "the federation could not go on"

@@ -1,0 +1,221 @@
+"""How good predictions are, with intervals over patients.
+
+scikit-learn computes the values and torchmetrics the same measures on each bootstrap resample, where scikit-learn would take a
+minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
+
+Letters: N patients, C classes, R resamples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from torchmetrics.functional import classification as tm
+
+from common.errors import FedMRIError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BINS = 15  # of the calibration error, equally wide (Guo et al., ICML 2017)
+WITH_INTERVAL = ("mcc", "balanced_accuracy", "macro_f1", "auroc_macro", "brier")
+LEVELS = (0.025, 0.975)
+DEFINED_SHARE = 0.5  # an interval needs the measure on at least this share of the resamples
+
+
+def evaluate(
+    labels: NDArray[Any],
+    probabilities: NDArray[Any],
+    classes: Sequence[str],
+    *,
+    bootstrap: int,
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Measure predictions against the truth: the shape of `external` in report.json.
+
+    The intervals are 95% percentile intervals of a bootstrap over patients (Efron & Tibshirani 1993, chapter 13). A resample on
+    which a measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC
+    one with a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count.
+    The calibration error gets none: it is biased upward on few patients, on resamples of them twice, and the percentile interval
+    held the true value in none of 150 simulated hospitals of 60 patients (the other measures': 93% to 96% of the time).
+
+    Args:
+        labels: true class index of each patient [N]; below 0: unlabelled, left out.
+        probabilities: [N, C], each row sums to 1.
+        classes: the C names, in the order of the columns.
+        bootstrap: resamples R; 0: no intervals.
+        generator: draws the resamples.
+
+    Returns:
+        `n` labelled patients; `support` {class: patients}; `mcc` {value, low, high} (Gorodkin 2004; None where one true class
+        only); `balanced_accuracy` and `macro_f1`, both over the classes that occur in the truth; `auroc` {macro, per_class}
+        one against the rest, `macro` the mean over the defined ones; `ece` of the most likely class, 15 equal bins, from 0 to 1;
+        `brier` summed over the classes, from 0 to 2 (Brier 1950); `confusion` [C][C], rows are the truth; `intervals`
+        {balanced_accuracy, macro_f1, auroc_macro, brier: {low, high}}.
+
+    Raises:
+        ValueError: shapes that do not fit, a label of no class, rows that are no probabilities.
+        FedMRIError: probabilities that are not finite (training diverged).
+    """
+    labels, probabilities = _labelled(labels, probabilities, len(classes))
+    values, per_class = _values(labels, probabilities)
+    intervals: dict[str, dict[str, float | None]] = {name: {"low": None, "high": None} for name in WITH_INTERVAL}
+    indices = _draw(len(labels), bootstrap, generator)
+    if indices is not None:
+        intervals = {name: _interval(drawn) for name, drawn in _resampled(labels, probabilities, indices).items()}
+    guess = probabilities.argmax(axis=1)
+    return {
+        "n": len(labels),
+        "support": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
+        "mcc": {"value": values["mcc"], **intervals.pop("mcc")},
+        "balanced_accuracy": values["balanced_accuracy"],
+        "macro_f1": values["macro_f1"],
+        "auroc": {"macro": values["auroc_macro"], "per_class": dict(zip(classes, per_class, strict=True))},
+        "ece": values["ece"],
+        "brier": values["brier"],
+        "confusion": sk.confusion_matrix(labels, guess, labels=range(len(classes))).tolist(),
+        "intervals": intervals,
+    }
+
+
+def paired_difference(
+    labels: NDArray[Any],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    *,
+    bootstrap: int,
+    generator: np.random.Generator,
+) -> dict[str, float | None]:
+    """MCC of `first` minus MCC of `second` on the same patients, with a 95% interval over the same resamples for both.
+
+    Args:
+        labels: [N], below 0: left out.
+        first: probabilities [N, C].
+        second: probabilities [N, C].
+        bootstrap: resamples; 0: no interval.
+        generator: draws the resamples.
+
+    Returns:
+        {value, low, high}; None where not defined, as in `evaluate`.
+
+    Raises:
+        ValueError, FedMRIError: as `evaluate`.
+    """
+    truth, first = _labelled(labels, first, first.shape[-1])
+    _, second = _labelled(labels, second, first.shape[-1])
+    if len(np.unique(truth)) < 2:
+        return {"value": None, "low": None, "high": None}
+    value = sk.matthews_corrcoef(truth, first.argmax(1)) - sk.matthews_corrcoef(truth, second.argmax(1))
+    indices = _draw(len(truth), bootstrap, generator)
+    if indices is None:
+        return {"value": float(value), "low": None, "high": None}
+    drawn = [_mcc(truth[indices], p.argmax(1)[indices], p.shape[1]) for p in (first, second)]
+    return {"value": float(value), **_interval(drawn[0] - drawn[1])}
+
+
+def _labelled(labels: NDArray[Any], probabilities: NDArray[Any], classes: int) -> tuple[Ints, Floats]:
+    """The labelled patients' truth [N] and probabilities [N, C] in float64, checked."""
+    truth, p = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    if p.ndim != 2 or p.shape[1] != classes or truth.shape != p.shape[:1]:
+        raise ValueError(f"Expected labels [N] and probabilities [N, {classes}]; got {truth.shape} and {p.shape}.")
+    if truth.max(initial=-1) >= classes:
+        raise ValueError(f"Expected labels below {classes}, the number of classes; got {truth.max()}.")
+    if not np.isfinite(p).all():
+        raise FedMRIError("The model's predictions are not finite: training diverged. Lower the learning rate.")
+    sums = p.sum(axis=1, keepdims=True)
+    if (p < -1e-6).any() or (np.abs(sums - 1) > 1e-2).any():
+        raise ValueError("Expected probabilities: each row from 0 to 1 and summing to 1.")
+    # torchmetrics takes anything outside [0, 1], by rounding too, for logits.
+    return truth[truth >= 0], np.clip(p / sums, 0, 1)[truth >= 0]
+
+
+def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None], list[float | None]]:
+    """Each measure on the patients as they are, and the AUROC of each class."""
+    names = ("mcc", "balanced_accuracy", "macro_f1", "auroc_macro", "ece", "brier")
+    classes = probabilities.shape[1]
+    if not len(labels):
+        return dict.fromkeys(names), [None] * classes
+    guess, here = probabilities.argmax(1), np.unique(labels)
+    diverse = len(here) > 1
+    per_class = [
+        float(sk.roc_auc_score(labels == c, probabilities[:, c])) if diverse and c in here else None
+        for c in range(classes)
+    ]
+    defined = [value for value in per_class if value is not None]
+    values = (
+        float(sk.matthews_corrcoef(labels, guess)) if diverse else None,
+        # Balanced accuracy is the mean recall over the true classes; sklearn's own function warns of others among the guesses.
+        float(sk.recall_score(labels, guess, labels=here, average="macro", zero_division=0)),
+        float(sk.f1_score(labels, guess, labels=here, average="macro", zero_division=0)),
+        float(np.mean(defined)) if defined else None,
+        _ece(torch.from_numpy(labels), torch.from_numpy(probabilities)),
+        float(sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)),
+    )
+    return dict(zip(names, values, strict=True)), per_class
+
+
+def _draw(patients: int, resamples: int, generator: np.random.Generator) -> Ints | None:
+    """Indices of the resampled patients [R, N], or None where no interval can be had."""
+    return generator.integers(0, patients, (resamples, patients)) if patients > 1 and resamples > 0 else None
+
+
+def _interval(drawn: Floats) -> dict[str, float | None]:
+    """The percentile interval of a measure over the resamples [R] on which it is defined."""
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < max(1, DEFINED_SHARE * len(drawn)):
+        return {"low": None, "high": None}
+    low, high = np.quantile(defined, LEVELS)
+    return {"low": float(low), "high": float(high)}
+
+
+def _resampled(labels: Ints, probabilities: Floats, indices: Ints) -> dict[str, Floats]:
+    """Each measure on each resample [R]; NaN where not defined."""
+    classes = probabilities.shape[1]
+    truth, guess = labels[indices], probabilities.argmax(1)[indices]
+    here = (truth[..., None] == np.arange(classes)).any(axis=1)
+    own_brier = ((probabilities - np.eye(classes)[labels]) ** 2).sum(axis=1)
+    return {
+        "mcc": _mcc(truth, guess, classes),
+        "balanced_accuracy": np.average(_samplewise(tm.multiclass_recall, truth, guess, classes), axis=1, weights=here),
+        "macro_f1": np.average(_samplewise(tm.multiclass_f1_score, truth, guess, classes), axis=1, weights=here),
+        "auroc_macro": _auroc(labels, probabilities, indices),
+        "brier": own_brier[indices].mean(axis=1),
+    }
+
+
+def _samplewise(measure: Any, truth: Ints, guess: Ints, classes: int) -> Floats:
+    """A torchmetrics measure of each class on each resample [R, C]."""
+    options = {"average": "none", "multidim_average": "samplewise", "validate_args": False}
+    drawn = measure(torch.from_numpy(guess), torch.from_numpy(truth), num_classes=classes, **options)
+    return np.asarray(drawn.numpy(), np.float64)
+
+
+def _mcc(truth: Ints, guess: Ints, classes: int) -> Floats:
+    """MCC of each resample [R] of truth and guess [R, N]; NaN where there is one true class only."""
+    # Two classes take a path of their own in torchmetrics, with other values at the edges; an empty third changes nothing else.
+    classes = max(classes, 3)
+    pairs = zip(torch.from_numpy(truth), torch.from_numpy(guess), strict=True)
+    drawn = [float(tm.multiclass_matthews_corrcoef(g, t, classes, validate_args=False)) for t, g in pairs]
+    return np.where((truth == truth[:, :1]).all(axis=1), np.nan, drawn)
+
+
+def _auroc(labels: Ints, probabilities: Floats, indices: Ints) -> Floats:
+    """Mean one-against-the-rest AUROC of each resample [R]; NaN where it lacks a class that the patients have."""
+    here, own = np.unique(labels, return_inverse=True)
+    drawn = np.full(len(indices), np.nan)
+    if len(here) < 2:
+        return drawn
+    truth, scores = torch.from_numpy(own), torch.from_numpy(probabilities[:, here])
+    for r, rows in enumerate(indices):
+        if len(np.unique(own[rows])) == len(here):
+            drawn[r] = float(tm.multiclass_auroc(scores[rows], truth[rows], len(here), validate_args=False))
+    return drawn
+
+
+def _ece(labels: torch.Tensor, probabilities: torch.Tensor) -> float:
+    """Expected calibration error of the most likely class (Guo et al. 2017, equation 3)."""
+    classes = probabilities.shape[1]
+    return float(tm.multiclass_calibration_error(probabilities, labels, classes, BINS, validate_args=False))

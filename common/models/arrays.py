@@ -1,0 +1,108 @@
+"""Named arrays: what is trained, what travels, what a checkpoint holds.
+
+An update is a `dict[str, np.ndarray]` of float32 arrays in sorted order of their names, with safetensors semantics on disk.
+Nothing is ever unpickled.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from common.errors import FederationError, WeightsError
+from common.files import write_atomic
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def get_arrays(model: nn.Module) -> Arrays:
+    """Copies of all parameters that are trained, by name."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: trained[name].detach().cpu().float().numpy().copy() for name in sorted(trained)}
+
+
+def set_arrays(model: nn.Module, arrays: Arrays) -> None:
+    """Write trained arrays into the model, after `check_arrays` against its own."""
+    check_arrays(arrays, get_arrays(model))
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, array in arrays.items():
+            parameters[name].copy_(torch.from_numpy(np.array(array)))
+
+
+def check_arrays(arrays: Arrays, like: Arrays) -> None:
+    """Refuse arrays that differ from `like` in names, shapes or type, or that hold a value that is not finite.
+
+    Raises:
+        FederationError: names the first array that is wrong, what was expected and what came.
+    """
+    missing, unknown = sorted(like.keys() - arrays.keys()), sorted(arrays.keys() - like.keys())
+    if missing or unknown:
+        raise FederationError(f"Array names differ: missing {missing[:3]}, unknown {[u[:80] for u in unknown[:3]]}.")
+    for name, expected in like.items():
+        array = arrays[name]
+        if array.shape != expected.shape or array.dtype != np.float32:
+            raise FederationError(f"Array {name}: expected float32 {expected.shape}, got {array.dtype} {array.shape}.")
+        if not np.isfinite(array).all():
+            raise FederationError(f"Array {name} holds values that are not finite.")
+
+
+def update_norm(new: Arrays, old: Arrays) -> float:
+    """Euclidean norm of `new - old` over all arrays together."""
+    return float(np.sqrt(sum(np.sum((new[name].astype(np.float64) - old[name]) ** 2) for name in sorted(old))))
+
+
+def average(updates: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
+    """Weighted mean, array by array, in float64 and in the order given, so that equal input gives equal bytes.
+
+    FedAvg (McMahan et al., AISTATS 2017), algorithm 1, server line.
+
+    Raises:
+        FederationError: no update, or weights that do not add up to more than zero.
+    """
+    total = float(sum(weights))
+    if not updates or not total > 0:
+        raise FederationError(f"Nothing to average: {len(updates)} updates of total weight {total:g}.")
+    mean = {name: np.zeros(array.shape, np.float64) for name, array in updates[0].items()}
+    for update, weight in zip(updates, weights, strict=True):
+        for name, array in update.items():
+            mean[name] += array.astype(np.float64) * (weight / total)
+    return {name: array.astype(np.float32) for name, array in mean.items()}
+
+
+def save_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
+    """Write arrays and text metadata as one safetensors file, whole or not at all."""
+    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    write_atomic(path, save(ordered, metadata=_repeatable(metadata)))
+
+
+def load_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """Read a safetensors file of arrays.
+
+    Raises:
+        WeightsError: absent or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, _plain(file.metadata())
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"Model file {path}: not a readable safetensors file ({error}).") from error
+
+
+def _repeatable(metadata: dict[str, str]) -> dict[str, str]:
+    """One JSON entry: safetensors does not keep the order of several, and equal runs must give equal bytes."""
+    return {"fedmri": json.dumps(metadata, sort_keys=True)}
+
+
+def _plain(metadata: dict[str, str] | None) -> dict[str, str]:
+    """Undo `_repeatable`; a file of another maker keeps its own entries."""
+    if metadata and "fedmri" in metadata:
+        inner: dict[str, str] = json.loads(metadata["fedmri"])
+        return inner
+    return dict(metadata or {})

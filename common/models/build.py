@@ -1,0 +1,53 @@
+"""From configuration to model: the same arrays at every site and at the server, for equal configurations."""
+
+import torch
+from torch import nn
+
+from common.config import RunConfig
+from common.models.adapters import adapt
+from common.models.backbone import create_backbone
+from common.models.head import PrototypeHead
+from common.models.multimodal import MultiModalViT
+
+
+def build_model(config: RunConfig) -> MultiModalViT:
+    """Backbone, adapters, embeddings and head; starting values come from `config.seed` alone.
+
+    Raises:
+        ConfigError: an architecture, target or size that does not fit.
+        WeightsError: weights that cannot be had, or that are of another architecture.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):  # timm draws untrained weights from the global generator
+        torch.manual_seed(config.seed)
+        vit, sha256 = create_backbone(config.model, config.data.size)
+    adapt(vit, config.model, generator)
+    model = MultiModalViT(
+        vit,
+        len(config.data.modalities),
+        PrototypeHead(
+            vit.embed_dim,  # type: ignore[arg-type]
+            config.model.head_hidden,
+            config.model.head_bottleneck,
+            len(config.data.classes) + config.model.prototypes,
+            generator,
+        ),
+        *_pixel_statistics(vit),
+        generator,
+    )
+    model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
+    return model
+
+
+def _pixel_statistics(vit: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the backbone was trained with."""
+    settings: dict[str, tuple[float, ...]] = getattr(vit, "pretrained_cfg", None) or {}
+    return settings.get("mean", (0.5, 0.5, 0.5)), settings.get("std", (0.5, 0.5, 0.5))
+
+
+def trained_share(model: MultiModalViT) -> float:
+    """Trained parameters over the backbone's own (adapters not counted in it)."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    adapters = ("lora_", "down", "up")
+    own = sum(p.numel() for n, p in model.vit.named_parameters() if not n.rsplit(".", 1)[-1].startswith(adapters))
+    return trained / own

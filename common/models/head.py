@@ -1,0 +1,53 @@
+"""The prototype head: its outputs are the class logits (MM-DINOv2), its last layer is weight-normed (DINO, Caron et al., 2021).
+
+The paper's head (2048 hidden, 256 bottleneck) would outweigh the adapters; this one is kept narrow. Patch tokens have a projection of
+their own and share the prototypes. B patients, D width, K prototypes of which the first C are the classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class PrototypeHead(nn.Module):
+    """Projection to a unit sphere and cosine with K unit prototypes.
+
+    Args:
+        width: D of the backbone.
+        hidden: width of the hidden layer, 0 for none.
+        bottleneck: dimension of the sphere.
+        prototypes: K.
+        generator: for the starting values.
+    """
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * width, elementwise_affine=False)
+        self.hidden = _linear(2 * width, hidden, generator) if hidden else None
+        self.patient = _linear(hidden or 2 * width, bottleneck, generator)
+        self.patch = _linear(width, bottleneck, generator)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck, generator=generator))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Patient embeddings [B, 2D] to cosines [B, K]."""
+        z: Tensor = self.norm(embedding)
+        if self.hidden is not None:
+            z = nn.functional.gelu(self.hidden(z))
+        return self._cosine(self.patient(z))
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Patch tokens [..., D] to cosines [..., K]."""
+        return self._cosine(self.patch(tokens))
+
+    def _cosine(self, z: Tensor) -> Tensor:
+        """Unit vectors against unit prototypes, in float32: the loss divides them by small temperatures."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = nn.functional.normalize(z.float(), dim=-1)
+            return z @ nn.functional.normalize(self.prototypes.float(), dim=-1).T
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer that starts from the passed generator (truncated normal, 0.02, zero bias, as DINO's head)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,152 @@
+"""Multi-modal tokens on a frozen ViT (MM-DINOv2: Scholz et al., MICCAI 2025).
+
+One shared patch embedding and one position embedding serve every modality; a modality embedding tells them apart; one CLS token
+(and the backbone's registers, where it has them) stands before all. A modality that a patient lacks contributes no tokens at all:
+patients are grouped by how many modalities they have, and each group runs at its own length.
+
+B patients, S slices, M modalities, H x W pixels, P patches of one modality, N tokens, D width, K prototypes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.models.head import PrototypeHead
+
+
+class Output(NamedTuple):
+    """What the objective and the prediction need.
+
+    Attributes:
+        embedding: [B, 2D], one vector a patient.
+        logits: [B, K], cosines of the patient with each prototype; the first C, over the temperature, are the class logits.
+        patch_logits: [R, K], cosines of the patch tokens that `read` marks, in its order.
+    """
+
+    embedding: Tensor
+    logits: Tensor
+    patch_logits: Tensor
+
+
+class Features(NamedTuple):
+    """What the backbone says of each slice.
+
+    Attributes:
+        cls: [B, S, D].
+        patches: [B, S, M, P, D]; zeros where the modality is absent.
+    """
+
+    cls: Tensor
+    patches: Tensor
+
+
+class MultiModalViT(nn.Module):
+    """Backbone with adapters, modality embeddings, mask token and head.
+
+    Args:
+        vit: an adapted timm ViT made with `dynamic_img_size=True`.
+        modalities: M.
+        head: its prototypes' outputs are the class logits.
+        mean, std: the backbone's pixel statistics, three channels each.
+        generator: for the starting modality embeddings.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        modalities: int,
+        head: PrototypeHead,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        width: int = vit.embed_dim  # type: ignore[assignment]
+        self.vit = vit
+        self.head = head
+        self.modality_embedding = nn.Parameter(torch.randn(modalities, width, generator=generator))
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.patch_size: int = vit.patch_embed.patch_size[0]  # type: ignore[union-attr,index,assignment]
+        self.backbone_name = ""
+        self.backbone_sha256 = ""
+
+    def forward(self, x: Tensor, present: Tensor, masks: Tensor | None = None, read: Tensor | None = None) -> Output:
+        """One call for everything, so that `torch.func.functional_call` can lend the model other arrays (the teacher's).
+
+        Args:
+            x, present, masks: as in `features`.
+            read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
+        """
+        cls, patches = self.features(x, present, masks)
+        embedding = patient_embedding(cls, patches, present)
+        marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
+        return Output(embedding, self.head(embedding), self.head.patches(marked))
+
+    def features(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Features:
+        """Run the backbone over every slice.
+
+        Args:
+            x: [B, S, M, H, W], intensities 0 to 1; absent modalities hold anything finite.
+            present: [B, M] bool, at least one a patient.
+            masks: [B, S, M, P] bool, patches that the student must not see; None: sees all.
+        """
+        B, S = x.shape[:2]
+        prefix, tokens, rope = self._tokens(x, masks)
+        cls = tokens.new_zeros(B, S, tokens.shape[-1])
+        patches = torch.zeros_like(tokens)
+        counts = present.sum(1)
+        for count in counts.unique().tolist():
+            rows = (counts == count).nonzero().squeeze(1)
+            kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
+            index = (rows.view(-1, 1, 1), torch.arange(S, device=x.device).view(1, S, 1), kept)  # [b, S, count]
+            group_cls, group_patches = self._run(prefix, tokens[index], rope)
+            cls = cls.index_copy(0, rows, group_cls.to(cls.dtype))
+            patches = patches.index_put(index, group_patches.to(patches.dtype))
+        return Features(cls, patches)
+
+    def _tokens(self, x: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Prefix tokens [1, R, D], patch tokens [B, S, M, P, D] with all embeddings added, and the backbone's RoPE."""
+        B, S, M, H, W = x.shape
+        images = (x.reshape(-1, 1, H, W) - self.pixel_mean) / self.pixel_std  # one modality as three equal channels
+        grid = self.vit.patch_embed(images)  # type: ignore[operator]  # [B S M, h, w, D]
+        if masks is not None:
+            hidden = masks.reshape(*grid.shape[:3], 1)
+            grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
+        placed = self.vit._pos_embed(grid)  # type: ignore[operator]  # timm adds positions and prefix tokens
+        placed, rope = placed if isinstance(placed, tuple) else (placed, None)
+        prefixes: int = self.vit.num_prefix_tokens  # type: ignore[assignment]
+        tokens = placed[:, prefixes:].view(B, S, M, -1, placed.shape[-1])
+        embedding = nn.functional.normalize(self.modality_embedding, dim=-1)
+        return placed[:1, :prefixes], tokens + embedding.view(1, 1, M, 1, -1), rope
+
+    def _run(self, prefix: Tensor, chosen: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Blocks over one group. chosen [b, S, m, P, D]; returns CLS [b, S, D] and patches in chosen's shape."""
+        b, S, m, P, D = chosen.shape
+        z = torch.cat([prefix.expand(b * S, -1, -1), chosen.reshape(b * S, m * P, D)], dim=1)
+        z = self.vit.norm_pre(z)  # type: ignore[operator]
+        extra = {} if rope is None else {"rope": rope.repeat(m, 1)}  # every modality has the same positions
+        for block in self.vit.blocks:  # type: ignore[union-attr]
+            z = block(z, **extra)
+        z = self.vit.norm(z)  # type: ignore[operator]
+        return z[:, 0].view(b, S, D), z[:, -m * P :].view(b, S, m, P, D)
+
+
+def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
+    """Pool slices to one vector: mean over slices of CLS beside the mean patch token of the present modalities.
+
+    Args:
+        cls: [B, S, D].
+        patches: [B, S, M, P, D], zeros where absent.
+        present: [B, M] bool.
+
+    Returns:
+        [B, 2D].
+    """
+    mean_patch = patches.sum((1, 2, 3)) / (present.sum(1) * patches.shape[1] * patches.shape[3]).unsqueeze(1)
+    return torch.cat([cls.mean(1), mean_patch], dim=-1)

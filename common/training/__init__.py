@@ -1,0 +1,1 @@
+"""One local epoch as a function: state in, state out."""

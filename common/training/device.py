@@ -1,0 +1,20 @@
+"""Where and in which precision a model runs: a GPU in bf16 by itself where there is one."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def choose_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Mixed precision for the forward pass.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and on a CPU whose matrix unit multiplies bf16 natively (AMX).
+    """
+    native = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and native))

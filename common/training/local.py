@@ -1,0 +1,141 @@
+"""One site's round of training: state in, state out. A site, the pooled baseline and a hospital alone all run this."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.config import RunConfig
+from common.data.dataset import SiteData
+from common.models.arrays import Arrays, check_arrays, get_arrays
+from common.models.multimodal import MultiModalViT
+from common.objectives.classification import class_balance
+from common.objectives.teacher import update_teacher
+from common.training.device import autocast, choose_device
+from common.training.schedule import cosine, learning_rate, teacher_temperature
+from common.training.step import Centers, Parameters, batch_loss
+from common.training.views import make_views
+
+
+@dataclass(frozen=True)
+class LocalUpdate:
+    """What one round at one site gives.
+
+    Attributes:
+        arrays: the trained arrays, by name.
+        patients, labelled: how many the site has. Not public: the site's policy says whether they leave.
+        metrics: mean of each loss term, and seconds.
+    """
+
+    arrays: Arrays
+    patients: int
+    labelled: int
+    metrics: dict[str, float]
+
+
+def train_round(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    *,
+    round_number: int,
+    site_seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> LocalUpdate:
+    """Train `config.training.local_epochs` epochs from the global arrays.
+
+    Args:
+        model: lends its frozen weights; its own trained arrays are neither read nor changed.
+        arrays: the global model's.
+        round_number: from 1.
+        site_seed: of this site and round; equal seeds give equal bytes on one machine with one number of threads.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        FederationError: arrays that are not this model's.
+    """
+    check_arrays(arrays, get_arrays(model))
+    began = time.monotonic()
+    device = choose_device()
+    model.to(device).eval()
+    generator = torch.Generator().manual_seed(site_seed)
+    student = _start(arrays, device, head_only=round_number <= config.training.head_rounds)
+    teacher = {name: value.detach().clone() for name, value in student.items()}
+    optimizer = _optimizer(student, config)
+    balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
+    centers, sums = Centers(), dict.fromkeys(("classification", "dino", "ibot", "koleo"), 0.0)
+    steps = config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size)
+    for step, (x, present, labels) in enumerate(_batches(patients, config, generator)):
+        done = (round_number - 1 + step / steps) / config.federation.rounds
+        _set_rates(optimizer, config, done + 1 / (steps * config.federation.rounds))
+        views = make_views(x.to(device), present, config.objective, model.patch_size, generator)
+        objective = config.objective
+        temperature = teacher_temperature(objective.teacher_temperature_start, objective.teacher_temperature, done)
+        with autocast(device, config.training.precision):
+            terms, centers = batch_loss(
+                model, student, teacher, views, labels.to(device), balance, centers, objective, temperature
+            )
+        _update(optimizer, torch.stack(list(terms.values())).sum(), config.training.gradient_clip)
+        teacher = update_teacher(teacher, student, cosine(objective.teacher_momentum, 1.0, done))
+        sums = {name: total + float(terms.get(name, 0.0)) for name, total in sums.items()}
+        if progress is not None:
+            progress(step + 1, steps)
+    metrics = {name: total / steps for name, total in sums.items()}
+    metrics |= {"loss": sum(metrics.values()), "seconds": time.monotonic() - began}
+    trained = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
+    return LocalUpdate(trained, len(patients), int((patients.labels >= 0).sum()), metrics)
+
+
+def _start(arrays: Arrays, device: torch.device, *, head_only: bool) -> Parameters:
+    """Leaf tensors of the student; in the first rounds only those of the head may learn."""
+    student = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
+    for name, value in student.items():
+        value.requires_grad_(not head_only or name.startswith("head."))
+    return student
+
+
+def _optimizer(student: Parameters, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW; head and adapters have rates of their own, vectors (norms, biases) no decay."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, value in student.items():
+        rate = config.training.head_learning_rate if name.startswith("head.") else config.training.learning_rate
+        decay = config.training.weight_decay if value.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(value)
+    return torch.optim.AdamW(
+        [{"params": v, "lr": rate, "weight_decay": decay, "base": rate} for (rate, decay), v in groups.items()]
+    )
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, config: RunConfig, progress: float) -> None:
+    """Move every group along the run's schedule."""
+    warmup = config.training.warmup_rounds / config.federation.rounds
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(group["base"], progress, warmup)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
+    """One step of the optimizer."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if clip:
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+
+
+def _batches(
+    patients: SiteData, config: RunConfig, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Every patient once an epoch, each with some of its slices drawn at random."""
+    for _ in range(config.training.local_epochs):
+        order = torch.randperm(len(patients), generator=generator)
+        for chosen in order.split(config.training.batch_size):
+            x, present, labels = patients.take(np.asarray(chosen))
+            take = min(config.training.slices_per_step, x.shape[1])
+            slices = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, :take]
+            yield x[torch.arange(len(x)).unsqueeze(1), slices], present, labels

@@ -1,0 +1,1 @@
+"""The coordinator: strategy, checkpoints, external evaluation, report."""

@@ -1,0 +1,80 @@
+"""From one round's replies to the next global arrays: each reply judged by itself, then a weighted mean.
+
+FedAvg (McMahan et al., AISTATS 2017). Plain functions over checked replies; Flower's part is in `server.strategy`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flwr.app import RecordDict
+
+from common.config import FederationConfig
+from common.errors import FederationError
+from common.models.arrays import Arrays, average, update_norm
+from common.protocol import SiteReply, read_reply
+
+
+def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
+    """Read one reply and refuse it if it could harm the model.
+
+    Args:
+        content: what the site sent.
+        current: the global arrays that it was sent.
+        round_number: of the round that is on; a reply to another one is refused.
+        plan: its `max_update_norm` bounds the distance from `current`; 0 is no bound.
+
+    Raises:
+        FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite,
+            another round, or too large an update.
+    """
+    reply = read_reply(content, current)
+    if reply.error:
+        raise FederationError(reply.error)
+    if reply.round != round_number:
+        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
+    norm = update_norm(reply.arrays, current)
+    if plan.max_update_norm and norm > plan.max_update_norm:
+        raise FederationError(
+            f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}."
+        )
+    return reply
+
+
+def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]:
+    """The weight of each site: its labelled patients, and `unlabelled_weight` for each of the others.
+
+    A site whose policy keeps its numbers weighs as much as the mean of those that tell theirs; if none does, all weigh the same.
+
+    Raises:
+        FederationError: all weights are zero.
+    """
+    told = [r.labelled + unlabelled_weight * (r.patients - r.labelled) for r in replies if r.counts_shared]
+    fair = sum(told) / len(told) if told else 1.0
+    own = iter(told)
+    weights = [next(own) if r.counts_shared else fair for r in replies]
+    if not sum(weights) > 0:
+        raise FederationError(
+            "No site of the round has a labelled patient and federation.unlabelled_weight is 0: there is nothing to average."
+        )
+    return weights
+
+
+def aggregate(replies: Mapping[str, SiteReply], unlabelled_weight: float) -> tuple[Arrays, dict[str, float]]:
+    """The weighted mean of arrays and of loss terms, in the order of the sites' names, so that equal replies give equal bytes.
+
+    Returns:
+        The new global arrays, and each loss term averaged over the sites that told it.
+    """
+    ordered = [replies[site] for site in sorted(replies)]
+    weights = weigh(ordered, unlabelled_weight)
+    return average([r.arrays for r in ordered], weights), _mean_terms(ordered, weights)
+
+
+def _mean_terms(replies: Sequence[SiteReply], weights: Sequence[float]) -> dict[str, float]:
+    """Each term's weighted mean over the sites that sent it."""
+    terms: dict[str, float] = {}
+    for name in sorted({name for r in replies for name in r.metrics}):
+        pairs = [(r.metrics[name], w) for r, w in zip(replies, weights, strict=True) if name in r.metrics]
+        total = sum(w for _, w in pairs)
+        if total > 0:
+            terms[name] = sum(value * w for value, w in pairs) / total
+    return terms

@@ -1,0 +1,237 @@
+"""Federated averaging as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
+
+A round may be asked more than once: `configure_train` asks the sites whose good reply is not there yet, `aggregate_train` judges
+what came and averages as soon as enough sites are in. `start` is the loop around the two.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from logging import INFO, WARNING
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result
+from flwr.supercore import log
+
+from common.config import FederationConfig
+from common.errors import FederationError
+from common.models.arrays import Arrays
+from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
+from server.aggregation import aggregate, judge_reply
+
+ERROR_NAMES = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
+EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One finished round, for `rounds.jsonl` and the report."""
+
+    round: int  # from 1
+    attempts: int
+    seconds: float  # training, messages and aggregation; not the external evaluation
+    bytes_up: int  # arrays from the sites
+    bytes_down: int  # arrays to the sites
+    sites: tuple[str, ...]  # whose update went into the mean
+    failures: dict[str, str]  # site -> reason
+    train: dict[str, float]  # loss terms
+    external: dict[str, float]  # what `evaluate_fn` measured; for looking only
+
+
+@dataclass
+class _OpenRound:
+    """What is known so far of the round that is on."""
+
+    number: int
+    current: Arrays
+    asked: list[tuple[str, Message]] = field(default_factory=list)
+    valid: dict[str, SiteReply] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class FedMRIAvg(FedAvg):
+    """Weighted averaging of adapter updates.
+
+    Args:
+        plan: how many sites, how long to wait, what to accept.
+        task: what every site is told; the round and the site are filled in.
+        sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
+            federation: each connected node is one site.
+        like: the trained arrays of the agreed model, which every reply must resemble.
+    """
+
+    def __init__(self, plan: FederationConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
+        super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
+        self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
+        self._open = _OpenRound(0, {})
+
+    def summary(self) -> None:
+        """Log who takes part and what a round needs."""
+        log(INFO, "\t├──> Sites: %s", ", ".join(self.sites) or "every connected node")
+        log(INFO, "\t└──> A round needs %d of them within %g s", self.plan.min_sites, self.plan.round_timeout)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        *,
+        first_round: int = 1,
+        on_round: Callable[[RoundRecord, Arrays], None] | None = None,
+    ) -> Result:
+        """Train from `first_round` to `num_rounds`.
+
+        Args:
+            grid: Flower's way to the nodes.
+            initial_arrays: the global arrays before `first_round`.
+            num_rounds: number of the last round.
+            timeout: seconds that each asking of a round may take.
+            train_config: not used: sites get the `task`.
+            evaluate_config: not used: sites are not asked to evaluate.
+            evaluate_fn: measures the new global arrays after a round; chooses nothing.
+            first_round: 1, or the round after a checkpoint's.
+            on_round: told each finished round and the arrays that came of it.
+
+        Raises:
+            FederationError: too few sites connected, or too few gave a valid update in spite of retries.
+        """
+        self._require_enough_sites()
+        self.summary()
+        arrays, result = initial_arrays, Result(arrays=initial_arrays)
+        for number in range(first_round, num_rounds + 1):
+            arrays, record = self._play(grid, number, arrays, timeout)
+            measured = evaluate_fn(number, arrays) if evaluate_fn else None
+            if measured is not None:
+                result.evaluate_metrics_serverapp[number] = measured
+            record = replace(record, external=_plain(measured))
+            result.arrays, result.train_metrics_clientapp[number] = arrays, MetricRecord(dict(record.train))
+            log(INFO, "[ROUND %d/%d] %d sites in %.1f s", number, num_rounds, len(record.sites), record.seconds)
+            if on_round:
+                on_round(record, unpack_arrays(arrays, self.like))
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message for each site whose valid reply to this round is still missing."""
+        if self._open.number != server_round:
+            self._open = _OpenRound(server_round, unpack_arrays(arrays, self.like))
+        state = self._open
+        state.asked = [
+            (name, self._message(server_round, arrays, node, site))
+            for name, node, site in self._addresses(grid)
+            if name not in state.valid
+        ]
+        state.bytes_down += record_bytes(arrays) * len(state.asked)
+        return [message for _, message in state.asked]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge the replies; average if at least `min_sites` are valid, else return nothing: the round may be asked again."""
+        state = self._open
+        # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
+        came = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        for name, message in state.asked:
+            self._judge(name, came.get(message.metadata.message_id))
+        for name, reason in state.failures.items():
+            log(WARNING, "Round %d: %s: %s", server_round, name, reason)
+        if len(state.valid) < self.plan.min_sites:
+            return None, None
+        mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
+        return pack_arrays(mean), MetricRecord(dict(terms))
+
+    def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
+        """One round, asked again while too few sites are in."""
+        began = time.monotonic()
+        for attempt in range(1, self.plan.round_retries + 2):
+            self._wait_for_nodes(grid)
+            messages = self.configure_train(number, arrays, ConfigRecord(), grid)
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            new, terms = self.aggregate_train(number, replies)
+            if new is not None:
+                return new, self._record(attempt, time.monotonic() - began, terms)
+        state = self._open
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
+        raise FederationError(
+            f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
+            f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
+        )
+
+    def _judge(self, name: str, reply: Message | None) -> None:
+        """File one site's reply, or its absence, under valid or failed."""
+        state = self._open
+        try:
+            if reply is None:
+                raise FederationError(f"no reply within {self.plan.round_timeout:g} s")
+            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
+                code = reply.error.code
+                raise FederationError(f"the site's process gave no reply (Flower: {ERROR_NAMES.get(code, code)})")
+            records = reply.content.array_records.values()
+            state.bytes_up += sum(record_bytes(record) for record in records)
+            state.valid[name] = judge_reply(reply.content, state.current, state.number, self.plan)
+            state.failures.pop(name, None)
+        except FederationError as error:
+            state.failures[name] = printable(str(error), 300)
+
+    def _record(self, attempts: int, seconds: float, terms: MetricRecord | None) -> RoundRecord:
+        """What the finished round leaves."""
+        state = self._open
+        return RoundRecord(
+            round=state.number,
+            attempts=attempts,
+            seconds=seconds,
+            bytes_up=state.bytes_up,
+            bytes_down=state.bytes_down,
+            sites=tuple(sorted(state.valid)),
+            failures=dict(sorted(state.failures.items())),
+            train=_plain(terms),
+            external={},
+        )
+
+    def _message(self, number: int, arrays: ArrayRecord, node: int, site: str) -> Message:
+        """The request to one site."""
+        content = write_task(replace(self.task, round=number, site=site), arrays)
+        return Message(content, node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
+
+    def _addresses(self, grid: Grid) -> list[tuple[str, int, str]]:
+        """Each site's name, the node to write to, and the folder it stands for (simulation)."""
+        if self.sites:
+            nodes = sorted(grid.get_node_ids())
+            return [(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
+        named = sorted((printable(node.name, 80) or f"node-{node.node_id}", node.node_id) for node in grid.get_nodes())
+        taken = [name for name, _ in named]
+        return [(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
+
+    def _wait_for_nodes(self, grid: Grid) -> None:
+        """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""
+        needed = 1 if self.sites else self.plan.min_sites
+        deadline = time.monotonic() + self.plan.wait_for_sites
+        while (connected := len(list(grid.get_node_ids()))) < needed:
+            if time.monotonic() >= deadline:
+                raise FederationError(
+                    f"{connected} of the {needed} sites that the federation needs were connected after "
+                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites."
+                )
+            time.sleep(0.2)
+
+    def _require_enough_sites(self) -> None:
+        """In simulation the sites are known beforehand: say at once that they are too few."""
+        if self.sites and len(self.sites) < self.plan.min_sites:
+            raise FederationError(
+                f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
+                f"{', '.join(self.sites)}. Lower it with --set federation.min_sites={len(self.sites)}."
+            )
+
+
+def _plain(record: MetricRecord | None) -> dict[str, float]:
+    """A metric record's single numbers."""
+    return {k: float(v) for k, v in record.items() if isinstance(v, int | float)} if record else {}

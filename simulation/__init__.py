@@ -1,0 +1,1 @@
+"""Phantom hospitals, virtual sites and baselines on one machine."""
