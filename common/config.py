@@ -66,9 +66,7 @@ class ObjectiveConfig:
     ibot: float = _ranged(1.0, 0.0, 100.0)
     koleo: float = _ranged(0.1, 0.0, 100.0)
     classification: float = _ranged(0.5, 0.0, 100.0)
-    class_balance: str = _choice(
-        "none", "none", "weights", "prior"
-    )  # fixed before training, from the site's own labels
+    class_balance: str = _choice("none", "none", "weights", "prior")  # fixed before training, from the site's own labels
     label_smoothing: float = _ranged(0.1, 0.0, 0.9)
     student_temperature: float = _ranged(0.1, 0.001, 10.0)
     teacher_temperature: float = _ranged(0.07, 0.001, 10.0)
@@ -83,9 +81,7 @@ class ObjectiveConfig:
     local_size: float = _ranged(0.5, 0.1, 1.0)  # of the global crop's edge, rounded to whole patches
     global_scale: float = _ranged(0.7, 0.1, 1.0)  # smallest edge of a global crop, of the field of view
     local_scale: float = _ranged(0.3, 0.05, 1.0)
-    modality_dropout: float = _ranged(
-        0.5, 0.0, 1.0
-    )  # chance that a student view lacks 1 to m-1 modalities, tokens and all
+    modality_dropout: float = _ranged(0.5, 0.0, 1.0)  # chance that a student view lacks 1 to m-1 modalities, tokens and all
 
 
 @dataclass(frozen=True)
@@ -98,9 +94,7 @@ class TrainingConfig:
     learning_rate: float = _ranged(1e-3, 0.0, 10.0)
     head_learning_rate: float = _ranged(1e-3, 0.0, 10.0)
     weight_decay: float = _ranged(0.04, 0.0, 10.0)
-    head_rounds: int = _ranged(
-        0, 0, 100000
-    )  # first rounds that train the head alone (linear probing, then fine-tuning)
+    head_rounds: int = _ranged(0, 0, 100000)  # first rounds that train the head alone (linear probing, then fine-tuning)
     warmup_rounds: int = _ranged(1, 0, 10000)
     gradient_clip: float = _ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = _choice("auto", "auto", "fp32", "bf16")
@@ -116,9 +110,7 @@ class FederationConfig:
     round_timeout: float = _ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = _ranged(300.0, 1.0, 1e6)  # seconds
     round_retries: int = _ranged(2, 0, 100)
-    unlabelled_weight: float = _ranged(
-        1.0, 0.0, 1.0
-    )  # weight of an unlabelled patient in the average, next to a labelled one
+    unlabelled_weight: float = _ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
     max_update_norm: float = _ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
 
 
@@ -177,9 +169,7 @@ def load_config(source: Path, settings: tuple[str, ...] = ()) -> RunConfig:
     try:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"Configuration {source}: cannot be read ({error.strerror}). Name an existing TOML file."
-        ) from error
+        raise ConfigError(f"Configuration {source}: cannot be read ({error.strerror}). Name an existing TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"Configuration {source}: not valid TOML ({error}).") from error
     for setting in settings:

@@ -99,9 +99,7 @@ def write_reply(reply: SiteReply) -> RecordDict:
     metrics |= {name: float(value) for name, value in reply.metrics.items() if math.isfinite(value)}
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         METRICS: MetricRecord(metrics),
-        SITE: ConfigRecord(
-            {NAME: reply.site, ERROR: printable(reply.error, MAX_TEXT), COUNTS_SHARED: reply.counts_shared}
-        ),
+        SITE: ConfigRecord({NAME: reply.site, ERROR: printable(reply.error, MAX_TEXT), COUNTS_SHARED: reply.counts_shared}),
     }
     if not reply.error:
         records[ARRAYS] = pack_arrays(reply.arrays)
@@ -169,12 +167,16 @@ def printable(text: str, limit: int) -> str:
 
 @cache
 def code_hash() -> str:
-    """SHA-256 over the source files of common, client and server, as this process would import them.
+    """SHA-256 of the code that this process runs: `tree_hash` of the folder that it imports FedMRI from.
 
     Server and sites must run the same code: a Flower SuperLink may hand them different checkouts without a word.
     """
+    return tree_hash(Path(__file__).resolve().parents[1])
+
+
+def tree_hash(root: Path) -> str:
+    """SHA-256 over names and bytes of the source files of common, client and server under `root`."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[1]
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0")
@@ -186,9 +188,7 @@ def _unpack(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray[Any, 
     """One array of a record, after its .npy header was found to be float32 of `shape`."""
     expected = int(np.prod(shape, dtype=np.int64)) * 4
     if array.stype != "numpy.ndarray" or not expected <= len(array.data) <= expected + 4096:
-        raise FederationError(
-            f"Array {name}: expected float32 {shape} ({expected} bytes), got {len(array.data)} bytes."
-        )
+        raise FederationError(f"Array {name}: expected float32 {shape} ({expected} bytes), got {len(array.data)} bytes.")
     buffer = BytesIO(array.data)
     try:
         if npy.read_magic(buffer) != (1, 0):

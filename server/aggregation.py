@@ -33,9 +33,7 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
         raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
     norm = update_norm(reply.arrays, current)
     if plan.max_update_norm and norm > plan.max_update_norm:
-        raise FederationError(
-            f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}."
-        )
+        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     return reply
 
 

@@ -118,9 +118,7 @@ class FedMRIAvg(FedAvg):
                 on_round(record, unpack_arrays(arrays, self.like))
         return result
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message for each site whose valid reply to this round is still missing."""
         if self._open.number != server_round:
             self._open = _OpenRound(server_round, unpack_arrays(arrays, self.like))
@@ -133,9 +131,7 @@ class FedMRIAvg(FedAvg):
         state.bytes_down += record_bytes(arrays) * len(state.asked)
         return [message for _, message in state.asked]
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies; average if at least `min_sites` are valid, else return nothing: the round may be asked again."""
         state = self._open
         # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
@@ -181,6 +177,8 @@ class FedMRIAvg(FedAvg):
             state.failures.pop(name, None)
         except FederationError as error:
             state.failures[name] = printable(str(error), 300)
+        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only
+            state.failures[name] = f"unreadable reply ({type(error).__name__})"
 
     def _record(self, attempts: int, seconds: float, terms: MetricRecord | None) -> RoundRecord:
         """What the finished round leaves."""

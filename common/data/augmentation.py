@@ -49,9 +49,7 @@ def sample_crops(batch: int, modalities: int, scale: tuple[float, float], genera
     flip = torch.where(uniform(batch) < 0.5, -1.0, 1.0)  # left and right
     shift = (uniform(batch, 2) * 2 - 1) * (1 - edge).clamp(min=0).unsqueeze(1)
     cos, sin = edge * torch.cos(angle), edge * torch.sin(angle)
-    affine = torch.stack(
-        [torch.stack([flip * cos, -sin, shift[:, 0]], 1), torch.stack([flip * sin, cos, shift[:, 1]], 1)], 1
-    )
+    affine = torch.stack([torch.stack([flip * cos, -sin, shift[:, 0]], 1), torch.stack([flip * sin, cos, shift[:, 1]], 1)], 1)
     gamma = torch.exp((uniform(batch, modalities) * 2 - 1) * GAMMA_SPREAD)
     gain = 1 + (uniform(batch, modalities) * 2 - 1) * GAIN_SPREAD
     return Crops(affine, gamma, gain, (uniform(batch, 2) * 2 - 1) * RAMP_SPREAD)

@@ -1,7 +1,7 @@
 """The slice cache: one memory-mapped array a site, named by the content of its sources and the settings.
 
-Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Labels are not in it: they are read fresh from
-the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
+Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Labels are not in it: they are
+read fresh from the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
 """
 
 import fcntl
@@ -15,8 +15,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,10 +60,10 @@ def open_site(
             with _lock(cache, key):
                 stored = _load(cache / key, site, data)  # another process may just have built it
                 if stored is None:
-                    _build(site, data, cache, key, workers, progress)
+                    _build(site, data, cache / key, _workers(site, workers), progress)
                     stored = _load(cache / key, site, data)
         except OSError as error:
-            raise DataError(f"Slice cache {cache}: {error}. Name a folder that can be written (FEDMRI_CACHE).") from error
+            raise DataError(f"Slice cache {cache}: {error}. Name a folder to write to (FEDMRI_CACHE).") from error
     if stored is None:
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
     images, present = stored
@@ -72,16 +72,10 @@ def open_site(
 
 
 def content_key(site: Site, data: DataConfig) -> str:
-    """SHA-256 over every source file's bytes, the patients' ids, the settings that shape slices and the format's version."""
+    """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
     settings = {name: value for name, value in asdict(data).items() if name not in ("classes", "label")}
-    cases = [[case.id, {kind: _digest(case, file) for kind, file in _sources(case)}] for case in site.cases]
+    cases = [[case.id, {kind: _digest(case, file) for kind, file in case.sources()}] for case in site.cases]
     return hashlib.sha256(json.dumps([VERSION, settings, cases], sort_keys=True).encode()).hexdigest()
-
-
-def _sources(case: Case) -> Iterator[tuple[str, Path]]:
-    yield from case.files.items()
-    if case.mask:
-        yield "mask", case.mask
 
 
 def _digest(case: Case, file: Path) -> str:
@@ -119,19 +113,19 @@ def _shape(site: Site, data: DataConfig) -> tuple[int, ...]:
     return (len(site.cases), data.slices, len(data.modalities), data.size, data.size)
 
 
-def _build(site: Site, data: DataConfig, cache: Path, key: str, workers: int | None, progress: Progress | None) -> None:
-    """Write `cache/key` whole. Only the lock's holder comes here, so what lies about is left from an interrupted build."""
-    partial = cache / f".{key}.partial"
-    for stale in (partial, cache / key):
+def _build(site: Site, data: DataConfig, folder: Path, workers: int, progress: Progress | None) -> None:
+    """Make `folder` whole. Only the lock's holder comes here, so what lies about is left from an interrupted build."""
+    draft = folder.with_name(f".{folder.name}.partial")
+    for stale in (draft, folder):
         if stale.exists():
             shutil.rmtree(stale)
-    partial.mkdir()
+    draft.mkdir()
     try:
-        _write(partial, site, data, _workers(site, workers), progress)
-        os.rename(partial, cache / key)
-        sync_folder(cache)
+        _write(draft, site, data, workers, progress)
+        os.rename(draft, folder)
+        sync_folder(folder.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(folder: Path, site: Site, data: DataConfig, workers: int, progress: Progress | None) -> None:
@@ -151,7 +145,7 @@ def _write(folder: Path, site: Site, data: DataConfig, workers: int, progress: P
     with file.open("rb") as content:
         checksum = hashlib.file_digest(content, "sha256").hexdigest()
         os.fsync(content.fileno())
-    index = {"ids": [case.id for case in site.cases], "present": present.tolist(), "sha256": checksum, "version": VERSION}
+    index = {"version": VERSION, "sha256": checksum, "present": present.tolist()}
     write_atomic(folder / "index.json", json.dumps(index).encode())
 
 
@@ -159,23 +153,25 @@ def _prepare_all(cases: tuple[Case, ...], data: DataConfig, workers: int) -> Ite
     """Each case's row and slices, or what is wrong with it, as they get ready."""
     left = dict(enumerate(cases))
     if workers > 1:
+        # Spawned, not forked: the parent may hold threads (torch, Ray) that a fork would freeze.
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
-            # Spawned, not forked: the parent may hold threads (torch, Ray) that a fork would freeze.
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                futures = {pool.submit(_prepare, case, data): row for row, case in left.items()}
-                for future in as_completed(futures):
-                    row = futures[future]
-                    yield row, future.result()
-                    del left[row]
+            # The function's own module is what a worker imports: it must stay free of torch.
+            futures = {pool.submit(prepare_case, case, data): row for row, case in left.items()}
+            for future in as_completed(futures):
+                yield futures[future], _outcome(future.result)
+                del left[futures[future]]
         except BrokenProcessPool:
             pass  # a worker was killed, mostly for memory: go on alone, which needs the least
+        finally:
+            pool.shutdown(cancel_futures=True)
     for row, case in left.items():
-        yield row, _prepare(case, data)
+        yield row, _outcome(partial(prepare_case, case, data))
 
 
-def _prepare(case: Case, data: DataConfig) -> Prepared | DataError:
+def _outcome(work: Callable[[], Prepared]) -> Prepared | DataError:
     try:
-        return prepare_case(case, data)
+        return work()
     except DataError as error:
         return error
 
@@ -183,10 +179,5 @@ def _prepare(case: Case, data: DataConfig) -> Prepared | DataError:
 def _workers(site: Site, wanted: int | None) -> int:
     if wanted is not None:
         return max(1, wanted)
-    size = sum(file.stat().st_size for case in site.cases for _, file in _sources(case))
+    size = sum(file.stat().st_size for case in site.cases for _, file in case.sources())
     return min(len(os.sched_getaffinity(0)), len(site.cases), 1 + size // BYTES_PER_WORKER)
-
-
-def describe(data: SiteData) -> dict[str, Any]:
-    """Counts of one opened site, for logs that stay at the site."""
-    return {"patients": len(data), "labelled": len(data.labelled), "key": data.key}

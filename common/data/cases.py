@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,9 +28,19 @@ class Case:
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
 
+    def sources(self) -> Iterator[tuple[str, Path]]:
+        """All files by kind: the modalities, then `mask`."""
+        yield from self.files.items()
+        if self.mask:
+            yield "mask", self.mask
+
+    def name_of(self, file: Path) -> str:
+        """A file's name relative to the data folder."""
+        return str(file.relative_to(self.root) if file.is_relative_to(self.root) else file)
+
     def where(self, file: Path) -> str:
         """The words by which a message at the site names one of the patient's files."""
-        return f"Patient {self.id}, {file.relative_to(self.root) if file.is_relative_to(self.root) else file}"
+        return f"Patient {self.id}, {self.name_of(file)}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,10 @@ def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = _patient_folders(name, root, config)
-    participants, notes = _read_labels(home, root, config, data)
+    try:
+        participants, notes = _read_labels(home, root, config.labels, data)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"Site {name}: {error}") from error
     problems = _duplicates(folders)
     cases = []
     for folder in folders:
@@ -98,7 +112,7 @@ def read_participants(file: Path, column: str) -> dict[str, Participant]:
         column: an absent column gives empty labels; the caller decides whether that is an error.
 
     Raises:
-        DataError: not UTF-8 text, no `participant_id`, a row with too many cells, or an id twice; with the line's number.
+        DataError: not UTF-8 text, no `participant_id`, a row with too many cells, or an id twice; names the line.
     """
     header, rows = _read_table(file)
     participants: dict[str, Participant] = {}
@@ -133,24 +147,21 @@ def _patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
     if not kept:
         left_out = f" ({len(folders)} excluded)" if folders else ""
         raise DataError(
-            f"Site {name}: no patient folder named {config.patients} in {root}{left_out}. Correct patients in site.toml."
+            f"Site {name}: no patient folder named {config.patients} in {root}{left_out}. "
+            "Correct patients or exclude in site.toml."
         )
     return kept
 
 
 def _duplicates(folders: list[Path]) -> list[str]:
     names = [f.name for f in folders]
-    return [
-        f"patient {name}: {names.count(name)} folders have this name"
-        for name in sorted(set(names))
-        if names.count(name) > 1
-    ]
+    return [f"patient {name}: {names.count(name)} folders have this name" for name in sorted(set(names)) if names.count(name) > 1]
 
 
 def _find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], list[str]]:
     """The file of each modality and the mask, and what is wrong with them."""
     matches = {
-        kind: {f for pattern in globs for f in folder.glob(pattern) if f.is_file()}
+        kind: {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}
         for kind, globs in vars(patterns).items()
     }
     matches["t1"] -= matches["t1c"]  # in BIDS the contrast image is a T1w as well
@@ -164,22 +175,15 @@ def _find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], li
     return {kind: min(files) for kind, files in matches.items() if files}, problems
 
 
-def _read_labels(
-    home: Path, root: Path, config: SiteConfig, data: DataConfig
-) -> tuple[dict[str, Participant], list[str]]:
+def _read_labels(home: Path, root: Path, labels: LabelConfig, data: DataConfig) -> tuple[dict[str, Participant], list[str]]:
     """The table's rows and notes about it; a table or column that `site.toml` names by itself must exist."""
-    labels = config.labels
-    if any(target not in data.classes and not _is_missing(target) for target in labels.map.values()):
-        wrong = sorted(t for t in labels.map.values() if t not in data.classes and not _is_missing(t))
-        raise ConfigError(
-            f"site.toml, labels.map: expected classes {', '.join(data.classes)} or n/a, got {', '.join(wrong)}."
-        )
+    wrong = sorted(word for word in labels.map.values() if word not in data.classes and not _is_missing(word))
+    if wrong:
+        raise ConfigError(f"labels.map: expected classes {', '.join(data.classes)} or n/a, got {', '.join(wrong)}.")
     file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
     if file is None:
         if labels.table != LabelConfig.table:
-            raise DataError(
-                f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table."
-            )
+            raise DataError(f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table.")
         return {}, [f"no {labels.table}: every patient is unlabelled"]
     if labels.column == NO_LABELS:
         return read_participants(file, ""), ["labels.column is none: every patient is unlabelled"]
@@ -203,7 +207,7 @@ def _read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     if "participant_id" not in header or len(set(header)) != len(header):
         raise DataError(
-            f"{file.name}: expected tab-separated columns, each once, with participant_id among them; got {', '.join(header)}."
+            f"{file.name}: expected tab-separated columns, each once, participant_id among them; got {', '.join(header)}."
         )
     return header, rows[1:]
 

@@ -60,13 +60,14 @@ class SiteData:
 
     @staticmethod
     def pool(sites: Sequence["SiteData"], name: str) -> "SiteData":
-        """The patients of several sites as one, in the given order; ids become `site/id`. Copies the images into memory.
+        """The patients of several sites as one, in the given order; ids become `site/id`. Copies into memory.
 
         Raises:
             ValueError: no sites, or images of different shapes.
         """
         if not sites or len({site.images.shape[1:] for site in sites}) != 1:
-            raise ValueError(f"Pool {name}: expected sites of one image shape, got {[s.images.shape[1:] for s in sites]}.")
+            shapes = sorted({site.images.shape[1:] for site in sites})
+            raise ValueError(f"Pool {name}: expected sites with images of one shape, got {shapes}.")
         return SiteData(
             name,
             tuple(f"{site.name}/{patient}" for site in sites for patient in site.ids),

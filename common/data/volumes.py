@@ -1,4 +1,4 @@
-"""A patient's volumes become slices: canonical orientation, volume-level scaling, a fixed field of view around the tumour.
+"""A patient's volumes become slices: canonical orientation, volume-level scaling, a fixed field of view.
 
 Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
 An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right.
@@ -8,11 +8,12 @@ No module imported here needs torch, so that the cache's worker processes start 
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from common.config import DataConfig
 from common.data.cases import Case
@@ -41,7 +42,8 @@ class Volume:
 
     def same_grid(self, other: "Volume") -> bool:
         """Whether voxels of both lie at the same places."""
-        return self.voxels.shape == other.voxels.shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
+        same_shape = self.voxels.shape == other.voxels.shape
+        return same_shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
 
 
 def load_volume(file: Path, name: str = "") -> Volume:
@@ -60,11 +62,11 @@ def load_volume(file: Path, name: str = "") -> Volume:
         raise DataError(f"{name}: cannot be read ({error.strerror}).") from error
     try:
         raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image
-        image = nib.as_closest_canonical(kind.from_bytes(raw))
+        image = nib.as_closest_canonical(_kind(raw).from_bytes(raw))  # type: ignore[no-untyped-call]
         voxels = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:  # a damaged header can fail anywhere inside nibabel
-        raise DataError(f"{name}: truncated or damaged NIfTI ({str(error) or type(error).__name__}). Copy it anew.") from error
+        what = str(error) or type(error).__name__
+        raise DataError(f"{name}: truncated or damaged NIfTI ({what}). Copy it anew.") from error
     if voxels.ndim > 3 and voxels.size == np.prod(voxels.shape[:3]):
         voxels = voxels.reshape(voxels.shape[:3])
     if voxels.ndim != 3 or not voxels.size:
@@ -103,22 +105,26 @@ def foreground(voxels: Array) -> Mask:
 
 
 def scale_intensity(voxels: Array, low: float, high: float) -> Array:
-    """Map the percentiles `low` and `high` of the volume's foreground to 0 and 1, and clip; 0 where not finite or constant."""
+    """Map the percentiles `low` and `high` of the volume's foreground to 0 and 1, and clip.
+
+    Voxels that are not finite become 0, and so does a volume without contrast.
+    """
     inside = voxels[foreground(voxels)]
     if not inside.size:
         return np.zeros_like(voxels)
-    bottom, top = np.percentile(inside, (low, high)).astype(np.float64)
+    bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
     if top <= bottom:
         return np.zeros_like(voxels)
-    scaled = (np.nan_to_num(voxels, nan=bottom, posinf=bottom, neginf=bottom) - bottom) / (top - bottom)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    finite = np.where(np.isfinite(voxels), voxels, np.float32(bottom))
+    scaled: Array = np.clip((finite - bottom) / (top - bottom), 0.0, 1.0)
+    return scaled
 
 
 def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP) -> npt.NDArray[np.int64]:
     """Pick `count` axial slices, in anatomical order from below.
 
-    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread evenly
-    over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
+    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread
+    evenly over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
 
     Args:
         region: tumour or brain [X, Y, Z].
@@ -137,7 +143,7 @@ def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = 
 
 
 def centre_of(region: Mask, spacing: tuple[float, float, float]) -> tuple[float, float]:
-    """Centroid (x, y) of a region [X, Y, Z] in mm from the centre of voxel 0; the middle of the image if it is empty."""
+    """Centroid (x, y) of a region [X, Y, Z] in mm from the centre of voxel 0; of an empty one, the image's middle."""
     x, y = region.any(axis=(1, 2)), region.sum(axis=2)
     if not x.any():
         return (region.shape[0] - 1) / 2 * spacing[0], (region.shape[1] - 1) / 2 * spacing[1]
@@ -166,9 +172,10 @@ def crop_slices(
     dx, dy, _ = volume.spacing
     columns = _interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
     rows = _interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
-    slices = np.moveaxis(volume.voxels[:, :, indices], 2, 0)  # [S, X, Y]
-    cut: Array = rows @ np.swapaxes(slices, 1, 2) @ columns.T
-    return cut
+    slab = volume.voxels[:, :, indices].reshape(nx, -1)
+    along_x = (columns @ slab).reshape(size, ny, -1)  # [W, Y, S]
+    along_y = rows @ along_x.swapaxes(0, 1).reshape(ny, -1)
+    return np.ascontiguousarray(along_y.reshape(size, size, -1).transpose(2, 0, 1))
 
 
 def prepare_case(case: Case, data: DataConfig) -> tuple[npt.NDArray[np.float16], Mask]:
@@ -200,7 +207,7 @@ def prepare_case(case: Case, data: DataConfig) -> tuple[npt.NDArray[np.float16],
 
 
 def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:
-    """What the slices go through, on the reference's grid: (tumour, True), or (foreground, False) without a usable mask."""
+    """What the slices go through, on the reference's grid: (tumour, True), or (foreground, False) without a mask."""
     if case.mask:
         mask = resample(load_volume(case.mask, case.where(case.mask)), reference, order=0).voxels > 0
         if mask.any():
@@ -208,8 +215,13 @@ def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:
     return foreground(reference.voxels), False
 
 
+def _kind(raw: bytes) -> Any:
+    """The nibabel class for a NIfTI file's bytes."""
+    return nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image  # type: ignore[no-untyped-call]
+
+
 def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArray[np.int64]:
-    """The `count` fullest slices `step` apart; closer where the tumour is too low for that, repeated where the volume is."""
+    """The `count` fullest slices `step` apart; closer where the tumour is too low, repeated where the volume is."""
     best = int(area.argmax())
     middle = float(area @ np.arange(area.size) / area.sum())
     while step > 1 and np.count_nonzero(area[best % step :: step]) < count:
@@ -222,8 +234,10 @@ def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArra
     return comb[order[:count]]
 
 
-def _interpolation(positions: npt.NDArray[np.float64], length: int, width: float) -> Array:
+def _interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width: float) -> Any:
     """Weights [len(positions), length] that read a line of voxels at fractional positions; voxels outside count as 0.
+
+    Sparse, because two of a row are not 0, and because threads of a dense product get in each other's way.
 
     Args:
         width: of a pixel in voxels; above 1 the triangle grows to that half-width.
@@ -231,5 +245,5 @@ def _interpolation(positions: npt.NDArray[np.float64], length: int, width: float
     half = max(1.0, width)
     low, high = int(min(0, np.floor(positions.min() - half))), int(max(length, np.ceil(positions.max() + half) + 1))
     weights = np.maximum(0.0, 1.0 - np.abs(positions[:, None] - np.arange(low, high)) / half)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights[:, -low : length - low].astype(np.float32)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    return sparse.csr_array(weights[:, -low : length - low].astype(np.float32))

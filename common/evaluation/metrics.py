@@ -66,7 +66,7 @@ def evaluate(
     indices = _draw(len(labels), bootstrap, generator)
     if indices is not None:
         intervals = {name: _interval(drawn) for name, drawn in _resampled(labels, probabilities, indices).items()}
-    guess = probabilities.argmax(axis=1)
+    pair = torch.from_numpy(probabilities.argmax(axis=1)), torch.from_numpy(labels)
     return {
         "n": len(labels),
         "support": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
@@ -76,7 +76,7 @@ def evaluate(
         "auroc": {"macro": values["auroc_macro"], "per_class": dict(zip(classes, per_class, strict=True))},
         "ece": values["ece"],
         "brier": values["brier"],
-        "confusion": sk.confusion_matrix(labels, guess, labels=range(len(classes))).tolist(),
+        "confusion": tm.multiclass_confusion_matrix(*pair, len(classes), validate_args=False).tolist(),
         "intervals": intervals,
     }
 
@@ -141,8 +141,7 @@ def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None
     guess, here = probabilities.argmax(1), np.unique(labels)
     diverse = len(here) > 1
     per_class = [
-        float(sk.roc_auc_score(labels == c, probabilities[:, c])) if diverse and c in here else None
-        for c in range(classes)
+        float(sk.roc_auc_score(labels == c, probabilities[:, c])) if diverse and c in here else None for c in range(classes)
     ]
     defined = [value for value in per_class if value is not None]
     values = (

@@ -80,7 +80,7 @@ def find_weights(weights: str) -> Path:
 
 def _shipped() -> Path:
     """The shipped file; a Flower bundle carries no weights, so the copy that `make setup` left is looked for too."""
-    from common.data.dataset import default_cache  # noqa: PLC0415  (only here does a model care for folders)
+    from common.data.cache import default_cache  # noqa: PLC0415  (only here does a model care for folders)
 
     copy = default_cache() / "weights" / SHIPPED.name
     return SHIPPED if SHIPPED.is_file() or not copy.is_file() else copy
@@ -127,7 +127,7 @@ def _load(vit: nn.Module, path: Path, name: str) -> None:
     state = {k.removeprefix("backbone."): v.float() for k, v in state.items()}
     filter_fn = filter_eva if isinstance(vit, Eva) else filter_vit
     try:
-        state = filter_fn(dict(state), vit)
+        state = filter_fn(dict(state), vit)  # type: ignore[arg-type]
         wanted = vit.state_dict()
         missing = sorted(wanted.keys() - state.keys())
         wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]

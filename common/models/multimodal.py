@@ -101,7 +101,7 @@ class MultiModalViT(nn.Module):
         cls = tokens.new_zeros(B, S, tokens.shape[-1])
         patches = torch.zeros_like(tokens)
         counts = present.sum(1)
-        for count in counts.unique().tolist():
+        for count in sorted(set(counts.tolist())):
             rows = (counts == count).nonzero().squeeze(1)
             kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
             index = (rows.view(-1, 1, 1), torch.arange(S, device=x.device).view(1, S, 1), kept)  # [b, S, count]

@@ -128,13 +128,11 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None
     optimizer.step()
 
 
-def _batches(
-    patients: SiteData, config: RunConfig, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Every patient once an epoch, each with some of its slices drawn at random."""
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
-        for chosen in order.split(config.training.batch_size):
+        for chosen in torch.split(order, config.training.batch_size):
             x, present, labels = patients.take(np.asarray(chosen))
             take = min(config.training.slices_per_step, x.shape[1])
             slices = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, :take]

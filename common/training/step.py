@@ -58,8 +58,7 @@ def batch_loss(
     scores = logits[..., :classes].reshape(-1, classes) / config.student_temperature
     repeated = labels.repeat(len(logits))
     terms = {
-        "classification": config.classification
-        * classification_loss(scores, repeated, balance, config.label_smoothing),
+        "classification": config.classification * classification_loss(scores, repeated, balance, config.label_smoothing),
         "koleo": config.koleo * sum((koleo_loss(o.embedding) for o in said), logits.new_zeros(())) / len(said),
     }
     if not (config.dino or config.ibot):
@@ -87,9 +86,7 @@ def _dino(logits: Tensor, seen: list[Output], centers: Centers, config: Objectiv
     return dino_loss(logits, targets, config.student_temperature, skip_same=True)
 
 
-def _ibot(
-    said: list[Output], seen: list[Output], centers: Centers, config: ObjectiveConfig, temperature: float
-) -> Tensor:
+def _ibot(said: list[Output], seen: list[Output], centers: Centers, config: ObjectiveConfig, temperature: float) -> Tensor:
     """Masked patches of both global views."""
     assert centers.patch is not None
     targets = teacher_targets(torch.cat([o.patch_logits for o in seen]).float(), centers.patch, temperature)

@@ -3,11 +3,14 @@
 A field on a grid is three small matrix products; a field at free points is an interpolation. Both have unit variance, roughly.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
+"""float32 in bulk; numpy may widen a step in between."""
 
 REACH = 130.0  # mm from the centre that every lattice covers
 
@@ -17,7 +20,8 @@ def _basis(positions: Array, spacing: float, count: int) -> Array:
     distance = np.abs((positions[:, None] + REACH) / spacing + 1.0 - np.arange(count)[None, :])
     near = 2.0 / 3.0 - distance**2 + distance**3 / 2.0
     far = np.clip(2.0 - distance, 0.0, None) ** 3 / 6.0
-    return np.where(distance < 1.0, near, far).astype(np.float32)
+    weights: Array = np.where(distance < 1.0, near, far).astype(np.float32)
+    return weights
 
 
 def grid_field(generator: np.random.Generator, axes: tuple[Array, Array, Array], spacing: float) -> Array:

@@ -4,12 +4,14 @@ Times are in ms, concentrations in mM, relaxivities in 1/(mM s). Equations: Bern
 Sequences (2004), chapter 14; Rician magnitude: Gudbjartsson and Patz, Magn Reson Med 1995;34:910.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulation.phantom.tissue import Values
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating[Any]]
 
 
 def spin_echo(t1: Values, t2: Values, pd: Values, *, tr: float, te: float) -> Values:
@@ -42,21 +44,22 @@ def with_gadolinium(time: Values, concentration: Values, relaxivity: float) -> V
 
 
 def bias_field(axes: tuple[Image, Image, Image], coefficients: NDArray[np.float64], strength: float) -> Image:
-    """A smooth receive field: exp of a polynomial of order three, scaled so that its log runs over about +-`strength`.
+    """A smooth receive field: exp of a polynomial of order three, scaled so that its log reaches `strength` at most.
 
     Args:
         axes: the mm positions along x, y, z.
-        coefficients: [16] of the monomials of order 1 to 3 with at most order 3 in all.
+        coefficients: [4, 4, 4] of the monomials x^i y^j z^k; those of order 0 or over 3 are left out, high orders damped.
         strength: largest size of the log field.
 
     Returns:
         [X, Y, Z], mean of the log 0.
     """
-    x, y, z = np.meshgrid(*(axis / np.abs(axis).max() for axis in axes), indexing="ij", sparse=True)
-    orders = [(i, j, k) for i in range(4) for j in range(4) for k in range(4) if 1 <= i + j + k <= 3]
-    log = sum(c / sum(o) * x ** o[0] * y ** o[1] * z ** o[2] for c, o in zip(coefficients, orders, strict=False))
-    log = log - log.mean()
-    field: Image = np.exp(log * strength / np.abs(log).max()).astype(np.float32)
+    order = np.indices((4, 4, 4)).sum(0)
+    weights = np.where((order >= 1) & (order <= 3), coefficients / np.maximum(order, 1), 0.0)
+    powers = [np.vander(axis / np.abs(axis).max(), 4, increasing=True) for axis in axes]
+    log = np.einsum("ijk,xi,yj,zk->xyz", weights, *powers, optimize=True)
+    log -= log.mean()
+    field: Image = np.exp((log * (strength / np.abs(log).max())).astype(np.float32))
     return field
 
 
@@ -64,5 +67,5 @@ def rician(signal: Image, sigma: float, generator: np.random.Generator) -> Image
     """Magnitude of a complex image with Gaussian noise of `sigma` in each channel."""
     real = generator.standard_normal(signal.shape, dtype=np.float32)
     imaginary = generator.standard_normal(signal.shape, dtype=np.float32)
-    magnitude: Image = np.hypot(signal + sigma * real, sigma * imaginary)
+    magnitude: Image = np.sqrt((signal + sigma * real) ** 2 + (sigma * imaginary) ** 2)
     return magnitude

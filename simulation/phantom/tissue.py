@@ -10,11 +10,12 @@ al., J Magn Reson Imaging 2005;21:701. Values between the published ones are rou
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Values = float | NDArray[np.float32]
+Values = float | NDArray[np.floating[Any]]
 """One number, or one for each voxel."""
 
 
@@ -71,7 +72,7 @@ class Compartment:
     """
 
     where: NDArray[np.intp]
-    share: NDArray[np.float32]
+    share: NDArray[np.floating[Any]]
     t1: Values
     t2: Values
     pd: Values

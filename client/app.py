@@ -1,0 +1,14 @@
+"""The ClientApp: Flower's door to `client.training`."""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.training import answer
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """One round at this site."""
+    return Message(answer(message.content, context.node_config), reply_to=message)

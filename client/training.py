@@ -1,0 +1,183 @@
+"""One round at a site: read the request, check what must agree, train on the site's own patients, say no more than allowed.
+
+Runs without Flower's runtime: a request's content goes in, a reply's content comes out.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import RecordDict
+
+from common.config import RunConfig, config_from_json
+from common.data.cache import default_cache, open_site
+from common.data.cases import Site, read_site
+from common.data.dataset import SiteData
+from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.protocol import ARRAYS, SiteReply, Task, code_hash, read_task, unpack_arrays, write_reply
+from common.training.local import train_round
+
+SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
+
+logger = logging.getLogger("fedmri.client")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this node's patients are, and where their slices may be kept."""
+
+    name: str
+    folder: Path  # a site folder or a site.toml
+    cache: Path
+    simulated: bool
+
+
+def answer(content: RecordDict, node_config: Mapping[str, Any]) -> RecordDict:
+    """Do the round and build the reply. Nothing is raised: an error leaves the site as its public sentence only."""
+    task = Task(round=1, config="", code="", backbone="")
+    try:
+        task = read_task(content)
+        reply = train_site(content, task, find_place(task, node_config))
+    except FedMRIError as error:
+        logger.exception("The round failed at this site.")
+        reply = SiteReply(task.site, task.round, error=error.public)
+    except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
+        logger.exception("The round failed at this site.")
+        reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
+    return write_reply(reply)
+
+
+def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
+    """Train one round on the site's patients.
+
+    Raises:
+        FederationError: other code than the server's, or arrays that do not fit the model.
+        WeightsError: other backbone weights than the server's.
+        DataError, ConfigError: the site's folder or the run configuration is refused.
+    """
+    began = time.monotonic()
+    if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
+        torch.set_num_threads(1)
+    _require_same_code(task)
+    model, config = prepared_model(task.config)
+    _require_same_backbone(task, model)
+    arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
+    site, patients = prepared_patients(place, config)
+    update = train_round(
+        model, arrays, patients, config, round_number=task.round, site_seed=site_seed(config.seed, place.name, task.round)
+    )
+    reply = SiteReply(
+        place.name,
+        task.round,
+        arrays=update.arrays,
+        patients=update.patients,
+        labelled=update.labelled,
+        counts_shared=True,
+        metrics=update.metrics | {"seconds": time.monotonic() - began},
+    )
+    return withhold(reply, site)
+
+
+def withhold(reply: SiteReply, site: Site) -> SiteReply:
+    """Take out what the site's policy keeps: patient counts, loss terms."""
+    policy = site.config.policy
+    if not policy.share_counts:
+        reply = replace(reply, patients=1, labelled=1, counts_shared=False)
+    if not policy.share_metrics:
+        reply = replace(reply, metrics={})
+    return reply
+
+
+def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
+    """The hospital's own site.toml if the node has one; else, in simulation, the folder that the request names.
+
+    Raises:
+        ConfigError: neither is there.
+        FederationError: the request names a folder outside the data folder.
+    """
+    own = node_config.get(SITE_CONFIG)
+    if own:  # a hospital's node never opens a folder that a request names
+        return Place(_name(Path(str(own))), Path(str(own)), default_cache(), simulated=False)
+    if not task.site or not task.data:
+        raise ConfigError(f"This node has no site: start it with --node-config '{SITE_CONFIG}=\"/path/to/site.toml\"'.")
+    if Path(task.site).name != task.site or task.site in (".", ".."):
+        raise FederationError(f"The request's site '{task.site}' is no plain folder name.")
+    cache = Path(task.cache) if task.cache else default_cache()
+    return Place(task.site, Path(task.data) / task.site, cache, simulated=True)
+
+
+def site_seed(seed: int, site: str, round_number: int) -> int:
+    """The site's own random seed for one round, 0 to 2^31 - 1: the same in every run of one configuration."""
+    digest = hashlib.sha256(f"{seed}/{site}/{round_number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@lru_cache(maxsize=1)
+def prepared_model(config_json: str) -> tuple[MultiModalViT, RunConfig]:
+    """The model of a configuration, built once a process: its trained arrays are overwritten in every round."""
+    config = config_from_json(config_json)
+    return build_model(config), config
+
+
+def prepared_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData]:
+    """The site and its slices.
+
+    In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
+    site's volumes twenty times. A hospital reads its folder anew in each round.
+    """
+    if not place.simulated:
+        return _open(place, config)
+    found = _simulated_patients(place, config)
+    if isinstance(found, FedMRIError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=256)
+def _simulated_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData] | FedMRIError:
+    """Open once; an error is a result, so that it is remembered too."""
+    try:
+        return _open(place, config)
+    except FedMRIError as error:
+        return error
+
+
+def _open(place: Place, config: RunConfig) -> tuple[Site, SiteData]:
+    """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
+    site = read_site(place.folder, config.data, simulated=place.simulated)
+    return site, open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
+
+
+def _name(path: Path) -> str:
+    """A site's name from the path of its site.toml or folder."""
+    folder = path.parent if path.suffix == ".toml" else path
+    return folder.resolve().name
+
+
+def _require_same_code(task: Task) -> None:
+    """Refuse to train with other code than the server's."""
+    if task.code != code_hash():
+        text = f"server {task.code[:12]}, site {code_hash()[:12]}"
+        raise FederationError(
+            f"The site's code is not the server's ({text}). Install the same version of FedMRI on both.",
+            public=f"the site's code is not the server's ({text})",
+        )
+
+
+def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
+    """Refuse to train on other backbone weights than the server's: the adapters would mean something else."""
+    if task.backbone != model.backbone_sha256:
+        text = f"SHA-256: server {task.backbone[:12]}, site {model.backbone_sha256[:12]}"
+        raise WeightsError(
+            f"The site's backbone weights are not the server's ({text}). Fetch the agreed file.",
+            public=f"the site's backbone weights are not the agreed ones ({text})",
+        )

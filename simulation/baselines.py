@@ -1,0 +1,167 @@
+"""What stands beside the federation, at the same budget: pooled training, each hospital alone, a probe on frozen features.
+
+Pooled and local runs are federations of one: the same local round, as often, from the same start. Each runs in a process of its own
+with one thread, as the sites do. A finished model is kept and reused only for equal data, configuration and code.
+"""
+
+import json
+import multiprocessing
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.training import site_seed
+from common.config import RunConfig, config_from_json
+from common.data.cache import open_site
+from common.data.cases import read_site
+from common.data.dataset import SiteData
+from common.evaluation.metrics import evaluate
+from common.evaluation.probe import linear_probe
+from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
+from common.models.build import build_model
+from common.protocol import code_hash
+from common.training.local import train_round
+from common.training.predict import frozen_features, predict
+
+PROBE = "linear_probe"
+POOLED = "pooled"
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One baseline, in plain values that a new process can take.
+
+    Attributes:
+        name: `pooled`, `linear_probe`, or a site's name.
+        sites: folders of the patients to train on.
+        external: folders of the patients to predict.
+        config: as JSON.
+        cache: of slices.
+        models: where trained baselines are kept.
+    """
+
+    name: str
+    sites: tuple[Path, ...]
+    external: tuple[Path, ...]
+    config: str
+    cache: Path
+    models: Path
+
+
+def plan_baselines(
+    data: Path, sites: Sequence[str], external: Sequence[str], config: RunConfig, cache: Path, models: Path
+) -> list[Job]:
+    """The jobs of one federation, the longest first; a hospital without labels has no model of its own."""
+    folders = tuple(data / name for name in sites)
+    held_out = tuple(data / name for name in external)
+    labelled = [f for f in folders if any(case.label >= 0 for case in read_site(f, config.data, simulated=True).cases)]
+    text = config.to_json()
+    jobs = [Job(POOLED, folders, held_out, text, cache, models)]
+    jobs += [Job(folder.name, (folder,), held_out, text, cache, models) for folder in labelled]
+    return [*jobs, Job(PROBE, folders, held_out, text, cache, models)]
+
+
+def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], None] | None = None) -> dict[str, Probabilities]:
+    """Run the jobs side by side.
+
+    Returns:
+        Probabilities [N, C] of the external patients by each baseline's name.
+    """
+    results: dict[str, Probabilities] = {}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            futures = {pool.submit(run_job, job): job.name for job in jobs}
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                if on_done is not None:
+                    on_done(futures[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {job.name: results[job.name] for job in jobs}
+
+
+def run_job(job: Job) -> Probabilities:
+    """One baseline, here and now."""
+    torch.set_num_threads(1)
+    config = config_from_json(job.config)
+    external = open_folders(job.external, config, job.cache)
+    training = open_folders(job.sites, config, job.cache)
+    if job.name == PROBE:
+        return _probe(training, external, config)
+    model = build_model(config)
+    return predict(model, _trained(job, training, config), external, config)
+
+
+def measure(probabilities: Mapping[str, Probabilities], labels: Sequence[int], config: RunConfig) -> dict[str, Any]:
+    """`baselines` of report.json: every baseline on the same resamples as the federated model."""
+    found = {
+        name: evaluate(
+            np.asarray(labels),
+            values,
+            config.data.classes,
+            bootstrap=config.evaluation.bootstrap,
+            generator=np.random.default_rng(config.seed),
+        )
+        for name, values in probabilities.items()
+    }
+    local = {name: result for name, result in found.items() if name not in (POOLED, PROBE)}
+    return {name: found[name] for name in (POOLED, PROBE) if name in found} | {"local": local}
+
+
+def open_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> SiteData:
+    """The patients of several site folders as one."""
+    sites = [open_site(read_site(f, config.data, simulated=True), config.data, cache, workers=1) for f in folders]
+    return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(f.name for f in folders))
+
+
+def _trained(job: Job, training: SiteData, config: RunConfig) -> Arrays:
+    """The baseline's arrays: kept ones where everything is equal, else trained now."""
+    path = job.models / f"{re.sub(r'[^A-Za-z0-9._-]', '_', job.name)}.safetensors"
+    identity = {"config": job.config, "data": training.key, "labels": _digits(training), "code": code_hash()}
+    if path.is_file():
+        arrays, metadata = load_arrays(path)
+        if metadata == identity:
+            return arrays
+    arrays = train_alone(training, config, job.name)
+    save_arrays(path, arrays, identity)
+    return arrays
+
+
+def train_alone(training: SiteData, config: RunConfig, name: str) -> Arrays:
+    """A federation of one: as many rounds, of the same local round."""
+    model = build_model(config)
+    arrays = get_arrays(model)
+    for number in range(1, config.federation.rounds + 1):
+        seed = site_seed(config.seed, name, number)
+        arrays = train_round(model, arrays, training, config, round_number=number, site_seed=seed).arrays
+    return arrays
+
+
+def _probe(training: SiteData, external: SiteData, config: RunConfig) -> Probabilities:
+    """Logistic regression on the frozen features of the labelled patients of all sites."""
+    model = build_model(config)
+    labelled = training.select(training.labelled)
+    train = frozen_features(model, labelled, config)
+    features = frozen_features(model, external, config)
+    return linear_probe(train, labelled.labels, features, classes=len(config.data.classes))
+
+
+def _digits(training: SiteData) -> str:
+    """The labels as text: they are not in the data's key."""
+    return " ".join(str(label) for label in training.labels)
+
+
+def probabilities_json(ids: Sequence[str], probabilities: Mapping[str, Probabilities]) -> bytes:
+    """Every baseline's answer for every external patient, for comparisons paired by patient."""
+    table = {name: dict(zip(ids, values.tolist(), strict=True)) for name, values in probabilities.items()}
+    return json.dumps(table, indent=1).encode()

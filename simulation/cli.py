@@ -1,0 +1,180 @@
+"""`fedmri-sim`: the researcher's command."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from common.cli import add_debug, config_path, run_command
+from common.config import load_config
+from common.data.cache import default_cache
+from server.report_table import result_table
+from simulation.cross_site import plan_folds, run_cross_site
+from simulation.example import write_example
+from simulation.experiment import plan_experiment, run_experiment
+from simulation.phantom.command import add_phantom
+from simulation.pretrain import pretrain
+
+SEEN = Console(stderr=True)
+
+
+class Shown:
+    """Progress on standard error: one bar for what is being done, one line for each finished round."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=SEEN, transient=True, disable=not SEEN.is_terminal)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "Shown":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """How far something is."""
+        if what not in self._tasks:
+            for task in self._tasks.values():
+                self.bar.update(task, visible=False)
+            self._tasks[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self._tasks[what], completed=done, total=total)
+
+    def note(self, sentence: str) -> None:
+        """What the user should read now."""
+        SEEN.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+    def on_round(self, record: dict[str, Any]) -> None:
+        """A finished round."""
+        looked = record.get("external") or {}
+        text = f"Round {record['round']}: {len(record['sites'])} sites, {record['seconds']:.1f} s"
+        text += f", external MCC {looked['mcc']:.2f}" if "mcc" in looked else ""
+        failures = record.get("failures") or {}
+        pairs = failures.items() if isinstance(failures, dict) else [(f["site"], f["reason"]) for f in failures]
+        self.note(text + "".join(f"\n  {site} failed: {reason}" for site, reason in pairs))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="fedmri-sim", description="Federations on one machine: phantoms, real folders, baselines."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add_phantom(verbs)
+    _add_run(verbs)
+    _add_cross_site(verbs)
+    _add_pretrain(verbs)
+    _add_example(verbs)
+    return run_command(parser, argv)
+
+
+def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "run", help="one federation from site folders, through `flwr run`, with its baselines", description=_run.__doc__
+    )
+    _add_common(parser, "demo")
+    parser.add_argument("--external", required=True, metavar="SITE", help="held-out site; several joined by +")
+    parser.set_defaults(handler=_run)
+
+
+def _add_cross_site(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "cross-site", help="leave each hospital out in turn and pool the predictions", description=_cross_site.__doc__
+    )
+    _add_common(parser, "real")
+    parser.add_argument(
+        "--folds", nargs="+", default=[], metavar="SITE", help="sites joined by + are left out together; default: each"
+    )
+    parser.set_defaults(handler=_cross_site)
+
+
+def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
+    parser.add_argument(
+        "--config", default=config, metavar="NAME", help=f"a name under configs/, or a TOML file (default {config})"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for the results; must not hold a run")
+    parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(parser)
+
+
+def _add_pretrain(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("pretrain", help="make the small backbone that is shipped", description=_pretrain.__doc__)
+    parser.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
+    parser.add_argument("--config", default="pretrain", metavar="NAME")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    parser.add_argument("--patients", type=int, default=100, help="of each of four phantom hospitals (default 100)")
+    parser.add_argument("--seed", type=int, default=1007, help="of the phantoms; never one that is evaluated on (default 1007)")
+    add_debug(parser)
+    parser.set_defaults(handler=_pretrain)
+
+
+def _add_example(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "example", help="make what `flwr run .` uses when it is given no data", description=_example.__doc__
+    )
+    add_debug(parser)
+    parser.set_defaults(handler=_example)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Train on every site under DIR but the external one, evaluate there, and put the baselines beside it."""
+    cache = arguments.cache or default_cache() / "slices"
+    plan = plan_experiment(
+        arguments.config, tuple(arguments.set), arguments.data, arguments.external, arguments.out, cache.expanduser().resolve()
+    )
+    with Shown() as shown:
+        report = run_experiment(plan, shown.note, shown.progress, shown.on_round)
+    return _show(report, arguments)
+
+
+def _cross_site(arguments: argparse.Namespace) -> int:
+    """Run one federation for each hospital left out; a fold that is done already is kept, so an interrupted run goes on."""
+    cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
+    folds = plan_folds(arguments.data, arguments.folds)
+    with Shown() as shown:
+        report = run_cross_site(
+            arguments.config,
+            tuple(arguments.set),
+            arguments.data,
+            folds,
+            arguments.out,
+            cache,
+            shown.note,
+            shown.progress,
+            shown.on_round,
+        )
+    return _show(report, arguments)
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    """Pre-train the small backbone on phantoms, without labels, by this project's own objective."""
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    with Shown() as shown:
+        pretrain(config, arguments.patients, arguments.seed, arguments.out, shown.progress)
+    return 0
+
+
+def _example(arguments: argparse.Namespace) -> int:
+    """Write small phantom hospitals and a copy of the shipped backbone into the user's cache, if they are not there."""
+    del arguments
+    with Shown() as shown:
+        write_example(lambda done, total: shown.progress("example hospitals", done, total))
+    return 0
+
+
+def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """The result: a table for people, JSON for programs; the report's place for both."""
+    if arguments.json:
+        print(json.dumps({**report, "run": str(arguments.out)}))
+        return 0
+    console = Console()
+    console.print(result_table(report))
+    console.print(f"Report: {arguments.out / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+    return 0

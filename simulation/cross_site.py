@@ -1,0 +1,127 @@
+"""Each hospital left out in turn: one federation for each group of sites, their predictions pooled over all patients."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.config import RunConfig, config_from_table
+from common.data.site import find_sites
+from common.errors import ConfigError, FederationError
+from common.evaluation.metrics import evaluate
+from server.report import assemble, read_report, write_report
+from server.run import require_fresh
+from simulation.baselines import POOLED, PROBE
+from simulation.experiment import Note, Progress, plan_experiment, run_experiment
+
+FOLD = "external-"
+
+Answers = dict[str, dict[str, list[float]]]  # model -> patient -> probabilities
+
+
+def plan_folds(data: Path, groups: Sequence[str]) -> list[str]:
+    """Which sites are external together in each fold.
+
+    Args:
+        data: folder of the site folders.
+        groups: such as `du cs fg+ez`; empty: every site by itself.
+
+    Raises:
+        ConfigError: an unknown site, one named twice, or fewer than two folds.
+    """
+    known = sorted(folder.name for folder in find_sites(data))
+    named = [site for group in groups for site in group.split("+")]
+    unknown = [site for site in named if site not in known]
+    if unknown or len(set(named)) != len(named):
+        raise ConfigError(f"--folds: expected each of {', '.join(known)} at most once; got {', '.join(named)}.")
+    folds = [*groups, *(site for site in known if site not in named)]
+    if len(folds) < 2:
+        raise ConfigError(f"{data}: expected at least two sites to leave out in turn, found {', '.join(known) or 'none'}.")
+    return folds
+
+
+def run_cross_site(
+    config: str,
+    settings: tuple[str, ...],
+    data: Path,
+    folds: Sequence[str],
+    out: Path,
+    cache: Path,
+    note: Note,
+    progress: Progress,
+    on_round: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Run every fold that is not done yet, pool, and write the whole as a report of its own.
+
+    Returns:
+        A report: `external` and `baselines` over the patients of all sites, each predicted by a model that never saw their site.
+    """
+    out = out.expanduser().resolve()
+    reports = []
+    for fold in folds:
+        run = out / f"{FOLD}{fold}"
+        plan = plan_experiment(config, settings, data, fold, run, cache, out / "models")
+        if _is_done(run, plan.config):
+            note(f"{fold} as the external hospital: done before, kept.")
+            reports.append((run, read_report(run)))
+            continue
+        note(f"{fold} is the external hospital.")
+        require_fresh(run)
+        reports.append((run, run_experiment(plan, note, progress, on_round)))
+    return pool_folds(out, reports)
+
+
+def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """One report over all folds' patients. A hospital's own model is measured on the patients of all the others."""
+    provenance = reports[0][1]["provenance"]
+    config = config_from_table(provenance["config"])
+    patients: list[dict[str, Any]] = []
+    answers: Answers = {}
+    for run, report in reports:
+        fold = run.name.removeprefix(FOLD)
+        patients += [{**p, "id": f"{fold}/{p['id']}"} for p in report["patients"]]
+        told = {"federated": {p["id"]: p["probabilities"] for p in report["patients"]}} | _read_answers(run)
+        for name, table in told.items():
+            answers.setdefault(name, {}).update({f"{fold}/{patient}": values for patient, values in table.items()})
+    results = {name: _measure(table, patients, config) for name, table in answers.items()}
+    local = {name: result for name, result in results.items() if name not in ("federated", POOLED, PROBE)}
+    baselines = {name: results[name] for name in (POOLED, PROBE) if name in results} | {"local": local}
+    provenance = {
+        **provenance,
+        "external": "each hospital in turn: " + ", ".join(run.name.removeprefix(FOLD) for run, _ in reports),
+    }
+    pooled = assemble(results["federated"], patients, [], provenance, baselines=baselines)
+    write_report(out, pooled)
+    return pooled
+
+
+def _measure(table: dict[str, list[float]], patients: Sequence[dict[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """The measures over the patients that this model has answered for."""
+    classes = list(config.data.classes)
+    answered = [p for p in patients if p["id"] in table]
+    labels = np.array([classes.index(p["label"]) if p["label"] is not None else -1 for p in answered])
+    probabilities = np.array([table[p["id"]] for p in answered])
+    generator = np.random.default_rng(config.seed)
+    return evaluate(labels, probabilities, classes, bootstrap=config.evaluation.bootstrap, generator=generator)
+
+
+def _read_answers(run: Path) -> Answers:
+    """What the baselines of one fold said of each patient."""
+    file = run / "baselines.json"
+    answers: Answers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return answers
+
+
+def _is_done(run: Path, config: RunConfig) -> bool:
+    """Whether the fold stands there whole.
+
+    Raises:
+        FederationError: it is of another configuration.
+    """
+    if not (run / "report.json").is_file():
+        return False
+    if config_from_table(read_report(run)["provenance"]["config"]) != config:
+        raise FederationError(f"{run} holds a fold of another configuration. Name another --out, or remove it.")
+    return (run / "baselines.json").is_file() or not config.evaluation.baselines

@@ -1,0 +1,154 @@
+"""One whole experiment: read all data first, run the federation through Flower, put the baselines beside it, report."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common.cli import config_path
+from common.config import RunConfig, load_config
+from common.data.cache import open_site
+from common.data.cases import read_site
+from common.errors import ConfigError, DataError
+from common.files import write_atomic
+from common.models.build import build_model
+from server.report import read_report, write_report
+from server.run import require_fresh, split_external, training_sites
+from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
+from simulation.flower import run_federation
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+Note = Callable[[str], None]
+Progress = Callable[[str, int, int], None]  # what, done, in all
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `fedmri-sim run` was asked for, checked.
+
+    Attributes:
+        config: of the run, with the weights' path made absolute.
+        source, settings: the same as a file and as key=value texts, as the ServerApp reads them.
+        sites: training sites; external: held-out ones.
+        models: folder where trained baselines are kept, to be shared by folds.
+    """
+
+    config: RunConfig
+    source: Path
+    settings: tuple[str, ...]
+    data: Path
+    sites: tuple[str, ...]
+    external: tuple[str, ...]
+    out: Path
+    cache: Path
+    models: Path
+
+
+def plan_experiment(
+    config: str, settings: tuple[str, ...], data: Path, external: str, out: Path, cache: Path, models: Path | None = None
+) -> Experiment:
+    """Check everything that can be checked without opening an image.
+
+    Raises:
+        ConfigError: a wrong setting, or an external site that is not there.
+        WeightsError: weights that cannot be had, or of another architecture.
+    """
+    source = config_path(config).resolve()
+    checked = load_config(source, settings)
+    if checked.model.weights not in ("hub", "phantom", "random"):
+        settings = (*settings, f"model.weights={json.dumps(str(Path(checked.model.weights).expanduser().resolve()))}")
+        checked = load_config(source, settings)
+    build_model(checked)
+    data, out = data.expanduser().resolve(), out.expanduser().resolve()
+    held_out = split_external(external)
+    if not held_out:
+        raise ConfigError("--external: expected the name of a site folder, or several joined by '+'.")
+    sites = training_sites(data, held_out)
+    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines")
+
+
+def run_experiment(
+    plan: Experiment, note: Note, progress: Progress, on_round: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Do it all.
+
+    Args:
+        note: told each sentence that the user should read now.
+        progress: told how far the reading of images, and then the baselines, are.
+        on_round: told each finished round.
+
+    Returns:
+        The report, as it stands in RUN/report.json.
+
+    Raises:
+        DataError: the external site, or too many training sites, cannot be used.
+        FederationError: the run folder holds a run already, or the run did not end well.
+    """
+    require_fresh(plan.out)
+    refused = read_all(plan, note, progress)
+    run_config = {
+        "config": str(plan.source),
+        "set": json.dumps(plan.settings),
+        "data": str(plan.data),
+        "external": "+".join(plan.external),
+        "cache": str(plan.cache),
+    }
+    run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
+    report = read_report(plan.out)
+    if plan.config.evaluation.baselines:
+        report = add_baselines(plan, report, refused, progress)
+    return report
+
+
+def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...]:
+    """Fill the slice cache of every site; what is wrong is said here, by patient and file, where the researcher sits.
+
+    Returns:
+        The training sites that were refused: the federation goes on without them.
+
+    Raises:
+        DataError: the external site is refused, or too few others are left.
+    """
+    refused = []
+    for name in (*plan.external, *plan.sites):
+        try:
+            site = read_site(plan.data / name, plan.config.data, simulated=True)
+            open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+        except DataError as error:
+            if name in plan.external:
+                raise
+            note(str(error))
+            refused.append(name)
+    if len(plan.sites) - len(refused) < plan.config.federation.min_sites:
+        raise DataError(
+            f"{len(plan.sites) - len(refused)} of {len(plan.sites)} training sites can be used; the run asks for "
+            f"{plan.config.federation.min_sites} (federation.min_sites). Mend {', '.join(refused) or plan.data}."
+        )
+    if refused:
+        note(f"The federation goes on without {', '.join(refused)}.")
+    return tuple(refused)
+
+
+def add_baselines(plan: Experiment, report: dict[str, Any], refused: tuple[str, ...], progress: Progress) -> dict[str, Any]:
+    """Train the baselines, measure them on the same patients, and write the report anew."""
+    sites = [site for site in plan.sites if site not in refused]
+    jobs = plan_baselines(plan.data, sites, plan.external, plan.config, plan.cache, plan.models)
+    done: list[str] = []
+
+    def count(name: str) -> None:
+        done.append(name)
+        progress(f"baselines ({name} done)", len(done), len(jobs))
+
+    progress("baselines", 0, len(jobs))
+    probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
+    ids = [patient["id"] for patient in report["patients"]]
+    classes = list(plan.config.data.classes)
+    labels = [classes.index(p["label"]) if p["label"] is not None else -1 for p in report["patients"]]
+    write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))
+    report = {**report, "baselines": measure(probabilities, labels, plan.config)}
+    write_report(plan.out, report)
+    return report

@@ -1,0 +1,216 @@
+"""One federation through `flwr run`, around its traps: it returns at once, and with 0 even when the run fails.
+
+Success is judged by Flower's status and by our own report.json; a failure is told by the server's own sentence (error.json).
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import FederationError
+from common.protocol import code_hash
+from server.run import ERROR_NAME, require_fresh
+from simulation.superlink import NAME, SuperLink, own_superlink, program
+
+POLL_SECONDS = 0.5
+STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU: asked rarely while the run goes on
+ENDING_SECONDS = 120.0  # for Flower to call a run finished whose report is there
+TAIL_LINES = 12
+TELLING = ("Error", "Exception", "ERROR", "Traceback", "Killed", "out of memory")
+
+OnRound = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that Flower has taken on."""
+
+    superlink: SuperLink
+    id: str
+    out: Path  # the run folder
+    log: Path  # what server and sites print
+
+
+def run_federation(
+    app: Path, run_config: Mapping[str, str | int], sites: int, out: Path, *, on_round: OnRound | None = None
+) -> None:
+    """Run one federation in simulation and leave the run folder at `out`.
+
+    Args:
+        app: folder of the Flower app: the checkout, with its pyproject.toml.
+        run_config: keys of `[tool.flwr.app.config]`; `out` and `code` are filled in. Paths in it must be absolute.
+        sites: how many training sites there are.
+        out: the run folder; RUN/logs takes the logs.
+        on_round: told each line of rounds.jsonl as it comes.
+
+    Raises:
+        FederationError: the run did not end well; says why. Whatever happens, no process is left running.
+    """
+    out = out.expanduser().resolve()
+    require_fresh(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ERROR_NAME).unlink(missing_ok=True)
+    settings = {**run_config, "out": str(out), "code": code_hash()}
+    with own_superlink(out / "logs" / "superlink.log") as superlink:
+        config = superlink.home / "run.toml"
+        config.write_text("".join(f"{k} = {_toml(v)}\n" for k, v in settings.items()), encoding="utf-8")
+        federation = " ".join(f"{k}={v}" for k, v in resources(sites).items())
+        command = ["run", str(app.resolve()), NAME, "--run-config", str(config), "--federation-config", federation]
+        run = Run(superlink, str(_flwr(superlink, command).get("run-id")), out, out / "logs" / "run.log")
+        with run.log.open("wb") as output:
+            arguments = [program("flwr"), "log", run.id, NAME, "--stream"]
+            stream = subprocess.Popen(
+                arguments,
+                env=superlink.environment,
+                cwd=superlink.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            _watch(run, stream, _Rounds(out, on_round))
+        finally:
+            _end_stream(stream)
+
+
+def resources(sites: int) -> dict[str, int | float]:
+    """Flower's simulation settings for this machine: one core a site at a time, and the GPUs shared by those that run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = max(1, min(cores, sites))
+    settings: dict[str, int | float] = {
+        "num-supernodes": sites,
+        "client-resources-num-cpus": 1,
+        "init-args-num-cpus": at_once,
+        "client-resources-num-gpus": 0.0,
+    }
+    if torch.cuda.is_available():
+        gpus = torch.cuda.device_count()
+        share = min(1.0, int(1000 * gpus / at_once) / 1000)  # rounded down, so that all fit
+        settings |= {"client-resources-num-gpus": share, "init-args-num-gpus": gpus}
+    return settings
+
+
+class _Rounds:
+    """Follows rounds.jsonl and tells each line once."""
+
+    def __init__(self, out: Path, on_round: OnRound | None) -> None:
+        self._path, self._told, self._on_round = out / "rounds.jsonl", 0, on_round
+
+    def follow(self) -> None:
+        if self._on_round is None or not self._path.is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is not whole yet
+        for line in lines[self._told :]:
+            self._on_round(json.loads(line))
+        self._told = len(lines)
+
+
+def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: _Rounds) -> None:
+    """Wait for the run's end and judge it. The log's stream ends with the run: then its status is asked for at once."""
+    asked, reported = time.monotonic(), 0.0
+    while True:
+        rounds.follow()
+        if (run.out / ERROR_NAME).is_file():
+            raise FederationError(_server_error(run))
+        if run.superlink.process.poll() is not None:
+            raise FederationError(f"Flower's SuperLink ended by itself; its log is {run.superlink.log}.{_tail(run)}")
+        if time.monotonic() - asked >= (STATUS_SECONDS if stream.poll() is None else 1.0):
+            status = _status(run)
+            asked = time.monotonic()
+            if status.startswith("finished"):
+                rounds.follow()
+                _judge(run, status)
+                return
+        reported = reported or (time.monotonic() if (run.out / "report.json").is_file() else 0.0)
+        if reported and time.monotonic() - reported > ENDING_SECONDS:
+            raise FederationError(f"The report is written, but Flower did not end the run; its log is {run.log}.")
+        time.sleep(POLL_SECONDS)
+
+
+def _judge(run: Run, status: str) -> None:
+    """A finished run is good only if Flower and the report both say so."""
+    if (run.out / ERROR_NAME).is_file():
+        raise FederationError(_server_error(run))
+    if status != "finished:completed" or not (run.out / "report.json").is_file():
+        raise FederationError(f"The run ended as '{status}' without a result; its log is {run.log}.{_tail(run)}")
+
+
+def _end_stream(stream: subprocess.Popen[bytes]) -> None:
+    """Give the log's stream a moment to write the last lines, then end it."""
+    try:
+        stream.wait(2.0)
+    except subprocess.TimeoutExpired:
+        stream.kill()
+        stream.wait()
+
+
+def _server_error(run: Run) -> str:
+    """The sentence that the ServerApp left."""
+    try:
+        return str(json.loads((run.out / ERROR_NAME).read_text(encoding="utf-8"))["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"The server failed; its log is {run.log}."
+
+
+def _status(run: Run) -> str:
+    """Flower's word for the run, such as `running` or `finished:failed`."""
+    runs = _flwr(run.superlink, ["ls", NAME, "--run-id", run.id]).get("runs") or [{}]
+    return str(runs[0].get("status", ""))
+
+
+def _flwr(superlink: SuperLink, arguments: list[str]) -> dict[str, Any]:
+    """One `flwr` command with its answer in JSON.
+
+    Raises:
+        FederationError: it failed, or took longer than two minutes.
+    """
+    done = _call(superlink, [*arguments, "--format", "json"])
+    text = done.stdout[done.stdout.find("{") :] if "{" in done.stdout else "{}"
+    try:
+        answer: dict[str, Any] = json.loads(text)
+    except ValueError:
+        answer = {}
+    if done.returncode or not answer.get("success"):
+        said = str(answer.get("error-message") or done.stderr or done.stdout).strip()[-600:]
+        raise FederationError(f"`flwr {arguments[0]}` failed: {said}")
+    return answer
+
+
+def _call(superlink: SuperLink, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run `flwr` and wait."""
+    try:
+        return subprocess.run(
+            [program("flwr"), *arguments],
+            env=superlink.environment,
+            cwd=superlink.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FederationError(f"`flwr {arguments[0]}` gave no answer within 120 s; see {superlink.log}.") from error
+
+
+def _tail(run: Run) -> str:
+    """The last lines of the logs that tell of an error."""
+    lines: list[str] = []
+    for log in (run.superlink.log, run.log):
+        with contextlib.suppress(OSError):
+            lines += log.read_text(encoding="utf-8", errors="replace").splitlines()
+    telling = [line.strip()[:200] for line in lines if any(word in line for word in TELLING)][-TAIL_LINES:]
+    return "".join(f"\n  {line}" for line in telling)
+
+
+def _toml(value: str | int) -> str:
+    """A TOML value; JSON's escapes are TOML's too, as long as characters beyond ASCII stay themselves."""
+    return json.dumps(value, ensure_ascii=False)

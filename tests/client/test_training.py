@@ -1,0 +1,177 @@
+"""One round at a site: what it trains, what it refuses, and what never leaves it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client import training
+from client.training import answer, find_place, site_seed
+from common.config import config_from_table
+from common.data.cases import Site
+from common.data.dataset import SiteData
+from common.data.site import SiteConfig, SitePolicy
+from common.errors import ConfigError, DataError, FederationError
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.protocol import ARRAYS, Task, code_hash, pack_arrays, read_reply, write_task
+
+CONFIG = config_from_table(
+    {
+        "data": {"size": 32, "slices": 2},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": 8, "head_bottleneck": 4},
+        "objective": {"local_crops": 1},
+        "training": {"batch_size": 4, "precision": "fp32"},
+        "federation": {"rounds": 2},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(CONFIG)
+
+
+def patients(labels=(0, 1, -1)) -> SiteData:
+    rng = np.random.default_rng(0)
+    n = len(labels)
+    images = rng.random((n, 2, 4, 32, 32)).astype(np.float16)
+    ids = tuple(f"sub-{i}" for i in range(n))
+    return SiteData("du", ids, images, np.ones((n, 4), bool), np.array(labels, np.int64), "key")
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A site in memory; returns a function that sets its policy, or the error that opening it raises."""
+    opened = []
+
+    def have(policy=None, error=None, data=None):
+        training._simulated_patients.cache_clear()
+
+        def read_site(path: Path, *_, **__):
+            opened.append(path)
+            if error:
+                raise error
+            return Site("du", path, (), SiteConfig(policy=policy or SitePolicy.simulation()))
+
+        monkeypatch.setattr(training, "read_site", read_site)
+        monkeypatch.setattr(training, "open_site", lambda *_, **__: data or patients())
+        return opened
+
+    yield have
+    training._simulated_patients.cache_clear()
+
+
+def ask(model, **changes):
+    settings = {"round": 1, "config": CONFIG.to_json(), "code": code_hash(), "backbone": model.backbone_sha256}
+    settings |= {"site": "du", "data": "/sites", "cache": "/cache"}
+    like = get_arrays(model)
+    content = answer(write_task(Task(**settings | changes), pack_arrays(like)), {})
+    return read_reply(content, like), content
+
+
+def test_a_round_trains_and_the_policy_lets_counts_and_losses_go(model, site):
+    opened = site()
+    reply, _ = ask(model)
+    assert (reply.site, reply.round, reply.error) == ("du", 1, "")
+    assert (reply.patients, reply.labelled, reply.counts_shared) == (3, 2, True)
+    assert reply.metrics["loss"] > 0
+    start = get_arrays(model)
+    assert any(not np.array_equal(reply.arrays[name], start[name]) for name in start)
+    assert opened == [Path("/sites/du")]
+
+
+def test_the_same_round_gives_the_same_bytes_and_another_site_others(model, site):
+    site()
+    first, again, other = (pack_arrays(ask(model, site=name)[0].arrays) for name in ("du", "du", "cs"))
+    assert first == again
+    assert first != other
+
+
+def test_a_strict_policy_lets_no_number_out(model, site):
+    site(SitePolicy())
+    reply, content = ask(model)
+    assert reply.error == ""
+    assert dict(content["metrics"]) == {"num-examples": 1, "labelled": 1, "round": 1}
+    assert not reply.counts_shared
+
+
+def test_an_unlabelled_site_trains_too(model, site):
+    site(data=patients((-1, -1, -1)))
+    reply, _ = ask(model)
+    assert (reply.error, reply.patients, reply.labelled) == ("", 3, 0)
+
+
+def test_only_the_public_sentence_of_an_error_leaves(model, site):
+    site(error=DataError("Patient sub-Smith, /home/du/sub-Smith/T1w.nii.gz: truncated"))
+    reply, content = ask(model)
+    assert reply.error == DataError.public_default
+    assert "Smith" not in str(content)
+    assert ARRAYS not in content
+
+
+def test_an_unknown_error_leaves_as_its_kind_alone(model, site):
+    site(error=ZeroDivisionError("patient Smith has 0 slices"))
+    reply, content = ask(model)
+    assert "ZeroDivisionError" in reply.error
+    assert "Smith" not in str(content)
+
+
+def test_a_simulated_site_is_opened_once_even_if_it_is_broken(model, site):
+    opened = site(error=DataError("broken"))
+    ask(model)
+    ask(model, round=2)
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"code": "f" * 64}, "code is not the server's"),
+        ({"backbone": "f" * 64}, "backbone weights are not the agreed ones"),
+        ({"config": '{"nonsense": 1}'}, "configuration was refused"),
+        ({"site": "../du"}, "could not go on"),
+        ({"site": ""}, "configuration was refused"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(model, site, changes, says):
+    opened = site()
+    reply, _ = ask(model, **changes)
+    assert says in reply.error
+    assert opened == []
+
+
+def test_arrays_of_another_model_are_refused(model, site):
+    site()
+    task = Task(1, CONFIG.to_json(), code_hash(), model.backbone_sha256, "du", "/sites", "/cache")
+    content = answer(write_task(task, pack_arrays({"w": np.zeros(3, np.float32)})), {})
+    assert read_reply(content, {}).error == FederationError.public_default
+
+
+def test_an_empty_message_gets_an_answer():
+    from flwr.app import RecordDict
+
+    assert read_reply(answer(RecordDict(), {}), {}).error == FederationError.public_default
+
+
+def test_a_hospitals_node_opens_its_own_folder_whatever_the_request_says():
+    place = find_place(Task(1, "", "", "", site="cs", data="/etc"), {"site-config": "/srv/du/site.toml"})
+    assert (place.name, place.folder, place.simulated) == ("du", Path("/srv/du/site.toml"), False)
+
+
+@pytest.mark.parametrize("name", ["../du", "a/b", "..", "/etc"])
+def test_a_request_cannot_name_a_folder_elsewhere(name):
+    with pytest.raises(FederationError, match="no plain folder name"):
+        find_place(Task(1, "", "", "", site=name, data="/sites"), {})
+
+
+def test_a_node_without_a_site_says_how_to_get_one():
+    with pytest.raises(ConfigError, match="--node-config"):
+        find_place(Task(1, "", "", ""), {})
+
+
+def test_seeds_differ_by_site_round_and_run_but_never_by_process():
+    seeds = {site_seed(s, name, r) for s in (0, 1) for name in ("a", "b") for r in (1, 2)}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert site_seed(0, "a", 1) == 886027111  # `printf 0/a/1 | sha256sum`, first 32 bits, halved

@@ -1,0 +1,99 @@
+"""The site's own check: each kind of problem and warning, and silence where all is well."""
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.config import DataConfig
+from common.data.cases import read_site
+from common.data.check import check_site
+
+AWAY = np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+ALL = ["t1", "t1c", "t2", "flair", "mask"]
+
+
+def found(findings) -> list[tuple[str, str]]:
+    return [(finding.patient, finding.file) for finding in findings]
+
+
+def save(file: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> None:
+    nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4) if affine is None else affine), file)
+
+
+def noise(shape: tuple[int, ...] = (20, 24, 6)) -> np.ndarray:
+    return np.random.default_rng(99).uniform(50, 200, shape)
+
+
+def test_a_good_site(write_site, small) -> None:
+    root = write_site("bonn", {"sub-1": ALL, "sub-2": ["t1c", "flair"]}, {"sub-1": "b"})
+    steps: list[tuple[int, int]] = []
+    result = check_site(read_site(root, small), small, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 2), (2, 2)]
+    assert (result.site, result.patients, result.masks) == ("bonn", 2, 1)
+    assert result.modalities == {"t1": 1, "t1c": 2, "t2": 1, "flair": 2}
+    assert result.classes == {"a": 0, "b": 1, "unlabelled": 1}
+    assert (result.problems, result.warnings) == ((), ())
+
+
+def test_problems(write_site, small) -> None:
+    root = write_site("s", {"sub-1": ALL, "sub-2": ["t1"], "sub-3": ["t2"]})
+    file = root / "sub-1" / "anat" / "sub-1_FLAIR.nii.gz"
+    file.write_bytes(file.read_bytes()[:500])
+    config = DataConfig(classes=("a", "b"), modalities=("t1", "flair"))
+    result = check_site(read_site(root, config), config)
+    assert found(result.problems) == [("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz"), ("sub-3", "")]
+    assert result.problems[0].sentence.startswith("truncated or damaged NIfTI")
+    assert result.problems[1].sentence == "has none of the run's modalities t1, flair"
+
+
+@pytest.mark.parametrize(
+    ("kind", "voxels", "affine", "sentence"),
+    [
+        ("T2w", np.full((20, 24, 6), 7.0), None, "is constant"),
+        ("T2w", np.where(noise() > 190, np.nan, noise()), None, "not finite"),
+        ("T2w", noise(), np.diag([1.0, 5, 1, 1]), "thick slices that are not axial (1 x 5 x 1 mm)"),
+        ("T2w", noise(), AWAY, "does not overlap"),
+        ("desc-tumour_mask", np.zeros((20, 24, 6)), None, "is an empty mask"),
+        ("desc-tumour_mask", np.ones((10, 24, 6)), np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
+        ("desc-tumour_mask", np.ones((9, 9, 9)), AWAY, "lies outside"),
+    ],
+)
+def test_warnings(write_site, small, kind: str, voxels: np.ndarray, affine: np.ndarray | None, sentence: str) -> None:
+    root = write_site("s", {"sub-1": ALL})
+    file = root / "sub-1" / "anat" / f"sub-1_{kind}.nii.gz"
+    save(file, voxels, affine)
+    result = check_site(read_site(root, small), small)
+    assert result.problems == ()
+    assert found(result.warnings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
+    assert sentence in result.warnings[0].sentence
+
+
+def test_thick_axial_slices_are_fine(write_site, small) -> None:
+    root = write_site("s", {"sub-1": ["t1"]})
+    save(root / "sub-1" / "anat" / "sub-1_T1w.nii.gz", noise(), np.diag([0.5, 0.5, 6, 1]))
+    assert check_site(read_site(root, small), small).warnings == ()
+
+
+def test_duplicates_across_patients_and_modalities(write_site, small) -> None:
+    root = write_site("s", {"sub-1": ["t1", "mask"], "sub-2": ["t2", "mask"]})
+    one, two = root / "sub-1" / "anat", root / "sub-2" / "anat"
+    shutil.copy(one / "sub-1_T1w.nii.gz", two / "sub-2_FLAIR.nii.gz")
+    image = nib.load(one / "sub-1_T1w.nii.gz")
+    save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))  # the same, stored as LAS
+    result = check_site(read_site(root, small), small)
+    assert found(result.warnings) == [
+        ("sub-1", "sub-1/anat/sub-1_T2w.nii.gz"),
+        ("sub-2", "sub-2/anat/sub-2_FLAIR.nii.gz"),
+    ]
+    assert all(w.sentence == "has the same voxels as sub-1/anat/sub-1_T1w.nii.gz" for w in result.warnings[1:])
+
+
+@pytest.mark.real_data
+def test_a_real_hospital(real_data: Path) -> None:
+    result = check_site(read_site(real_data / "tcga-lgg" / "fg", DataConfig()), DataConfig())
+    assert (result.patients, result.masks, result.problems) == (14, 14, ())
+    assert result.modalities == {"t1": 13, "t1c": 12, "t2": 0, "flair": 14}
+    assert result.classes["unlabelled"] == 0

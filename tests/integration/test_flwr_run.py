@@ -1,0 +1,154 @@
+"""The real thing: phantoms, `flwr run`, Ray, two rounds; and what it does when sites break."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import DataError, FederationError
+from common.models.arrays import load_arrays
+from simulation.flower import run_federation
+from simulation.phantom.hospitals import write_hospitals
+from simulation.superlink import MARK
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CONFIG = """
+seed = 3
+[data]
+size = 32
+slices = 2
+[model]
+backbone = "fedmri_vit_mini"
+weights = "random"
+rank = 2
+head_hidden = 16
+head_bottleneck = 8
+[objective]
+local_crops = 1
+[training]
+batch_size = 4
+[federation]
+rounds = 2
+round_retries = 0
+[evaluation]
+bootstrap = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("hospitals") / "data"
+    write_hospitals(folder, sites=3, patients=3, external=3, seed=1)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, hospitals, tmp_path_factory) -> dict[str, str]:
+    config = tmp_path / "tiny.toml"
+    config.write_text(CONFIG)
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    return {"config": str(config), "data": str(hospitals), "external": "external", "cache": str(cache)}
+
+
+def ours() -> set[int]:
+    """Processes of any run that this test process, or a child of it, has started and that still live."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = dict(v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v)
+        except OSError:
+            continue
+        if MARK.encode() in variables and variables.get(b"FEDMRI_TEST") == str(os.getpid()).encode():
+            found.add(int(folder.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch):
+    monkeypatch.setenv("FEDMRI_TEST", str(os.getpid()))
+    yield
+    assert ours() == set()
+
+
+def broken(folder: Path, site: str) -> None:
+    """Cut one of the site's volumes short."""
+    file = sorted((folder / site).rglob("*.nii.gz"))[0]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_two_runs_give_one_model_and_a_whole_folder(settings, tmp_path):
+    told: list[dict] = []
+    for name in ("one", "two"):
+        run_federation(CHECKOUT, settings, 3, tmp_path / name, on_round=told.append)
+    out = tmp_path / "one"
+    report = json.loads((out / "report.json").read_text())
+    assert [r["round"] for r in report["rounds"]] == [1, 2]
+    assert all(r["sites"] == ["hospital-a", "hospital-b", "hospital-c"] and not r["failures"] for r in report["rounds"])
+    assert report["external"]["n"] == 3
+    assert [r["round"] for r in told] == [1, 2, 1, 2]
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    arrays, metadata = load_arrays(out / "model.safetensors")
+    assert arrays
+    assert json.loads(metadata["config"])["seed"] == 3
+    assert (out / "report.html").is_file()
+    assert list(out.glob("events.out.tfevents.*"))
+    assert "ROUND 2/2" in (out / "logs" / "run.log").read_text()
+
+
+def test_a_truncated_volume_costs_that_site_alone(settings, hospitals, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(hospitals, data)
+    broken(data, "hospital-b")
+    run_federation(CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
+    for entry in json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]:
+        assert entry["sites"] == ["hospital-a", "hospital-c"]
+        assert entry["failures"] == [{"site": "hospital-b", "reason": DataError.public_default}]
+
+
+def test_when_all_sites_fail_the_run_fails_and_says_why(settings, hospitals, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(hospitals, data)
+    for site in ("hospital-a", "hospital-b", "hospital-c"):
+        broken(data, site)
+    with pytest.raises(FederationError, match=r"Round 1 ended with 0 valid updates of the 2") as caught:
+        run_federation(CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
+    assert f"hospital-a: {DataError.public_default}" in str(caught.value)
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_server_error_comes_back_in_its_own_words(settings, tmp_path):
+    with pytest.raises(FederationError, match="External site 'nowhere' is not among the site folders"):
+        run_federation(CHECKOUT, settings | {"external": "nowhere"}, 3, tmp_path / "run")
+
+
+def test_sigterm_in_the_middle_leaves_nothing_running(settings, tmp_path):
+    script = (
+        "import json, sys\nfrom pathlib import Path\nfrom simulation.flower import run_federation\n"
+        "run_federation(Path(sys.argv[1]), json.loads(sys.argv[2]), 3, Path(sys.argv[3]))\n"
+    )
+    arguments = [sys.executable, "-c", script, str(CHECKOUT), json.dumps(settings), str(tmp_path / "run")]
+    child = subprocess.Popen(arguments)
+    try:
+        deadline = time.monotonic() + 120
+        while "Starting Flower Simulation" not in read(tmp_path / "run" / "logs" / "run.log"):
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.2)
+        assert ours()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 143
+    finally:
+        child.kill()
+        child.wait()
+
+
+def read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""

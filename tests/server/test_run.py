@@ -1,0 +1,179 @@
+"""A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
+
+import json
+
+import numpy as np
+import pytest
+
+from client import training
+from client.training import answer
+from common.config import config_from_table
+from common.data.cases import Site
+from common.data.dataset import SiteData
+from common.data.site import SiteConfig, SitePolicy
+from common.errors import ConfigError, DataError, FederationError
+from common.models.arrays import load_arrays
+from common.protocol import code_hash
+from server import run
+from server.run import RunPlan, federate, leave_error, read_plan, run_folder, training_sites
+
+TINY = """
+[data]
+size = 32
+slices = 2
+[model]
+backbone = "fedmri_vit_mini"
+weights = "random"
+rank = 2
+head_hidden = 8
+head_bottleneck = 4
+[objective]
+local_crops = 1
+[training]
+batch_size = 4
+precision = "fp32"
+[federation]
+rounds = 2
+round_retries = 1
+[evaluation]
+bootstrap = 20
+"""
+
+
+def hospital(name: str, labels) -> SiteData:
+    rng = np.random.default_rng(sum(name.encode()))
+    n = len(labels)
+    images = rng.random((n, 2, 4, 32, 32)).astype(np.float16)
+    ids = tuple(f"sub-{i}" for i in range(n))
+    return SiteData(name, ids, images, np.ones((n, 4), bool), np.array(labels, np.int64), name)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three site folders and an external one; what is in them is made up in memory."""
+    data = tmp_path / "data"
+    for name in ("a", "b", "broken", "ext"):
+        (data / name / "sub-1").mkdir(parents=True)
+
+    def read_site(path, *_, **__):
+        if path.name == "broken":
+            raise DataError("Patient sub-1: truncated")
+        return Site(path.name, path, (), SiteConfig(policy=SitePolicy.simulation()))
+
+    monkeypatch.setattr(training, "read_site", read_site)
+    monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, (0, 1, 2, -1)))
+    monkeypatch.setattr(run, "open_external", lambda *_: hospital("ext", (0, 1, 2, 0)))
+    training._simulated_patients.cache_clear()
+    yield data
+    training._simulated_patients.cache_clear()
+
+
+def plan(folder, out, sites=("a", "b", "broken"), **federation) -> RunPlan:
+    import tomllib
+
+    table = tomllib.loads(TINY)
+    table["federation"] |= federation
+    return RunPlan(config_from_table(table), folder, sites, ("ext",), out, folder / "cache")
+
+
+def site_nodes():
+    return {number: lambda message: answer(message.content, {}) for number in (1, 2)}
+
+
+def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid):
+    out = tmp_path / "run"
+    federate(local_grid(site_nodes()), plan(folder, out))
+    report = json.loads((out / "report.json").read_text())
+    assert [r["round"] for r in report["rounds"]] == [1, 2]
+    for entry in report["rounds"]:
+        assert entry["sites"] == ["a", "b"]
+        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default}]
+        assert entry["external_mcc"] is not None
+    assert report["external"]["n"] == 4
+    assert report["provenance"]["code"] == code_hash()
+    assert len(report["patients"]) == 4
+    arrays, metadata = load_arrays(out / "model.safetensors")
+    assert json.loads(metadata["classes"]) == list(plan(folder, out).config.data.classes)
+    assert metadata["backbone_sha256"] == report["provenance"]["weights_sha256"]
+    last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
+    assert all(np.array_equal(arrays[name], last[name]) for name in arrays)
+    assert (out / "report.html").stat().st_size > 1000
+
+
+def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid):
+    models = []
+    for name in ("one", "two"):
+        federate(local_grid(site_nodes()), plan(folder, tmp_path / name))
+        models.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    federate(local_grid(site_nodes()), plan(folder, tmp_path / "three", sites=("a", "b"), rounds=1))
+    assert (tmp_path / "three" / "model.safetensors").read_bytes() != models[0]
+
+
+def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_grid):
+    out = tmp_path / "run"
+    with pytest.raises(FederationError), leave_error(out):
+        federate(local_grid(site_nodes()), plan(folder, out, sites=("a", "broken")))
+    error = json.loads((out / "error.json").read_text())["error"]
+    assert error.startswith("Round 1 ended with 1 valid updates of the 2")
+    assert f"broken: {DataError.public_default}" in error
+    assert not (out / "report.json").exists()
+
+
+def test_an_unknown_error_leaves_its_kind(tmp_path):
+    with pytest.raises(ZeroDivisionError), leave_error(tmp_path / "run"):
+        _ = 1 / 0
+    assert json.loads((tmp_path / "run" / "error.json").read_text()) == {"error": "ZeroDivisionError: division by zero"}
+
+
+def settings(folder, tmp_path, **changes):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return {"config": str(tmp_path / "tiny.toml"), "set": "[]", "data": str(folder), "external": "ext"} | changes
+
+
+def test_the_run_configuration_is_read(folder, tmp_path):
+    given = settings(folder, tmp_path, set='["rounds=7"]', external="ext + b", cache=str(tmp_path / "c"), code=code_hash())
+    read = read_plan(given, tmp_path / "run")
+    assert read.config.federation.rounds == 7
+    assert read.external == ("ext", "b")
+    assert read.sites == ("a", "broken")
+    assert read.cache == tmp_path / "c"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"code": "f" * 64}, FederationError, "runs other code"),
+        ({"set": "rounds=7"}, ConfigError, "JSON list"),
+        ({"set": '["nonsense=7"]'}, ConfigError, "nonsense"),
+        ({"external": "fg"}, ConfigError, "External site 'fg' is not among .*a, b, broken, ext"),
+        ({"external": "a+b+broken+ext"}, ConfigError, "No training site"),
+        ({"data": "/nowhere"}, ConfigError, "'ext' is not among the site folders of /nowhere"),
+        ({"config": "no-such"}, ConfigError, "no-such"),
+    ],
+)
+def test_a_wrong_run_configuration_is_refused(folder, tmp_path, changes, kind, says):
+    with pytest.raises(kind, match=says):
+        read_plan(settings(folder, tmp_path, **changes), tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(folder, tmp_path):
+    (tmp_path / "rounds.jsonl").write_text("{}\n")
+    with pytest.raises(FederationError, match="already holds a run"):
+        read_plan(settings(folder, tmp_path), tmp_path)
+
+
+def test_defaults_need_no_argument(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path))
+    for name in ("a", "external"):
+        (tmp_path / "example" / name / "sub-1").mkdir(parents=True)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    out = run_folder({"out": ""}, 42)
+    read = read_plan({"config": str(tmp_path / "tiny.toml"), "data": "", "external": "", "out": "", "code": "", "cache": ""}, out)
+    assert (read.out, read.sites, read.external) == (tmp_path / "runs" / "42", ("a",), ("external",))
+
+
+def test_sites_are_sorted_folders(folder):
+    (folder / ".hidden" / "sub-1").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    assert training_sites(folder, ("ext",)) == ("a", "b", "broken")

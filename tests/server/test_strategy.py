@@ -1,0 +1,161 @@
+"""The round loop with nodes that fail in every way a site can fail."""
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+
+from common.config import FederationConfig
+from common.errors import FederationError
+from common.protocol import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
+from server.strategy import FedMRIAvg
+
+LIKE = {"w": np.zeros(3, np.float32)}
+TASK = Task(1, "{}", "code", "backbone", data="/data")
+SITES = ("a", "b", "c")
+
+
+def honest(message: Message) -> RecordDict:
+    """Adds 1, 2 or 3 to the global arrays, by the site's letter."""
+    task = read_task(message.content)
+    arrays = unpack_arrays(message.content["arrays"], LIKE)
+    step = np.float32("abc".index(task.site) + 1)
+    return write_reply(
+        SiteReply(task.site, task.round, arrays={"w": arrays["w"] + step}, patients=10, labelled=10, counts_shared=True)
+    )
+
+
+def bad(value):
+    return lambda message: write_reply(
+        SiteReply("b", read_task(message.content).round, arrays={"w": np.full(3, value, np.float32)})
+    )
+
+
+def play(grid, plan: FederationConfig, sites=SITES, rounds=1, **options):
+    records = []
+    strategy = FedMRIAvg(plan, TASK, LIKE, sites)
+    result = strategy.start(
+        grid, pack_arrays(LIKE), rounds, 5.0, on_round=lambda record, arrays: records.append((record, arrays)), **options
+    )
+    return unpack_arrays(result.arrays, LIKE)["w"], records
+
+
+def nodes(b, a=honest, c=honest):
+    return {11: a, 12: b, 13: c}
+
+
+def test_honest_sites_give_their_mean_round_after_round(local_grid):
+    arrays, records = play(local_grid(nodes(honest)), FederationConfig(), rounds=3)
+    np.testing.assert_allclose(arrays, 6.0)
+    assert [record.round for record, _ in records] == [1, 2, 3]
+    assert [float(arrays["w"][0]) for _, arrays in records] == [2.0, 4.0, 6.0]
+    assert records[0][0].sites == SITES
+    assert records[0][0].failures == {}
+    assert records[0][0].bytes_down == records[0][0].bytes_up == 3 * len(pack_arrays(LIKE)["w"].data)
+
+
+def test_a_later_first_round_goes_on_from_there(local_grid):
+    grid = local_grid(nodes(honest))
+    _, records = play(grid, FederationConfig(), rounds=5, first_round=4)
+    assert [record.round for record, _ in records] == [4, 5]
+    assert read_task(grid.sent[0].content).round == 4
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (bad(np.nan), "not finite"),
+        (bad(1e6), "max_update_norm"),
+        (lambda m: write_reply(SiteReply("b", 1, arrays={"w": np.zeros(4, np.float32)})), "expected float32"),
+        (lambda m: write_reply(SiteReply("b", 1, arrays={"v": np.zeros(3, np.float32)})), "names differ"),
+        (lambda m: write_reply(SiteReply("b", 9, arrays={"w": np.zeros(3, np.float32)})), "to round 9, not 1"),
+        (lambda m: write_reply(SiteReply("b", 1, error="its data were refused")), "its data were refused"),
+        (lambda m: RecordDict(), "no ConfigRecord"),
+        (lambda m: None, "no reply within 7 s"),
+        (lambda m: Message(Error(ErrorCode.CLIENT_APP_CRASHED, "patient Smith"), reply_to=m), "client app crashed"),
+    ],
+    ids=["nan", "norm", "shape", "name", "round", "error", "empty", "straggler", "crash"],
+)
+def test_a_bad_site_is_named_and_the_others_go_on(local_grid, node, reason):
+    plan = FederationConfig(max_update_norm=100.0, round_timeout=7.0)
+    arrays, [(record, _)] = play(local_grid(nodes(node)), plan)
+    np.testing.assert_allclose(arrays, 2.0)  # of 1 and 3
+    assert record.sites == ("a", "c")
+    assert list(record.failures) == ["b"]
+    assert reason in record.failures["b"]
+    assert "Smith" not in record.failures["b"]
+
+
+def test_an_error_reply_of_the_superlink_is_laid_to_the_site_that_was_asked(local_grid):
+    def gone(message):
+        reply = Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+        return reply
+
+    _, [(record, _)] = play(local_grid(nodes(gone)), FederationConfig())
+    assert record.failures == {"b": "the site's process gave no reply (Flower: node unavailable)"}
+
+
+def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
+    tries = []
+
+    def late(message):
+        tries.append(message)
+        return honest(message) if len(tries) == 3 else None
+
+    grid = local_grid(nodes(late))
+    arrays, [(record, _)] = play(grid, FederationConfig(min_sites=3, round_retries=2))
+    np.testing.assert_allclose(arrays, 2.0)
+    assert record.attempts == 3
+    assert record.failures == {}
+    asked = [read_task(message.content).site for message in grid.sent]
+    assert asked == ["a", "b", "c", "b", "b"]  # a and c had answered
+
+
+def test_too_few_sites_in_spite_of_retries_end_the_run_with_reasons(local_grid):
+    grid = local_grid(nodes(bad(np.nan), c=lambda m: None))
+    with pytest.raises(FederationError, match=r"Round 1 ended with 1 valid updates of the 2 .* after 3 attempts") as caught:
+        play(grid, FederationConfig(min_sites=2, round_retries=2))
+    assert "b: Array w holds values that are not finite" in str(caught.value)
+    assert "c: no reply within" in str(caught.value)
+    assert len(grid.sent) == 3 + 2 + 2
+
+
+def test_fewer_folders_than_min_sites_are_refused_at_once(local_grid):
+    with pytest.raises(FederationError, match=r"min_sites is 4.*a, b, c.*--set federation.min_sites=3"):
+        play(local_grid(nodes(honest)), FederationConfig(min_sites=4))
+
+
+def test_waiting_for_nodes_has_an_end(local_grid):
+    with pytest.raises(FederationError, match=r"0 of the 1 sites .* connected after 1 s"):
+        play(local_grid({}), FederationConfig(wait_for_sites=1.0))
+
+
+def test_two_nodes_serve_three_folders(local_grid):
+    grid = local_grid({11: honest, 12: honest})
+    arrays, _ = play(grid, FederationConfig(min_sites=3))
+    np.testing.assert_allclose(arrays, 2.0)
+    assert [(m.metadata.dst_node_id, read_task(m.content).site) for m in grid.sent] == [(11, "a"), (12, "b"), (11, "c")]
+
+
+def test_without_folders_every_node_is_a_site(local_grid):
+    def hospital(message):
+        task = read_task(message.content)
+        assert task.site == ""
+        return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+
+    _, [(record, _)] = play(local_grid({11: hospital, 12: hospital}), FederationConfig(), sites=())
+    assert record.sites == ("node-11", "node-12")
+
+
+def test_the_external_measure_is_recorded_and_changes_nothing(local_grid):
+    seen = []
+
+    def look(number, arrays):
+        seen.append((number, float(arrays["w"].numpy()[0])))
+        return MetricRecord({"mcc": 0.5}) if number == 2 else None
+
+    arrays, records = play(local_grid(nodes(honest)), FederationConfig(), rounds=2, evaluate_fn=look)
+    assert seen == [(1, 2.0), (2, 4.0)]
+    assert [record.external for record, _ in records] == [{}, {"mcc": 0.5}]
+    np.testing.assert_allclose(arrays, 4.0)

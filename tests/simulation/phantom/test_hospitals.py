@@ -1,0 +1,160 @@
+"""The written folders: layout, repeatability, site properties, refusals."""
+
+import gzip
+import hashlib
+import tomllib
+from argparse import ArgumentParser
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from common.cli import run_command
+from common.errors import ConfigError, DataError
+from simulation.phantom import write_figure, write_hospitals
+from simulation.phantom.command import add_phantom
+from simulation.phantom.hospitals import nifti_bytes
+from simulation.phantom.lesion import SUBTYPES
+from simulation.phantom.sites import EXTERNAL, hospital, label_sequence
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _table(site: Path) -> list[dict[str, str]]:
+    head, *rows = (line.split("\t") for line in (site / "participants.tsv").read_text().splitlines())
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom") / "data"
+    calls: list[tuple[int, int]] = []
+    write_hospitals(out, sites=2, patients=2, external=3, seed=5, workers=1, progress=lambda *call: calls.append(call))
+    assert calls == [(n, 7) for n in range(1, 8)]
+    return out
+
+
+def test_same_seed_same_bytes_whatever_the_other_sites(small: Path, tmp_path: Path) -> None:
+    write_hospitals(tmp_path / "again", sites=2, patients=1, external=2, seed=5, workers=2)
+    again, first = _hashes(tmp_path / "again"), _hashes(small)
+    images = [name for name in again if name.endswith(".nii.gz")]
+    assert images
+    assert {name: again[name] for name in images} == {name: first[name] for name in images}
+
+
+def test_another_seed_gives_other_bytes(small: Path, tmp_path: Path) -> None:
+    write_hospitals(tmp_path / "other", sites=2, patients=1, external=0, seed=6, workers=1)
+    other, first = _hashes(tmp_path / "other"), _hashes(small)
+    common = [name for name in other if name.endswith("T1w.nii.gz") and name in first]
+    assert common
+    assert all(other[name] != first[name] for name in common)
+    assert not (tmp_path / "other" / "external").exists()
+
+
+def test_nifti_has_no_time_stamp() -> None:
+    content = nifti_bytes(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    assert content[4:8] == bytes(4)  # gzip MTIME (RFC 1952)
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    assert np.array_equal(np.asarray(image.dataobj), np.arange(8).reshape(2, 2, 2))
+
+
+def test_layout_and_grid(small: Path) -> None:
+    assert sorted(p.name for p in small.iterdir()) == ["external", "hospital-a", "hospital-b"]
+    for site in small.iterdir():
+        settings = tomllib.loads((site / "site.toml").read_text())
+        assert settings == {"name": site.name, "policy": {"share_counts": True, "share_metrics": True}}
+        assert (site / "dataset_description.json").is_file()
+        for row in _table(site):
+            files = sorted((site / row["participant_id"] / "anat").iterdir())
+            images = [nibabel.load(path) for path in files]
+            masks = [np.asarray(i.dataobj) for i, p in zip(images, files, strict=True) if p.name.endswith("mask.nii.gz")]
+            assert len(masks) == 1
+            assert len(files) >= 2
+            assert masks[0].sum() > 50
+            assert {nibabel.aff2axcodes(image.affine) for image in images} == {("R", "A", "S")}
+            assert len({image.shape for image in images}) == 1
+            assert len({image.affine.tobytes() for image in images}) == 1
+            assert all(image.get_data_dtype() == np.int16 for image in images)
+            assert images[0].header.get_zooms()[2] >= 4.0
+
+
+def test_last_training_site_has_no_label(small: Path) -> None:
+    assert {row["subtype"] for row in _table(small / "hospital-b")} == {"n/a"}
+    assert {row["subtype"] for row in _table(small / "hospital-a")} <= set(SUBTYPES)
+    assert {row["subtype"] for row in _table(small / "external")} == set(SUBTYPES)
+
+
+def test_sites_differ_as_promised() -> None:
+    sites = [hospital(7, number, labelled=True) for number in range(8)]
+    assert len({site.scanner for site in sites}) == 8
+    counts = [Counter(label_sequence(site, 24)) for site in sites[:3]]
+    assert len({count.most_common(1)[0][0] for count in counts}) == 3
+    assert any(len(count) < 3 for count in counts)
+    assert set().union(*counts) == set(SUBTYPES)
+    assert sites[1].missing["t2"] == 1.0
+    external = Counter(label_sequence(hospital(7, EXTERNAL, labelled=True), 40))
+    assert min(external.values()) >= 10
+
+
+def test_every_patient_keeps_a_modality() -> None:
+    site = hospital(7, 1, labelled=True)
+    generator = np.random.default_rng(0)
+    bare = type(site)(1, "x", site.scanner, site.mix, dict.fromkeys(("t1", "t1c", "flair"), 0.95) | {"t2": 1.0}, True)
+    drawn = [bare.draw_modalities(generator) for _ in range(200)]
+    assert all(drawn)
+    assert "t2" not in set().union(*drawn)
+
+
+def test_label_sequence_is_a_prefix_of_a_longer_one() -> None:
+    site = hospital(3, 2, labelled=True)
+    assert label_sequence(site, 30)[:11] == label_sequence(site, 11)
+
+
+def test_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        write_hospitals(tmp_path, sites=2, patients=1, external=0, seed=1, workers=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("wrong", [{"sites": 1}, {"patients": 0}, {"external": -1}, {"seed": -1}])
+def test_wrong_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        write_hospitals(tmp_path / "x", **({"sites": 2, "patients": 1, "external": 0, "seed": 1} | wrong))
+
+
+def test_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_hospitals(tmp_path / "x", sites=2, patients=1, external=0, seed=1, workers=1, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figure_is_a_small_png(small: Path, tmp_path: Path) -> None:
+    write_figure(tmp_path / "f.png", small)
+    content = (tmp_path / "f.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert 50_000 < len(content) <= 400_000
+    with pytest.raises(DataError, match="found none"):
+        write_figure(tmp_path / "g.png", tmp_path)
+
+
+def test_command_writes_replaces_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = ArgumentParser()
+    add_phantom(parser.add_subparsers(required=True))
+    out = tmp_path / "out"
+    words = ["phantom", str(out), "--sites", "2", "--patients", "1", "--external", "0"]
+    out.mkdir()
+    (out / "old").write_text("old")
+    assert run_command(parser, words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert run_command(parser, [*words, "--force", "--figure", str(tmp_path / "f.png")]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["hospital-a", "hospital-b"]
+    assert (tmp_path / "f.png").is_file()
