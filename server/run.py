@@ -161,6 +161,7 @@ def finish(plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteDa
         plan.out,
         assemble(final.external, final.patients, rounds, provenance, modality_subsets=final.modality_subsets),
     )
+    log(INFO, "Report: %s", plan.out / "report.html")
 
 
 def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A Flower SuperLink of one's own for one run: empty working directory, own FLWR_HOME, free port, nothing left behind.
 
 The SuperLink that `flwr run` starts by itself outlives the run, keeps the environment of the first one, and hands Ray's workers
-whatever code lies in its working directory (tested; see docs). Hence one for each run.
+whatever code lies in its working directory (all three were seen to happen). Hence one for each run.
 """
 
 import contextlib
@@ -119,7 +119,6 @@ def _environment(home: Path, folder: Path, mark: str) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
         # One thread a virtual site: they share the cores, and sums keep one order.
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),

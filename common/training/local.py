@@ -82,7 +82,7 @@ def train_round(
             )
         _update(optimizer, torch.stack(list(terms.values())).sum(), config.training.gradient_clip)
         teacher = update_teacher(teacher, student, cosine(objective.teacher_momentum, 1.0, done))
-        sums = {name: total + float(terms.get(name, 0.0)) for name, total in sums.items()}
+        sums = {name: total + (float(terms[name].detach()) if name in terms else 0.0) for name, total in sums.items()}
         if progress is not None:
             progress(step + 1, steps)
     metrics = {name: total / steps for name, total in sums.items()}

@@ -15,7 +15,7 @@ from common.objectives.classification import ClassBalance, classification_loss
 from common.objectives.dino import dino_loss, teacher_targets, update_center
 from common.objectives.ibot import ibot_loss
 from common.objectives.koleo import koleo_loss
-from common.training.views import View
+from common.training.views import GLOBAL_VIEWS, Views
 
 Parameters = dict[str, Tensor]
 
@@ -32,7 +32,7 @@ def batch_loss(
     model: MultiModalViT,
     student: Parameters,
     teacher: Parameters,
-    views: tuple[list[View], list[View]],
+    views: tuple[Views, Views | None],
     labels: Tensor,
     balance: ClassBalance,
     centers: Centers,
@@ -50,44 +50,40 @@ def batch_loss(
     Returns:
         The weighted terms by name, to be added up, and the next centers.
     """
-    globals_, locals_ = views
-    said = [functional_call(model, student, (v.x, v.present, v.masks, v.masks)) for v in globals_]
-    said_local = [functional_call(model, student, (v.x, v.present)) for v in locals_]
+    global_views, local_views = views
+    said = functional_call(model, student, (global_views.x, global_views.present, global_views.masks, global_views.masks))
+    cosines = [said.logits]
+    if local_views is not None:
+        cosines.append(functional_call(model, student, (local_views.x, local_views.present)).logits)
+    logits = torch.cat(cosines).float()
     classes = len(balance.weights)
-    logits = torch.stack([o.logits for o in (*said, *said_local)]).float()
-    scores = logits[..., :classes].reshape(-1, classes) / config.student_temperature
-    repeated = labels.repeat(len(logits))
+    scores = logits[:, :classes] / config.student_temperature
+    repeated = labels.repeat(len(logits) // len(labels))
+    spread = [koleo_loss(view) for view in said.embedding.chunk(GLOBAL_VIEWS)]
     terms = {
         "classification": config.classification * classification_loss(scores, repeated, balance, config.label_smoothing),
-        "koleo": config.koleo * sum((koleo_loss(o.embedding) for o in said), logits.new_zeros(())) / len(said),
+        "koleo": config.koleo * torch.stack(spread).mean(),
     }
     if not (config.dino or config.ibot):
         return terms, centers
-    seen = _teacher_views(model, teacher, globals_)
+    seen = _teacher(model, teacher, global_views)
     centers = Centers(
-        update_center(centers.patient, torch.cat([o.logits for o in seen]), config.center_momentum),
-        update_center(centers.patch, torch.cat([o.patch_logits for o in seen]), config.center_momentum),
+        update_center(centers.patient, seen.logits, config.center_momentum),
+        update_center(centers.patch, seen.patch_logits, config.center_momentum),
     )
-    terms["dino"] = config.dino * _dino(logits, seen, centers, config, temperature)
-    terms["ibot"] = config.ibot * _ibot(said, seen, centers, config, temperature)
+    assert centers.patient is not None
+    assert centers.patch is not None
+    targets = teacher_targets(seen.logits, centers.patient, temperature)
+    B = len(labels)
+    by_view = logits.view(-1, B, logits.shape[-1]), targets.view(-1, B, targets.shape[-1])
+    terms["dino"] = config.dino * dino_loss(*by_view, config.student_temperature, skip_same=True)
+    targets = teacher_targets(seen.patch_logits, centers.patch, temperature)
+    terms["ibot"] = config.ibot * ibot_loss(said.patch_logits, targets, config.student_temperature)
     return terms, centers
 
 
 @torch.no_grad()
-def _teacher_views(model: MultiModalViT, teacher: Parameters, views: list[View]) -> list[Output]:
-    """The teacher sees the global views whole: no masks."""
-    return [functional_call(model, teacher, (v.x, v.present, None, v.masks)) for v in views]
-
-
-def _dino(logits: Tensor, seen: list[Output], centers: Centers, config: ObjectiveConfig, temperature: float) -> Tensor:
-    """Teacher's two global views against all other student views."""
-    assert centers.patient is not None
-    targets = teacher_targets(torch.stack([o.logits for o in seen]).float(), centers.patient, temperature)
-    return dino_loss(logits, targets, config.student_temperature, skip_same=True)
-
-
-def _ibot(said: list[Output], seen: list[Output], centers: Centers, config: ObjectiveConfig, temperature: float) -> Tensor:
-    """Masked patches of both global views."""
-    assert centers.patch is not None
-    targets = teacher_targets(torch.cat([o.patch_logits for o in seen]).float(), centers.patch, temperature)
-    return ibot_loss(torch.cat([o.patch_logits for o in said]).float(), targets, config.student_temperature)
+def _teacher(model: MultiModalViT, teacher: Parameters, views: Views) -> Output:
+    """The teacher sees the global views whole: nothing is masked, the student's masked patches are read."""
+    output: Output = functional_call(model, teacher, (views.x, views.present, None, views.masks))
+    return output

@@ -1,6 +1,6 @@
 """The views of one batch: two global crops with masks, several local ones (DINO's multi-crop).
 
-B patients, S slices, M modalities, P patches.
+V views, B patients, S slices, M modalities, P patches.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,17 @@ from common.config import ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
 from common.objectives.masking import drop_modalities, sample_block_masks, sample_masked_modalities, student_masks
 
+GLOBAL_VIEWS = 2
+
 
 @dataclass(frozen=True)
-class View:
-    """One crop of a batch.
+class Views:
+    """Crops of one size, view after view, so that the model runs over all of them at once.
 
     Attributes:
-        x: [B, S, M, h, w].
-        present: [B, M], what the student may use.
-        masks: [B, S, M, P] of a global view, None of a local one.
+        x: [V B, S, M, h, w].
+        present: [V B, M], what the model may use.
+        masks: [V B, S, M, P] of global views, None of local ones.
     """
 
     x: Tensor
@@ -30,7 +32,7 @@ class View:
 
 def make_views(
     x: Tensor, present: Tensor, config: ObjectiveConfig, patch: int, generator: torch.Generator
-) -> tuple[list[View], list[View]]:
+) -> tuple[Views, Views | None]:
     """Cut the global and the local views of one batch.
 
     Args:
@@ -39,34 +41,30 @@ def make_views(
         patch: edge of a patch in pixels.
 
     Returns:
-        Two global views, masked each in its own way, and `config.local_crops` local ones.
+        Two global views, masked each in its own way, and `config.local_crops` local ones (None for 0).
     """
     size = x.shape[-1]
+    crops = _cut(x, GLOBAL_VIEWS, (config.global_scale, 1.0), size, generator)
+    kept = drop_modalities(present.repeat(GLOBAL_VIEWS, 1), config.modality_dropout, generator)
+    masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
+    global_views = Views(crops, kept.to(x.device), masks.to(x.device))
+    if not config.local_crops:
+        return global_views, None
     local = max(patch, round(size * config.local_size / patch) * patch)
-    globals_ = [_view(x, present, config, patch, size, generator, masked=True) for _ in range(2)]
-    locals_ = [_view(x, present, config, patch, local, generator, masked=False) for _ in range(config.local_crops)]
-    return globals_, locals_
+    crops = _cut(x, config.local_crops, (config.local_scale, config.global_scale), local, generator)
+    kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
+    return global_views, Views(crops, kept.to(x.device), None)
 
 
-def _view(
-    x: Tensor,
-    present: Tensor,
-    config: ObjectiveConfig,
-    patch: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    masked: bool,
-) -> View:
-    """Sample one view, then cut it."""
-    B, S, M = x.shape[:3]
-    scale = (config.global_scale, 1.0) if masked else (config.local_scale, config.global_scale)
-    crops = apply_crops(x, sample_crops(B, M, scale, generator), size)
-    kept = drop_modalities(present, config.modality_dropout, generator)
-    if not masked:
-        return View(crops, kept.to(x.device), None)
-    grid = (size // patch, size // patch)
+def _cut(x: Tensor, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
+    """[V B, S, M, size, size]: each patient's crops, one geometry a view."""
+    B, M = x.shape[0], x.shape[2]
+    return torch.cat([apply_crops(x, sample_crops(B, M, scale, generator), size) for _ in range(views)])
+
+
+def _masks(present: Tensor, slices: int, grid: tuple[int, int], config: ObjectiveConfig, generator: torch.Generator) -> Tensor:
+    """[V B, S, M, P]: what the student does not see of its global views."""
     ratio = (config.block_mask_low, config.block_mask_high)
-    blocks = sample_block_masks(B, grid, config.block_mask_share, ratio, generator)
-    hidden = sample_masked_modalities(kept, config.masked_modalities, generator)
-    return View(crops, kept.to(x.device), student_masks(kept, hidden, blocks, S).to(x.device))
+    blocks = sample_block_masks(len(present), grid, config.block_mask_share, ratio, generator)
+    hidden = sample_masked_modalities(present, config.masked_modalities, generator)
+    return student_masks(present, hidden, blocks, slices)
