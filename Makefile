@@ -1,0 +1,47 @@
+# Every target sets up .venv by itself where it is absent or older than what it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/demo
+SEED ?= 0
+
+.PHONY: help setup demo test check format bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(READY) ## make .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "FedMRI needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m simulation.environment
+	$(BIN)/fedmri-sim example
+	@touch $@
+
+demo: $(READY) $(DEMO)/hospitals ## phantom hospitals train together; a report at the end
+	$(BIN)/fedmri-sim run --config demo --set seed=$(SEED) --data $(DEMO)/hospitals --external external --out $(DEMO)/run-$$(date +%Y%m%d-%H%M%S)
+
+$(DEMO)/hospitals: | $(READY)
+	$(BIN)/fedmri-sim phantom $@ --sites 4 --patients 24 --external 40 --seed 7
+
+test: $(READY) ## all tests; what is skipped says why
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(READY) ## put the code in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## speed, as ratios measured side by side; JSON in bench/
+	$(BIN)/python bench/speed.py bench/speed.json
+
+clean: ## remove the environment and what the tools leave
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

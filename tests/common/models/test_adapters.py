@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from common.config import config_from_table
+from common.errors import ConfigError
+from common.models.adapters import LoRALinear
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+
+
+def model_of(**model: object) -> MultiModalViT:
+    table = {"model": {"backbone": "fedmri_vit_mini", "weights": "random", **model}, "data": {"size": 32}}
+    return build_model(config_from_table(table)).eval()
+
+
+def test_lora_is_the_frozen_map_plus_a_scaled_low_rank_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = LoRALinear(nn.Linear(12, 7), rank=3, alpha=6.0, generator=generator)
+    with torch.no_grad():
+        layer.lora_b.copy_(torch.randn(7, 3, generator=generator))
+    x = torch.randn(5, 12, generator=generator)
+    naive = x @ (layer.frozen.weight + 2.0 * layer.lora_b @ layer.lora_a).T + layer.frozen.bias
+    torch.testing.assert_close(layer(x), naive)
+    torch.testing.assert_close(x @ layer.weight.T + layer.bias, naive)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "bottleneck", "bitfit", "head"])
+@torch.inference_mode()
+def test_an_untrained_adapter_changes_nothing(adapter: str) -> None:
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = model_of(adapter="full").vit.forward_features(x)
+    torch.testing.assert_close(model_of(adapter=adapter).vit.forward_features(x), plain)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "bottleneck", "bitfit", "head", "full"])
+def test_every_trained_array_gets_a_gradient_and_no_frozen_one_does(adapter: str) -> None:
+    model = model_of(adapter=adapter, targets=["qkv", "proj", "fc1", "fc2"])
+    x = torch.rand(3, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    present = torch.ones(3, 4, dtype=torch.bool)
+    masks = torch.rand(3, 1, 4, 16, generator=torch.Generator().manual_seed(0)) < 0.3
+    said = model(x, present, masks, masks)
+    weights = torch.arange(3.0) - 0.7
+    (said.logits @ weights).square().sum().backward(retain_graph=True)
+    (said.patch_logits @ weights).square().sum().backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == set(get_arrays(model))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "part"), [("lora", "lora_a"), ("bottleneck", "mlp.down"), ("bitfit", "attn.qkv.bias"), ("full", "mlp.fc1.weight")]
+)
+def test_kinds_train_what_their_name_says(adapter: str, part: str) -> None:
+    names = get_arrays(model_of(adapter=adapter, train_norms=False))
+    vit = {name for name in names if name.startswith("vit.")}
+    assert any(part in name for name in vit)
+    assert "head.prototypes" in names
+    assert not any(name.startswith("vit.") for name in get_arrays(model_of(adapter="head")))
+
+
+def test_only_the_last_blocks_are_adapted() -> None:
+    names = get_arrays(model_of(blocks=2, train_norms=False))
+    assert {name.split(".")[2] for name in names if "lora" in name} == {"3", "4"}
+    with pytest.raises(ConfigError, match="has 5 blocks, got 9"):
+        model_of(blocks=9)
+
+
+def test_a_target_that_the_backbone_lacks_is_refused() -> None:
+    """EVA-02's gated MLP has `fc1_g` and `fc1_x` instead."""
+    config = {"model": {"backbone": "eva02_tiny_patch14_224", "weights": "random", "targets": ["fc1"]}, "data": {"size": 28}}
+    with pytest.raises(ConfigError, match="no linear map 'fc1'"):
+        build_model(config_from_table(config))

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from common.config import ModelConfig
+from common.errors import ConfigError, WeightsError
+from common.models.backbone import SHIPPED, create_backbone, file_sha256, find_weights
+
+SMALL = "vit_tiny_patch16_224"
+
+
+def test_a_local_file_gives_timms_own_output(real_weights: Path) -> None:
+    vit, digest = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 224)
+    theirs = timm.create_model("deit_tiny_patch16_224", num_classes=1000, checkpoint_path=str(real_weights)).eval()
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(vit.eval().forward_features(x), theirs.forward_features(x))
+    assert digest == file_sha256(real_weights)
+    assert len(digest) == 64
+
+
+def test_positions_are_resampled_to_another_size(real_weights: Path) -> None:
+    vit, _ = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 112)
+    assert vit.pos_embed.shape[1] == 7 * 7 + 1
+
+
+def test_the_official_dinov2_pth_layout_loads(tmp_path: Path) -> None:
+    """The official files are timm's names plus a mask token, at 518 pixels: made here, since the hub cannot be reached."""
+    official = timm.create_model("vit_small_patch14_dinov2.lvd142m", num_classes=0).state_dict()
+    torch.save({**official, "mask_token": torch.zeros(1, 384)}, tmp_path / "dinov2_vits14_pretrain.pth")
+    config = ModelConfig(weights=str(tmp_path / "dinov2_vits14_pretrain.pth"))
+    vit, _ = create_backbone(config, 98)
+    assert torch.equal(vit.blocks[3].mlp.fc1.weight, official["blocks.3.mlp.fc1.weight"])
+    assert vit.pos_embed.shape[1] == 7 * 7 + 1
+
+
+def test_another_architecture_is_refused_and_named(tmp_path: Path) -> None:
+    save_file(timm.create_model(SMALL, num_classes=0).state_dict(), tmp_path / "tiny.safetensors")
+    for other in ("vit_small_patch16_224", "vit_small_patch14_reg4_dinov2"):
+        with pytest.raises(WeightsError, match=rf"tiny.safetensors.*{other}"):
+            create_backbone(ModelConfig(backbone=other, weights=str(tmp_path / "tiny.safetensors")), 112)
+
+
+def test_weights_are_never_silently_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        create_backbone(ModelConfig(backbone=SMALL, weights=str(tmp_path / "absent.safetensors")), 64)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="hub"):
+        create_backbone(ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", weights="hub"), 56)
+    create_backbone(ModelConfig(backbone=SMALL, weights="random"), 64)
+
+
+def test_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    torch.save({"weight": Path}, tmp_path / "code.pth")  # a class: needs unpickling of more than tensors
+    for name in ("torn.safetensors", "code.pth"):
+        with pytest.raises(WeightsError, match=name):
+            create_backbone(ModelConfig(backbone=SMALL, weights=str(tmp_path / name)), 64)
+
+
+@pytest.mark.parametrize(("name", "said"), [("vit_giant_nonsense", "timm knows no"), ("resnet18", "vision transformer")])
+def test_only_plain_vision_transformers(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        create_backbone(ModelConfig(backbone=name, weights="random"), 64)
+
+
+def test_a_size_that_patches_do_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.size: 100 .* take 98"):
+        create_backbone(ModelConfig(weights="random"), 100)
+
+
+def test_the_shipped_file_is_small_and_fits() -> None:
+    assert SHIPPED.stat().st_size < 4 * 2**20
+    create_backbone(ModelConfig(backbone="fedmri_vit_mini", weights="phantom"), 64)
+    assert find_weights("phantom") == SHIPPED
