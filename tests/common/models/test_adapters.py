@@ -68,6 +68,6 @@ def test_only_the_last_blocks_are_adapted() -> None:
 
 def test_a_target_that_the_backbone_lacks_is_refused() -> None:
     """EVA-02's gated MLP has `fc1_g` and `fc1_x` instead."""
-    config = {"model": {"backbone": "eva02_tiny_patch14_224", "weights": "random", "targets": ["fc1"]}, "data": {"size": 28}}
+    config = {"model": {"backbone": "eva02_base_patch14_224", "weights": "random", "targets": ["fc1"]}, "data": {"size": 28}}
     with pytest.raises(ConfigError, match="no linear map 'fc1'"):
         build_model(config_from_table(config))
