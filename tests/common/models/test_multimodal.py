@@ -21,7 +21,12 @@ def patients(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     return x, present
 
 
-BACKBONES = [("fedmri_vit_mini", 32), ("vit_tiny_patch16_224", 32), ("vit_small_patch14_reg4_dinov2", 28), ("vit_small_patch16_dinov3", 32)]
+BACKBONES = [
+    ("fedmri_vit_mini", 32),
+    ("vit_tiny_patch16_224", 32),
+    ("vit_small_patch14_reg4_dinov2", 28),
+    ("vit_small_patch16_dinov3", 32),
+]
 
 
 @pytest.mark.parametrize(("backbone", "size"), BACKBONES)

@@ -75,7 +75,9 @@ def test_first_rounds_may_train_the_head_alone() -> None:
     start = get_arrays(model)
     probing = train_round(model, start, site, config, round_number=2, site_seed=0).arrays
     tuning = train_round(model, start, site, config, round_number=3, site_seed=0).arrays
-    assert {name for name in start if not np.array_equal(start[name], probing[name])} <= {n for n in start if n.startswith("head.")}
+    assert {name for name in start if not np.array_equal(start[name], probing[name])} <= {
+        n for n in start if n.startswith("head.")
+    }
     assert any("lora" in name and not np.array_equal(start[name], tuning[name]) for name in start)
 
 
@@ -109,9 +111,7 @@ def test_leaving_out_modalities_is_the_same_as_not_having_them() -> None:
     only = np.zeros_like(site.present)
     only[np.arange(12), site.present.argmax(1)] = True
     lacking = SiteData(site.name, site.ids, site.images, only, site.labels, site.key)
-    np.testing.assert_array_equal(
-        predict(model, arrays, site, config, present=only), predict(model, arrays, lacking, config)
-    )
+    np.testing.assert_array_equal(predict(model, arrays, site, config, present=only), predict(model, arrays, lacking, config))
 
 
 @torch.inference_mode()

@@ -1,0 +1,95 @@
+"""Speed as ratios, both sides measured in turns within one run: `make bench` writes bench/speed.json.
+
+Times on their own say more of the machine than of the code; ratios carry over.
+"""
+
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.config import RunConfig, config_from_table
+from common.data.dataset import SiteData
+from common.files import write_atomic
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.training.local import train_round
+from common.training.predict import predict
+
+REPEATS = 5
+PATIENTS = 16
+
+
+def config_of(**sections: dict[str, object]) -> RunConfig:
+    """A small model, changed where a comparison asks for it."""
+    base: dict[str, dict[str, object]] = {
+        "data": {"size": 64},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random"},
+        "training": {"precision": "fp32"},
+    }
+    return config_from_table({name: {**base.get(name, {}), **sections.get(name, {})} for name in base.keys() | sections.keys()})
+
+
+def site(modalities: int = 4) -> SiteData:
+    """Patients who have the first `modalities` of four."""
+    images = np.random.default_rng(0).random((PATIENTS, 3, 4, 64, 64)).astype(np.float16)
+    present = np.tile(np.arange(4) < modalities, (PATIENTS, 1))
+    return SiteData("bench", tuple(map(str, range(PATIENTS))), images, present, np.arange(PATIENTS) % 3, "bench")
+
+
+def training(config: RunConfig) -> Callable[[], object]:
+    """One local round."""
+    model, patients = build_model(config), site()
+    arrays = get_arrays(model)
+    return lambda: train_round(model, arrays, patients, config, round_number=1, site_seed=0)
+
+
+def prediction(modalities: int) -> Callable[[], object]:
+    """Probabilities of patients who have so many modalities."""
+    config = config_of()
+    model, patients = build_model(config), site(modalities)
+    return lambda: predict(model, get_arrays(model), patients, config)
+
+
+def ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
+    """Median time of the first over that of the second, taken in turns after a warm-up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(REPEATS + 1):
+        for function, taken in zip((first, second), times, strict=True):
+            began = time.perf_counter()
+            function()
+            if turn:
+                taken.append(time.perf_counter() - began)
+    return round(statistics.median(times[0]) / statistics.median(times[1]), 3)
+
+
+def main(out: Path) -> None:
+    """Measure all and write them."""
+    torch.set_num_threads(1)
+    supervised = {"dino": 0.0, "ibot": 0.0, "koleo": 0.0}
+    results = {
+        "predict: 1 modality / 4 modalities (absent ones cost no tokens)": ratio(prediction(1), prediction(4)),
+        "train: bf16 / fp32": ratio(training(config_of(training={"precision": "bf16"})), training(config_of())),
+        "train: LoRA / all parameters": ratio(training(config_of()), training(config_of(model={"adapter": "full"}))),
+        "train: LoRA on the last 2 of 5 blocks / on all": ratio(training(config_of(model={"blocks": 2})), training(config_of())),
+        "train: whole objective / classification alone": ratio(training(config_of()), training(config_of(objective=supervised))),
+        "train: head alone / head and LoRA": ratio(training(config_of(training={"head_rounds": 1})), training(config_of())),
+    }
+    machine = {
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
+    write_atomic(out, (json.dumps({"ratios": results, **machine}, indent=2) + "\n").encode())
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
