@@ -1,7 +1,7 @@
 """What stands beside the federation, at the same budget: pooled training, each hospital alone, a probe on frozen features.
 
-Pooled and local runs are federations of one: the same local round, as often, from the same start. Each runs in a process of its own
-with one thread, as the sites do. A finished model is kept and reused only for equal data, configuration and code.
+Pooled and local runs are federations of one: the same local round, as often, from the same start. Each runs in a process of its
+own with one thread, as the sites do. A finished model is kept and reused only for equal data, configuration and code.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Make a plain `flwr run .` work in this environment: `make setup` runs this once.
 
-By itself Flower would install the app's dependencies anew at run time (slow, and impossible offline) and look for its own programs on PATH
-only. A .pth file in the environment sets both at the start of every Python there; what the user has set stays.
+By itself Flower would install the app's dependencies anew at run time (slow, and impossible offline) and look for its own
+programs on PATH only. A .pth file in the environment sets both at the start of every Python there; what the user has set stays.
 """
 
 import sysconfig

@@ -1,7 +1,7 @@
 """What is trained on a frozen ViT: LoRA, bottleneck adapters, BitFit, the head only, or everything.
 
-LoRA: Hu et al., ICLR 2022, eq. 3. Bottleneck: Houlsby et al., ICML 2019, placed after the MLP, in the residual branch. BitFit: Ben Zaken
-et al., ACL 2022. B batch, N tokens, D width, r rank.
+LoRA: Hu et al., ICLR 2022, eq. 3. Bottleneck: Houlsby et al., ICML 2019, placed after the MLP, in the residual branch. BitFit:
+Ben Zaken et al., ACL 2022. B batch, N tokens, D width, r rank.
 """
 
 import math

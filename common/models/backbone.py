@@ -89,7 +89,7 @@ def _shipped() -> Path:
 def _empty(name: str, size: int) -> nn.Module:
     """The architecture with untrained weights, for any crop size that its patches divide."""
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:4]) or "vit_small_patch14_dinov2"
+        near = ", ".join(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4]) or "vit_small_patch14_dinov2"
         raise ConfigError(f"model.backbone: timm knows no '{name}'. Near it: {near}.")
     vit: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, img_size=size, dynamic_img_size=True)
     return _require_vit(vit, name, size)

@@ -1,7 +1,7 @@
 """The prototype head: its outputs are the class logits (MM-DINOv2), its last layer is weight-normed (DINO, Caron et al., 2021).
 
-The paper's head (2048 hidden, 256 bottleneck) would outweigh the adapters; this one is kept narrow. Patch tokens have a projection of
-their own and share the prototypes. B patients, D width, K prototypes of which the first C are the classes.
+The paper's head (2048 hidden, 256 bottleneck) would outweigh the adapters; this one is kept narrow. Patch tokens have a
+projection of their own and share the prototypes. B patients, D width, K prototypes of which the first C are the classes.
 """
 
 import torch

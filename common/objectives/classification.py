@@ -1,8 +1,8 @@
 """Classification of the labelled patients, with a balance of classes that is fixed before training.
 
 Taking class weights from the batch gives a class that is absent there a huge weight, and couples patients, which differential
-privacy forbids; these come once from the site's own labels. `prior` is logit adjustment (Menon et al., ICLR 2021, eq. 10): where a
-site has few or none of a class, the loss there does not push that class down, which is what spoils averages of skewed sites
+privacy forbids; these come once from the site's own labels. `prior` is logit adjustment (Menon et al., ICLR 2021, eq. 10): where
+a site has few or none of a class, the loss there does not push that class down, which is what spoils averages of skewed sites
 (Zhang et al., ICML 2022, eq. 6).
 """
 
@@ -49,7 +49,7 @@ def class_balance(labels: Tensor, classes: int, kind: str) -> ClassBalance:
 def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, smoothing: float) -> Tensor:
     """Weighted cross entropy, summed over the labelled patients and divided by all of the batch.
 
-    So it equals the mean over the labelled times their share of the batch (MM-DINOv2), and no patient's part depends on the others.
+    So it equals the mean over the labelled times their share of the batch (MM-DINOv2), and no patient's part depends on others.
 
     Args:
         logits: [B, C], over the temperature.

@@ -1,7 +1,7 @@
 """The teacher: an exponential moving average of the trained arrays only, on the same frozen weights.
 
-Every round it starts as the global model: it is stateless, survives any drop-out, and brings to an unlabelled site what the labelled
-ones have learned. Mean teacher: Tarvainen and Valpola, NeurIPS 2017.
+Every round it starts as the global model: it is stateless, survives any drop-out, and brings to an unlabelled site what the
+labelled ones have learned. Mean teacher: Tarvainen and Valpola, NeurIPS 2017.
 """
 
 import torch

@@ -1,3 +1,4 @@
+import contextlib
 import tomllib
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
 
 def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = = 3")
-    with pytest.raises(ConfigError, match="bad.toml"):
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
         load_config(tmp_path / "bad.toml")
     with pytest.raises(ConfigError, match="nowhere"):
         load_config(tmp_path / "nowhere.toml")
@@ -68,18 +69,14 @@ _KEYS = st.sampled_from(["data", "model", "training", "seed", "x"]) | st.text(ma
 
 @given(st.dictionaries(_KEYS, _VALUES | st.dictionaries(st.sampled_from(["size", "rank", "adapter", "classes"]), _VALUES)))
 def test_any_table_is_a_configuration_or_a_clear_refusal(table: dict[str, object]) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         assert isinstance(config_from_table(table), RunConfig)
-    except ConfigError as error:
-        assert str(error)
 
 
 @given(st.text(max_size=40))
 def test_any_setting_text_is_taken_or_refused(text: str) -> None:
-    try:
-        load_config(config_path("demo"), (text,))
-    except ConfigError as error:
-        assert str(error)
+    with contextlib.suppress(ConfigError):
+        assert isinstance(load_config(config_path("demo"), (text,)), RunConfig)
 
 
 def test_files_hold_only_known_sections() -> None:
