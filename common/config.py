@@ -52,8 +52,9 @@ class ModelConfig:
     alpha: float = _ranged(16.0, 0.0, 1024.0)
     targets: tuple[str, ...] = ("qkv",)  # of qkv, proj, fc1, fc2
     blocks: int = _ranged(0, 0, 64)  # adapt the last n blocks; 0: all
+    joint_blocks: int = _ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
     train_norms: bool = True
-    head_hidden: int = _ranged(256, 0, 4096)  # 0: no hidden layer
+    head_hidden: int = _ranged(128, 0, 4096)  # 0: no hidden layer
     head_bottleneck: int = _ranged(64, 2, 1024)
     prototypes: int = _ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone
 
@@ -94,7 +95,8 @@ class TrainingConfig:
     learning_rate: float = _ranged(1e-3, 0.0, 10.0)
     head_learning_rate: float = _ranged(1e-3, 0.0, 10.0)
     weight_decay: float = _ranged(0.04, 0.0, 10.0)
-    head_rounds: int = _ranged(0, 0, 100000)  # first rounds that train the head alone (linear probing, then fine-tuning)
+    head_rounds: int = _ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
+    head_steps: int = _ranged(50, 1, 100000)  # of the optimizer, in each of them
     warmup_rounds: int = _ranged(1, 0, 10000)
     gradient_clip: float = _ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = _choice("auto", "auto", "fp32", "bf16")

@@ -50,9 +50,9 @@ class Shown:
 
     def on_round(self, record: dict[str, Any]) -> None:
         """A finished round."""
-        looked = record.get("external") or {}
+        looked = record.get("external_mcc")
         text = f"Round {record['round']}: {len(record['sites'])} sites, {record['seconds']:.1f} s"
-        text += f", external MCC {looked['mcc']:.2f}" if "mcc" in looked else ""
+        text += f", external MCC {looked:.2f}" if looked is not None else ""
         failures = record.get("failures") or {}
         pairs = failures.items() if isinstance(failures, dict) else [(f["site"], f["reason"]) for f in failures]
         self.note(text + "".join(f"\n  {site} failed: {reason}" for site, reason in pairs))

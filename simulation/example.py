@@ -20,6 +20,11 @@ def write_example(progress: Callable[[int, int], None] | None = None) -> None:
     if not (cache / "example").is_dir():
         shutil.rmtree(cache / "example", ignore_errors=True)
         write_hospitals(cache / "example", sites=4, patients=8, external=12, seed=SEED, progress=progress)
-    copy = cache / "weights" / SHIPPED.name
+    copy_weights()
+
+
+def copy_weights() -> None:
+    """Lay the shipped backbone where the code in a Flower bundle looks for it."""
+    copy = default_cache() / "weights" / SHIPPED.name
     if SHIPPED.is_file() and (not copy.is_file() or copy.read_bytes() != SHIPPED.read_bytes()):
         write_atomic(copy, SHIPPED.read_bytes())

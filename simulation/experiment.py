@@ -18,6 +18,7 @@ from common.models.build import build_model
 from server.report import read_report, write_report
 from server.run import require_fresh, split_external, training_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
+from simulation.example import copy_weights
 from simulation.flower import run_federation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -89,6 +90,8 @@ def run_experiment(
         FederationError: the run folder holds a run already, or the run did not end well.
     """
     require_fresh(plan.out)
+    if plan.config.model.weights == "phantom":
+        copy_weights()
     refused = read_all(plan, note, progress)
     run_config = {
         "config": str(plan.source),

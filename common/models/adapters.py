@@ -99,8 +99,9 @@ def adapt(vit: nn.Module, config: ModelConfig, generator: torch.Generator) -> No
 def _chosen_blocks(vit: nn.Module, config: ModelConfig) -> list[nn.Module]:
     """The last `config.blocks` blocks, or all."""
     blocks = list(vit.blocks.children())  # type: ignore[union-attr]
-    if config.blocks > len(blocks):
-        raise ConfigError(f"model.blocks: {config.backbone} has {len(blocks)} blocks, got {config.blocks}.")
+    for name in ("blocks", "joint_blocks"):
+        if getattr(config, name) > len(blocks):
+            raise ConfigError(f"model.{name}: {config.backbone} has {len(blocks)} blocks, got {getattr(config, name)}.")
     return blocks[-config.blocks :] if config.blocks else blocks
 
 

@@ -26,6 +26,7 @@ def build_model(config: RunConfig) -> MultiModalViT:
         vit,
         len(config.data.modalities),
         PrototypeHead(
+            (1 + len(config.data.modalities)) * vit.embed_dim,  # type: ignore[arg-type,operator]
             vit.embed_dim,  # type: ignore[arg-type]
             config.model.head_hidden,
             config.model.head_bottleneck,
@@ -33,7 +34,7 @@ def build_model(config: RunConfig) -> MultiModalViT:
             generator,
         ),
         *_pixel_statistics(vit),
-        generator,
+        config.model.joint_blocks,
     )
     model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
     return model

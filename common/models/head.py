@@ -1,7 +1,8 @@
 """The prototype head: its outputs are the class logits (MM-DINOv2), its last layer is weight-normed (DINO, Caron et al., 2021).
 
 The paper's head (2048 hidden, 256 bottleneck) would outweigh the adapters; this one is kept narrow. Patch tokens have a
-projection of their own and share the prototypes. B patients, D width, K prototypes of which the first C are the classes.
+projection of their own and share the prototypes. B patients, D width, E width of a patient's embedding, K prototypes of which the
+first C are the classes.
 """
 
 import torch
@@ -12,6 +13,7 @@ class PrototypeHead(nn.Module):
     """Projection to a unit sphere and cosine with K unit prototypes.
 
     Args:
+        embedding: E.
         width: D of the backbone.
         hidden: width of the hidden layer, 0 for none.
         bottleneck: dimension of the sphere.
@@ -19,19 +21,18 @@ class PrototypeHead(nn.Module):
         generator: for the starting values.
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, embedding: int, width: int, hidden: int, bottleneck: int, prototypes: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(2 * width, elementwise_affine=False)
-        self.hidden = _linear(2 * width, hidden, generator) if hidden else None
-        self.patient = _linear(hidden or 2 * width, bottleneck, generator)
+        self.hidden = _linear(embedding, hidden, generator) if hidden else None
+        self.patient = _linear(hidden or embedding, bottleneck, generator)
         self.patch = _linear(width, bottleneck, generator)
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck, generator=generator))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Patient embeddings [B, 2D] to cosines [B, K]."""
-        z: Tensor = self.norm(embedding)
-        if self.hidden is not None:
-            z = nn.functional.gelu(self.hidden(z))
+        """Patient embeddings [B, E] to cosines [B, K]."""
+        z = embedding if self.hidden is None else nn.functional.gelu(self.hidden(embedding))
         return self._cosine(self.patient(z))
 
     def patches(self, tokens: Tensor) -> Tensor:

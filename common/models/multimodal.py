@@ -4,6 +4,10 @@ One shared patch embedding and one position embedding serve every modality; a mo
 (and the backbone's registers, where it has them) stands before all. A modality that a patient lacks contributes no tokens at all:
 patients are grouped by how many modalities they have, and each group runs at its own length.
 
+The paper lets all modalities attend to each other in every block. `joint_blocks` can keep that to the last blocks: the frozen
+first ones then see what they were trained on, one image at a time, which is cheaper, and better where few patients train the
+adapters.
+
 B patients, S slices, M modalities, H x W pixels, P patches of one modality, N tokens, D width, K prototypes.
 """
 
@@ -19,7 +23,7 @@ class Output(NamedTuple):
     """What the objective and the prediction need.
 
     Attributes:
-        embedding: [B, 2D], one vector a patient.
+        embedding: [B, E], one vector a patient, E = (1 + M) D.
         logits: [B, K], cosines of the patient with each prototype; the first C, over the temperature, are the class logits.
         patch_logits: [R, K], cosines of the patch tokens that `read` marks, in its order.
     """
@@ -49,7 +53,7 @@ class MultiModalViT(nn.Module):
         modalities: M.
         head: its prototypes' outputs are the class logits.
         mean, std: the backbone's pixel statistics, three channels each.
-        generator: for the starting modality embeddings.
+        joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
     """
 
     pixel_mean: Tensor
@@ -62,13 +66,15 @@ class MultiModalViT(nn.Module):
         head: PrototypeHead,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        generator: torch.Generator,
+        joint_blocks: int,
     ) -> None:
         super().__init__()
         width: int = vit.embed_dim  # type: ignore[assignment]
         self.vit = vit
         self.head = head
-        self.modality_embedding = nn.Parameter(torch.randn(modalities, width, generator=generator))
+        self.joint_blocks = joint_blocks
+        # The paper's has norm 1 from the start; from zero a frozen backbone first sees the tokens that it knows.
+        self.modality_embedding = nn.Parameter(torch.zeros(modalities, width))
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -122,31 +128,52 @@ class MultiModalViT(nn.Module):
         placed, rope = placed if isinstance(placed, tuple) else (placed, None)
         prefixes: int = self.vit.num_prefix_tokens  # type: ignore[assignment]
         tokens = placed[:, prefixes:].view(B, S, M, -1, placed.shape[-1])
-        embedding = nn.functional.normalize(self.modality_embedding, dim=-1)
-        return placed[:1, :prefixes], tokens + embedding.view(1, 1, M, 1, -1), rope
+        return placed[:1, :prefixes], tokens + self.modality_embedding.view(1, 1, M, 1, -1), rope
 
     def _run(self, prefix: Tensor, chosen: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Blocks over one group. chosen [b, S, m, P, D]; returns CLS [b, S, D] and patches in chosen's shape."""
+        """Blocks over one group. chosen [b, S, m, P, D]; returns CLS [b, S, D] and patches in chosen's shape.
+
+        The first blocks see each modality by itself, as the backbone was trained; where the modalities meet, their prefix
+        tokens are averaged and their patches stand in one sequence.
+        """
         b, S, m, P, D = chosen.shape
-        z = torch.cat([prefix.expand(b * S, -1, -1), chosen.reshape(b * S, m * P, D)], dim=1)
-        z = self.vit.norm_pre(z)  # type: ignore[operator]
-        extra = {} if rope is None else {"rope": rope.repeat(m, 1)}  # every modality has the same positions
-        for block in self.vit.blocks:  # type: ignore[union-attr]
+        blocks = list(self.vit.blocks.children())  # type: ignore[union-attr]
+        apart = len(blocks) - self.joint_blocks if self.joint_blocks else 0
+        z = torch.cat([prefix.expand(b * S * m, -1, -1), chosen.reshape(-1, P, D)], dim=1) if apart else chosen
+        z = self._blocks(self.vit.norm_pre(z), blocks[:apart], rope) if apart else z  # type: ignore[operator]
+        first = prefix.shape[1]
+        joined = z[:, first:].reshape(b * S, m * P, D) if apart else z.reshape(b * S, m * P, D)
+        merged = z[:, :first].view(b * S, m, first, D).mean(1) if apart else prefix.expand(b * S, -1, -1)
+        z = torch.cat([merged, joined], dim=1)
+        z = z if apart else self.vit.norm_pre(z)  # type: ignore[operator]
+        positions = None if rope is None else rope.repeat(m, 1)  # every modality has the same ones
+        z = self.vit.norm(self._blocks(z, blocks[apart:], positions))  # type: ignore[operator]
+        return z[:, 0].view(b, S, D), z[:, first:].view(b, S, m, P, D)
+
+    @staticmethod
+    def _blocks(z: Tensor, blocks: list[nn.Module], rope: Tensor | None) -> Tensor:
+        """[n, N, D] through some blocks."""
+        extra = {} if rope is None else {"rope": rope}
+        for block in blocks:
             z = block(z, **extra)
-        z = self.vit.norm(z)  # type: ignore[operator]
-        return z[:, 0].view(b, S, D), z[:, -m * P :].view(b, S, m, P, D)
+        return z
 
 
 def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
-    """Pool slices to one vector: mean over slices of CLS beside the mean patch token of the present modalities.
+    """Pool slices to one vector: CLS beside the mean patch token of each modality, all averaged over slices.
+
+    Modalities stay apart: their mean would blur what tells the classes apart (bright on T2 *and* dark on FLAIR). Each part is
+    standardised by itself, so that the zeros of an absent modality stand for an average one.
 
     Args:
         cls: [B, S, D].
-        patches: [B, S, M, P, D], zeros where absent.
+        patches: [B, S, M, P, D].
         present: [B, M] bool.
 
     Returns:
-        [B, 2D].
+        [B, (1 + M) D].
     """
-    mean_patch = patches.sum((1, 2, 3)) / (present.sum(1) * patches.shape[1] * patches.shape[3]).unsqueeze(1)
-    return torch.cat([cls.mean(1), mean_patch], dim=-1)
+    parts = torch.cat([cls.mean(1).unsqueeze(1), patches.mean((1, 3))], dim=1).float()  # [B, 1 + M, D]
+    parts = nn.functional.layer_norm(parts, parts.shape[-1:])
+    here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
+    return (parts * here.unsqueeze(2)).flatten(1)

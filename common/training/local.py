@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,25 +15,11 @@ from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance
 from common.objectives.teacher import update_teacher
 from common.training.device import autocast, choose_device
+from common.training.probing import probe_round
 from common.training.schedule import cosine, learning_rate, teacher_temperature
 from common.training.step import Centers, Parameters, batch_loss
+from common.training.update import LocalUpdate
 from common.training.views import make_views
-
-
-@dataclass(frozen=True)
-class LocalUpdate:
-    """What one round at one site gives.
-
-    Attributes:
-        arrays: the trained arrays, by name.
-        patients, labelled: how many the site has. Not public: the site's policy says whether they leave.
-        metrics: mean of each loss term, and seconds.
-    """
-
-    arrays: Arrays
-    patients: int
-    labelled: int
-    metrics: dict[str, float]
 
 
 def train_round(
@@ -60,11 +45,13 @@ def train_round(
         FederationError: arrays that are not this model's.
     """
     check_arrays(arrays, get_arrays(model))
+    if round_number <= config.training.head_rounds:
+        return probe_round(model, arrays, patients, config, site_seed=site_seed)
     began = time.monotonic()
     device = choose_device()
     model.to(device).eval()
     generator = torch.Generator().manual_seed(site_seed)
-    student = _start(arrays, device, head_only=round_number <= config.training.head_rounds)
+    student = {name: torch.tensor(array, device=device, requires_grad=True) for name, array in sorted(arrays.items())}
     teacher = {name: value.detach().clone() for name, value in student.items()}
     optimizer = _optimizer(student, config)
     balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
@@ -89,14 +76,6 @@ def train_round(
     metrics |= {"loss": sum(metrics.values()), "seconds": time.monotonic() - began}
     trained = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
     return LocalUpdate(trained, len(patients), int((patients.labels >= 0).sum()), metrics)
-
-
-def _start(arrays: Arrays, device: torch.device, *, head_only: bool) -> Parameters:
-    """Leaf tensors of the student; in the first rounds only those of the head may learn."""
-    student = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
-    for name, value in student.items():
-        value.requires_grad_(not head_only or name.startswith("head."))
-    return student
 
 
 def _optimizer(student: Parameters, config: RunConfig) -> torch.optim.Optimizer:

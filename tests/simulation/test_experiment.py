@@ -163,7 +163,12 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
     for fold, n in (("a", 12), ("b", 20)):
         labels, values = generator.integers(0, 3, n), generator.dirichlet((1, 1, 1), n)
         patients = [
-            {"id": "sub-1" if i == 0 else f"sub-{fold}{i}", "label": classes[y], "probabilities": p.tolist(), "modalities": ["t1"]}
+            {
+                "id": "sub-1" if i == 0 else f"sub-{fold}{i}",
+                "label": classes[y],
+                "probabilities": p.tolist(),
+                "modalities": ["t1"],
+            }
             for i, (y, p) in enumerate(zip(labels, values, strict=True))
         ]
         run = tmp_path / f"external-{fold}"

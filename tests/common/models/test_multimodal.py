@@ -29,12 +29,12 @@ BACKBONES = [
 ]
 
 
+@pytest.mark.parametrize("joint", [0, 1])
 @pytest.mark.parametrize(("backbone", "size"), BACKBONES)
 @torch.inference_mode()
-def test_one_modality_without_embedding_is_the_plain_backbone(backbone: str, size: int) -> None:
+def test_one_modality_without_embedding_is_the_plain_backbone(backbone: str, size: int, joint: int) -> None:
     """With one modality present and a zero embedding the tokens are exactly timm's own."""
-    model = model_of(backbone, size)
-    model.modality_embedding.zero_()
+    model = model_of(backbone, size, joint_blocks=joint)
     x, _ = patients(size)
     present = torch.tensor([[0, 0, 1, 0]]).bool().expand(4, -1)
     found = model.features(x, present)
@@ -67,17 +67,45 @@ def test_a_batch_of_patterns_equals_one_patient_at_a_time() -> None:
 def test_modalities_attend_to_each_other_as_one_sequence() -> None:
     """Against a hand-made sequence: CLS, then every present modality's patches, through timm's blocks."""
     model = model_of()
+    model.modality_embedding.normal_(generator=torch.Generator().manual_seed(0))
     x, _ = patients()
     vit = model.vit
     sequence = [vit.cls_token + vit.pos_embed[:, :1]]
     for m in (0, 3):
         patches = vit.patch_embed.proj((x[:1, 0, m].expand(1, 3, 32, 32) - 0.5) / 0.5).flatten(2).transpose(1, 2)
-        embedding = model.modality_embedding[m] / model.modality_embedding[m].norm()
-        sequence.append(patches + vit.pos_embed[:, 1:] + embedding)
+        sequence.append(patches + vit.pos_embed[:, 1:] + model.modality_embedding[m])
     expected = vit.norm(vit.blocks(torch.cat(sequence, 1)))
     found = model.features(x[:1, :1], torch.tensor([[True, False, False, True]]))
     torch.testing.assert_close(found.cls[0, 0], expected[0, 0])
     torch.testing.assert_close(found.patches[0, 0, 3], expected[0, 17:])
+
+
+@torch.inference_mode()
+def test_modalities_may_meet_in_the_last_blocks_only() -> None:
+    """Against timm's own blocks: each modality alone through the first three, then one sequence with the mean CLS."""
+    model = model_of(joint_blocks=2)
+    x, _ = patients()
+    vit = model.vit
+    apart = []
+    for m in (1, 2):
+        z = vit._pos_embed(vit.patch_embed((x[:1, 0, m].expand(1, 3, 32, 32) - 0.5) / 0.5))
+        apart.append(vit.blocks[:3](z))
+    joined = torch.cat([(apart[0][:, :1] + apart[1][:, :1]) / 2, apart[0][:, 1:], apart[1][:, 1:]], 1)
+    expected = vit.norm(vit.blocks[3:](joined))
+    found = model.features(x[:1, :1], torch.tensor([[False, True, True, False]]))
+    torch.testing.assert_close(found.cls[0, 0], expected[0, 0])
+    torch.testing.assert_close(found.patches[0, 0, 2], expected[0, 17:])
+
+
+@torch.inference_mode()
+def test_an_embedding_keeps_modalities_apart_and_is_zero_for_absent_ones() -> None:
+    model = model_of()
+    x, present = patients()
+    parts = model(x, present).embedding.view(4, 5, -1)
+    features = model.features(x, present)
+    mean = features.patches[0, :, 2].mean((0, 1))
+    torch.testing.assert_close(parts[0, 3], (mean - mean.mean()) / (mean.var(unbiased=False) + 1e-5).sqrt())
+    assert torch.equal((parts[:, 1:] == 0).all(2), ~present)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from common.config import RunConfig, config_from_table
 from common.data.dataset import SiteData
