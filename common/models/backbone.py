@@ -91,7 +91,10 @@ def _empty(name: str, size: int) -> nn.Module:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4]) or "vit_small_patch14_dinov2"
         raise ConfigError(f"model.backbone: timm knows no '{name}'. Near it: {near}.")
-    vit: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, img_size=size, dynamic_img_size=True)
+    try:
+        vit: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, img_size=size, dynamic_img_size=True)
+    except TypeError as error:  # an architecture that knows no image size
+        raise ConfigError(f"model.backbone: expected a plain vision transformer, '{name}' is none ({error}).") from error
     return _require_vit(vit, name, size)
 
 
