@@ -3,7 +3,9 @@
 Taking class weights from the batch gives a class that is absent there a huge weight, and couples patients, which differential
 privacy forbids; these come once from the site's own labels. `prior` is logit adjustment (Menon et al., ICLR 2021, eq. 10): where
 a site has few or none of a class, the loss there does not push that class down, which is what spoils averages of skewed sites
-(Zhang et al., ICML 2022, eq. 6).
+(Zhang et al., ICML 2022, eq. 6). Labels are then smoothed towards the same
+prior: smoothed evenly, as is usual, they would ask for more of an absent class than the adjusted loss expects, and lift its logit
+above the true one's.
 """
 
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ class ClassBalance:
     Attributes:
         weights: [C], of each class in the mean.
         offsets: [C], added to the logits in training only.
+        smooth: [C], adds up to one: what labels are smoothed towards.
     """
 
     weights: Tensor
     offsets: Tensor
+    smooth: Tensor
 
 
 def class_balance(labels: Tensor, classes: int, kind: str) -> ClassBalance:
@@ -37,13 +41,14 @@ def class_balance(labels: Tensor, classes: int, kind: str) -> ClassBalance:
         kind: `none`, `weights` (inverse frequency, mean 1 over the classes the site has) or `prior`.
     """
     counts = torch.bincount(labels[labels >= 0], minlength=classes).double()
-    weights, offsets = torch.ones(classes), torch.zeros(classes)
+    weights, offsets, smooth = torch.ones(classes), torch.zeros(classes), torch.full((classes,), 1 / classes)
     if kind == "weights" and counts.any():
         inverse = torch.where(counts > 0, 1 / counts.clamp(min=1), 0)
         weights = (inverse / inverse[counts > 0].mean()).float()
     elif kind == "prior" and counts.any():
-        offsets = torch.log((counts + PSEUDOCOUNT) / (counts + PSEUDOCOUNT).sum()).float()
-    return ClassBalance(weights, offsets)
+        smooth = ((counts + PSEUDOCOUNT) / (counts + PSEUDOCOUNT).sum()).float()
+        offsets = smooth.log()
+    return ClassBalance(weights, offsets, smooth)
 
 
 def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, smoothing: float) -> Tensor:
@@ -54,7 +59,7 @@ def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, s
     Args:
         logits: [B, C], over the temperature.
         labels: [B], negative where there is none.
-        smoothing: of the labels.
+        smoothing: share of each label that goes to `balance.smooth`.
 
     Returns:
         Scalar; zero where no patient is labelled.
@@ -62,11 +67,11 @@ def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, s
     known = labels >= 0
     if not known.any():
         return logits.sum() * 0
+    hard = functional.one_hot(labels[known].to(logits.device), logits.shape[1])
     each = functional.cross_entropy(
         logits[known] + balance.offsets.to(logits.device),
-        labels[known],
+        (1 - smoothing) * hard + smoothing * balance.smooth.to(logits.device),
         weight=balance.weights.to(logits.device),
-        label_smoothing=smoothing,
         reduction="none",
     )
     return each.sum() / len(labels)

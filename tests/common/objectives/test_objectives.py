@@ -70,14 +70,26 @@ def test_classification_against_a_naive_loop(kind: str) -> None:
     balance = class_balance(labels, 3, kind)
     weights = {"weights": [0.5, 1.5, 0.0]}.get(kind, [1.0, 1.0, 1.0])
     prior = [math.log((n + 0.5) / 5.5) for n in counts] if kind == "prior" else [0.0] * 3
+    smooth = [(n + 0.5) / 5.5 for n in counts] if kind == "prior" else [1 / 3] * 3
     total = 0.0
     for row, label in zip(logits, labels, strict=True):
         if label < 0:
             continue
         log_p = (row + torch.tensor(prior)).log_softmax(0)
         for c in range(3):
-            total -= weights[c] * (0.9 * (c == int(label)) + 0.1 / 3) * float(log_p[c])
+            total -= weights[c] * (0.9 * (c == int(label)) + 0.1 * smooth[c]) * float(log_p[c])
     assert classification_loss(logits, labels, balance, 0.1).item() == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_a_class_that_a_site_lacks_is_not_lifted_by_smoothing() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 14)
+    logits = torch.zeros(3, requires_grad=True)
+    balance = class_balance(labels, 3, "prior")
+    for _ in range(300):
+        loss = classification_loss(logits.expand(24, 3), labels, balance, 0.1)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        logits = (logits - 5 * gradient).detach().requires_grad_()
+    assert logits[2] < logits[:2].min()
 
 
 def test_no_patients_share_depends_on_who_else_is_in_the_batch() -> None:
