@@ -2,20 +2,24 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from client.budget import site_budget
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, load_config
 from common.data.cases import read_site
 from common.data.check import Finding, SiteCheck, check_site
 from common.errors import ConfigError
+from common.privacy.charge import Charge
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fedmri-site", description="FedMRI at the hospital.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_check(verbs)
+    _add_budget(verbs)
     return run_command(parser, argv)
 
 
@@ -36,11 +41,73 @@ def _add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     verb.set_defaults(handler=_check)
 
 
+def _add_budget(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "What the patients' privacy budget has left, from the site's ledger. Nothing leaves this machine."
+    verb = verbs.add_parser("budget", help="show the privacy budget: spent, left, rounds that fit", description=text)
+    verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder, or its site.toml")
+    verb.add_argument("--config", metavar="NAME|FILE", default="private", help="the planned run (default: private)")
+    verb.add_argument(
+        "--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change one of its settings"
+    )
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(verb)
+    verb.set_defaults(handler=_budget)
+
+
+def _budget(arguments: argparse.Namespace) -> int:
+    config = load_config(config_path(arguments.config), tuple(arguments.settings))
+    if not config.privacy.enabled:
+        raise ConfigError(f"--config {arguments.config}: the run has no privacy (privacy.enabled = false), so it has no cost.")
+    site = read_site(_existing(arguments.site), config.data)
+    budget, plan = site_budget(site, arguments.site), config.privacy
+    one = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
+    spent, fit = budget.spent(), budget.rounds_left(one)
+    result = {
+        "site": site.name,
+        "delta": budget.delta,
+        "limit": budget.limit or None,
+        "spent": spent if math.isfinite(spent) else None,
+        "left": max(budget.limit - spent, 0.0) if budget.limit else None,
+        "rounds_that_fit": fit,
+        "rounds_planned": config.federation.rounds,
+        "ledger": str(budget.path),
+    }
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _print_budget(result, Console())
+    return 0
+
+
+def _print_budget(result: dict[str, Any], console: Console) -> None:
+    """One row a fact, then what it means for the planned run."""
+    table = Table("privacy budget", "epsilon", title=Text(f"Site {result['site']}"), title_justify="left")
+    table.columns[1].justify = "right"
+    for name in ("limit", "spent", "left"):
+        value = result[name]
+        table.add_row(name, "none set" if name != "spent" and value is None else "unbounded" if value is None else f"{value:.3f}")
+    console.print(table)
+    console.print(
+        f"At delta {result['delta']:g}, for the patient who has spent most. Ledger: {result['ledger']}", highlight=False
+    )
+    planned, fit = result["rounds_planned"], result["rounds_that_fit"]
+    if fit is None:
+        console.print("No limit is set. Set epsilon under [privacy] in site.toml: training then stops by itself.", markup=False)
+    elif fit >= planned:
+        console.print(f"The planned run fits: {planned} rounds.", style="green")
+    else:
+        console.print(f"{fit} of the {planned} planned rounds fit; the site takes no part in the others.", style="yellow")
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder. Name a site's folder or its site.toml.")
+    return path
+
+
 def _check(arguments: argparse.Namespace) -> int:
-    if not arguments.site.exists():
-        raise ConfigError(f"{arguments.site}: no such file or folder. Name a site's folder or its site.toml.")
     data = load_config(config_path(arguments.config)).data if arguments.config else DataConfig()
-    site = read_site(arguments.site, data)
+    site = read_site(_existing(arguments.site), data)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(site, data, progress=lambda done, _: bar.update(task, completed=done))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from flwr.app import RecordDict
 
+from client.budget import Budget, open_budget, require_open, site_budget
 from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
@@ -23,8 +24,10 @@ from common.errors import ConfigError, FederationError, FedMRIError, WeightsErro
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.privacy.charge import Charge
 from common.protocol import ARRAYS, SiteReply, Task, code_hash, read_task, unpack_arrays, write_reply
 from common.training.local import train_round
+from common.training.private import private_round
 
 SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
 
@@ -72,9 +75,19 @@ def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
     _require_same_backbone(task, model)
     arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
     site, patients = prepared_patients(place, config)
-    update = train_round(
-        model, arrays, patients, config, round_number=task.round, site_seed=site_seed(config.seed, place.name, task.round)
-    )
+    seed = site_seed(config.seed, place.name, task.round)
+    epsilon = -1.0
+    if config.privacy.enabled:
+        budget = prepared_budget(place, site, task.run)
+
+        def charge(cost: Charge) -> None:
+            nonlocal epsilon
+            epsilon = budget.charge(cost, task.run)
+
+        update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge)
+    else:
+        require_open(place.name, site.config.privacy)
+        update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     reply = SiteReply(
         place.name,
         task.round,
@@ -82,6 +95,7 @@ def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
         patients=update.patients,
         labelled=update.labelled,
         counts_shared=True,
+        epsilon=epsilon,
         metrics=update.metrics | {"seconds": time.monotonic() - began},
     )
     return withhold(reply, site)
@@ -140,6 +154,14 @@ def prepared_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData]:
     if isinstance(found, FedMRIError):
         raise found
     return found
+
+
+def prepared_budget(place: Place, site: Site, run: str) -> Budget:
+    """The site's budget. A hospital's ledger lies beside its site.toml; virtual sites begin a new one in every run."""
+    if not place.simulated:
+        return site_budget(site, place.folder)
+    path = place.cache / "ledgers" / (Path(run).name or "run") / f"{place.name}.jsonl"
+    return open_budget(site, site.config.privacy, path)
 
 
 @lru_cache(maxsize=256)

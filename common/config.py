@@ -7,24 +7,14 @@ A file under `configs/` holds only what differs from the defaults below. The def
 import dataclasses
 import json
 import tomllib
-import types
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from common.errors import ConfigError
+from common.settings import build, check_ranges, choice, ranged
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
-
-
-def _ranged(default: float, low: float, high: float) -> Any:
-    """A number field that accepts `low <= value <= high`."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def _choice(default: str, *choices: str) -> Any:
-    """A text field that accepts one of `choices`."""
-    return field(default=default, metadata={"choices": choices})
 
 
 @dataclass(frozen=True)
@@ -34,11 +24,11 @@ class DataConfig:
     modalities: tuple[str, ...] = MODALITIES
     classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
     label: str = "subtype"  # column of participants.tsv; site.toml may name another
-    slices: int = _ranged(5, 1, 64)
-    size: int = _ranged(224, 16, 1024)  # pixels
-    field_of_view: float = _ranged(112.0, 8.0, 512.0)  # mm
-    low_percentile: float = _ranged(1.0, 0.0, 50.0)
-    high_percentile: float = _ranged(99.5, 50.0, 100.0)
+    slices: int = ranged(5, 1, 64)
+    size: int = ranged(224, 16, 1024)  # pixels
+    field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
+    low_percentile: float = ranged(1.0, 0.0, 50.0)
+    high_percentile: float = ranged(99.5, 50.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -47,84 +37,98 @@ class ModelConfig:
 
     backbone: str = "vit_small_patch14_dinov2.lvd142m"  # any timm ViT
     weights: str = "hub"  # "hub", "phantom" (the shipped file), "random", or the path of a local file
-    adapter: str = _choice("lora", "lora", "bottleneck", "bitfit", "head", "full")
-    rank: int = _ranged(8, 1, 256)
-    alpha: float = _ranged(16.0, 0.0, 1024.0)
+    adapter: str = choice("lora", "lora", "bottleneck", "bitfit", "head", "full")
+    rank: int = ranged(8, 1, 256)
+    alpha: float = ranged(16.0, 0.0, 1024.0)
     targets: tuple[str, ...] = ("qkv",)  # of qkv, proj, fc1, fc2
-    blocks: int = _ranged(0, 0, 64)  # adapt the last n blocks; 0: all
-    joint_blocks: int = _ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
+    blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all
+    joint_blocks: int = ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
     train_norms: bool = True
-    head_hidden: int = _ranged(128, 0, 4096)  # 0: no hidden layer
-    head_bottleneck: int = _ranged(64, 2, 1024)
-    prototypes: int = _ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone
+    head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
+    head_bottleneck: int = ranged(64, 2, 1024)
+    prototypes: int = ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """Weights and settings of the loss terms (`common.objectives`)."""
 
-    dino: float = _ranged(1.0, 0.0, 100.0)
-    ibot: float = _ranged(1.0, 0.0, 100.0)
-    koleo: float = _ranged(0.1, 0.0, 100.0)
-    classification: float = _ranged(0.5, 0.0, 100.0)
-    class_balance: str = _choice("none", "none", "weights", "prior")  # fixed before training, from the site's own labels
-    label_smoothing: float = _ranged(0.1, 0.0, 0.9)
-    student_temperature: float = _ranged(0.1, 0.001, 10.0)
-    teacher_temperature: float = _ranged(0.07, 0.001, 10.0)
-    teacher_temperature_start: float = _ranged(0.04, 0.001, 10.0)
-    teacher_momentum: float = _ranged(0.992, 0.0, 1.0)  # rises to 1 over the run (cosine)
-    center_momentum: float = _ranged(0.9, 0.0, 1.0)
-    masked_modalities: str = _choice("any", "none", "one", "any")  # a student view: 0, exactly 1, or 0 to M-1
-    block_mask_share: float = _ranged(0.5, 0.0, 1.0)  # of student views that also get iBOT block masks
-    block_mask_low: float = _ranged(0.1, 0.0, 1.0)
-    block_mask_high: float = _ranged(0.5, 0.0, 1.0)
-    local_crops: int = _ranged(4, 0, 16)
-    local_size: float = _ranged(0.5, 0.1, 1.0)  # of the global crop's edge, rounded to whole patches
-    global_scale: float = _ranged(0.7, 0.1, 1.0)  # smallest edge of a global crop, of the field of view
-    local_scale: float = _ranged(0.3, 0.05, 1.0)
-    modality_dropout: float = _ranged(0.5, 0.0, 1.0)  # chance that a student view lacks 1 to m-1 modalities, tokens and all
+    dino: float = ranged(1.0, 0.0, 100.0)
+    ibot: float = ranged(1.0, 0.0, 100.0)
+    koleo: float = ranged(0.1, 0.0, 100.0)
+    classification: float = ranged(0.5, 0.0, 100.0)
+    class_balance: str = choice("none", "none", "weights", "prior")  # fixed before training, from the site's own labels
+    label_smoothing: float = ranged(0.1, 0.0, 0.9)
+    student_temperature: float = ranged(0.1, 0.001, 10.0)
+    teacher_temperature: float = ranged(0.07, 0.001, 10.0)
+    teacher_temperature_start: float = ranged(0.04, 0.001, 10.0)
+    teacher_momentum: float = ranged(0.992, 0.0, 1.0)  # rises to 1 over the run (cosine)
+    center_momentum: float = ranged(0.9, 0.0, 1.0)
+    masked_modalities: str = choice("any", "none", "one", "any")  # a student view: 0, exactly 1, or 0 to M-1
+    block_mask_share: float = ranged(0.5, 0.0, 1.0)  # of student views that also get iBOT block masks
+    block_mask_low: float = ranged(0.1, 0.0, 1.0)
+    block_mask_high: float = ranged(0.5, 0.0, 1.0)
+    local_crops: int = ranged(4, 0, 16)
+    local_size: float = ranged(0.5, 0.1, 1.0)  # of the global crop's edge, rounded to whole patches
+    global_scale: float = ranged(0.7, 0.1, 1.0)  # smallest edge of a global crop, of the field of view
+    local_scale: float = ranged(0.3, 0.05, 1.0)
+    modality_dropout: float = ranged(0.5, 0.0, 1.0)  # chance that a student view lacks 1 to m-1 modalities, tokens and all
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """One site's local training (`common.training`)."""
 
-    local_epochs: int = _ranged(1, 1, 1000)
-    batch_size: int = _ranged(16, 1, 4096)  # patients
-    slices_per_step: int = _ranged(1, 1, 64)  # random slices of each patient in a step
-    learning_rate: float = _ranged(1e-3, 0.0, 10.0)
-    head_learning_rate: float = _ranged(1e-3, 0.0, 10.0)
-    weight_decay: float = _ranged(0.04, 0.0, 10.0)
-    head_rounds: int = _ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
-    head_steps: int = _ranged(50, 1, 100000)  # of the optimizer, in each of them
-    warmup_rounds: int = _ranged(1, 0, 10000)
-    gradient_clip: float = _ranged(3.0, 0.0, 1e6)  # 0: off
-    precision: str = _choice("auto", "auto", "fp32", "bf16")
+    local_epochs: int = ranged(1, 1, 1000)
+    batch_size: int = ranged(16, 1, 4096)  # patients
+    slices_per_step: int = ranged(1, 1, 64)  # random slices of each patient in a step
+    learning_rate: float = ranged(1e-3, 0.0, 10.0)
+    head_learning_rate: float = ranged(1e-3, 0.0, 10.0)
+    weight_decay: float = ranged(0.04, 0.0, 10.0)
+    head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
+    head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
+    warmup_rounds: int = ranged(1, 0, 10000)
+    gradient_clip: float = ranged(3.0, 0.0, 1e6)  # 0: off
+    precision: str = choice("auto", "auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Patient-level differential privacy (`common.privacy`)."""
+
+    enabled: bool = False
+    noise_multiplier: float = ranged(1.0, 0.0, 1000.0)  # of max_grad_norm; 0: none, and no protection
+    max_grad_norm: float = ranged(1.0, 1e-6, 1e6)  # the largest share of one patient
+    sample_rate: float = ranged(0.1, 1e-6, 1.0)  # chance of each patient to be in a step
+    steps: int = ranged(10, 1, 100000)  # in each round
+    delta: float = ranged(1e-3, 1e-12, 0.5)  # of the report; a hospital's own budget has its own
+    consistency: float = ranged(0.3, 0.0, 100.0)  # weight of agreement with the teacher, labelled or not
+    gradients: str = choice("auto", "auto", "loop", "vmap")  # auto: vmap on a GPU
 
 
 @dataclass(frozen=True)
 class FederationConfig:
     """Rounds, waiting and what the server accepts (`server`)."""
 
-    rounds: int = _ranged(20, 1, 100000)
-    strategy: str = _choice("fedavg", "fedavg")
-    min_sites: int = _ranged(2, 1, 10000)
-    round_timeout: float = _ranged(3600.0, 1.0, 1e6)  # seconds
-    wait_for_sites: float = _ranged(300.0, 1.0, 1e6)  # seconds
-    round_retries: int = _ranged(2, 0, 100)
-    unlabelled_weight: float = _ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
-    max_update_norm: float = _ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
+    rounds: int = ranged(20, 1, 100000)
+    strategy: str = choice("fedavg", "fedavg")
+    min_sites: int = ranged(2, 1, 10000)
+    round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
+    wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
+    round_retries: int = ranged(2, 0, 100)
+    unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured on the external hospital (`common.evaluation`)."""
 
-    bootstrap: int = _ranged(1000, 0, 100000)  # resamples; 0: no intervals
-    every: int = _ranged(1, 0, 10000)  # external curve each n rounds, for looking only; 0: only at the end
+    bootstrap: int = ranged(1000, 0, 100000)  # resamples; 0: no intervals
+    every: int = ranged(1, 0, 10000)  # external curve each n rounds, for looking only; 0: only at the end
     baselines: bool = True
     modality_subsets: bool = False
-    batch_size: int = _ranged(8, 1, 1024)  # patients
+    batch_size: int = ranged(8, 1, 1024)  # patients
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,13 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    seed: int = _ranged(0, 0, 2**31 - 1)
+    seed: int = ranged(0, 0, 2**31 - 1)
 
     def __post_init__(self) -> None:
-        _check_ranges(self, "")
+        check_ranges(self)
         unknown = [m for m in self.data.modalities if m not in MODALITIES]
         if unknown or not self.data.modalities or len(set(self.data.modalities)) != len(self.data.modalities):
             raise ConfigError(
@@ -151,6 +156,25 @@ class RunConfig:
         wrong = [t for t in self.model.targets if t not in ("qkv", "proj", "fc1", "fc2")]
         if wrong or not self.model.targets:
             raise ConfigError(f"model.targets: expected some of qkv, proj, fc1, fc2; got {list(self.model.targets)}.")
+        if self.privacy.enabled:
+            self._require_bounded()
+
+    def _require_bounded(self) -> None:
+        """Refuse what would let one patient move a private step by more than the clipping norm."""
+        unbounded = {
+            "objective.koleo": (self.objective.koleo, 0.0, "KoLeo pushes each patient from his nearest neighbour in the batch"),
+            "objective.dino": (
+                self.objective.dino,
+                0.0,
+                "DINO's centre comes from the batch; use privacy.consistency",
+            ),
+            "objective.ibot": (self.objective.ibot, 0.0, "iBOT's centre comes from the batch"),
+            "objective.class_balance": (self.objective.class_balance, "none", "class weights tell the site's label counts"),
+            "training.head_rounds": (self.training.head_rounds, 0, "rounds that fit the head on features add no noise"),
+        }
+        for name, (value, allowed, why) in unbounded.items():
+            if value != allowed:
+                raise ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
 
     def to_json(self) -> str:
         """Canonical JSON text: equal configurations give equal text."""
@@ -192,54 +216,6 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a `RunConfig` from nested plain values; see `load_config` for the errors."""
     config: RunConfig = build(RunConfig, table)
     return config
-
-
-def build(kind: Any, table: Any, where: str = "") -> Any:
-    """Fill the frozen dataclass `kind` from plain values; used for run and site configurations alike.
-
-    Raises:
-        ConfigError: names the dotted key, what was expected and what came.
-    """
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where or 'configuration'}: expected a table, got {table!r}.")
-    hints = get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{where}{key}"
-        if key not in known:
-            raise ConfigError(f"Unknown key '{name}'. Known here: {', '.join(sorted(known))}.")
-        hint = hints[key]
-        values[key] = build(hint, value, f"{name}.") if is_dataclass(hint) else _convert(hint, value, name)
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """Check one value against its annotation; lists become tuples, whole numbers may stand for floats."""
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    origin = get_origin(hint)
-    if origin is types.UnionType:
-        return None if value is None else _convert(get_args(hint)[0], value, name)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(get_args(hint)[0], item, name) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {str(key): _convert(get_args(hint)[1], item, f"{name}.{key}") for key, item in value.items()}
-    if origin is None and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
-        return value
-    raise ConfigError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
-
-
-def _check_ranges(config: Any, where: str) -> None:
-    """Hold every field against the range or choices of its metadata, sections included."""
-    for item in fields(config):
-        value, name, rule = getattr(config, item.name), f"{where}{item.name}", item.metadata
-        if is_dataclass(value):
-            _check_ranges(value, f"{name}.")
-        if "low" in rule and not rule["low"] <= value <= rule["high"]:
-            raise ConfigError(f"{name}: expected a number from {rule['low']} to {rule['high']}, got {value}.")
-        if "choices" in rule and value not in rule["choices"]:
-            raise ConfigError(f"{name}: expected one of {', '.join(rule['choices'])}; got {value!r}.")
 
 
 def _lay_over(table: dict[str, Any], setting: str) -> None:

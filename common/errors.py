@@ -42,3 +42,12 @@ class FederationError(FedMRIError):
     """A federation that cannot go on: too few sites, no valid reply, another code version."""
 
     public_default = "the federation could not go on"
+
+
+BUDGET_SPENT = "the site's privacy budget is spent"  # the coordinator tells by it that training may end in good order
+
+
+class PrivacyError(FedMRIError):
+    """A privacy budget that would be exceeded, or a ledger that cannot be trusted."""
+
+    public_default = "the site's privacy budget or its ledger does not allow this round"

@@ -4,7 +4,7 @@
               config: ConfigRecord  the fields of `Task`
     reply     arrays: ArrayRecord   the site's trained arrays; absent when it failed
               metrics: MetricRecord num-examples, labelled, round, and the loss terms where the site's policy lets them go
-              site: ConfigRecord    name, error ("" on success), counts-shared
+              site: ConfigRecord    name, error ("" on success), counts-shared, epsilon (private runs)
 
 Whatever is read here came over a wire: names, types, shapes and sizes are checked before anything is decoded, and nothing is
 unpickled.
@@ -28,7 +28,7 @@ from common.models.arrays import Arrays, check_arrays
 
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 NUM_EXAMPLES, LABELLED, ROUND = "num-examples", "labelled", "round"
-NAME, ERROR, COUNTS_SHARED = "name", "error", "counts-shared"
+NAME, ERROR, COUNTS_SHARED, EPSILON = "name", "error", "counts-shared", "epsilon"
 
 MAX_TEXT = 300  # characters of an error
 MAX_NAME = 120
@@ -48,6 +48,7 @@ class Task:
     config: str  # the whole RunConfig as JSON
     code: str  # hash that the site's own code must have
     backbone: str  # SHA-256 that the site's own backbone weights must have
+    run: str = ""  # what the coordinator calls the run; the site's privacy ledger notes it
     site: str = ""  # simulation only: the site folder that this node stands for; "" at a hospital
     data: str = ""  # simulation only: the folder that holds the site folders
     cache: str = ""  # simulation only: the slice cache
@@ -57,7 +58,8 @@ class Task:
 class SiteReply:
     """What came back, checked. `arrays` is empty when `error` is not.
 
-    `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers.
+    `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers. `epsilon` is what the
+    site's ledger says its patients have spent, over all runs and at the site's own delta; below 0 where no ledger is kept.
     """
 
     site: str
@@ -67,6 +69,7 @@ class SiteReply:
     patients: int = 1
     labelled: int = 1
     counts_shared: bool = False
+    epsilon: float = -1.0
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,6 +90,7 @@ def read_task(content: RecordDict) -> Task:
         config=_text(record, "config", MAX_CONFIG),
         code=_text(record, "code", MAX_NAME),
         backbone=_text(record, "backbone", MAX_NAME),
+        run=_text(record, "run", MAX_NAME),
         site=_text(record, "site", MAX_NAME),
         data=_text(record, "data", 4096),
         cache=_text(record, "cache", 4096),
@@ -99,7 +103,14 @@ def write_reply(reply: SiteReply) -> RecordDict:
     metrics |= {name: float(value) for name, value in reply.metrics.items() if math.isfinite(value)}
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         METRICS: MetricRecord(metrics),
-        SITE: ConfigRecord({NAME: reply.site, ERROR: printable(reply.error, MAX_TEXT), COUNTS_SHARED: reply.counts_shared}),
+        SITE: ConfigRecord(
+            {
+                NAME: reply.site,
+                ERROR: printable(reply.error, MAX_TEXT),
+                COUNTS_SHARED: reply.counts_shared,
+                EPSILON: reply.epsilon,
+            }
+        ),
     }
     if not reply.error:
         records[ARRAYS] = pack_arrays(reply.arrays)
@@ -128,6 +139,7 @@ def read_reply(content: RecordDict, like: Arrays) -> SiteReply:
         patients=patients,
         labelled=_integer(metrics, LABELLED, 0, patients),
         counts_shared=site.get(COUNTS_SHARED) is True,
+        epsilon=_epsilon(site),
         metrics=_loss_terms(metrics),
     )
 
@@ -200,6 +212,12 @@ def _unpack(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray[Any, 
     if came != shape or dtype != np.dtype("<f4") or fortran or len(data) != expected:
         raise FederationError(f"Array {name}: expected float32 {shape}, got {dtype} {str(came)[:80]}.")
     return np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+
+
+def _epsilon(record: Mapping[str, Any]) -> float:
+    """What the site says it has spent; below 0 where it says nothing usable. Infinite is a fair answer: no noise, no bound."""
+    value = record.get(EPSILON, -1.0)
+    return value if isinstance(value, float) and value >= 0 else -1.0
 
 
 def _loss_terms(record: MetricRecord) -> dict[str, float]:

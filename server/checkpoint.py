@@ -109,6 +109,8 @@ def as_line(record: RoundRecord) -> dict[str, Any]:
     line["sites"] = list(record.sites)
     line["failures"] = [{"site": site, "reason": reason} for site, reason in record.failures.items()]
     line["external_mcc"] = line.pop("external").get("mcc")
+    if not line["epsilon"]:
+        del line["epsilon"]
     return line
 
 

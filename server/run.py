@@ -1,6 +1,7 @@
 """One run at the server, from the run configuration to the report; `server.app` only hands it Flower's grid."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
 from server.checkpoint import Checkpoint, RunLog, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external
+from server.privacy import privacy_claims
 from server.report import assemble, write_report
 from server.strategy import FedMRIAvg, RoundRecord
 
@@ -141,7 +143,8 @@ def federate(grid: Grid, plan: RunPlan) -> None:
 
 def site_task(plan: RunPlan, model: MultiModalViT) -> Task:
     """What every site is told in every round."""
-    return Task(1, plan.config.to_json(), code_hash(), model.backbone_sha256, data=str(plan.data), cache=str(plan.cache))
+    run = secrets.token_hex(8)  # by chance: a ledger must tell two runs of one configuration apart
+    return Task(1, plan.config.to_json(), code_hash(), model.backbone_sha256, run, data=str(plan.data), cache=str(plan.cache))
 
 
 def finish(plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData) -> None:
@@ -159,7 +162,14 @@ def finish(plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteDa
     rounds = read_rounds(plan.out)
     write_report(
         plan.out,
-        assemble(final.external, final.patients, rounds, provenance, modality_subsets=final.modality_subsets),
+        assemble(
+            final.external,
+            final.patients,
+            rounds,
+            provenance,
+            modality_subsets=final.modality_subsets,
+            privacy=privacy_claims(plan.config, rounds),
+        ),
     )
     log(INFO, "Report: %s", plan.out / "report.html")
 

@@ -4,6 +4,7 @@ A round may be asked more than once: `configure_train` asks the sites whose good
 what came and averages as soon as enough sites are in. `start` is the loop around the two.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
 
 from common.config import FederationConfig
-from common.errors import FederationError
+from common.errors import BUDGET_SPENT, FederationError
 from common.models.arrays import Arrays
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
 from server.aggregation import aggregate, judge_reply
@@ -38,6 +39,7 @@ class RoundRecord:
     failures: dict[str, str]  # site -> reason
     train: dict[str, float]  # loss terms
     external: dict[str, float]  # what `evaluate_fn` measured; for looking only
+    epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
 
 
 @dataclass
@@ -51,6 +53,10 @@ class _OpenRound:
     failures: dict[str, str] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
+
+
+class BudgetsSpentError(FederationError):
+    """The hospitals' privacy budgets do not allow another round."""
 
 
 class FedMRIAvg(FedAvg):
@@ -107,7 +113,13 @@ class FedMRIAvg(FedAvg):
         self.summary()
         arrays, result = initial_arrays, Result(arrays=initial_arrays)
         for number in range(first_round, num_rounds + 1):
-            arrays, record = self._play(grid, number, arrays, timeout)
+            try:
+                arrays, record = self._play(grid, number, arrays, timeout)
+            except BudgetsSpentError as spent:
+                if number == first_round:
+                    raise
+                log(INFO, "The federation ends after round %d of %d: %s", number - 1, num_rounds, spent)
+                break
             measured = evaluate_fn(number, arrays) if evaluate_fn else None
             if measured is not None:
                 result.evaluate_metrics_serverapp[number] = measured
@@ -155,7 +167,14 @@ class FedMRIAvg(FedAvg):
             new, terms = self.aggregate_train(number, replies)
             if new is not None:
                 return new, self._record(attempt, time.monotonic() - began, terms)
+            if BUDGET_SPENT in self._open.failures.values():
+                break  # asking again would charge the others once more and open no budget
         state = self._open
+        spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
+        if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
+            raise BudgetsSpentError(
+                f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
+            )
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
@@ -191,6 +210,7 @@ class FedMRIAvg(FedAvg):
             bytes_down=state.bytes_down,
             sites=tuple(sorted(state.valid)),
             failures=dict(sorted(state.failures.items())),
+            epsilon={site: _finite(reply.epsilon) for site, reply in sorted(state.valid.items()) if reply.epsilon >= 0},
             train=_plain(terms),
             external={},
         )
@@ -228,6 +248,11 @@ class FedMRIAvg(FedAvg):
                 f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
                 f"{', '.join(self.sites)}. Lower it with --set federation.min_sites={len(self.sites)}."
             )
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _plain(record: MetricRecord | None) -> dict[str, float]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from common.config import build
 from common.errors import ConfigError
+from common.settings import build, check_ranges, ranged
 
 NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its table holds
 
@@ -25,6 +25,20 @@ class SitePolicy:
     def simulation(cls) -> "SitePolicy":
         """For virtual sites, whose data are the researcher's own: everything may be seen."""
         return cls(share_counts=True, share_metrics=True)
+
+
+@dataclass(frozen=True)
+class SitePrivacy:
+    """The hospital's privacy budget, for all runs together (`fedmri-site budget`)."""
+
+    epsilon: float = ranged(0.0, 0.0, 1e6)  # that no patient may exceed; 0: none is set, and runs without privacy are taken too
+    delta: float = ranged(1e-3, 1e-12, 0.5)
+    ledger: str = "privacy-ledger.jsonl"  # relative to site.toml
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "privacy.")
+        if not self.ledger.strip():
+            raise ConfigError("privacy.ledger: expected a file name, got ''.")
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class SiteConfig:
     files: FileConfig = field(default_factory=FileConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     policy: SitePolicy = field(default_factory=SitePolicy)
+    privacy: SitePrivacy = field(default_factory=SitePrivacy)
 
     def __post_init__(self) -> None:
         _check_pattern("patients", self.patients)

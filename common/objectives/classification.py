@@ -3,8 +3,8 @@
 Taking class weights from the batch gives a class that is absent there a huge weight, and couples patients, which differential
 privacy forbids; these come once from the site's own labels. `prior` is logit adjustment (Menon et al., ICLR 2021, eq. 10): where
 a site has few or none of a class, the loss there does not push that class down, which is what spoils averages of skewed sites
-(Zhang et al., ICML 2022, eq. 6). Labels are then smoothed towards the same prior: smoothed evenly, as is usual, they would ask for
-more of an absent class than the adjusted loss expects, and lift its logit above the true one's.
+(Zhang et al., ICML 2022, eq. 6). Labels are then smoothed towards the same prior: smoothed evenly, as is usual, they would ask
+for more of an absent class than the adjusted loss expects, and lift its logit above the true one's.
 """
 
 from dataclasses import dataclass

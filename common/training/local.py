@@ -15,9 +15,10 @@ from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance
 from common.objectives.teacher import update_teacher
 from common.training.device import autocast, choose_device
+from common.training.optimizer import make_optimizer, set_rates
 from common.training.probing import probe_round
-from common.training.schedule import cosine, learning_rate, teacher_temperature
-from common.training.step import Centers, Parameters, batch_loss
+from common.training.schedule import cosine, teacher_temperature
+from common.training.step import Centers, batch_loss
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 
@@ -53,13 +54,13 @@ def train_round(
     generator = torch.Generator().manual_seed(site_seed)
     student = {name: torch.tensor(array, device=device, requires_grad=True) for name, array in sorted(arrays.items())}
     teacher = {name: value.detach().clone() for name, value in student.items()}
-    optimizer = _optimizer(student, config)
+    optimizer = make_optimizer(student, config)
     balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
     centers, sums = Centers(), dict.fromkeys(("classification", "dino", "ibot", "koleo"), 0.0)
     steps = config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size)
     for step, (x, present, labels) in enumerate(_batches(patients, config, generator)):
         done = (round_number - 1 + step / steps) / config.federation.rounds
-        _set_rates(optimizer, config, done + 1 / (steps * config.federation.rounds))
+        set_rates(optimizer, config, done + 1 / (steps * config.federation.rounds))
         views = make_views(x.to(device), present, config.objective, model.patch_size, generator)
         objective = config.objective
         temperature = teacher_temperature(objective.teacher_temperature_start, objective.teacher_temperature, done)
@@ -76,25 +77,6 @@ def train_round(
     metrics |= {"loss": sum(metrics.values()), "seconds": time.monotonic() - began}
     trained = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
     return LocalUpdate(trained, len(patients), int((patients.labels >= 0).sum()), metrics)
-
-
-def _optimizer(student: Parameters, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW; head and adapters have rates of their own, vectors (norms, biases) no decay."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, value in student.items():
-        rate = config.training.head_learning_rate if name.startswith("head.") else config.training.learning_rate
-        decay = config.training.weight_decay if value.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(value)
-    return torch.optim.AdamW(
-        [{"params": v, "lr": rate, "weight_decay": decay, "base": rate} for (rate, decay), v in groups.items()]
-    )
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, config: RunConfig, progress: float) -> None:
-    """Move every group along the run's schedule."""
-    warmup = config.training.warmup_rounds / config.federation.rounds
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(group["base"], progress, warmup)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:

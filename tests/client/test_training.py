@@ -8,10 +8,10 @@ import pytest
 from client import training
 from client.training import answer, find_place, site_seed
 from common.config import config_from_table
-from common.data.cases import Site
+from common.data.cases import Case, Site
 from common.data.dataset import SiteData
-from common.data.site import SiteConfig, SitePolicy
-from common.errors import ConfigError, DataError, FederationError
+from common.data.site import SiteConfig, SitePolicy, SitePrivacy
+from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.protocol import ARRAYS, Task, code_hash, pack_arrays, read_reply, write_task
@@ -45,14 +45,15 @@ def site(monkeypatch):
     """A site in memory; returns a function that sets its policy, or the error that opening it raises."""
     opened = []
 
-    def have(policy=None, error=None, data=None):
+    def have(policy=None, error=None, data=None, privacy=None, cases=()):
         training._simulated_patients.cache_clear()
 
         def read_site(path: Path, *_, **__):
             opened.append(path)
             if error:
                 raise error
-            return Site("du", path, (), SiteConfig(policy=policy or SitePolicy.simulation()))
+            policies = {"policy": policy or SitePolicy.simulation(), "privacy": privacy or SitePrivacy()}
+            return Site("du", path, cases, SiteConfig(**policies))
 
         monkeypatch.setattr(training, "read_site", read_site)
         monkeypatch.setattr(training, "open_site", lambda *_, **__: data or patients())
@@ -175,3 +176,34 @@ def test_seeds_differ_by_site_round_and_run_but_never_by_process():
     assert len(seeds) == 8
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert site_seed(0, "a", 1) == 886027111  # `printf 0/a/1 | sha256sum`, first 32 bits, halved
+
+
+PRIVATE = config_from_table(
+    {
+        "data": {"size": 32, "slices": 2},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": 8, "head_bottleneck": 4},
+        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
+        "training": {"precision": "fp32"},
+        "privacy": {"enabled": True, "steps": 2, "sample_rate": 0.5, "noise_multiplier": 1.0},
+        "federation": {"rounds": 2},
+    }
+)
+
+
+def test_a_private_round_is_charged_and_tells_what_is_spent(model, site, tmp_path):
+    (tmp_path / "t1.nii").write_bytes(b"volume")
+    site(SitePolicy(), cases=(Case("sub-0", {"t1": tmp_path / "t1.nii"}, None, 0, None, None),))
+    told = [ask(model, config=PRIVATE.to_json(), cache=str(tmp_path), run="run-1")[0] for _ in range(2)]
+    assert [reply.error for reply in told] == ["", ""]
+    assert 0 < told[0].epsilon < told[1].epsilon
+    assert told[1].metrics == {}
+    other, _ = ask(model, config=PRIVATE.to_json(), cache=str(tmp_path), run="run-2")
+    assert other.epsilon == told[0].epsilon  # virtual patients are new in every run
+
+
+def test_a_budget_refuses_what_would_exceed_it(model, site, tmp_path):
+    site(privacy=SitePrivacy(epsilon=1.0))
+    reply, _ = ask(model, config=PRIVATE.to_json(), cache=str(tmp_path))
+    assert reply.error == BUDGET_SPENT
+    reply, _ = ask(model)
+    assert reply.error == "the site trains with differential privacy only"

@@ -1,0 +1,1 @@
+"""Patient-level differential privacy: gradients, noise, accounting."""

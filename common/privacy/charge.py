@@ -1,0 +1,24 @@
+"""What a private round costs, as the ledger keeps it and the accountant takes it."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Steps of DP-SGD that were, or will be, taken.
+
+    Attributes:
+        noise_multiplier: standard deviation of the noise over the clipping norm.
+        sample_rate: chance of each patient to be in a step, by himself (Poisson).
+        steps: how many.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        noise, rate = self.noise_multiplier, self.sample_rate
+        if not (math.isfinite(noise) and noise >= 0 and 0 <= rate <= 1 and self.steps >= 0):
+            raise ValueError(f"Expected noise_multiplier >= 0, 0 <= sample_rate <= 1 and steps >= 0; got {self}.")

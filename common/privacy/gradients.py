@@ -1,0 +1,69 @@
+"""One gradient a patient: with all slices, modalities and views he is one example.
+
+Hooks that take the first axis for the example (Opacus' own, on a model that folds slices into the batch) make the slice the unit,
+and a patient of six slices then moves the sum by up to six clipping norms. Here the loss itself is the patient's, so nothing can
+be counted wrongly. P parameters by name, n patients.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+Parameters = Mapping[str, Tensor]
+
+
+def looped_gradients(loss: Callable[[Parameters, int], Tensor], parameters: Parameters, patients: int) -> dict[str, Tensor]:
+    """Gradients by one backward pass a patient: little memory, the way on a CPU.
+
+    Args:
+        loss: scalar loss of patient i (0 to n-1).
+        parameters: leaves that take gradients.
+        patients: n, may be 0.
+
+    Returns:
+        [n, *shape] by name; zeros where the loss does not depend on a parameter, and for all of a patient whose gradient is not
+        finite (he then moves nothing, which no bound forbids).
+    """
+    names, leaves = list(parameters), list(parameters.values())
+    stacked = {name: leaf.new_zeros((patients, *leaf.shape)) for name, leaf in parameters.items()}
+    for i in range(patients):
+        found = torch.autograd.grad(loss(parameters, i), leaves, allow_unused=True)
+        for name, value in zip(names, found, strict=True):
+            if value is not None:
+                stacked[name][i] = value
+    return _finite(stacked)
+
+
+def mapped_gradients(
+    loss: Callable[[Parameters, tuple[Tensor, ...]], Tensor], parameters: Parameters, inputs: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    """The same by `vmap`: all patients at once, the way on a GPU; takes the memory of all.
+
+    Args:
+        loss: scalar loss of one patient's inputs (each without its first axis); the same operations for every patient.
+        parameters: as above.
+        inputs: each [n, ...], n at least 1.
+    """
+    values = {name: value.detach() for name, value in parameters.items()}
+    stacked = vmap(grad(loss), in_dims=(None, 0), randomness="error")(values, inputs)
+    return _finite({name: value.detach() for name, value in stacked.items()})
+
+
+def clipped_sum(gradients: Parameters, max_norm: float) -> dict[str, Tensor]:
+    """What leaves clipping, before noise: every patient's gradient, shortened to `max_norm` over all parameters, added up.
+
+    For audits and tests: training clips in Opacus' optimizer, and this is the independent word on it.
+    """
+    norms = torch.stack([value.flatten(1).double().norm(dim=1) for value in gradients.values()]).norm(dim=0)
+    factors = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
+    return {name: torch.einsum("n,n...->...", factors, value.double()) for name, value in gradients.items()}
+
+
+def _finite(stacked: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take out patients with a value that is not a number or infinite: one such would spoil the clipping of all."""
+    good = torch.stack([value.flatten(1).isfinite().all(1) for value in stacked.values()]).all(0)
+    if bool(good.all()):
+        return stacked
+    return {name: torch.where(good.view(-1, *[1] * (value.ndim - 1)), value, 0.0) for name, value in stacked.items()}

@@ -1,0 +1,42 @@
+"""Opacus' DPOptimizer with noise from the operating system. Clipping and scaling are Opacus' own."""
+
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+
+from common.privacy.gradients import Parameters
+from common.privacy.noise import system_normal
+
+
+class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
+    """DP-SGD's step (Abadi et al., CCS 2016, algorithm 1): clip each patient, add up, add noise, divide by the expected number.
+
+    Args:
+        optimizer: over leaves that take gradients.
+        noise_multiplier: of `max_grad_norm`.
+        max_grad_norm: a patient's largest share in the sum.
+        expected_patients: sampling rate times patients of the site, not a count of the sample: that one is private.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, noise_multiplier: float, max_grad_norm: float, expected_patients: float
+    ) -> None:
+        super().__init__(
+            optimizer, noise_multiplier=noise_multiplier, max_grad_norm=max_grad_norm, expected_batch_size=expected_patients
+        )
+
+    def take(self, parameters: Parameters, gradients: Parameters) -> None:
+        """One step from per-patient gradients [n, *shape]; with n = 0 it is noise alone, and counts all the same."""
+        for name, parameter in parameters.items():
+            parameter.grad_sample = gradients[name]  # type: ignore[attr-defined]
+        self.step()
+        self.zero_grad(set_to_none=True)
+
+    def add_noise(self) -> None:
+        """Replaces Opacus' generators, which are seeded or need torchcsprng."""
+        for parameter in self.params:
+            total: Tensor = parameter.summed_grad  # type: ignore[attr-defined]
+            parameter.grad = total
+            if self.noise_multiplier:
+                noise = system_normal(tuple(total.shape), self.noise_multiplier * self.max_grad_norm)
+                parameter.grad = total + noise.to(total.device)

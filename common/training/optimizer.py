@@ -1,0 +1,27 @@
+"""AdamW over the trained arrays, and its rates along a run."""
+
+import torch
+from torch import Tensor
+
+from common.config import RunConfig
+from common.training.schedule import learning_rate
+from common.training.step import Parameters
+
+
+def make_optimizer(student: Parameters, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW; head and adapters have rates of their own, vectors (norms, biases) no decay."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, value in student.items():
+        rate = config.training.head_learning_rate if name.startswith("head.") else config.training.learning_rate
+        decay = config.training.weight_decay if value.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(value)
+    return torch.optim.AdamW(
+        [{"params": v, "lr": rate, "weight_decay": decay, "base": rate} for (rate, decay), v in groups.items()]
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, config: RunConfig, progress: float) -> None:
+    """Move every group along the run's schedule."""
+    warmup = config.training.warmup_rounds / config.federation.rounds
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(group["base"], progress, warmup)

@@ -1,0 +1,60 @@
+"""What the report claims of privacy: the guarantee, its terms, and what stands outside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.config import RunConfig
+from common.errors import BUDGET_SPENT
+from common.privacy.accounting import epsilon_of
+from common.privacy.charge import Charge
+
+ADJACENCY = "one patient's updates are replaced by zero; how many patients a site has is public"
+MECHANISM = "DP-SGD: Poisson sampling, clipping per patient, Gaussian noise of the operating system; PRV accountant"
+COMPOSITION = "a patient at one site: the largest epsilon of all sites; a patient at several: their sum"
+OUTSIDE = (
+    "patient counts that a site's policy lets go",
+    "seconds that a site's round took",
+    "the external hospital's patients, who are evaluated on in the clear",
+    "that a site has a budget, and when it is spent",
+)
+
+
+def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The claim for each site that took part; empty where the run was not private.
+
+    Args:
+        rounds: the lines of rounds.jsonl. A site that was asked is taken to have spent, also where its answer was lost, and
+            again in every attempt.
+
+    Returns:
+        {site: ...}: `epsilon` of this run at the run's delta (None: no bound), and `ledger_epsilon`, what the site says its
+        patients have spent in all runs, at its own delta.
+    """
+    if not config.privacy.enabled:
+        return {}
+    plan = config.privacy
+    claims = {}
+    for site in sorted({site for line in rounds for site in _charged(line)}):
+        asked = sum(line["attempts"] for line in rounds if site in _charged(line))
+        told = [line["epsilon"][site] for line in rounds if site in line.get("epsilon", {})]
+        epsilon = epsilon_of([Charge(plan.noise_multiplier, plan.sample_rate, plan.steps * asked)], plan.delta)
+        claims[site] = {
+            "epsilon": epsilon,
+            "delta": plan.delta,
+            "unit": "patient",
+            "noise_multiplier": plan.noise_multiplier,
+            "max_grad_norm": plan.max_grad_norm,
+            "sample_rate": plan.sample_rate,
+            "steps": plan.steps * asked,
+            "ledger_epsilon": told[-1] if told else None,
+            "adjacency": ADJACENCY,
+            "mechanism": MECHANISM,
+            "composition": COMPOSITION,
+            "outside": list(OUTSIDE),
+        }
+    return claims
+
+
+def _charged(line: dict[str, Any]) -> set[str]:
+    """The sites that were asked in a round and may have charged it: all but those whose budget refused."""
+    return {*line["sites"], *(f["site"] for f in line["failures"] if f["reason"] != BUDGET_SPENT)}

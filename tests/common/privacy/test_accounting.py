@@ -1,0 +1,114 @@
+"""Against dp-accounting's PLD accountant (Google's, another method and code), and against closed forms."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.privacy.accounting import LOOSE, epsilon_of, last_true, noise_for, steps_within
+from common.privacy.charge import Charge
+
+GRID = [
+    (noise, rate, steps, delta)
+    for noise, rate, steps in (
+        (0.6, 0.02, 50),
+        (0.8, 0.05, 100),
+        (1.0, 0.08, 400),
+        (1.0, 0.01, 1000),
+        (1.5, 0.08, 400),
+        (1.2, 0.25, 20),
+        (2.0, 0.5, 10),
+        (2.5, 0.08, 400),
+        (4.3, 0.1, 1000),
+        (10.0, 1.0, 30),
+    )
+    for delta in (1e-3, 1e-5)
+]
+
+
+def pld_epsilon(history: list[tuple[float, float, int]], delta: float) -> float:
+    pld = pytest.importorskip("dp_accounting.pld", reason="dp-accounting is not installed: make setup installs it")
+    from dp_accounting import dp_event
+
+    accountant = pld.PLDAccountant()
+    for noise, rate, steps in history:
+        accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(noise)), steps)
+    return float(accountant.get_epsilon(delta))
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps", "delta"), GRID)
+def test_epsilon_is_that_of_privacy_loss_distributions(noise: float, rate: float, steps: int, delta: float) -> None:
+    assert epsilon_of([Charge(noise, rate, steps)], delta) == pytest.approx(pld_epsilon([(noise, rate, steps)], delta), abs=0.05)
+
+
+def test_a_mixed_history_is_composed_whole() -> None:
+    history = [(1.0, 0.08, 100), (1.5, 0.05, 200), (2.0, 0.2, 10)]
+    charges = [Charge(*item) for item in history]
+    whole = epsilon_of(charges, 1e-3)
+    assert whole == pytest.approx(pld_epsilon(history, 1e-3), abs=0.05)
+    assert whole < sum(epsilon_of([charge], 1e-3) for charge in charges)
+    assert epsilon_of(reversed(charges), 1e-3) == whole
+
+
+def test_the_published_setting() -> None:
+    assert epsilon_of([Charge(1.0, 0.08, 400)], 1e-3) == pytest.approx(8.2, abs=0.05)
+    assert epsilon_of([Charge(1.0, 0.08, 20)] * 20, 1e-3) == epsilon_of([Charge(1.0, 0.08, 400)], 1e-3)
+
+
+def test_one_gaussian_step_against_its_closed_form() -> None:
+    """Balle and Wang, ICML 2018, theorem 8: delta of one Gaussian mechanism of sensitivity 1."""
+    epsilon = epsilon_of([Charge(1.3, 1.0, 1)], 1e-4)
+
+    def normal(value: float) -> float:
+        return math.erfc(-value / math.sqrt(2)) / 2
+
+    delta = normal(0.5 / 1.3 - epsilon * 1.3) - math.exp(epsilon) * normal(-0.5 / 1.3 - epsilon * 1.3)
+    assert delta <= 1e-4
+    assert delta == pytest.approx(1e-4, rel=0.1)
+
+
+def test_the_ends() -> None:
+    assert epsilon_of([], 1e-3) == 0
+    assert epsilon_of([Charge(1.0, 0.0, 100), Charge(1.0, 0.5, 0)], 1e-3) == 0
+    assert epsilon_of([Charge(0.0, 0.1, 1)], 1e-3) == math.inf
+    assert epsilon_of([Charge(0.05, 0.5, 1000)], 1e-3) > LOOSE
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.7, 5), st.floats(0.01, 0.3), st.integers(1, 300))
+def test_more_steps_cost_more_and_more_noise_costs_less(noise: float, rate: float, steps: int) -> None:
+    slack = 0.02  # the accountant's own error
+    base = epsilon_of([Charge(noise, rate, steps)], 1e-3)
+    assert epsilon_of([Charge(noise, rate, steps + 50)], 1e-3) >= base - slack
+    assert epsilon_of([Charge(noise * 1.5, rate, steps)], 1e-3) <= base + slack
+
+
+@pytest.mark.parametrize(("epsilon", "noise"), [(1, 4.28), (2, 2.47), (4, 1.52), (8, 1.015)])
+def test_the_noise_for_an_epsilon(epsilon: float, noise: float) -> None:
+    found = noise_for(epsilon, 1e-3, 0.08, 400)
+    assert found == pytest.approx(noise, rel=0.01)
+    assert epsilon_of([Charge(found, 0.08, 400)], 1e-3) <= epsilon
+
+
+def test_no_noise_helps_where_all_is_spent() -> None:
+    with pytest.raises(ValueError, match="No noise"):
+        noise_for(1.0, 1e-3, 0.08, 10, spent=[Charge(1.0, 0.08, 400)])
+
+
+def test_steps_within_is_the_last_that_fits() -> None:
+    one, spent = Charge(1.5, 0.1, 10), [Charge(1.0, 0.08, 50)]
+    times = steps_within(6.0, 1e-3, one, spent)
+    assert epsilon_of([*spent, Charge(1.5, 0.1, 10 * times)], 1e-3) <= 6.0
+    assert epsilon_of([*spent, Charge(1.5, 0.1, 10 * (times + 1))], 1e-3) > 6.0
+
+
+@given(st.integers(0, 300), st.integers(1, 200))
+def test_bisection_against_counting(true_until: int, most: int) -> None:
+    assert last_true(lambda n: n <= true_until, most) == min(true_until, most)
+
+
+@pytest.mark.parametrize("wrong", [(-1.0, 0.1, 1), (math.nan, 0.1, 1), (1.0, 1.1, 1), (1.0, -0.1, 1), (1.0, 0.1, -1)])
+def test_impossible_charges_are_refused(wrong: tuple[float, float, int]) -> None:
+    with pytest.raises(ValueError, match="Expected noise_multiplier"):
+        Charge(*wrong)

@@ -1,0 +1,179 @@
+"""Private training against what differential privacy asks of it: one patient moves a step by no more than the clipping norm."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.config import RunConfig, config_from_table, load_config
+from common.data.dataset import SiteData
+from common.errors import ConfigError
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.privacy.charge import Charge
+from common.privacy.gradients import Parameters, clipped_sum
+from common.training import private
+from common.training.predict import predict
+from common.training.private import draw_example, patient_gradients, private_round
+
+SEED = (7, 0)
+
+
+def config_of(slices: int = 2, **privacy: object) -> RunConfig:
+    return config_from_table(
+        {
+            "data": {"size": 32, "slices": slices},
+            "model": {"backbone": "fedmri_vit_mini", "weights": "random", "joint_blocks": 2},
+            "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0},
+            "training": {"slices_per_step": slices, "precision": "fp32", "warmup_rounds": 0},
+            "federation": {"rounds": 1},
+            "privacy": {"enabled": True, "steps": 2, "sample_rate": 0.5, **privacy},
+        }
+    )
+
+
+def site_of(patients: int, slices: int, modalities: int = 4, seed: int = 0) -> SiteData:
+    """Patients with up to `modalities` modalities; a third has no label."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(patients) % 3
+    images = generator.random((patients, slices, 4, 32, 32)) * 0.3 + labels.reshape(-1, 1, 1, 1, 1) * 0.33
+    present = generator.random((patients, 4)).argsort(1) < modalities
+    known = np.where(np.arange(patients) % 4 == 3, -1, labels)
+    return SiteData("site", tuple(map(str, range(patients))), images.astype(np.float16), present, known.astype(np.int64), "key")
+
+
+def leaves(model: MultiModalViT) -> Parameters:
+    """The trained arrays, moved a little, so that student and teacher differ."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: (torch.tensor(a) + 0.05 * torch.randn(a.shape, generator=generator)).requires_grad_()
+        for name, a in sorted(get_arrays(model).items())
+    }
+
+
+@pytest.mark.parametrize(("slices", "modalities"), [(1, 4), (2, 1), (3, 2), (4, 3), (6, 4)])
+def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: int, modalities: int) -> None:
+    config = config_of(slices)
+    model, site = build_model(config).eval(), site_of(5, slices, modalities)
+    student = leaves(model)
+    teacher = {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+
+    def total(rows: list[int]) -> Parameters:
+        examples = [draw_example(model, site, row, config, SEED) for row in rows]
+        return clipped_sum(patient_gradients(model, student, teacher, examples, config, 0.5), 0.01)
+
+    everyone = total([0, 1, 2, 3, 4])
+    for gone in range(5):
+        rest = total([row for row in range(5) if row != gone])
+        moved = sum(float((everyone[name] - rest[name]).square().sum()) for name in everyone) ** 0.5
+        assert moved <= 0.01 + 1e-6
+        assert moved > 0.005  # a gradient of nothing would pass the bound and prove nothing
+
+
+def test_loop_and_vmap_give_the_same_gradients() -> None:
+    model, site = build_model(config_of()).eval(), site_of(6, 2)
+    site.present[:3] = True
+    student, teacher = leaves(model), {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+    examples = [draw_example(model, site, row, config_of(), SEED) for row in range(6)]
+    looped, mapped = (
+        patient_gradients(model, student, teacher, examples, config_of(gradients=method), 0.5) for method in ("loop", "vmap")
+    )
+    scale = max(float(value.abs().max()) for value in looped.values())
+    for name in student:
+        assert float((looped[name] - mapped[name]).abs().max()) <= 1e-6 * max(scale, 1.0), name
+
+
+def test_bf16_gives_finite_gradients_close_to_fp32() -> None:
+    config = config_of()
+    model, site = build_model(config).eval(), site_of(2, 2)
+    student, teacher = leaves(model), {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+    examples = [draw_example(model, site, row, config, SEED) for row in range(2)]
+    half = replace(config, training=replace(config.training, precision="bf16"))
+    exact = patient_gradients(model, student, teacher, examples, config, 0.5)
+    rough = patient_gradients(model, student, teacher, examples, half, 0.5)
+    for i in range(2):
+        a, b = (torch.cat([g[name][i].flatten() for name in sorted(student)]) for g in (exact, rough))
+        assert torch.cosine_similarity(a, b, dim=0) > 0.95
+
+
+def test_the_round_is_charged_before_a_patient_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(noise_multiplier=1.3)
+    model, site = build_model(config), site_of(4, 2)
+    order: list[object] = []
+    draw = private.draw_example
+    monkeypatch.setattr(private, "system_sample", lambda count, rate: np.arange(count))
+    monkeypatch.setattr(private, "draw_example", lambda *a: order.append("patient") or draw(*a))
+    private_round(model, get_arrays(model), site, config, round_number=1, site_seed=0, charge=order.append)
+    assert order == [Charge(1.3, 0.5, 2), *["patient"] * 8]
+
+
+def test_a_refused_charge_touches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(charge: Charge) -> None:
+        raise ConfigError("spent")
+
+    config = config_of()
+    model, site = build_model(config), site_of(4, 2)
+    monkeypatch.setattr(private, "draw_example", lambda *a: pytest.fail("a patient was touched"))
+    with pytest.raises(ConfigError, match="spent"):
+        private_round(model, get_arrays(model), site, config, round_number=1, site_seed=0, charge=refuse)
+
+
+def test_empty_samples_count_and_add_noise_alone() -> None:
+    config = config_of(sample_rate=1e-6)
+    model, site = build_model(config), site_of(4, 2)
+    start = get_arrays(model)
+    update = private_round(model, start, site, config, round_number=1, site_seed=0, charge=lambda c: None)
+    assert not np.array_equal(update.arrays["head.prototypes"], start["head.prototypes"])
+    assert all(np.isfinite(array).all() for array in update.arrays.values())
+    for name in start:
+        if name.startswith("head.patch."):
+            np.testing.assert_array_equal(update.arrays[name], start[name])
+
+
+def test_equal_seeds_do_not_give_equal_updates() -> None:
+    config = config_of()
+    model, site = build_model(config), site_of(4, 2)
+    one, two = (
+        private_round(model, get_arrays(model), site, config, round_number=1, site_seed=0, charge=lambda c: None)
+        for _ in range(2)
+    )
+    assert not np.array_equal(one.arrays["head.prototypes"], two.arrays["head.prototypes"])
+
+
+def test_it_learns_without_noise() -> None:
+    config = config_of(noise_multiplier=0.0, steps=40, sample_rate=0.3)
+    config = replace(config, training=replace(config.training, head_learning_rate=5e-3))
+    model = build_model(config)
+    update = private_round(model, get_arrays(model), site_of(15, 2), config, round_number=1, site_seed=0, charge=lambda c: None)
+    unseen = site_of(30, 2, seed=9)
+    truth = np.arange(30) % 3
+    assert (predict(model, update.arrays, unseen, config).argmax(1) == truth).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("objective", "koleo", 0.1),
+        ("objective", "dino", 1.0),
+        ("objective", "ibot", 0.5),
+        ("objective", "class_balance", "weights"),
+        ("objective", "class_balance", "prior"),
+        ("training", "head_rounds", 1),
+    ],
+)
+def test_what_has_no_bounded_share_is_refused_by_name(section: str, key: str, value: object) -> None:
+    table: dict[str, dict[str, object]] = {
+        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0},
+        "privacy": {"enabled": True},
+    }
+    config_from_table(table)
+    table.setdefault(section, {})[key] = value
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}.*privacy\.enabled"):
+        config_from_table(table)
+
+
+def test_the_shipped_recipe_is_accepted() -> None:
+    assert load_config(Path(__file__).parents[3] / "configs" / "private.toml").privacy.enabled

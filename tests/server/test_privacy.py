@@ -1,0 +1,37 @@
+import pytest
+
+from common.config import config_from_table
+from common.errors import BUDGET_SPENT
+from common.privacy.accounting import epsilon_of
+from common.privacy.charge import Charge
+from server.privacy import privacy_claims
+
+PRIVATE = config_from_table(
+    {
+        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0},
+        "privacy": {"enabled": True, "noise_multiplier": 1.2, "sample_rate": 0.1, "steps": 10, "delta": 1e-4},
+    }
+)
+
+
+def line(sites, failures=(), attempts=1, epsilon=None):
+    told = [{"site": site, "reason": reason} for site, reason in failures]
+    return {"sites": list(sites), "failures": told, "attempts": attempts, "epsilon": epsilon or {}}
+
+
+def test_a_site_is_charged_for_every_time_it_may_have_trained():
+    rounds = [
+        line("ab", epsilon={"a": 0.5, "b": 3.0}),
+        line("b", [("a", "no reply within 5 s")], attempts=2),
+        line("b", [("a", BUDGET_SPENT)], epsilon={"b": 3.5}),
+    ]
+    claims = privacy_claims(PRIVATE, rounds)
+    assert claims["a"]["steps"] == 30
+    assert claims["b"]["steps"] == 40
+    assert claims["a"]["epsilon"] == pytest.approx(epsilon_of([Charge(1.2, 0.1, 30)], 1e-4))
+    assert (claims["a"]["ledger_epsilon"], claims["b"]["ledger_epsilon"]) == (0.5, 3.5)
+    assert (claims["a"]["unit"], claims["a"]["delta"]) == ("patient", 1e-4)
+
+
+def test_a_run_without_privacy_claims_none():
+    assert privacy_claims(config_from_table({}), [line("ab")]) == {}
