@@ -75,7 +75,7 @@ def test_the_ends() -> None:
     assert epsilon_of([Charge(0.05, 0.5, 1000)], 1e-3) > LOOSE
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0.7, 5), st.floats(0.01, 0.3), st.integers(1, 300))
 def test_more_steps_cost_more_and_more_noise_costs_less(noise: float, rate: float, steps: int) -> None:
     slack = 0.02  # the accountant's own error
