@@ -8,14 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from client.audit import PrivacyAudit, audit_privacy
 from client.budget import site_budget
 from common.cli import add_debug, config_path, run_command
-from common.config import DataConfig, load_config
+from common.config import DataConfig, RunConfig, load_config
+from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.check import Finding, SiteCheck, check_site
 from common.errors import ConfigError
@@ -28,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_check(verbs)
     _add_budget(verbs)
+    _add_audit(verbs)
     return run_command(parser, argv)
 
 
@@ -54,10 +58,62 @@ def _add_budget(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     verb.set_defaults(handler=_budget)
 
 
-def _budget(arguments: argparse.Namespace) -> int:
+def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Try to catch a wrong privacy claim: exact tests, canaries, membership inference. Nothing leaves this machine."
+    audits = verbs.add_parser("audit", help="audit what the software claims").add_subparsers(metavar="WHAT", required=True)
+    verb = audits.add_parser("privacy", help="differential privacy", description=text)
+    verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder, or its site.toml")
+    verb.add_argument("--config", metavar="NAME|FILE", default="private", help="the private run (default: private)")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    verb.add_argument("--model", type=Path, metavar="FILE", help="model.safetensors of the run, for membership inference")
+    verb.add_argument("--others", type=Path, metavar="FOLDER", help="labelled patients that the run did not train on")
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(verb)
+    verb.set_defaults(handler=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    if (arguments.model is None) != (arguments.others is None):
+        raise ConfigError("Membership inference needs both --model and --others.")
+    config = _private(arguments)
+    folders = [_existing(path) for path in (arguments.site, arguments.others) if path]
+    sites = [open_site(read_site(folder, config.data), config.data, default_cache()) for folder in folders]
+    generator = torch.Generator().manual_seed(config.seed)
+    others = sites[1] if len(sites) > 1 else None
+    result = audit_privacy(sites[0], config, generator, trained=arguments.model, others=others)
+    if arguments.json:
+        print(json.dumps({**asdict(result), "passed": result.passed}, indent=2))
+    else:
+        _print_audit(result, Console())
+    return 0 if result.passed else 1
+
+
+def _print_audit(result: PrivacyAudit, console: Console) -> None:
+    """One row a check, then the verdict."""
+    canary = result.canary
+    proved = f"proved {canary.audited:.2f}, claimed {canary.claimed:.2f} ({canary.right} of {canary.guesses} guesses right)"
+    rows = [(check.name, check.passed, check.detail) for check in result.checks]
+    rows.append(("canaries do not refute epsilon", canary.passed, proved))
+    table = Table("check", "", "found")
+    for name, passed, detail in rows:
+        table.add_row(Text(name), Text("passed" if passed else "FAILED", style="green" if passed else "red"), Text(detail))
+    if result.membership_auc is not None:
+        table.add_row("membership inference", "", f"AUC {result.membership_auc:.3f} (0.5: losses tell nothing)")
+    console.print(table)
+    verdict = "Nothing found against the claim; that is no proof of it." if result.passed else "The privacy claim is refuted."
+    console.print(verdict, style="green" if result.passed else "red")
+
+
+def _private(arguments: argparse.Namespace) -> RunConfig:
+    """The planned run, which must be a private one."""
     config = load_config(config_path(arguments.config), tuple(arguments.settings))
     if not config.privacy.enabled:
-        raise ConfigError(f"--config {arguments.config}: the run has no privacy (privacy.enabled = false), so it has no cost.")
+        raise ConfigError(f"--config {arguments.config}: the run has no privacy (privacy.enabled = false). Name one that has.")
+    return config
+
+
+def _budget(arguments: argparse.Namespace) -> int:
+    config = _private(arguments)
     site = read_site(_existing(arguments.site), config.data)
     budget, plan = site_budget(site, arguments.site), config.privacy
     one = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)

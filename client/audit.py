@@ -1,0 +1,119 @@
+"""`fedmri-site audit privacy`: would a lie about privacy be noticed? On the site's own patients, with the code that trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from common.config import RunConfig
+from common.data.dataset import SiteData
+from common.errors import DataError
+from common.models.arrays import Arrays, check_arrays, get_arrays, load_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.privacy.accounting import noise_for
+from common.privacy.audit import CanaryAudit, Check, canary_audit, noise_checks, removal_check, sampling_check, the_optimizer
+from common.privacy.charge import Charge
+from common.privacy.noise import system_sample
+from common.training.predict import predict
+from common.training.private import draw_example, patient_gradients
+
+PROBED = 6  # patients whose removal is tried
+CANARY_EPSILON = 1.5  # audited at an epsilon where canaries can tell; training's own may be too high for that
+CANARY_DELTA = 1e-5
+CANARY_STEPS, CANARY_RATE = 200, 0.1
+
+
+@dataclass(frozen=True)
+class PrivacyAudit:
+    """What was found.
+
+    Attributes:
+        checks: exact tests.
+        canary: the one-run audit of sampling, clipping and noise.
+        membership_auc: how well losses tell the site's patients from others (0.5: not at all); None without a model and others.
+    """
+
+    checks: tuple[Check, ...]
+    canary: CanaryAudit
+    membership_auc: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing refutes the claim. That is no proof of it."""
+        return all(check.passed for check in self.checks) and self.canary.passed
+
+
+def audit_privacy(
+    patients: SiteData,
+    config: RunConfig,
+    generator: torch.Generator,
+    *,
+    trained: Path | None = None,
+    others: SiteData | None = None,
+) -> PrivacyAudit:
+    """Run every check; takes a minute or so.
+
+    Args:
+        patients: the site's own.
+        config: of a private run.
+        generator: of the canaries.
+        trained: model.safetensors of a finished run, for membership inference.
+        others: patients that the run did not train on, from the same scanners if the answer is to mean much.
+
+    Raises:
+        DataError: `trained` without labelled patients on both sides.
+        WeightsError, FederationError: a model that is not this configuration's.
+    """
+    plan, model = config.privacy, build_model(config)
+    checks = [
+        *noise_checks(plan.noise_multiplier, plan.max_grad_norm),
+        sampling_check(system_sample, len(patients), plan.sample_rate),
+        removal_check(lambda rows: _clipped_sum(model, patients, rows, config), min(PROBED, len(patients)), plan.max_grad_norm),
+    ]
+    noise = noise_for(CANARY_EPSILON, CANARY_DELTA, CANARY_RATE, CANARY_STEPS)
+    canary = canary_audit(Charge(noise, CANARY_RATE, CANARY_STEPS), CANARY_DELTA, generator)
+    found = None
+    if trained is not None and others is not None:
+        arrays, _ = load_arrays(trained)
+        check_arrays(arrays, get_arrays(model))
+        found = membership_auc(_losses(model, arrays, patients, config), _losses(model, arrays, others, config))
+    return PrivacyAudit(tuple(checks), canary, found)
+
+
+def membership_auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """Loss-threshold membership inference (Yeom et al., CSF 2018): the chance that a member has the smaller loss.
+
+    Raises:
+        DataError: a side without labelled patients.
+    """
+    if not len(members) or not len(others):
+        raise DataError("Membership inference needs labelled patients among the site's and among the others; a side has none.")
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    return float(roc_auc_score(truth, -np.concatenate([members, others])))
+
+
+def _losses(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+    """Cross entropy of each labelled patient."""
+    labelled = patients.select(patients.labelled)
+    if not len(labelled):
+        return np.empty(0)
+    chances = predict(model, arrays, labelled, config)[np.arange(len(labelled)), labelled.labels]
+    return -np.log(np.clip(chances, 1e-12, None))
+
+
+def _clipped_sum(model: MultiModalViT, patients: SiteData, rows: list[int], config: RunConfig) -> dict[str, Tensor]:
+    """What the given patients' step would be without noise, through the optimizer that trains: its sum, not its mean."""
+    arrays = get_arrays(model)
+    teacher = {name: torch.tensor(array) for name, array in sorted(arrays.items())}
+    student = {name: torch.tensor(array, requires_grad=True) for name, array in sorted(arrays.items())}
+    examples = [draw_example(model, patients, row, config, (config.seed, 0)) for row in rows]
+    gradients = patient_gradients(model.eval(), student, teacher, examples, config, 0.5)
+    still = {name: torch.zeros_like(value, requires_grad=True) for name, value in student.items()}  # rounds less than weights
+    optimizer = the_optimizer(torch.optim.SGD(still.values(), lr=1.0), 0.0, config.privacy.max_grad_norm, 1.0)
+    optimizer.take(still, gradients)
+    return {name: -value.detach().double() for name, value in still.items()}
