@@ -22,6 +22,8 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.check import Finding, SiteCheck, check_site
 from common.errors import ConfigError
+from common.models.arrays import arrays_sha256, get_arrays
+from common.models.build import build_model
 from common.privacy.charge import Charge
 
 
@@ -32,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_check(verbs)
     _add_budget(verbs)
     _add_audit(verbs)
+    _add_pins(verbs)
     return run_command(parser, argv)
 
 
@@ -86,6 +89,21 @@ def _audit(arguments: argparse.Namespace) -> int:
     else:
         _print_audit(result, Console())
     return 0 if result.passed else 1
+
+
+def _add_pins(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "The hashes that pin a run's backbone and first adapters, to be pasted into site.toml."
+    verb = verbs.add_parser("pins", help="what to pin in site.toml", description=text)
+    verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the agreed run")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    add_debug(verb)
+    verb.set_defaults(handler=_pins)
+
+
+def _pins(arguments: argparse.Namespace) -> int:
+    model = build_model(load_config(config_path(arguments.config), tuple(arguments.settings)))
+    print(f'[policy]\nbackbone_sha256 = "{model.backbone_sha256}"\ninitial_sha256 = "{arrays_sha256(get_arrays(model))}"')
+    return 0
 
 
 def _print_audit(result: PrivacyAudit, console: Console) -> None:

@@ -20,8 +20,9 @@ from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
+from common.data.site import SitePolicy
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
-from common.models.arrays import get_arrays
+from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
@@ -75,6 +76,7 @@ def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
     _require_same_backbone(task, model)
     arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
     site, patients = prepared_patients(place, config)
+    _require_pinned(site.config.policy, task, model, arrays)
     seed = site_seed(config.seed, place.name, task.round)
     epsilon = -1.0
     if config.privacy.enabled:
@@ -203,3 +205,18 @@ def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
             f"The site's backbone weights are not the server's ({text}). Fetch the agreed file.",
             public=f"the site's backbone weights are not the agreed ones ({text})",
         )
+
+
+def _require_pinned(policy: SitePolicy, task: Task, model: MultiModalViT, arrays: Arrays) -> None:
+    """Refuse a backbone, or a start of training, that the hospital did not agree to."""
+    found = {"backbone_sha256": model.backbone_sha256}
+    if task.round == 1:
+        found["initial_sha256"] = arrays_sha256(arrays)
+    for name, sha256 in found.items():
+        pinned = getattr(policy, name)
+        if pinned and pinned != sha256:
+            text = f"pinned {pinned[:12]}, got {sha256[:12]}"
+            raise WeightsError(
+                f"policy.{name} of site.toml does not fit the run ({text}). Ask the coordinator what has changed.",
+                public=f"the run is not the one that the site pinned ({name})",
+            )

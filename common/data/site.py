@@ -3,6 +3,7 @@
 Without a `site.toml` a folder is read as BIDS and nothing but updates may leave it.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,10 +17,22 @@ NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its 
 
 @dataclass(frozen=True)
 class SitePolicy:
-    """What may leave the site besides its updates. Everything is refused until the hospital says otherwise."""
+    """What may leave the site besides its updates, and what it trains. Nothing leaves until the hospital says otherwise.
+
+    A server that chooses frozen weights and adapters freely can read images out of gradients (PEFTLeak, arXiv 2506.04453): the
+    pins hold it to those that were agreed (`fedmri-site pins`).
+    """
 
     share_counts: bool = False  # how many patients, and how many of them labelled
     share_metrics: bool = False  # the training losses
+    backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
+    initial_sha256: str = ""  # pinned arrays of the first round; "": any
+
+    def __post_init__(self) -> None:
+        for name in ("backbone_sha256", "initial_sha256"):
+            value = getattr(self, name)
+            if value and not re.fullmatch("[0-9a-f]{64}", value):
+                raise ConfigError(f"policy.{name}: expected 64 hexadecimal digits (see `fedmri-site pins`), got {value!r}.")
 
     @classmethod
     def simulation(cls) -> "SitePolicy":

@@ -4,6 +4,7 @@ An update is a `dict[str, np.ndarray]` of float32 arrays in sorted order of thei
 Nothing is ever unpickled.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,15 @@ def check_arrays(arrays: Arrays, like: Arrays) -> None:
             raise FederationError(f"Array {name}: expected float32 {expected.shape}, got {array.dtype} {array.shape}.")
         if not np.isfinite(array).all():
             raise FederationError(f"Array {name} holds values that are not finite.")
+
+
+def arrays_sha256(arrays: Arrays) -> str:
+    """SHA-256 over names, shapes and values: equal arrays have equal ones, on any machine."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].shape} ".encode())
+        digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
+    return digest.hexdigest()
 
 
 def update_norm(new: Arrays, old: Arrays) -> float:

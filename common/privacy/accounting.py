@@ -54,12 +54,11 @@ def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int, spen
     def fits(noise: float) -> bool:
         return epsilon_of((*history, Charge(noise, sample_rate, steps)), delta) <= epsilon
 
-    high = 1.0
+    if not fits(LARGEST_NOISE):
+        raise ValueError(f"No noise keeps {steps} more steps within epsilon {epsilon:g}.")
+    low, high = 0.0, 1.0
     while not fits(high):
-        high *= 2
-        if high > LARGEST_NOISE:
-            raise ValueError(f"No noise keeps {steps} more steps within epsilon {epsilon:g}.")
-    low = 0.0
+        low, high = high, high * 2
     while high - low > TOLERANCE * high:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)

@@ -1,4 +1,4 @@
-"""`fedmri-site check`: what it prints and how it exits."""
+"""`fedmri-site`: what its verbs print and how they exit."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from client.cli import main
+from common.data.site import read_site_config
 
 
 @pytest.fixture
@@ -93,3 +94,39 @@ def test_help_names_the_verb(capsys) -> None:
         main(["check", "--help"])
     assert caught.value.code == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_the_budget_of_a_site(site: Path, capsys) -> None:
+    (site / "site.toml").write_text("[privacy]\nepsilon = 8.0\n")
+    assert main(["budget", str(site), "--set", "noise_multiplier=1.0146484375", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["limit"], told["spent"], told["left"]) == (8.0, 0.0, 8.0)
+    assert told["rounds_that_fit"] == 20  # 400 steps
+    assert main(["budget", str(site)]) == 0
+    assert "of the 20 planned rounds fit" in capsys.readouterr().out
+
+
+def test_a_run_without_privacy_has_no_budget(site: Path, capsys) -> None:
+    assert main(["budget", str(site), "--config", "demo"]) == 2
+    assert "privacy.enabled" in capsys.readouterr().err
+
+
+def test_a_damaged_ledger_is_one_line_on_the_terminal(site: Path, capsys) -> None:
+    (site / "privacy-ledger.jsonl").write_text("{}\n")
+    assert main(["budget", str(site)]) == 1
+    error = capsys.readouterr().err
+    assert "not as it was written" in error
+    assert "Traceback" not in error
+
+
+def test_pins_can_be_pasted(capsys, tmp_path: Path) -> None:
+    assert main(["pins", "--config", "demo"]) == 0
+    (tmp_path / "site.toml").write_text(capsys.readouterr().out)
+    policy = read_site_config(tmp_path).policy
+    assert policy.backbone_sha256.startswith("60c1cd73")
+    assert policy.initial_sha256
+
+
+def test_membership_needs_a_model_and_others(site: Path, capsys) -> None:
+    assert main(["audit", "privacy", str(site), "--others", str(site)]) == 2
+    assert "--model" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from common.data.cases import Case, Site
 from common.data.dataset import SiteData
 from common.data.site import SiteConfig, SitePolicy, SitePrivacy
 from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError
-from common.models.arrays import get_arrays
+from common.models.arrays import arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.protocol import ARRAYS, Task, code_hash, pack_arrays, read_reply, write_task
 
@@ -207,3 +207,17 @@ def test_a_budget_refuses_what_would_exceed_it(model, site, tmp_path):
     assert reply.error == BUDGET_SPENT
     reply, _ = ask(model)
     assert reply.error == "the site trains with differential privacy only"
+
+
+@pytest.mark.parametrize("pin", ["backbone_sha256", "initial_sha256"])
+def test_a_pinned_site_trains_the_agreed_run_only(model, site, pin):
+    agreed = {"backbone_sha256": model.backbone_sha256, "initial_sha256": arrays_sha256(get_arrays(model))}
+    site(SitePolicy(**agreed))
+    assert ask(model)[0].error == ""
+    site(SitePolicy(**{**agreed, pin: "0" * 64}))
+    assert ask(model)[0].error == f"the run is not the one that the site pinned ({pin})"
+
+
+def test_only_the_first_round_starts_from_the_pinned_adapters(model, site):
+    site(SitePolicy(initial_sha256="0" * 64))
+    assert ask(model, round=2)[0].error == ""

@@ -6,7 +6,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
 from common.config import FederationConfig
-from common.errors import FederationError
+from common.errors import BUDGET_SPENT, FederationError
 from common.protocol import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
 from server.strategy import FedMRIAvg
 
@@ -159,3 +159,42 @@ def test_the_external_measure_is_recorded_and_changes_nothing(local_grid):
     assert seen == [(1, 2.0), (2, 4.0)]
     assert [record.external for record, _ in records] == [{}, {"mcc": 0.5}]
     np.testing.assert_allclose(arrays, 4.0)
+
+
+def spent_after(last: int):
+    """Trains until `last`, then says that its budget is spent."""
+
+    def node(message: Message) -> RecordDict:
+        task = read_task(message.content)
+        return honest(message) if task.round <= last else write_reply(SiteReply(task.site, task.round, error=BUDGET_SPENT))
+
+    return node
+
+
+def test_a_site_whose_budget_is_spent_drops_out_and_the_others_go_on(local_grid):
+    _, records = play(local_grid(nodes(spent_after(1))), FederationConfig(min_sites=2), rounds=3)
+    assert [record.sites for record, _ in records] == [SITES, ("a", "c"), ("a", "c")]
+    assert records[1][0].failures == {"b": BUDGET_SPENT}
+
+
+def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
+    grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
+    arrays, records = play(grid, FederationConfig(min_sites=2), rounds=5)
+    assert [record.round for record, _ in records] == [1, 2]
+    np.testing.assert_allclose(arrays, 4.0)
+    asked = [read_task(message.content).round for message in grid.sent]
+    assert asked.count(3) == 3  # once each: asking again would charge the third site for nothing
+
+
+def test_no_budget_for_even_one_round_is_an_error(local_grid):
+    with pytest.raises(FederationError, match="round 1: it is spent at a, b"):
+        play(local_grid(nodes(spent_after(0), a=spent_after(0))), FederationConfig(min_sites=2))
+
+
+def test_what_the_ledgers_say_is_kept(local_grid):
+    def private(message: Message) -> RecordDict:
+        task = read_task(message.content)
+        return write_reply(SiteReply("b", task.round, arrays={"w": np.ones(3, np.float32)}, epsilon=0.5 * task.round))
+
+    _, records = play(local_grid(nodes(private)), FederationConfig(), rounds=2)
+    assert [record.epsilon for record, _ in records] == [{"b": 0.5}, {"b": 1.0}]

@@ -57,7 +57,7 @@ def leaves(model: MultiModalViT) -> Parameters:
 @pytest.mark.parametrize(("slices", "modalities"), [(1, 4), (2, 1), (3, 2), (4, 3), (6, 4)])
 def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: int, modalities: int) -> None:
     config = config_of(slices)
-    model, site = build_model(config).eval(), site_of(5, slices, modalities)
+    model, site = build_model(config).eval(), site_of(3, slices, modalities)
     student = leaves(model)
     teacher = {name: torch.tensor(a) for name, a in get_arrays(model).items()}
 
@@ -65,9 +65,9 @@ def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: 
         examples = [draw_example(model, site, row, config, SEED) for row in rows]
         return clipped_sum(patient_gradients(model, student, teacher, examples, config, 0.5), 0.01)
 
-    everyone = total([0, 1, 2, 3, 4])
-    for gone in range(5):
-        rest = total([row for row in range(5) if row != gone])
+    everyone = total([0, 1, 2])
+    for gone in range(3):
+        rest = total([row for row in range(3) if row != gone])
         moved = sum(float((everyone[name] - rest[name]).square().sum()) for name in everyone) ** 0.5
         assert moved <= 0.01 + 1e-6
         assert moved > 0.005  # a gradient of nothing would pass the bound and prove nothing
@@ -144,7 +144,7 @@ def test_equal_seeds_do_not_give_equal_updates() -> None:
 
 
 def test_it_learns_without_noise() -> None:
-    config = config_of(noise_multiplier=0.0, steps=40, sample_rate=0.3)
+    config = config_of(noise_multiplier=0.0, steps=80, sample_rate=0.3)
     config = replace(config, training=replace(config.training, head_learning_rate=5e-3))
     model = build_model(config)
     update = private_round(model, get_arrays(model), site_of(15, 2), config, round_number=1, site_seed=0, charge=lambda c: None)

@@ -1,0 +1,137 @@
+"""What a private step costs beside a plain one on the same patients: `python bench/privacy.py OUT.json`.
+
+Time: both sides in turns within one process. Peak memory: each side in a process of its own, above what stood before the step.
+"""
+
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from common.config import RunConfig, config_from_table
+from common.data.dataset import SiteData
+from common.files import write_atomic
+from common.models.arrays import get_arrays
+from common.models.build import build_model
+from common.objectives.consistency import consistency_loss, labelled_loss
+from common.privacy.noise import system_normal
+from common.privacy.optimizer import SystemNoiseOptimizer
+from common.training.private import Example, draw_example, patient_gradients
+
+PATIENTS, REPEATS, MEGABYTE = 12, 5, 1024
+MODELS = {"fedmri_vit_mini": 64, "vit_small_patch14_dinov2.lvd142m": 112}
+
+
+def config_of(backbone: str) -> RunConfig:
+    """A private recipe on a backbone of random weights: they cost as much as any."""
+    return config_from_table(
+        {
+            "data": {"size": MODELS[backbone]},
+            "model": {"backbone": backbone, "weights": "random"},
+            "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
+            "training": {"precision": "fp32"},
+            "privacy": {"enabled": True, "sample_rate": 1.0},
+        }
+    )
+
+
+def site(size: int) -> SiteData:
+    """Patients with all four modalities."""
+    images = np.random.default_rng(0).random((PATIENTS, 3, 4, size, size)).astype(np.float16)
+    labels = np.arange(PATIENTS) % 3
+    return SiteData("bench", tuple(map(str, labels)), images, np.ones((PATIENTS, 4), bool), labels, "bench")
+
+
+def step(backbone: str, *, private: bool) -> Callable[[], None]:
+    """One step of the optimizer over all patients."""
+    config = config_of(backbone)
+    model = build_model(config).eval()
+    student = {name: torch.tensor(array, requires_grad=True) for name, array in sorted(get_arrays(model).items())}
+    teacher = {name: value.detach().clone() for name, value in student.items()}
+    patients = site(MODELS[backbone])
+    inner = torch.optim.AdamW(student.values(), lr=1e-3)
+    optimizer = SystemNoiseOptimizer(inner, noise_multiplier=1.0, max_grad_norm=1.0, expected_patients=PATIENTS)
+
+    def run() -> None:
+        examples = [draw_example(model, patients, row, config, (0, 0)) for row in range(PATIENTS)]
+        if private:
+            optimizer.take(student, patient_gradients(model, student, teacher, examples, config, 0.5))
+        else:
+            inner.zero_grad(set_to_none=True)
+            _plain_loss(model, student, teacher, examples, config).backward()  # type: ignore[no-untyped-call]
+            inner.step()
+
+    return run
+
+
+def _plain_loss(
+    model: torch.nn.Module, student: dict[str, Tensor], teacher: dict[str, Tensor], examples: list[Example], config: RunConfig
+) -> Tensor:
+    """The private recipe's loss, as one batch."""
+    x, present, masks = (torch.cat([getattr(e, name) for e in examples]) for name in ("x", "present", "masks"))
+    logits = functional_call(model, student, (x, present, masks)).logits.view(len(examples), -1, len(config.data.classes))
+    with torch.no_grad():
+        first, whole = torch.cat([e.x[:1] for e in examples]), torch.cat([e.whole for e in examples])
+        targets = (functional_call(model, teacher, (first, whole)).logits / 0.07).softmax(-1)
+    losses = [
+        labelled_loss(views, e.label, len(config.data.classes), 0.1, 0.1) + 0.3 * consistency_loss(views, target, 0.1)
+        for views, target, e in zip(logits, targets, examples, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def time_ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
+    """Median time of the first over that of the second, in turns after a warm-up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(REPEATS + 1):
+        for function, taken in zip((first, second), times, strict=True):
+            began = time.perf_counter()
+            function()
+            if turn:
+                taken.append(time.perf_counter() - began)
+    return round(statistics.median(times[0]) / statistics.median(times[1]), 3)
+
+
+def peak(backbone: str, private: bool) -> float:
+    """MiB that one step takes above what the process held before it."""
+    torch.set_num_threads(1)
+    run = step(backbone, private=private)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MEGABYTE
+
+
+def main(out: Path) -> None:
+    """Measure all and write them."""
+    torch.set_num_threads(1)
+    spawn = multiprocessing.get_context("spawn")
+    results: dict[str, dict[str, float]] = {}
+    for backbone in MODELS:
+        with spawn.Pool(1, maxtasksperchild=1) as pool:
+            memory = pool.starmap(peak, [(backbone, True), (backbone, False)], chunksize=1)
+        private, plain = step(backbone, private=True), step(backbone, private=False)
+        arrays = sum(a.size for a in get_arrays(build_model(config_of(backbone))).values())
+        noise: Callable[[], object] = lambda count=arrays: system_normal((count,), 1.0)  # noqa: E731
+        results[backbone] = {
+            "time: private / plain": time_ratio(private, plain),
+            "peak memory: private / plain": round(memory[0] / memory[1], 3),
+            "time: noise / private step": time_ratio(noise, private),
+            "trained values": arrays,
+        }
+    machine = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "patients a step": PATIENTS}
+    write_atomic(out, (json.dumps({"ratios": results, **machine}, indent=2) + "\n").encode())
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
