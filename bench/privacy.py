@@ -6,7 +6,6 @@ Time: both sides in turns within one process. Peak memory: each side in a proces
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -106,9 +105,16 @@ def peak(backbone: str, private: bool) -> float:
     """MiB that one step takes above what the process held before it."""
     torch.set_num_threads(1)
     run = step(backbone, private=private)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what stands now (Linux)
+    before = _memory("VmRSS")
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MEGABYTE
+    return (_memory("VmHWM") - before) / MEGABYTE
+
+
+def _memory(name: str) -> int:
+    """A line of the process' own status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def main(out: Path) -> None:
