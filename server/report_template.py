@@ -1,5 +1,6 @@
 """The page of the report. A string, since HTML files do not travel in a Flower app bundle."""
 
+from server.report_privacy import PRIVACY
 from server.report_style import STYLE
 
 COMPARISON = """
@@ -153,17 +154,8 @@ nothing to compare with.{% endif %}</p>
 endif %}
 """
     + ROUNDS
+    + PRIVACY
     + """
-{% if view.privacy %}<section><h2>Privacy</h2><p class="soft">The most that what each site sends can give away about
-one unit of its data
-(differential privacy). A smaller epsilon gives away less.</p><div class="scroll"><table><thead><tr><th
-scope="col">Site</th><th scope="col" class="num">Epsilon</th>
-<th scope="col" class="num">Delta</th><th scope="col">Unit</th><th scope="col" class="num">Noise multiplier</th><th
-scope="col" class="num">Gradient norm at most</th></tr></thead><tbody>
-{% for site, p in view.privacy %}<tr><th scope="row"><b>{{ site }}</b></th>{% for key in ("epsilon", "delta", "unit",
-"noise_multiplier", "max_grad_norm") %}
-<td{% if key != "unit" %} class="num"{% endif %}>{{ p.get(key) }}</td>{% endfor %}</tr>{% endfor
-%}</tbody></table></div></section>{% endif %}
 {% if view.calibration %}<section><h2>Calibration</h2><p class="soft">Before and after temperature scaling, which
 changes how sure the model is,
 not what it says.</p><dl class="plain">{% for name, value in view.calibration %}<dt>{{ name }}</dt><dd>{{ value

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from common.config import config_from_table
@@ -5,6 +7,7 @@ from common.errors import BUDGET_SPENT
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
 from server.privacy import privacy_claims
+from server.report import assemble, render_html
 
 PRIVATE = config_from_table(
     {
@@ -35,3 +38,17 @@ def test_a_site_is_charged_for_every_time_it_may_have_trained():
 
 def test_a_run_without_privacy_claims_none():
     assert privacy_claims(config_from_table({}), [line("ab")]) == {}
+
+
+def test_the_page_states_the_claim_and_what_is_outside_it():
+    claims = privacy_claims(PRIVATE, [line("ab", epsilon={"a": 4.25})])
+    page = " ".join(render_html(assemble({}, [], [], {}, privacy=claims)).split())
+    assert f'<td class="num">{claims["a"]["epsilon"]:.3f}</td> <td class="num">0.0001</td><td class="num">4.250</td>' in page
+    assert "one patient&#39;s updates are replaced by zero" in page
+    assert "the largest epsilon of all sites" in page
+    assert "patient counts that a site&#39;s policy lets go" in page
+
+
+def test_no_noise_is_no_bound():
+    silent = replace(PRIVATE, privacy=replace(PRIVATE.privacy, noise_multiplier=0.0))
+    assert "no bound" in render_html(assemble({}, [], [], {}, privacy=privacy_claims(silent, [line("ab")])))
