@@ -13,6 +13,8 @@ import pytest
 
 from common.errors import DataError, FederationError
 from common.models.arrays import load_arrays
+from common.privacy.accounting import epsilon_of
+from common.privacy.charge import Charge
 from simulation.flower import run_federation
 from simulation.phantom.hospitals import write_hospitals
 from simulation.superlink import MARK
@@ -111,6 +113,25 @@ def test_a_truncated_volume_costs_that_site_alone(settings, hospitals, tmp_path)
     for entry in json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]:
         assert entry["sites"] == ["hospital-a", "hospital-c"]
         assert entry["failures"] == [{"site": "hospital-b", "reason": DataError.public_default}]
+
+
+def test_a_private_run_ends_by_itself_when_the_hospitals_budgets_are_spent(settings, hospitals, tmp_path):
+    data, config = tmp_path / "data", tmp_path / "private.toml"
+    shutil.copytree(hospitals, data)
+    for site in ("hospital-a", "hospital-b"):
+        (data / site / "site.toml").write_text("[privacy]\nepsilon = 4.0\n")  # one round costs 3.2, two cost more than 4
+    bounded = CONFIG.replace("local_crops = 1", "local_crops = 0\ndino = 0.0\nibot = 0.0\nkoleo = 0.0")
+    private = "[privacy]\nenabled = true\nnoise_multiplier = 1.0\nsample_rate = 0.5\nsteps = 2\n"
+    config.write_text(bounded.replace("rounds = 2", "rounds = 4") + private)
+    run_federation(CHECKOUT, settings | {"data": str(data), "config": str(config)}, 3, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [entry["round"] for entry in report["rounds"]] == [1]
+    assert {site: claim["steps"] for site, claim in report["privacy"].items()} == dict.fromkeys(
+        ("hospital-a", "hospital-b", "hospital-c"), 2
+    )
+    claim = report["privacy"]["hospital-a"]
+    assert claim["epsilon"] == pytest.approx(claim["ledger_epsilon"])
+    assert claim["epsilon"] == pytest.approx(epsilon_of([Charge(1.0, 0.5, 2)], 1e-3))
 
 
 def test_when_all_sites_fail_the_run_fails_and_says_why(settings, hospitals, tmp_path):
