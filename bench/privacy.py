@@ -6,14 +6,13 @@ Time: both sides in turns within one process. Peak memory: each side in a proces
 import json
 import multiprocessing
 import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from ratio import ratio
 from torch import Tensor
 from torch.func import functional_call
 
@@ -27,7 +26,7 @@ from common.privacy.noise import system_normal
 from common.privacy.optimizer import SystemNoiseOptimizer
 from common.training.private import Example, draw_example, patient_gradients
 
-PATIENTS, REPEATS, MEGABYTE = 12, 5, 1024
+PATIENTS, MEGABYTE = 12, 1024
 MODELS = {"fedmri_vit_mini": 64, "vit_small_patch14_dinov2.lvd142m": 112}
 
 
@@ -89,18 +88,6 @@ def _plain_loss(
     return torch.stack(losses).mean()
 
 
-def time_ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
-    """Median time of the first over that of the second, in turns after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(REPEATS + 1):
-        for function, taken in zip((first, second), times, strict=True):
-            began = time.perf_counter()
-            function()
-            if turn:
-                taken.append(time.perf_counter() - began)
-    return round(statistics.median(times[0]) / statistics.median(times[1]), 3)
-
-
 def peak(backbone: str, private: bool) -> float:
     """MiB that one step takes above what the process held before it."""
     torch.set_num_threads(1)
@@ -129,9 +116,9 @@ def main(out: Path) -> None:
         arrays = sum(a.size for a in get_arrays(build_model(config_of(backbone))).values())
         noise: Callable[[], object] = lambda count=arrays: system_normal((count,), 1.0)  # noqa: E731
         results[backbone] = {
-            "time: private / plain": time_ratio(private, plain),
+            "time: private / plain": ratio(private, plain),
             "peak memory: private / plain": round(memory[0] / memory[1], 3),
-            "time: noise / private step": time_ratio(noise, private),
+            "time: noise / private step": ratio(noise, private),
             "trained values": arrays,
         }
     machine = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "patients a step": PATIENTS}

@@ -5,14 +5,13 @@ Times on their own say more of the machine than of the code; ratios carry over.
 
 import json
 import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from ratio import ratio
 
 from common.config import RunConfig, config_from_table
 from common.data.dataset import SiteData
@@ -22,7 +21,6 @@ from common.models.build import build_model
 from common.training.local import train_round
 from common.training.predict import predict
 
-REPEATS = 5
 PATIENTS = 16
 
 
@@ -55,18 +53,6 @@ def prediction(modalities: int) -> Callable[[], object]:
     config = config_of()
     model, patients = build_model(config), site(modalities)
     return lambda: predict(model, get_arrays(model), patients, config)
-
-
-def ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
-    """Median time of the first over that of the second, taken in turns after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(REPEATS + 1):
-        for function, taken in zip((first, second), times, strict=True):
-            began = time.perf_counter()
-            function()
-            if turn:
-                taken.append(time.perf_counter() - began)
-    return round(statistics.median(times[0]) / statistics.median(times[1]), 3)
 
 
 def main(out: Path) -> None:
