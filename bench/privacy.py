@@ -22,6 +22,8 @@ from common.files import write_atomic
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.objectives.consistency import consistency_loss, labelled_loss
+from common.privacy.audit import canary_audit, the_optimizer
+from common.privacy.charge import Charge
 from common.privacy.noise import system_normal
 from common.privacy.optimizer import SystemNoiseOptimizer
 from common.training.private import Example, draw_example, patient_gradients
@@ -104,6 +106,24 @@ def _memory(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
+def canaries() -> dict[str, float]:
+    """What the canary audit claims and proves of the optimizer as it is, and with two planted faults."""
+    charge, slices = Charge(4.2, 0.1, 200), 8
+
+    def per_slice(inner: torch.optim.Optimizer, noise: float, norm: float, expected: float) -> SystemNoiseOptimizer:
+        return the_optimizer(inner, noise / slices, norm * slices, expected)
+
+    def silent(inner: torch.optim.Optimizer, noise: float, norm: float, expected: float) -> SystemNoiseOptimizer:
+        return the_optimizer(inner, 0.0, norm, expected)
+
+    right, sliced, bare = (
+        canary_audit(charge, 1e-5, torch.Generator().manual_seed(0), gradients=gradients, make=make)
+        for gradients, make in ((lambda g: g, the_optimizer), (lambda g: slices * g, per_slice), (lambda g: g, silent))
+    )
+    proved = {"as it is": right.audited, "clipping per slice, 8 slices": sliced.audited, "no noise": bare.audited}
+    return {"claimed": round(right.claimed, 3)} | {f"proved, {name}": round(value, 3) for name, value in proved.items()}
+
+
 def main(out: Path) -> None:
     """Measure all and write them."""
     torch.set_num_threads(1)
@@ -121,9 +141,10 @@ def main(out: Path) -> None:
             "time: noise / private step": ratio(noise, private),
             "trained values": arrays,
         }
+    found = canaries()
     machine = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "patients a step": PATIENTS}
-    write_atomic(out, (json.dumps({"ratios": results, **machine}, indent=2) + "\n").encode())
-    print(json.dumps(results, indent=2))
+    write_atomic(out, (json.dumps({"ratios": results, "canaries": found, **machine}, indent=2) + "\n").encode())
+    print(json.dumps(results | {"canaries": found}, indent=2))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def _audit(arguments: argparse.Namespace) -> int:
     sites = [open_site(read_site(folder, config.data), config.data, default_cache()) for folder in folders]
     generator = torch.Generator().manual_seed(config.seed)
     others = sites[1] if len(sites) > 1 else None
-    result = audit_privacy(sites[0], config, generator, trained=arguments.model, others=others)
+    with Console(stderr=True).status("Auditing: exact tests, then canaries; a minute or so"):
+        result = audit_privacy(sites[0], config, generator, trained=arguments.model, others=others)
     if arguments.json:
         print(json.dumps({**asdict(result), "passed": result.passed}, indent=2))
     else:
@@ -161,9 +162,8 @@ def _print_budget(result: dict[str, Any], console: Console) -> None:
         value = result[name]
         table.add_row(name, "none set" if name != "spent" and value is None else "unbounded" if value is None else f"{value:.3f}")
     console.print(table)
-    console.print(
-        f"At delta {result['delta']:g}, for the patient who has spent most. Ledger: {result['ledger']}", highlight=False
-    )
+    console.print(f"At delta {result['delta']:g}, for the patient who has spent most.", highlight=False)
+    console.print(f"Ledger: {result['ledger']}", markup=False, highlight=False, soft_wrap=True)
     planned, fit = result["rounds_planned"], result["rounds_that_fit"]
     if fit is None:
         console.print("No limit is set. Set epsilon under [privacy] in site.toml: training then stops by itself.", markup=False)

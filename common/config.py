@@ -94,7 +94,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class PrivacyConfig:
-    """Patient-level differential privacy (`common.privacy`)."""
+    """Patient-level differential privacy (`common.privacy`).
+
+    `sample_rate` and `steps` stand in the place of `training.batch_size` and `training.local_epochs`.
+    """
 
     enabled: bool = False
     noise_multiplier: float = ranged(1.0, 0.0, 1000.0)  # of max_grad_norm; 0: none, and no protection
@@ -170,6 +173,7 @@ class RunConfig:
             ),
             "objective.ibot": (self.objective.ibot, 0.0, "iBOT's centre comes from the batch"),
             "objective.class_balance": (self.objective.class_balance, "none", "class weights tell the site's label counts"),
+            "objective.local_crops": (self.objective.local_crops, 0, "the private recipe has global views only"),
             "training.head_rounds": (self.training.head_rounds, 0, "rounds that fit the head on features add no noise"),
         }
         for name, (value, allowed, why) in unbounded.items():

@@ -16,6 +16,7 @@ OUTSIDE = (
     "seconds that a site's round took",
     "the external hospital's patients, who are evaluated on in the clear",
     "that a site has a budget, and when it is spent",
+    "baselines beside the run (simulation only): they train without privacy",
 )
 
 
@@ -23,8 +24,8 @@ def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[
     """The claim for each site that took part; empty where the run was not private.
 
     Args:
-        rounds: the lines of rounds.jsonl. A site that was asked is taken to have spent, also where its answer was lost, and
-            again in every attempt.
+        rounds: the lines of rounds.jsonl, and that of a round which budgets ended. A site that was asked is taken to have
+            spent, also where its answer was lost, and again in every attempt.
 
     Returns:
         {site: ...}: `epsilon` of this run at the run's delta (None: no bound), and `ledger_epsilon`, what the site says its

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, INFO
@@ -24,7 +24,7 @@ from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
-from server.checkpoint import Checkpoint, RunLog, read_rounds, save_checkpoint
+from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external
 from server.privacy import privacy_claims
 from server.report import assemble, write_report
@@ -138,7 +138,8 @@ def federate(grid: Grid, plan: RunPlan) -> None:
             evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, start), model, patients, config),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
         )
-    finish(plan, model, unpack_arrays(result.arrays, start), patients)
+    unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
+    finish(plan, model, unpack_arrays(result.arrays, start), patients, unfinished)
 
 
 def site_task(plan: RunPlan, model: MultiModalViT) -> Task:
@@ -147,8 +148,14 @@ def site_task(plan: RunPlan, model: MultiModalViT) -> Task:
     return Task(1, plan.config.to_json(), code_hash(), model.backbone_sha256, run, data=str(plan.data), cache=str(plan.cache))
 
 
-def finish(plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData) -> None:
-    """Write the last round's model, measure it, write the report."""
+def finish(
+    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, unfinished: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Write the last round's model, measure it, write the report.
+
+    Args:
+        unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
+    """
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     final = measure_final(model, arrays, patients, plan.config)
     provenance = {
@@ -168,7 +175,7 @@ def finish(plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteDa
             rounds,
             provenance,
             modality_subsets=final.modality_subsets,
-            privacy=privacy_claims(plan.config, rounds),
+            privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
         ),
     )
     log(INFO, "Report: %s", plan.out / "report.html")

@@ -74,6 +74,7 @@ class FedMRIAvg(FedAvg):
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
         self._open = _OpenRound(0, {})
+        self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
     def summary(self) -> None:
         """Log who takes part and what a round needs."""
@@ -172,6 +173,7 @@ class FedMRIAvg(FedAvg):
         state = self._open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
+            self.unfinished = self._record(attempt, time.monotonic() - began, None)
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )

@@ -23,6 +23,7 @@ from common.privacy.optimizer import SystemNoiseOptimizer
 
 CONFIDENCE = 0.95
 NOISE_VALUES = 20_000  # of one empty step, whose spread is measured
+ROUNDING = 1e-6  # of float32 sums, relative
 ACCEPTED = 0.05  # relative error of that spread; its own standard error is 0.005
 
 MakeOptimizer = Callable[[torch.optim.Optimizer, float, float, float], SystemNoiseOptimizer]
@@ -90,7 +91,7 @@ def removal_check(sums: Callable[[list[int]], dict[str, Tensor]], patients: int,
         moved.append(math.sqrt(sum(float((everyone[name] - rest[name]).double().square().sum()) for name in everyone)))
     worst = max(moved, default=0.0)
     detail = f"one patient moved the sum by at most {worst:.6g}, allowed {max_grad_norm:.6g}"
-    return Check("one patient's share is bounded", worst <= max_grad_norm + 1e-6, detail)
+    return Check("one patient's share is bounded", worst <= max_grad_norm * (1 + ROUNDING), detail)
 
 
 def sampling_check(sample: Callable[[int, float], NDArray[np.int64]], patients: int, rate: float, steps: int = 2000) -> Check:

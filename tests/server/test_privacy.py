@@ -11,7 +11,7 @@ from server.report import assemble, render_html
 
 PRIVATE = config_from_table(
     {
-        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0},
+        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
         "privacy": {"enabled": True, "noise_multiplier": 1.2, "sample_rate": 0.1, "steps": 10, "delta": 1e-4},
     }
 )

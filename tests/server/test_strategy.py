@@ -179,11 +179,13 @@ def test_a_site_whose_budget_is_spent_drops_out_and_the_others_go_on(local_grid)
 
 def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
     grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
-    arrays, records = play(grid, FederationConfig(min_sites=2), rounds=5)
-    assert [record.round for record, _ in records] == [1, 2]
-    np.testing.assert_allclose(arrays, 4.0)
+    strategy, rounds = FedMRIAvg(FederationConfig(min_sites=2), TASK, LIKE, SITES), []
+    result = strategy.start(grid, pack_arrays(LIKE), 5, 5.0, on_round=lambda record, _: rounds.append(record.round))
+    assert rounds == [1, 2]
+    np.testing.assert_allclose(unpack_arrays(result.arrays, LIKE)["w"], 4.0)
     asked = [read_task(message.content).round for message in grid.sent]
     assert asked.count(3) == 3  # once each: asking again would charge the third site for nothing
+    assert strategy.unfinished.sites == ("c",)  # it spent on the round that came to nothing
 
 
 def test_no_budget_for_even_one_round_is_an_error(local_grid):

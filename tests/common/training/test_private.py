@@ -162,11 +162,12 @@ def test_it_learns_without_noise() -> None:
         ("objective", "class_balance", "weights"),
         ("objective", "class_balance", "prior"),
         ("training", "head_rounds", 1),
+        ("objective", "local_crops", 2),
     ],
 )
 def test_what_has_no_bounded_share_is_refused_by_name(section: str, key: str, value: object) -> None:
     table: dict[str, dict[str, object]] = {
-        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0},
+        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
         "privacy": {"enabled": True},
     }
     config_from_table(table)
