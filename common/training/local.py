@@ -19,6 +19,7 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.probing import probe_round
 from common.training.schedule import cosine, teacher_temperature
 from common.training.step import Centers, batch_loss
+from common.training.trained import is_head_round, trained_names
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 
@@ -46,15 +47,16 @@ def train_round(
         FederationError: arrays that are not this model's.
     """
     check_arrays(arrays, get_arrays(model))
-    if round_number <= config.training.head_rounds:
+    if is_head_round(config, round_number):
         return probe_round(model, arrays, patients, config, site_seed=site_seed)
     began = time.monotonic()
     device = choose_device()
     model.to(device).eval()
     generator = torch.Generator().manual_seed(site_seed)
-    student = {name: torch.tensor(array, device=device, requires_grad=True) for name, array in sorted(arrays.items())}
+    student = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
+    trained = {name: student[name].requires_grad_() for name in trained_names(student, config, round_number)}
     teacher = {name: value.detach().clone() for name, value in student.items()}
-    optimizer = make_optimizer(student, config)
+    optimizer = make_optimizer(trained, config)
     balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
     centers, sums = Centers(), dict.fromkeys(("classification", "dino", "ibot", "koleo"), 0.0)
     steps = config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size)
@@ -75,8 +77,8 @@ def train_round(
             progress(step + 1, steps)
     metrics = {name: total / steps for name, total in sums.items()}
     metrics |= {"loss": sum(metrics.values()), "seconds": time.monotonic() - began}
-    trained = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
-    return LocalUpdate(trained, len(patients), int((patients.labels >= 0).sum()), metrics)
+    update = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
+    return LocalUpdate(update, len(patients), int((patients.labels >= 0).sum()), metrics)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:

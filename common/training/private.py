@@ -27,10 +27,9 @@ from common.privacy.optimizer import SystemNoiseOptimizer
 from common.training.device import autocast, choose_device
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.schedule import cosine, teacher_temperature
+from common.training.trained import trained_names
 from common.training.update import LocalUpdate
 from common.training.views import make_views
-
-UNTRAINED = "head.patch."  # serves iBOT alone: noise would be all that it learns
 
 
 class Example(NamedTuple):
@@ -69,9 +68,9 @@ def private_round(
     charge(Charge(privacy.noise_multiplier, privacy.sample_rate, privacy.steps))
     device = choose_device()
     model.to(device).eval()
-    trained = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
-    student = {name: value.requires_grad_() for name, value in trained.items() if not name.startswith(UNTRAINED)}
-    fixed = {name: value for name, value in trained.items() if name.startswith(UNTRAINED)}
+    values = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
+    student = {name: values[name].requires_grad_() for name in trained_names(values, config, round_number)}
+    fixed = {name: value for name, value in values.items() if name not in student}
     teacher = {name: value.detach().clone() for name, value in student.items()}
     inner = make_optimizer(student, config)
     optimizer = SystemNoiseOptimizer(
@@ -112,7 +111,7 @@ def patient_gradients(
     """Gradients [n, *shape] of each patient's loss, before clipping.
 
     Args:
-        teacher: its arrays, and those that nobody trains.
+        teacher: its arrays, and those that the round does not train.
         done: part of the run that is done.
     """
     method = config.privacy.gradients

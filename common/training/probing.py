@@ -18,10 +18,10 @@ from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance, classification_loss
 from common.objectives.masking import drop_modalities
 from common.training.device import autocast, choose_device
+from common.training.trained import HEAD
 from common.training.update import LocalUpdate
 
 COPIES = 2  # of each patient: as it is, and with modalities dropped
-HEAD = "head."
 
 
 def probe_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, *, site_seed: int) -> LocalUpdate:

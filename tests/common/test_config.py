@@ -35,6 +35,7 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("training.batch_size=2.5", "training.batch_size: expected int, got 2.5"),
         ("training.batch_size=true", "training.batch_size: expected int, got True"),
         ("adapter=ia3", "model.adapter: expected one of lora"),
+        ("lora_factor=a", "model.lora_factor: expected one of both, b, alternate"),
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
         ("classes=['one']", "data.classes: expected at least two"),
         ("targets=['qqq']", "model.targets: expected some of"),
@@ -47,6 +48,15 @@ def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(config_path("demo"), (setting,))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", ["bottleneck", "bitfit", "head", "full"])
+@pytest.mark.parametrize("factor", ["b", "alternate"])
+def test_a_factor_of_lora_without_lora_is_refused_by_name(adapter: str, factor: str) -> None:
+    load_config(config_path("demo"), (f"lora_factor={factor}",))
+    load_config(config_path("demo"), (f"adapter={adapter}", "lora_factor=both"))
+    with pytest.raises(ConfigError, match=rf'model\.lora_factor = "{factor}".*model\.adapter.*"{adapter}"'):
+        load_config(config_path("demo"), (f"adapter={adapter}", f"lora_factor={factor}"))
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
