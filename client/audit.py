@@ -21,6 +21,7 @@ from common.privacy.charge import Charge
 from common.privacy.noise import system_sample
 from common.training.predict import predict
 from common.training.private import draw_example, patient_gradients
+from common.training.trained import trained_names
 
 PROBED = 6  # patients whose removal is tried
 CANARY_EPSILON = 1.5  # audited at an epsilon where canaries can tell; training's own may be too high for that
@@ -107,10 +108,10 @@ def _losses(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: Ru
 
 
 def _clipped_sum(model: MultiModalViT, patients: SiteData, rows: list[int], config: RunConfig) -> dict[str, Tensor]:
-    """What the given patients' step would be without noise, through the optimizer that trains: its sum, not its mean."""
+    """What the given patients' first step would be without noise, through the optimizer that trains: its sum, not its mean."""
     arrays = get_arrays(model)
     teacher = {name: torch.tensor(array) for name, array in sorted(arrays.items())}
-    student = {name: torch.tensor(array, requires_grad=True) for name, array in sorted(arrays.items())}
+    student = {name: torch.tensor(arrays[name], requires_grad=True) for name in trained_names(teacher, config, 1)}
     examples = [draw_example(model, patients, row, config, (config.seed, 0)) for row in rows]
     gradients = patient_gradients(model.eval(), student, teacher, examples, config, 0.5)
     still = {name: torch.zeros_like(value, requires_grad=True) for name, value in student.items()}  # rounds less than weights

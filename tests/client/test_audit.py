@@ -1,5 +1,7 @@
 """The site's own audit, on the code that trains: it passes as it is, and a planted fault makes it fail."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,23 @@ def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     result = audit_privacy(patients(), CONFIG, torch.Generator().manual_seed(0))
     assert [check.name for check in result.checks if not check.passed] == ["one patient's share is bounded"]
     assert not result.passed
+
+
+@pytest.mark.parametrize(("factor", "audited"), [("both", {"lora_a", "lora_b"}), ("b", {"lora_b"}), ("alternate", {"lora_b"})])
+def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor: str, audited: set[str]) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, lora_factor=factor))
+    honest, seen = audit.patient_gradients, []
+
+    def watched(model, student, teacher, *rest: object) -> Parameters:
+        seen.append((set(student), set(teacher)))
+        return honest(model, student, teacher, *rest)
+
+    monkeypatch.setattr(audit, "patient_gradients", watched)
+    monkeypatch.setattr(audit, "PROBED", 1)
+    assert audit_privacy(patients(), config, torch.Generator().manual_seed(0)).passed
+    for student, teacher in seen:
+        assert {name.rpartition(".")[2] for name in student if "lora" in name} == audited
+        assert teacher == set(get_arrays(build_model(config)))  # frozen ones still take part in the loss
 
 
 def test_membership_inference_against_counting() -> None:
