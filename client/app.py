@@ -1,9 +1,9 @@
-"""The ClientApp: Flower's door to `client.training`."""
+"""The ClientApp: Flower's door to `client.answer`."""
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.training import answer
+from client.answer import answer
 
 app = ClientApp()
 
@@ -11,4 +11,4 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round at this site."""
-    return Message(answer(message.content, context.node_config), reply_to=message)
+    return Message(answer(message.content, context.node_config, context.state), reply_to=message)

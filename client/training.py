@@ -4,7 +4,6 @@ Runs without Flower's runtime: a request's content goes in, a reply's content co
 """
 
 import hashlib
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,13 +25,11 @@ from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
-from common.protocol import ARRAYS, SiteReply, Task, code_hash, read_task, unpack_arrays, write_reply
+from common.protocol import ARRAYS, SiteReply, Task, code_hash, unpack_arrays
 from common.training.local import train_round
 from common.training.private import private_round
 
 SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
-
-logger = logging.getLogger("fedmri.client")
 
 
 @dataclass(frozen=True)
@@ -45,23 +42,14 @@ class Place:
     simulated: bool
 
 
-def answer(content: RecordDict, node_config: Mapping[str, Any]) -> RecordDict:
-    """Do the round and build the reply. Nothing is raised: an error leaves the site as its public sentence only."""
-    task = Task(round=1, config="", code="", backbone="")
-    try:
-        task = read_task(content)
-        reply = train_site(content, task, find_place(task, node_config))
-    except FedMRIError as error:
-        logger.exception("The round failed at this site.")
-        reply = SiteReply(task.site, task.round, error=error.public)
-    except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
-        logger.exception("The round failed at this site.")
-        reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
-    return write_reply(reply)
-
-
-def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
+def train_site(content: RecordDict, task: Task, place: Place, *, secure: bool) -> tuple[SiteReply, Site]:
     """Train one round on the site's patients.
+
+    Args:
+        secure: the update will leave masked.
+
+    Returns:
+        The reply with all that the site knows (`withhold` takes out what its policy keeps), and the site.
 
     Raises:
         FederationError: other code than the server's, or arrays that do not fit the model.
@@ -71,11 +59,12 @@ def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
     began = time.monotonic()
     if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
-    _require_same_code(task)
+    require_same_code(task)
     model, config = prepared_model(task.config)
     _require_same_backbone(task, model)
     arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
     site, patients = prepared_patients(place, config)
+    _require_agreed_way(site.config.policy, config, secure)
     _require_pinned(site.config.policy, task, model, arrays)
     seed = site_seed(config.seed, place.name, task.round)
     epsilon = -1.0
@@ -100,12 +89,11 @@ def train_site(content: RecordDict, task: Task, place: Place) -> SiteReply:
         epsilon=epsilon,
         metrics=update.metrics | {"seconds": time.monotonic() - began},
     )
-    return withhold(reply, site)
+    return reply, site
 
 
-def withhold(reply: SiteReply, site: Site) -> SiteReply:
+def withhold(reply: SiteReply, policy: SitePolicy) -> SiteReply:
     """Take out what the site's policy keeps: patient counts, loss terms."""
-    policy = site.config.policy
     if not policy.share_counts:
         reply = replace(reply, patients=1, labelled=1, counts_shared=False)
     if not policy.share_metrics:
@@ -187,7 +175,7 @@ def _name(path: Path) -> str:
     return folder.resolve().name
 
 
-def _require_same_code(task: Task) -> None:
+def require_same_code(task: Task) -> None:
     """Refuse to train with other code than the server's."""
     if task.code != code_hash():
         text = f"server {task.code[:12]}, site {code_hash()[:12]}"
@@ -205,6 +193,17 @@ def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
             f"The site's backbone weights are not the server's ({text}). Fetch the agreed file.",
             public=f"the site's backbone weights are not the agreed ones ({text})",
         )
+
+
+def _require_agreed_way(policy: SitePolicy, config: RunConfig, secure: bool) -> None:
+    """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
+    if policy.secure_only and not secure:
+        raise ConfigError(
+            "policy.secure_only is set in site.toml, and the run does not aggregate securely. Ask for secure.enabled in its settings.",
+            public="the site takes part in secure aggregation only",
+        )
+    if config.secure.enabled != secure:
+        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
 
 
 def _require_pinned(policy: SitePolicy, task: Task, model: MultiModalViT, arrays: Arrays) -> None:

@@ -130,6 +130,16 @@ class FederationConfig:
 
 
 @dataclass(frozen=True)
+class SecureConfig:
+    """Secure aggregation (`common.secure`): the server sees the sum of the updates, and no site's weight."""
+
+    enabled: bool = False
+    threshold: float = ranged(0.6, 0.5, 1.0)  # part of the asked sites that must stay to the end; always more than half
+    update_range: float = ranged(1.0, 1e-6, 1e6)  # the largest change of one value in a round; beyond it a site refuses
+    max_weight: float = ranged(1000.0, 1.0, 1e7)  # the largest weight of a site (patients); above it a site refuses
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured on the external hospital (`common.evaluation`)."""
 
@@ -150,6 +160,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    secure: SecureConfig = field(default_factory=SecureConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = ranged(0, 0, 2**31 - 1)
 

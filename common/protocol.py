@@ -13,7 +13,7 @@ unpickled.
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -72,10 +72,15 @@ class SiteReply:
     epsilon: float = -1.0
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def weight(self, unlabelled_weight: float) -> float:
+        """In the mean over sites: its labelled patients, and `unlabelled_weight` for each of the others."""
+        return self.labelled + unlabelled_weight * (self.patients - self.labelled)
 
-def write_task(task: Task, arrays: ArrayRecord) -> RecordDict:
-    """The content of a request; the packed arrays are shared between the sites' requests."""
-    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({f.name: getattr(task, f.name) for f in fields(task)})})
+
+def write_task(task: Task, arrays: ArrayRecord | None) -> RecordDict:
+    """The content of a request; the packed arrays, where there are any, are shared between the sites' requests."""
+    config = ConfigRecord({f.name: getattr(task, f.name) for f in fields(task)})
+    return RecordDict({ARRAYS: arrays, CONFIG: config} if arrays is not None else {CONFIG: config})
 
 
 def read_task(content: RecordDict) -> Task:
@@ -99,22 +104,23 @@ def read_task(content: RecordDict) -> Task:
 
 def write_reply(reply: SiteReply) -> RecordDict:
     """The content of a reply, success or failure."""
+    content = write_status(reply)
+    if not reply.error:
+        content[ARRAYS] = pack_arrays(reply.arrays)
+    return content
+
+
+def write_status(reply: SiteReply) -> RecordDict:
+    """A reply without its arrays."""
     metrics: dict[str, Any] = {NUM_EXAMPLES: reply.patients, LABELLED: reply.labelled, ROUND: reply.round}
     metrics |= {name: float(value) for name, value in reply.metrics.items() if math.isfinite(value)}
-    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        METRICS: MetricRecord(metrics),
-        SITE: ConfigRecord(
-            {
-                NAME: reply.site,
-                ERROR: printable(reply.error, MAX_TEXT),
-                COUNTS_SHARED: reply.counts_shared,
-                EPSILON: reply.epsilon,
-            }
-        ),
+    site: dict[str, Any] = {
+        NAME: reply.site,
+        ERROR: printable(reply.error, MAX_TEXT),
+        COUNTS_SHARED: reply.counts_shared,
+        EPSILON: reply.epsilon,
     }
-    if not reply.error:
-        records[ARRAYS] = pack_arrays(reply.arrays)
-    return RecordDict(records)
+    return RecordDict({METRICS: MetricRecord(metrics), SITE: ConfigRecord(site)})
 
 
 def read_reply(content: RecordDict, like: Arrays) -> SiteReply:
@@ -127,15 +133,18 @@ def read_reply(content: RecordDict, like: Arrays) -> SiteReply:
     Raises:
         FederationError: says what is wrong with it.
     """
+    reply = read_status(content)
+    return reply if reply.error else replace(reply, arrays=unpack_arrays(_record(content, ARRAYS, ArrayRecord), like))
+
+
+def read_status(content: RecordDict) -> SiteReply:
+    """Read a reply without its arrays; see `read_reply` for the errors."""
     site, metrics = _record(content, SITE, ConfigRecord), _record(content, METRICS, MetricRecord)
-    error = printable(_text(site, ERROR, 100 * MAX_TEXT), MAX_TEXT)
-    arrays = {} if error else unpack_arrays(_record(content, ARRAYS, ArrayRecord), like)
     patients = _integer(metrics, NUM_EXAMPLES, 1, MAX_PATIENTS)
     return SiteReply(
         site=printable(_text(site, NAME, MAX_NAME), MAX_NAME),
         round=_integer(metrics, ROUND, 1, 10_000_000),
-        error=error,
-        arrays=arrays,
+        error=printable(_text(site, ERROR, 100 * MAX_TEXT), MAX_TEXT),
         patients=patients,
         labelled=_integer(metrics, LABELLED, 0, patients),
         counts_shared=site.get(COUNTS_SHARED) is True,
@@ -161,7 +170,7 @@ def unpack_arrays(record: ArrayRecord, like: Arrays) -> Arrays:
     if unknown or missing:
         shown = [printable(name, 80) for name in unknown[:3]]
         raise FederationError(f"Array names differ: missing {missing[:3]}, unknown {shown}.")
-    arrays = {name: _unpack(name, record[name], like[name].shape) for name in sorted(like)}
+    arrays = {name: unpack_array(name, record[name], like[name].shape, "<f4") for name in sorted(like)}
     check_arrays(arrays, like)
     return arrays
 
@@ -196,22 +205,27 @@ def tree_hash(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _unpack(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One array of a record, after its .npy header was found to be float32 of `shape`."""
-    expected = int(np.prod(shape, dtype=np.int64)) * 4
+def unpack_array(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
+    """One array of a record, after its .npy header was found to be of `shape` and `dtype`.
+
+    Raises:
+        FederationError: it is another.
+    """
+    wanted = np.dtype(dtype)
+    expected = int(np.prod(shape, dtype=np.int64)) * wanted.itemsize
     if array.stype != "numpy.ndarray" or not expected <= len(array.data) <= expected + 4096:
-        raise FederationError(f"Array {name}: expected float32 {shape} ({expected} bytes), got {len(array.data)} bytes.")
+        raise FederationError(f"Array {name}: expected {wanted} {shape} ({expected} bytes), got {len(array.data)} bytes.")
     buffer = BytesIO(array.data)
     try:
         if npy.read_magic(buffer) != (1, 0):
             raise ValueError("another .npy version")
-        came, fortran, dtype = npy.read_array_header_1_0(buffer)
+        came, fortran, kind = npy.read_array_header_1_0(buffer)
     except (ValueError, SyntaxError, TypeError, RecursionError) as error:
         raise FederationError(f"Array {name}: no readable .npy header.") from error
     data = array.data[buffer.tell() :]
-    if came != shape or dtype != np.dtype("<f4") or fortran or len(data) != expected:
-        raise FederationError(f"Array {name}: expected float32 {shape}, got {dtype} {str(came)[:80]}.")
-    return np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+    if came != shape or kind != wanted or fortran or len(data) != expected:
+        raise FederationError(f"Array {name}: expected {wanted} {shape}, got {kind} {str(came)[:80]}.")
+    return np.frombuffer(data, dtype=wanted).reshape(shape).copy()
 
 
 def _epsilon(record: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 from common.config import FederationConfig
 from common.errors import FederationError
 from common.models.arrays import Arrays, average, update_norm
-from common.protocol import SiteReply, read_reply
+from common.protocol import SiteReply, read_reply, read_status
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -26,14 +26,25 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
         FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite,
             another round, or too large an update.
     """
+    judge_status(content, round_number)
     reply = read_reply(content, current)
+    norm = update_norm(reply.arrays, current)
+    if plan.max_update_norm and norm > plan.max_update_norm:
+        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
+    return reply
+
+
+def judge_status(content: RecordDict, round_number: int) -> SiteReply:
+    """Read a reply without its arrays.
+
+    Raises:
+        FederationError: the site reported an error, or it is a reply to another round.
+    """
+    reply = read_status(content)
     if reply.error:
         raise FederationError(reply.error)
     if reply.round != round_number:
         raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
-    norm = update_norm(reply.arrays, current)
-    if plan.max_update_norm and norm > plan.max_update_norm:
-        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     return reply
 
 
@@ -45,7 +56,7 @@ def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]
     Raises:
         FederationError: all weights are zero.
     """
-    told = [r.labelled + unlabelled_weight * (r.patients - r.labelled) for r in replies if r.counts_shared]
+    told = [r.weight(unlabelled_weight) for r in replies if r.counts_shared]
     fair = sum(told) / len(told) if told else 1.0
     own = iter(told)
     weights = [next(own) if r.counts_shared else fair for r in replies]

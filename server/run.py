@@ -29,6 +29,7 @@ from server.external import measure_final, measure_round, open_external
 from server.privacy import privacy_claims
 from server.report import assemble, write_report
 from server.strategy import FedMRIAvg, RoundRecord
+from server.strategy_secure import SecureAvg
 
 ERROR_NAME, MODEL_NAME = "error.json", "model.safetensors"
 
@@ -128,7 +129,12 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     patients = open_external(plan.data, plan.external, config.data, plan.cache)
     model = build_model(config)
     start = get_arrays(model)
-    strategy = FedMRIAvg(config.federation, site_task(plan, model), start, plan.sites)
+    task = site_task(plan, model)
+    strategy = (
+        SecureAvg(config, task, start, plan.sites)
+        if config.secure.enabled
+        else FedMRIAvg(config.federation, task, start, plan.sites)
+    )
     with RunLog(plan.out) as run_log:
         result = strategy.start(
             grid,

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
+from typing import NamedTuple
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
@@ -42,8 +43,16 @@ class RoundRecord:
     epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
 
 
+class Address(NamedTuple):
+    """Where a site is reached."""
+
+    name: str
+    node: int
+    site: str  # the folder that the node stands for (simulation); "" at a hospital
+
+
 @dataclass
-class _OpenRound:
+class OpenRound:
     """What is known so far of the round that is on."""
 
     number: int
@@ -73,7 +82,7 @@ class FedMRIAvg(FedAvg):
     def __init__(self, plan: FederationConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
-        self._open = _OpenRound(0, {})
+        self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
     def summary(self) -> None:
@@ -133,24 +142,24 @@ class FedMRIAvg(FedAvg):
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message for each site whose valid reply to this round is still missing."""
-        if self._open.number != server_round:
-            self._open = _OpenRound(server_round, unpack_arrays(arrays, self.like))
-        state = self._open
+        if self.open.number != server_round:
+            self.open = OpenRound(server_round, unpack_arrays(arrays, self.like))
+        state = self.open
         state.asked = [
-            (name, self._message(server_round, arrays, node, site))
-            for name, node, site in self._addresses(grid)
-            if name not in state.valid
+            (address.name, self._message(server_round, arrays, address))
+            for address in self.addresses(grid)
+            if address.name not in state.valid
         ]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
         return [message for _, message in state.asked]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies; average if at least `min_sites` are valid, else return nothing: the round may be asked again."""
-        state = self._open
+        state = self.open
         # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
-            self._judge(name, came.get(message.metadata.message_id))
+            self.judged(name, came.get(message.metadata.message_id), self._read)
         for name, reason in state.failures.items():
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
@@ -158,19 +167,24 @@ class FedMRIAvg(FedAvg):
         mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
         return pack_arrays(mean), MetricRecord(dict(terms))
 
+    def attempt(
+        self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Ask once; nothing comes back where too few sites are in."""
+        messages = self.configure_train(number, arrays, ConfigRecord(), grid)
+        return self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
+
     def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
         """One round, asked again while too few sites are in."""
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
             self._wait_for_nodes(grid)
-            messages = self.configure_train(number, arrays, ConfigRecord(), grid)
-            replies = grid.send_and_receive(messages, timeout=timeout)
-            new, terms = self.aggregate_train(number, replies)
+            new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, self._record(attempt, time.monotonic() - began, terms)
-            if BUDGET_SPENT in self._open.failures.values():
+            if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
-        state = self._open
+        state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
             self.unfinished = self._record(attempt, time.monotonic() - began, None)
@@ -183,27 +197,36 @@ class FedMRIAvg(FedAvg):
             f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
         )
 
-    def _judge(self, name: str, reply: Message | None) -> None:
-        """File one site's reply, or its absence, under valid or failed."""
-        state = self._open
+    def judged(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
+        """File one site's reply, or its absence, under valid or failed; returns a valid one.
+
+        Args:
+            read: reads and checks the content; raises FederationError where it is refused.
+        """
+        state = self.open
+        state.valid.pop(name, None)
         try:
             if reply is None:
                 raise FederationError(f"no reply within {self.plan.round_timeout:g} s")
             if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
                 code = reply.error.code
                 raise FederationError(f"the site's process gave no reply (Flower: {ERROR_NAMES.get(code, code)})")
-            records = reply.content.array_records.values()
-            state.bytes_up += sum(record_bytes(record) for record in records)
-            state.valid[name] = judge_reply(reply.content, state.current, state.number, self.plan)
+            state.valid[name] = read(reply.content)
             state.failures.pop(name, None)
         except FederationError as error:
             state.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only
             state.failures[name] = f"unreadable reply ({type(error).__name__})"
+        return state.valid.get(name)
+
+    def _read(self, content: RecordDict) -> SiteReply:
+        """A plain reply, judged."""
+        self.open.bytes_up += sum(record_bytes(record) for record in content.array_records.values())
+        return judge_reply(content, self.open.current, self.open.number, self.plan)
 
     def _record(self, attempts: int, seconds: float, terms: MetricRecord | None) -> RoundRecord:
         """What the finished round leaves."""
-        state = self._open
+        state = self.open
         return RoundRecord(
             round=state.number,
             attempts=attempts,
@@ -217,19 +240,19 @@ class FedMRIAvg(FedAvg):
             external={},
         )
 
-    def _message(self, number: int, arrays: ArrayRecord, node: int, site: str) -> Message:
+    def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""
-        content = write_task(replace(self.task, round=number, site=site), arrays)
-        return Message(content, node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
+        content = write_task(replace(self.task, round=number, site=address.site), arrays)
+        return Message(content, address.node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
 
-    def _addresses(self, grid: Grid) -> list[tuple[str, int, str]]:
-        """Each site's name, the node to write to, and the folder it stands for (simulation)."""
+    def addresses(self, grid: Grid) -> list[Address]:
+        """All sites, in the order of their names."""
         if self.sites:
             nodes = sorted(grid.get_node_ids())
-            return [(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
+            return [Address(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
         named = sorted((printable(node.name, 80) or f"node-{node.node_id}", node.node_id) for node in grid.get_nodes())
         taken = [name for name, _ in named]
-        return [(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
+        return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
 
     def _wait_for_nodes(self, grid: Grid) -> None:
         """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""

@@ -27,6 +27,7 @@ class SitePolicy:
     share_metrics: bool = False  # the training losses
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
+    secure_only: bool = False  # no update leaves but masked, by secure aggregation
 
     def __post_init__(self) -> None:
         for name in ("backbone_sha256", "initial_sha256"):

@@ -68,6 +68,18 @@ def update_norm(new: Arrays, old: Arrays) -> float:
     return float(np.sqrt(sum(np.sum((new[name].astype(np.float64) - old[name]) ** 2) for name in sorted(old))))
 
 
+def flat_change(new: Arrays, old: Arrays) -> NDArray[np.float64]:
+    """`new - old` of all arrays as one vector, in the order of their names."""
+    return np.concatenate([(new[name].astype(np.float64) - old[name]).ravel() for name in sorted(old)])
+
+
+def add_change(old: Arrays, change: NDArray[np.float64]) -> Arrays:
+    """Undo `flat_change`: the arrays that the change leads to."""
+    names = sorted(old)
+    parts = np.split(change, np.cumsum([old[name].size for name in names])[:-1])
+    return {name: (old[name] + part.reshape(old[name].shape)).astype(np.float32) for name, part in zip(names, parts, strict=True)}
+
+
 def average(updates: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
     """Weighted mean, array by array, in float64 and in the order given, so that equal input gives equal bytes.
 

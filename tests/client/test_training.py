@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from client import training
-from client.training import answer, find_place, site_seed
+from client.answer import answer
+from client.training import find_place, site_seed
 from common.config import config_from_table
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
@@ -67,7 +69,7 @@ def ask(model, **changes):
     settings = {"round": 1, "config": CONFIG.to_json(), "code": code_hash(), "backbone": model.backbone_sha256}
     settings |= {"site": "du", "data": "/sites", "cache": "/cache"}
     like = get_arrays(model)
-    content = answer(write_task(Task(**settings | changes), pack_arrays(like)), {})
+    content = answer(write_task(Task(**settings | changes), pack_arrays(like)), {}, RecordDict())
     return read_reply(content, like), content
 
 
@@ -145,14 +147,14 @@ def test_a_request_that_does_not_fit_is_refused(model, site, changes, says):
 def test_arrays_of_another_model_are_refused(model, site):
     site()
     task = Task(1, CONFIG.to_json(), code_hash(), model.backbone_sha256, "du", "/sites", "/cache")
-    content = answer(write_task(task, pack_arrays({"w": np.zeros(3, np.float32)})), {})
+    content = answer(write_task(task, pack_arrays({"w": np.zeros(3, np.float32)})), {}, RecordDict())
     assert read_reply(content, {}).error == FederationError.public_default
 
 
 def test_an_empty_message_gets_an_answer():
     from flwr.app import RecordDict
 
-    assert read_reply(answer(RecordDict(), {}), {}).error == FederationError.public_default
+    assert read_reply(answer(RecordDict(), {}, RecordDict()), {}).error == FederationError.public_default
 
 
 def test_a_hospitals_node_opens_its_own_folder_whatever_the_request_says():

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from client import training
-from client.training import answer
+from client.answer import answer
 from common.config import config_from_table
 from common.data.cases import Site
 from common.data.dataset import SiteData
@@ -77,7 +78,7 @@ def plan(folder, out, sites=("a", "b", "broken"), **federation) -> RunPlan:
 
 
 def site_nodes():
-    return {number: lambda message: answer(message.content, {}) for number in (1, 2)}
+    return {number: lambda message: answer(message.content, {}, RecordDict()) for number in (1, 2)}
 
 
 def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid):

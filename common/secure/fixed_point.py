@@ -1,0 +1,80 @@
+"""Updates as whole numbers whose sum cannot overflow: what masks are added to must be exact.
+
+A site of weight w sends w d for its update d, and w beside it; the server divides the two sums. Levels L, range c, n sites: a
+value v of [-c, c] becomes round((v + c) L / 2c) of [0, L], and n L < 2^32. The mapping is Flower's, which clips silently and only
+warns where a weight overflows; here both are refused.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.common.secure_aggregation.quantization import dequantize, quantize
+from numpy.typing import NDArray
+
+from common.errors import FederationError
+
+MODULUS_BITS = 32
+MAX_LEVEL_BITS = 30  # Flower's quantisation counts in int32
+
+Words = NDArray[np.uint32]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """How one round counts.
+
+    Attributes:
+        update_range: the largest change of one value, c.
+        max_weight: the largest weight of a site.
+        levels: L, a power of two.
+    """
+
+    update_range: float
+    max_weight: float
+    levels: int
+
+    @classmethod
+    def for_sites(cls, sites: int, update_range: float, max_weight: float) -> "FixedPoint":
+        """The finest counting whose sum over so many sites fits."""
+        bits = min(MAX_LEVEL_BITS, ((2**MODULUS_BITS - 1) // sites).bit_length() - 1)
+        return cls(update_range, max_weight, 2**bits)
+
+    def encode(self, update: Values, weight: float) -> Words:
+        """The weight and the weighted update as counts, [1 + values].
+
+        Raises:
+            FederationError: a value beyond the range, one that is not finite, or a weight that is too large.
+        """
+        share = round(weight / self.max_weight * self.levels) if np.isfinite(weight) else -1
+        if not 0 <= share <= self.levels:
+            raise FederationError(
+                f"The site's weight {weight:g} cannot be counted: expected at most {self.max_weight:g} (secure.max_weight).",
+                public="the site's weight is above secure.max_weight",
+            )
+        worst = float(np.abs(update).max(initial=0.0))
+        if not worst <= self.update_range:  # also for NaN
+            raise FederationError(
+                f"A value of the update changed by {worst:g}; secure.update_range allows {self.update_range:g}.",
+                public="the site's update is beyond secure.update_range, or not finite",
+            )
+        step = 2 * self.update_range / self.levels
+        on_grid = np.rint(update * (share / self.levels) / step) * step  # so that Flower's random rounding has nothing to decide
+        counts = quantize([on_grid], self.update_range, self.levels)[0]
+        return np.concatenate([[share], counts]).astype(np.uint32)
+
+    def decode(self, total: Words, sites: int) -> tuple[Values, float]:
+        """The weighted mean update and the total weight, from the sum of so many sites' counts.
+
+        Raises:
+            FederationError: a sum that no such sites can have made.
+        """
+        share = int(total[0]) / self.levels
+        if not 0 < share <= sites:
+            raise FederationError("The unmasked sum is damaged: its weight is out of range.")
+        summed = dequantize([total[1:].astype(np.int64)], self.update_range, self.levels)[0] - (sites - 1) * self.update_range
+        mean = summed / share
+        slack = 1e-6 + sites / (share * self.levels)  # of rounding
+        if not np.abs(mean).max(initial=0.0) <= self.update_range * (1 + slack):
+            raise FederationError("The unmasked sum is damaged: a value is out of range.")
+        return mean, share * self.max_weight

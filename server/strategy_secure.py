@@ -1,0 +1,137 @@
+"""Secure aggregation in Flower's message API: a round is four exchanges, and an attempt that loses too many sites begins anew."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from common.config import RunConfig
+from common.errors import FederationError
+from common.models.arrays import Arrays, add_change
+from common.protocol import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
+from common.secure.fixed_point import FixedPoint
+from common.secure.messages import (
+    MASKED,
+    SECURE,
+    KeysTold,
+    SharesTold,
+    UnmaskTold,
+    from_record,
+    read_masked,
+    to_record,
+)
+from server.aggregation import judge_status
+from server.secure import SecureRound
+from server.strategy import EXPIRY_SLACK, Address, FedMRIAvg, OpenRound
+
+Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
+
+
+class SecureAvg(FedMRIAvg):
+    """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
+
+    def __init__(self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
+        super().__init__(config.federation, task, like, sites)
+        self.secure = config.secure
+
+    def attempt(
+        self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
+        before = self.open if self.open.number == number else OpenRound(number, unpack_arrays(arrays, self.like))
+        self.open = OpenRound(number, before.current, bytes_up=before.bytes_up, bytes_down=before.bytes_down)
+        addresses = dict(enumerate(self._seated(grid), start=1))
+        n, length = len(addresses), sum(array.size for array in self.like.values())
+        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * n - 1e-9), n // 2 + 1)
+        if n < max(2, threshold):
+            return None, None
+        round_ = SecureRound(n, threshold, length, FixedPoint.for_sites(n, self.secure.update_range, self.secure.max_weight))
+
+        def told(take: Callable[[int, Any], None], kind: type) -> Take:
+            return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))
+
+        stages: tuple[tuple[Callable[[int], Any], Take, ArrayRecord | None], ...] = (
+            (round_.keys_for, told(round_.take_keys, KeysTold), None),
+            (round_.peers_for, told(round_.take_shares, SharesTold), None),
+            (round_.letters_for, lambda seat, content: round_.take_masked(seat, read_masked(content, 1 + length)), arrays),
+            (round_.unmask_for, told(round_.take_unmask, UnmaskTold), None),
+        )
+        there, summed = addresses, dict[str, SiteReply]()
+        for asked, take, sent in stages:
+            there = self._exchange(grid, there, asked, take, sent, timeout)
+            if len(there) < threshold:
+                return None, None
+            summed = dict(self.open.valid) if sent is not None else summed
+        self.open.valid = summed  # a site that went away after its vector came is in the sum
+        try:
+            change, _ = round_.result()
+        except FederationError as error:
+            log(WARNING, "Round %d: %s", number, error)
+            self.open.failures |= dict.fromkeys(summed, str(error))
+            return None, None
+        return pack_arrays(add_change(self.open.current, change)), MetricRecord({})
+
+    def _seated(self, grid: Grid) -> list[Address]:
+        """The sites, one seat each.
+
+        Raises:
+            FederationError: several sites would share one node's memory.
+        """
+        addresses = self.addresses(grid)
+        if len({address.node for address in addresses}) < len(addresses):
+            raise FederationError(
+                f"Secure aggregation needs a Flower node for each of the {len(addresses)} sites: set num-supernodes to it."
+            )
+        return addresses
+
+    def _exchange(
+        self,
+        grid: Grid,
+        there: dict[int, Address],
+        asked: Callable[[int], Any],
+        take: Take,
+        sent: ArrayRecord | None,
+        timeout: float,
+    ) -> dict[int, Address]:
+        """One stage: ask those who are still there, take what they tell; returns who answered well."""
+        state = self.open
+        messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
+        state.bytes_down += sum(_bytes(message.content) for message in messages.values())
+        replies = grid.send_and_receive(list(messages.values()), timeout=timeout)
+        came = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        stayed = {}
+        for seat, message in messages.items():
+            name = there[seat].name
+
+            def read(content: RecordDict, seat: int = seat) -> SiteReply:
+                state.bytes_up += _bytes(content)
+                reply = judge_status(content, state.number)
+                take(seat, content)
+                return reply
+
+            reply = self.judged(name, came.get(message.metadata.message_id), read)
+            if reply is not None:
+                stayed[seat] = there[seat]
+            else:
+                log(WARNING, "Round %d: %s: %s", state.number, name, state.failures[name])
+        return stayed
+
+    def _ask(self, address: Address, asked: Any, sent: ArrayRecord | None) -> Message:
+        """The request of one stage to one site."""
+        content = write_task(replace(self.task, round=self.open.number, site=address.site), sent)
+        content[SECURE] = to_record(asked)
+        ttl = self.plan.round_timeout + EXPIRY_SLACK
+        return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"{self.open.number}-{asked.stage}")
+
+
+def _bytes(content: RecordDict) -> int:
+    """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
+    record = content.config_records.get(SECURE) or ConfigRecord()
+    values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
+    size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)
+    return size + sum(record_bytes(arrays) for name, arrays in content.array_records.items() if name in (MASKED, "arrays"))
