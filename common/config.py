@@ -50,6 +50,7 @@ class ModelConfig:
     blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all
     joint_blocks: int = ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
     train_norms: bool = True
+    train_tokens: bool = True  # modality embeddings and mask token; without them nothing flows back below the adapted blocks
     head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
     head_bottleneck: int = ranged(64, 2, 1024)
     prototypes: int = ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone

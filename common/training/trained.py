@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from common.config import RunConfig
 
 HEAD = "head."
+TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 
 
@@ -25,7 +26,8 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD)]
     still = _still_factor(config.model.lora_factor, round_number)
-    chosen = [name for name in names if name.rpartition(".")[2] != still]
+    tokens = () if config.model.train_tokens else TOKENS
+    chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 
 

@@ -211,3 +211,19 @@ def test_the_private_teacher_reads_the_still_factor(monkeypatch: pytest.MonkeyPa
     private_round(model, start, site_of(4), config, round_number=1, site_seed=0, charge=lambda c: None)
     assert changed(teachers[0], start) == set()
     assert changed(teachers[1], start) == {n for n in start if not n.endswith("lora_a") and not n.startswith("head.patch.")}
+
+
+def test_tokens_that_are_not_trained_come_back_byte_for_byte_in_plain_and_private_rounds() -> None:
+    """And a private round then computes nothing below the adapted blocks: no gradient is asked for there."""
+    for sections in (PLAIN, {**PRIVATE, "privacy": {"enabled": True, "steps": 2, "sample_rate": 1.0}}):
+        config = config_of("both", **sections, model={"train_tokens": False})
+        model = build_model(config)
+        start = moved(model)
+        if config.privacy.enabled:
+            new = private_round(model, start, site_of(), config, round_number=1, site_seed=0, charge=lambda _: None).arrays
+        else:
+            new = train_round(model, start, site_of(), config, round_number=1, site_seed=0).arrays
+        still = {"modality_embedding", "mask_token"} | (
+            {"head.patch.weight", "head.patch.bias"} if config.privacy.enabled else set()
+        )
+        assert changed(new, start) == start.keys() - still
