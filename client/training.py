@@ -199,7 +199,7 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, secure: bool) -> 
     """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
     if policy.secure_only and not secure:
         raise ConfigError(
-            "policy.secure_only is set in site.toml, and the run does not aggregate securely. Ask for secure.enabled in its settings.",
+            "policy.secure_only is set in site.toml, and the run is a plain one. Ask for secure.enabled in its settings.",
             public="the site takes part in secure aggregation only",
         )
     if config.secure.enabled != secure:

@@ -9,12 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from client.training import site_seed
+from common.config import load_config
+from common.data.cache import open_site
+from common.data.cases import read_site
 from common.errors import DataError, FederationError
-from common.models.arrays import load_arrays
+from common.models.arrays import average, get_arrays, load_arrays
+from common.models.build import build_model
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
+from common.training.local import train_round
 from simulation.flower import run_federation
 from simulation.phantom.hospitals import write_hospitals
 from simulation.superlink import MARK
@@ -134,6 +141,23 @@ def test_a_private_run_ends_by_itself_when_the_hospitals_budgets_are_spent(setti
     claim = report["privacy"]["hospital-a"]
     assert claim["epsilon"] == pytest.approx(claim["ledger_epsilon"])
     assert claim["epsilon"] == pytest.approx(epsilon_of([Charge(1.0, 0.5, 2)], 1e-3))
+
+
+def test_a_secure_run_gives_the_mean_of_what_the_sites_train(settings, hospitals, tmp_path):
+    Path(settings["config"]).write_text(CONFIG.replace("rounds = 2", "rounds = 1") + "[secure]\nenabled = true\n")
+    run_federation(CHECKOUT, settings, 3, tmp_path / "run")
+    [entry] = json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]
+    assert (entry["sites"], entry["failures"], entry["train"]) == (["hospital-a", "hospital-b", "hospital-c"], [], {})
+    config = load_config(Path(settings["config"]))
+    model, updates = build_model(config), []
+    start = get_arrays(model)
+    for site in entry["sites"]:
+        patients = open_site(read_site(hospitals / site, config.data, simulated=True), config.data, Path(settings["cache"]))
+        seed = site_seed(config.seed, site, 1)
+        updates.append(train_round(model, start, patients, config, round_number=1, site_seed=seed))
+    mean = average([u.arrays for u in updates], [u.patients for u in updates])  # unlabelled patients weigh as much here
+    for name, array in load_arrays(tmp_path / "run" / "model.safetensors")[0].items():
+        np.testing.assert_allclose(array, mean[name], rtol=1e-4, atol=1e-6)
 
 
 def test_when_all_sites_fail_the_run_fails_and_says_why(settings, hospitals, tmp_path):

@@ -1,0 +1,175 @@
+"""Secure rounds through the strategy and the sites' own door, with nodes that fail in every stage."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from client import answer as site
+from client.answer import answer
+from common.config import RunConfig, config_from_table
+from common.data.cases import Site
+from common.data.site import SiteConfig
+from common.errors import BUDGET_SPENT, FederationError, PrivacyError
+from common.protocol import ARRAYS, SiteReply, Task, code_hash, pack_arrays, read_task, unpack_arrays, write_task
+from common.secure.messages import MASKED, SECURE
+from server.strategy_secure import SecureAvg
+
+LIKE = {"v": np.zeros((2, 2), np.float32), "w": np.zeros(3, np.float32)}
+SITES = ("a", "b", "c", "d")
+WEIGHTS = {"a": 10, "b": 20, "c": 30, "d": 40}
+
+
+def config(**secure: object) -> RunConfig:
+    return config_from_table({"secure": {"enabled": True, **secure}, "federation": {"min_sites": 2, "round_retries": 1}})
+
+
+def trained(current: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """What a site's training makes of the global arrays."""
+    generator = np.random.default_rng(ord(name))
+    return {key: (a + generator.normal(0, 0.01, a.shape)).astype(np.float32) for key, a in current.items()}
+
+
+@pytest.fixture
+def play(local_grid, monkeypatch) -> Callable:
+    """Run a federation; `lost` names sites and the stage that they do not answer."""
+    trainings: list[str] = []
+
+    def train_site(content: RecordDict, task: Task, place: site.Place, *, secure: bool):
+        assert secure
+        trainings.append(place.name)
+        if place.name in play_once.spent:
+            raise PrivacyError("spent", public=BUDGET_SPENT)
+        current = unpack_arrays(content.array_records[ARRAYS], LIKE)
+        patients = WEIGHTS[place.name]
+        scale = play_once.scale.get(place.name, 1.0)
+        arrays = {key: np.float32(scale) * a for key, a in trained(current, place.name).items()}
+        reply = SiteReply(place.name, task.round, arrays=arrays, patients=patients, labelled=patients, epsilon=0.5)
+        return reply, Site(place.name, place.folder, (), SiteConfig())
+
+    monkeypatch.setattr(site, "train_site", train_site)
+
+    def play_once(run: RunConfig, lost: dict[str, str] | None = None, rounds: int = 1, nodes: int = 4, spent=(), scale=None):
+        play_once.spent, play_once.scale = spent, scale or {}
+        trainings.clear()
+        memory = {number: RecordDict() for number in range(nodes)}
+
+        def node(number: int) -> Callable[[Message], RecordDict | None]:
+            def respond(message: Message) -> RecordDict | None:
+                stage, name = message.content[SECURE]["stage"], read_task(message.content).site
+                if (lost or {}).get(name) == stage:
+                    return None
+                return answer(message.content, {}, memory[number])
+
+            return respond
+
+        grid, records = local_grid({number: node(number) for number in range(nodes)}), []
+        task = Task(1, run.to_json(), code_hash(), "backbone", data="/data")
+        strategy = SecureAvg(run, task, LIKE, SITES)
+        result = strategy.start(
+            grid, pack_arrays(LIKE), rounds, 5.0, on_round=lambda record, arrays: records.append((record, arrays))
+        )
+        return unpack_arrays(result.arrays, LIKE), records, grid, list(trainings), memory
+
+    return play_once
+
+
+def mean_of(names: str) -> Iterator[tuple[str, np.ndarray]]:
+    total = sum(WEIGHTS[name] for name in names)
+    for key in LIKE:
+        yield key, sum(WEIGHTS[name] / total * trained(LIKE, name)[key].astype(np.float64) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("lost", "summed"),
+    [({}, "abcd"), ({"b": "keys"}, "acd"), ({"b": "shares"}, "acd"), ({"b": "masked"}, "acd"), ({"b": "unmask"}, "abcd")],
+    ids=str,
+)
+def test_the_model_is_the_plain_mean_of_those_in_the_sum(play, lost: dict[str, str], summed: str) -> None:
+    arrays, [(record, _)], _, _, memory = play(config(), lost)
+    for key, expected in mean_of(summed):
+        np.testing.assert_allclose(arrays[key], expected, rtol=1e-4, atol=1e-7)
+    assert record.sites == tuple(summed)
+    assert list(record.failures) == list(lost)
+    assert record.epsilon == dict.fromkeys(summed, 0.5)
+    assert record.train == {}  # nothing of a single site is told
+    for number, state in memory.items():  # what is left of the round's secrets is only at the site that went away
+        assert list(state) == ([f"{SECURE}-b"] if SITES[number] in lost and lost["b"] in ("masked", "unmask", "shares") else [])
+
+
+def test_rounds_follow_each_other(play) -> None:
+    arrays, records, *_ = play(config(), rounds=3)
+    assert [record.round for record, _ in records] == [1, 2, 3]
+    for key, one in mean_of("abcd"):
+        np.testing.assert_allclose(arrays[key], 3 * one, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_that_a_site_says_tells_its_weight_or_its_update(play) -> None:
+    """Replies are collected as the server gets them: no arrays but the masked ones, no counts, no losses."""
+    _, [(record, _)], grid, *_ = play(config())
+    assert record.bytes_up > 4 * (1 + 7) * 4
+    assert record.bytes_down > 0
+    assert all(ARRAYS in m.content.array_records or m.content[SECURE]["stage"] != "masked" for m in grid.sent)
+
+
+def test_replies_hold_no_counts(play, monkeypatch) -> None:
+    seen: list[RecordDict] = []
+    real = site.write_told
+    monkeypatch.setattr(site, "write_told", lambda reply, told: seen.append(real(reply, told)) or seen[-1])
+    play(config())
+    assert len(seen) == 16
+    for content in seen:
+        assert ARRAYS not in content
+        assert content["metrics"]["num-examples"] == content["metrics"]["labelled"] == 1
+        assert set(content["metrics"]) == {"num-examples", "labelled", "round"}
+    assert sum(MASKED in content for content in seen) == 4
+
+
+def test_too_few_sites_fail_cleanly_before_anything_is_trained(play) -> None:
+    with pytest.raises(FederationError, match="Round 1 ended with 2 valid updates") as caught:
+        play(config(), {"a": "shares", "b": "keys"})
+    assert "a: no reply within" in str(caught.value)
+
+
+def test_too_few_left_after_training_begin_anew_with_new_keys(play) -> None:
+    with pytest.raises(FederationError, match="after 2 attempts"):
+        play(config(), {"a": "masked", "b": "masked"})
+
+
+@pytest.mark.parametrize(
+    ("secure", "scale", "name", "named"),
+    [({"update_range": 0.5}, {"b": 100.0}, "b", "secure.update_range"), ({"max_weight": 35.0}, {}, "d", "secure.max_weight")],
+)
+def test_what_would_overflow_drops_that_site_and_is_named(play, secure, scale, name: str, named: str) -> None:
+    arrays, [(record, _)], *_ = play(config(**secure), scale=scale)
+    assert list(record.failures) == [name]
+    assert named in record.failures[name]
+    assert "40" not in record.failures[name]
+    for key, expected in mean_of("abcd".replace(name, "")):
+        np.testing.assert_allclose(arrays[key], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_larger_update_than_the_run_allows_is_held_back_by_the_site_itself(play) -> None:
+    run = replace(config(), federation=replace(config().federation, max_update_norm=0.5))
+    _, [(record, _)], *_ = play(run, scale={"b": 60.0})
+    assert "max_update_norm" in record.failures["b"]
+
+
+def test_the_run_ends_in_good_order_when_budgets_are_spent(play) -> None:
+    with pytest.raises(FederationError, match="privacy budget left for round 1"):
+        play(config(), spent=("a", "b"))
+
+
+def test_each_site_needs_a_node_of_its_own(play) -> None:
+    with pytest.raises(FederationError, match="a Flower node for each of the 4 sites"):
+        play(config(), nodes=2)
+
+
+def test_a_plain_request_in_a_secure_run_is_refused_by_the_site(play) -> None:
+    state = RecordDict()
+    content = write_task(Task(1, config().to_json(), code_hash(), "x", site="a", data="/data"), None)
+    content[SECURE] = site.write_told(SiteReply("a", 1), np.zeros(1, np.uint32))["metrics"]  # no message of ours
+    reply = answer(content, {}, state)
+    assert "no round is open" in reply["site"]["error"]
