@@ -197,7 +197,6 @@ class RunConfig:
             "objective.ibot": (self.objective.ibot, 0.0, "iBOT's centre comes from the batch"),
             "objective.class_balance": (self.objective.class_balance, "none", "class weights tell the site's label counts"),
             "objective.local_crops": (self.objective.local_crops, 0, "the private recipe has global views only"),
-            "training.head_rounds": (self.training.head_rounds, 0, "rounds that fit the head on features add no noise"),
         }
         for name, (value, allowed, why) in unbounded.items():
             if value != allowed:

@@ -2,10 +2,10 @@
 
 What a patient adds to a step is bounded by clipping, so his views must be his own: their randomness comes from the step and his
 row, not from a stream that he shares with the rest of the sample (taking him out would change the others' crops, and so their
-gradients). V views, S slices, M modalities, K prototypes, n patients of a sample.
+gradients). Head rounds (`training.head_rounds`) take their steps on features.
+V views, S slices, M modalities, K prototypes, n patients of a sample.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,8 +26,10 @@ from common.privacy.noise import system_sample
 from common.privacy.optimizer import SystemNoiseOptimizer
 from common.training.device import autocast, choose_device
 from common.training.optimizer import make_optimizer, set_rates
+from common.training.private_probing import embed_patients, head_gradients
+from common.training.private_random import own_generator
 from common.training.schedule import cosine, teacher_temperature
-from common.training.trained import trained_names
+from common.training.trained import is_head_round, trained_names
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 
@@ -79,12 +81,19 @@ def private_round(
         max_grad_norm=privacy.max_grad_norm,
         expected_patients=privacy.sample_rate * len(patients),
     )
+    features = None
+    if is_head_round(config, round_number):
+        features = embed_patients(model, arrays, patients, config, site_seed)
     for step in range(privacy.steps):
         done = (round_number - 1 + step / privacy.steps) / config.federation.rounds
         set_rates(inner, config, done + 1 / (privacy.steps * config.federation.rounds))
         rows = system_sample(len(patients), privacy.sample_rate)
-        examples = [draw_example(model, patients, int(row), config, (site_seed, step)) for row in rows]
-        optimizer.take(student, patient_gradients(model, student, teacher | fixed, examples, config, done))
+        if features is None:
+            examples = [draw_example(model, patients, int(row), config, (site_seed, step)) for row in rows]
+            gradients = patient_gradients(model, student, teacher | fixed, examples, config, done)
+        else:
+            gradients = head_gradients(model, student, features, rows, config)
+        optimizer.take(student, gradients)
         teacher = update_teacher(teacher, student, cosine(config.objective.teacher_momentum, 1.0, done))
         if progress is not None:
             progress(step + 1, privacy.steps)
@@ -95,8 +104,7 @@ def private_round(
 
 def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: RunConfig, seed: tuple[int, int]) -> Example:
     """Cut one patient's slices and views, from randomness of his own."""
-    text = " ".join(map(str, (*seed, row))).encode()
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1)
+    generator = own_generator(*seed, row)
     x, present, label = patients.take([row])
     slices = torch.randperm(x.shape[1], generator=generator)[: config.training.slices_per_step]
     device = choose_device()

@@ -24,7 +24,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
         round_number: from 1.
     """
     if is_head_round(config, round_number):
-        return [name for name in names if name.startswith(HEAD)]
+        return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
     still = _still_factor(config.model.lora_factor, round_number)
     tokens = () if config.model.train_tokens else TOKENS
     chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]

@@ -161,7 +161,6 @@ def test_it_learns_without_noise() -> None:
         ("objective", "ibot", 0.5),
         ("objective", "class_balance", "weights"),
         ("objective", "class_balance", "prior"),
-        ("training", "head_rounds", 1),
         ("objective", "local_crops", 2),
     ],
 )

@@ -1,0 +1,80 @@
+"""Private head rounds: the head's own steps of DP-SGD on features, while the backbone and its adapters stay as they are.
+
+The first rounds of `common.training.probing`, with a bounded share for each patient. His features cost one forward pass; what is
+noised is the head alone, a few thousand values. N patients, C copies of each, E width of their embeddings.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+
+from common.config import RunConfig
+from common.data.dataset import SiteData
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.objectives.consistency import labelled_loss
+from common.objectives.masking import drop_modalities
+from common.privacy.gradients import Parameters, mapped_gradients
+from common.training.device import autocast, choose_device
+from common.training.private_random import own_generator
+from common.training.trained import HEAD
+
+COPIES = 2  # of each patient: as he is, and with modalities dropped
+
+
+class Features(NamedTuple):
+    """What the backbone says of a site's patients."""
+
+    embeddings: Tensor  # [N, C, E]
+    labels: Tensor  # [N], negative for none
+
+
+@torch.no_grad()
+def embed_patients(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, site_seed: int) -> Features:
+    """Run every patient through the backbone, from all slices. Which modalities he loses is drawn from his own randomness."""
+    device = choose_device()
+    values = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    embeddings, labels = [], []
+    for start in range(0, len(patients), config.evaluation.batch_size):
+        x, present, known = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
+        chance = config.objective.modality_dropout
+        fewer = [
+            drop_modalities(here, chance, own_generator(site_seed, 0, start + i))
+            for i, here in enumerate(torch.split(present, 1))
+        ]
+        with autocast(device, config.training.precision):
+            copies = [
+                functional_call(model, values, (x.to(device), here.to(device))).embedding.float()
+                for here in (present, torch.cat(fewer))
+            ]
+        embeddings.append(torch.stack(copies, dim=1))
+        labels.append(known.to(device))
+    return Features(torch.cat(embeddings), torch.cat(labels))
+
+
+def head_gradients(
+    model: MultiModalViT, student: Parameters, features: Features, rows: NDArray[np.int64], config: RunConfig
+) -> Parameters:
+    """Gradients [n, *shape] of the sampled patients' losses, before clipping; zeros for one without a label.
+
+    Args:
+        student: the head's arrays, by their full names.
+        rows: [n], may be empty.
+    """
+    if not len(rows):
+        return {name: value.new_zeros((0, *value.shape)) for name, value in student.items()}
+    objective = config.objective
+
+    def loss(head: Parameters, patient: tuple[Tensor, ...]) -> Tensor:
+        embeddings, label = patient
+        logits = functional_call(model.head, {name.removeprefix(HEAD): value for name, value in head.items()}, (embeddings,))
+        temperature, smoothing = objective.student_temperature, objective.label_smoothing
+        labelled: Tensor = labelled_loss(logits, label, len(config.data.classes), temperature, smoothing)
+        return objective.classification * labelled
+
+    chosen = torch.as_tensor(rows, device=features.labels.device)
+    return mapped_gradients(loss, student, (features.embeddings[chosen], features.labels[chosen]))
