@@ -12,6 +12,7 @@ from client.training import Place, find_place, require_same_code, train_site, wi
 from common.config import RunConfig, config_from_json
 from common.errors import FederationError, FedMRIError
 from common.models.arrays import flat_change
+from common.privacy.site_level import clip_change
 from common.protocol import ARRAYS, SiteReply, Task, read_task, unpack_arrays, write_reply, write_status
 from common.secure.fixed_point import Values
 from common.secure.messages import (
@@ -72,7 +73,8 @@ def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) ->
     elif stage == LettersAsked.stage:
         kept = open_letters(from_record(record, LettersAsked), mine)
         reply, _ = train_site(content, task, place, secure=True)  # only now that the round can succeed
-        weight = reply.weight(config.federation.unlabelled_weight)
+        equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
+        weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
         told = mask(kept, config, _change(content, reply, config), weight)
         status = SiteReply(place.name, task.round, epsilon=reply.epsilon)
     else:
@@ -94,4 +96,4 @@ def _change(content: RecordDict, reply: SiteReply, config: RunConfig) -> Values:
             f"The update's norm is {norm:g}; federation.max_update_norm allows {allowed:g}.",
             public="the site's update is larger than federation.max_update_norm",
         )
-    return change
+    return clip_change(change, config.site_level.clip) if config.site_level.enabled else change

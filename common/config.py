@@ -141,6 +141,16 @@ class SecureConfig:
 
 
 @dataclass(frozen=True)
+class SiteLevelConfig:
+    """Noise that the server adds to hide whole hospitals (`common.privacy.site_level`). With few of them it drowns the model."""
+
+    enabled: bool = False
+    clip: float = ranged(1.0, 1e-6, 1e6)  # the largest norm of a site's change in a round
+    noise_multiplier: float = ranged(1.0, 0.0, 1000.0)  # of clip, on the sum; 0: none, and no protection
+    delta: float = ranged(1e-3, 1e-12, 0.5)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured on the external hospital (`common.evaluation`)."""
 
@@ -162,6 +172,7 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     secure: SecureConfig = field(default_factory=SecureConfig)
+    site_level: SiteLevelConfig = field(default_factory=SiteLevelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = ranged(0, 0, 2**31 - 1)
 

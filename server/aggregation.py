@@ -5,11 +5,13 @@ FedAvg (McMahan et al., AISTATS 2017). Plain functions over checked replies; Flo
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from flwr.app import RecordDict
 
-from common.config import FederationConfig
+from common.config import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
-from common.models.arrays import Arrays, average, update_norm
+from common.models.arrays import Arrays, add_change, average, flat_change, update_norm
+from common.privacy.site_level import clip_change, noised_mean
 from common.protocol import SiteReply, read_reply, read_status
 
 
@@ -76,6 +78,12 @@ def aggregate(replies: Mapping[str, SiteReply], unlabelled_weight: float) -> tup
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, unlabelled_weight)
     return average([r.arrays for r in ordered], weights), _mean_terms(ordered, weights)
+
+
+def aggregate_noised(replies: Mapping[str, SiteReply], current: Arrays, site_level: SiteLevelConfig) -> Arrays:
+    """Site-level privacy: the mean of clipped changes, all of one weight, plus noise. No loss term comes with it."""
+    changes = [clip_change(flat_change(replies[site].arrays, current), site_level.clip) for site in sorted(replies)]
+    return add_change(current, noised_mean(np.mean(changes, axis=0), len(changes), site_level))
 
 
 def _mean_terms(replies: Sequence[SiteReply], weights: Sequence[float]) -> dict[str, float]:

@@ -133,7 +133,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     strategy = (
         SecureAvg(config, task, start, plan.sites)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, start, plan.sites)
+        else FedMRIAvg(config.federation, task, start, plan.sites, config.site_level)
     )
     with RunLog(plan.out) as run_log:
         result = strategy.start(

@@ -17,11 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
 
-from common.config import FederationConfig
+from common.config import FederationConfig, SiteLevelConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.models.arrays import Arrays
+from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
-from server.aggregation import aggregate, judge_reply
+from server.aggregation import aggregate, aggregate_noised, judge_reply
 
 ERROR_NAMES = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
@@ -77,17 +78,30 @@ class FedMRIAvg(FedAvg):
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
         like: the trained arrays of the agreed model, which every reply must resemble.
+        site_level: noise that hides whole hospitals; off by default.
     """
 
-    def __init__(self, plan: FederationConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        plan: FederationConfig,
+        task: Task,
+        like: Arrays,
+        sites: Sequence[str] = (),
+        site_level: SiteLevelConfig = SiteLevelConfig(),  # noqa: B008 (it is frozen)
+    ) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
+        self.site_level = site_level
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
     def summary(self) -> None:
         """Log who takes part and what a round needs."""
         log(INFO, "\t├──> Sites: %s", ", ".join(self.sites) or "every connected node")
+        if self.site_level.enabled:
+            many, values = len(self.sites) or self.plan.min_sites, sum(array.size for array in self.like.values())
+            ratio = noise_to_signal(values, many, self.site_level)
+            log(WARNING, "\t├──> Site-level privacy: with %d sites noise of %.0f times the largest change is added", many, ratio)
         log(INFO, "\t└──> A round needs %d of them within %g s", self.plan.min_sites, self.plan.round_timeout)
 
     def start(
@@ -164,6 +178,8 @@ class FedMRIAvg(FedAvg):
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
             return None, None
+        if self.site_level.enabled:
+            return pack_arrays(aggregate_noised(state.valid, state.current, self.site_level)), MetricRecord({})
         mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
         return pack_arrays(mean), MetricRecord(dict(terms))
 

@@ -13,6 +13,7 @@ from flwr.supercore import log
 from common.config import RunConfig
 from common.errors import FederationError
 from common.models.arrays import Arrays, add_change
+from common.privacy.site_level import noised_mean
 from common.protocol import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
 from common.secure.fixed_point import FixedPoint
 from common.secure.messages import (
@@ -36,7 +37,7 @@ class SecureAvg(FedMRIAvg):
     """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
 
     def __init__(self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
-        super().__init__(config.federation, task, like, sites)
+        super().__init__(config.federation, task, like, sites, config.site_level)
         self.secure = config.secure
 
     def attempt(
@@ -74,6 +75,8 @@ class SecureAvg(FedMRIAvg):
             log(WARNING, "Round %d: %s", number, error)
             self.open.failures |= dict.fromkeys(summed, str(error))
             return None, None
+        if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
+            change = noised_mean(change, len(summed), self.site_level)
         return pack_arrays(add_change(self.open.current, change)), MetricRecord({})
 
     def _seated(self, grid: Grid) -> list[Address]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from common.config import FederationConfig
+from common.config import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.protocol import SiteReply, write_reply
-from server.aggregation import aggregate, judge_reply, weigh
+from server.aggregation import aggregate, aggregate_noised, judge_reply, weigh
 
 CURRENT = {"w": np.zeros((2, 2), np.float32)}
 
@@ -87,3 +87,16 @@ def test_a_bad_reply_is_refused(answer, says):
 
 def test_no_bound_lets_any_finite_update_pass():
     assert judge(reply(1e30)).arrays["w"][0, 0] == np.float32(1e30)
+
+
+def test_site_level_privacy_clips_every_site_weighs_them_the_same_and_tells_no_loss() -> None:
+    current = {"a": np.zeros(2, np.float32), "b": np.ones(1, np.float32)}
+    far = {"a": np.array([300.0, 400.0], np.float32), "b": np.ones(1, np.float32)}
+    near = {"a": np.zeros(2, np.float32), "b": np.array([1.5], np.float32)}
+    replies = {
+        "x": SiteReply("x", 1, arrays=far, patients=1000, labelled=1000, counts_shared=True),
+        "y": SiteReply("y", 1, arrays=near, patients=1, labelled=1, counts_shared=True),
+    }
+    found = aggregate_noised(replies, current, SiteLevelConfig(enabled=True, clip=1.0, noise_multiplier=0.0))
+    np.testing.assert_allclose(found["a"], [0.3, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], [1.25], rtol=1e-6)

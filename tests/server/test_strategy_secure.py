@@ -173,3 +173,25 @@ def test_a_plain_request_in_a_secure_run_is_refused_by_the_site(play) -> None:
     content[SECURE] = site.write_told(SiteReply("a", 1), np.zeros(1, np.uint32))["metrics"]  # no message of ours
     reply = answer(content, {}, state)
     assert "no round is open" in reply["site"]["error"]
+
+
+def test_with_site_level_privacy_the_sites_clip_and_weigh_the_same(play) -> None:
+    run = config_from_table(
+        {
+            "secure": {"enabled": True},
+            "site_level": {"enabled": True, "clip": 0.01, "noise_multiplier": 0.0},
+            "federation": {"min_sites": 2},
+        }
+    )
+    arrays, *_ = play(run)
+    changes = [np.concatenate([trained(LIKE, name)[key].ravel() for key in sorted(LIKE)]).astype(np.float64) for name in SITES]
+    expected = np.mean([change * min(1.0, 0.01 / np.linalg.norm(change)) for change in changes], axis=0)
+    np.testing.assert_allclose(np.concatenate([arrays[key].ravel() for key in sorted(LIKE)]), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_site_level_noise_is_added_to_the_sum(play) -> None:
+    run = config_from_table(
+        {"secure": {"enabled": True}, "site_level": {"enabled": True, "noise_multiplier": 50.0}, "federation": {"min_sites": 2}}
+    )
+    first, second = (np.concatenate([a.ravel() for a in play(run)[0].values()]) for _ in range(2))
+    assert np.abs(first - second).max() > 1  # 50 / 4 is its standard deviation

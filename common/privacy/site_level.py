@@ -1,0 +1,59 @@
+"""Site-level differential privacy: the model hides whether a whole hospital took part (McMahan et al., ICLR 2018).
+
+The sites' changes are clipped, weigh the same, and the server adds noise to their sum: it is trusted, unlike in patient-level
+privacy. n sites, d values, clip C, noise multiplier z: a mean of norm at most C gets noise of norm z C sqrt(d) / n. With tens of
+hospitals that drowns it; nobody has thousands.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import SiteLevelConfig
+from common.privacy.accounting import epsilon_of
+from common.privacy.charge import Charge
+from common.privacy.noise import system_normal
+
+Change = NDArray[np.float64]
+
+
+def clip_change(change: Change, clip: float) -> Change:
+    """The change, shortened to norm `clip` where it is longer."""
+    norm = float(np.linalg.norm(change))
+    return change * (clip / norm) if norm > clip else change
+
+
+def noised_mean(mean: Change, sites: int, config: SiteLevelConfig) -> Change:
+    """Add the noise of one round to the mean of so many clipped changes."""
+    noise: Change = system_normal((mean.size,), config.noise_multiplier * config.clip / sites).double().numpy()
+    return mean + noise
+
+
+def noise_to_signal(values: int, sites: int, config: SiteLevelConfig) -> float:
+    """Norm of the noise over the largest norm that the mean can have."""
+    return config.noise_multiplier * math.sqrt(values) / sites
+
+
+def site_level_claim(config: SiteLevelConfig, rounds: int, values: int, sites: int) -> dict[str, Any]:
+    """What the report says: each round is one Gaussian mechanism with all sites in it.
+
+    Args:
+        rounds: that changed the model.
+        values: d.
+        sites: the fewest that a round had.
+    """
+    epsilon = epsilon_of([Charge(config.noise_multiplier, 1.0, rounds)], config.delta)
+    ratio = noise_to_signal(values, sites, config)
+    return {
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
+        "delta": config.delta,
+        "unit": "hospital",
+        "noise_multiplier": config.noise_multiplier,
+        "clip": config.clip,
+        "rounds": rounds,
+        "noise_to_signal": round(ratio, 1),
+        "warning": f"with {sites} hospitals a round's noise is {ratio:.0f} times the largest change that they can make together; "
+        "expect a model that has learned little",
+    }
