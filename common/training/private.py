@@ -83,7 +83,7 @@ def private_round(
     )
     features = None
     if is_head_round(config, round_number):
-        features = embed_patients(model, arrays, patients, config, site_seed)
+        features = embed_patients(model, arrays, patients, config)
     for step in range(privacy.steps):
         done = (round_number - 1 + step / privacy.steps) / config.federation.rounds
         set_rates(inner, config, done + 1 / (privacy.steps * config.federation.rounds))

@@ -1,7 +1,8 @@
 """Private head rounds: the head's own steps of DP-SGD on features, while the backbone and its adapters stay as they are.
 
 The first rounds of `common.training.probing`, with a bounded share for each patient. His features cost one forward pass; what is
-noised is the head alone, a few thousand values. N patients, C copies of each, E width of their embeddings.
+noised is the head alone, a few thousand values. N patients, C copies of each (as he is, and with modalities dropped), E width of
+their embeddings.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch.func import functional_call
 
 from common.config import RunConfig
 from common.data.dataset import SiteData
-from common.models.arrays import Arrays
+from common.models.arrays import Arrays, arrays_sha256
 from common.models.multimodal import MultiModalViT
 from common.objectives.consistency import labelled_loss
 from common.objectives.masking import drop_modalities
@@ -23,7 +24,7 @@ from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
 from common.training.trained import HEAD
 
-COPIES = 2  # of each patient: as he is, and with modalities dropped
+KEPT = 16  # sites whose features are kept in this process: 0.5 MB a hundred patients
 
 
 class Features(NamedTuple):
@@ -33,17 +34,32 @@ class Features(NamedTuple):
     labels: Tensor  # [N], negative for none
 
 
+_kept: dict[str, Tensor] = {}
+
+
+def embed_patients(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Features:
+    """The features of every patient; kept for the next head round, which has the same backbone and adapters."""
+    below = {name: array for name, array in arrays.items() if not name.startswith(HEAD)}
+    settings = (config.model, config.objective.modality_dropout, config.training.precision, config.seed)
+    key = f"{patients.key} {arrays_sha256(below)} {model.backbone_sha256} {settings}"
+    if key not in _kept:
+        while len(_kept) >= KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[key] = _embed(model, arrays, patients, config)
+    return Features(_kept[key], torch.as_tensor(patients.labels, device=_kept[key].device))
+
+
 @torch.no_grad()
-def embed_patients(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, site_seed: int) -> Features:
+def _embed(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Tensor:
     """Run every patient through the backbone, from all slices. Which modalities he loses is drawn from his own randomness."""
     device = choose_device()
     values = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-    embeddings, labels = [], []
+    embeddings = []
     for start in range(0, len(patients), config.evaluation.batch_size):
-        x, present, known = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
+        x, present, _ = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
         chance = config.objective.modality_dropout
         fewer = [
-            drop_modalities(here, chance, own_generator(site_seed, 0, start + i))
+            drop_modalities(here, chance, own_generator(config.seed, 0, start + i))
             for i, here in enumerate(torch.split(present, 1))
         ]
         with autocast(device, config.training.precision):
@@ -52,8 +68,7 @@ def embed_patients(model: MultiModalViT, arrays: Arrays, patients: SiteData, con
                 for here in (present, torch.cat(fewer))
             ]
         embeddings.append(torch.stack(copies, dim=1))
-        labels.append(known.to(device))
-    return Features(torch.cat(embeddings), torch.cat(labels))
+    return torch.cat(embeddings)
 
 
 def head_gradients(

@@ -46,7 +46,7 @@ def head_of(model: torch.nn.Module, config: RunConfig) -> dict[str, torch.Tensor
 def test_gradients_are_those_of_one_backward_pass_a_patient() -> None:
     config = config_of()
     model = build_model(config)
-    features = embed_patients(model, get_arrays(model), site_of(), config, 5)
+    features = embed_patients(model, get_arrays(model), site_of(), config)
     head = head_of(model, config)
     found = head_gradients(model, head, features, np.array([6, 1, 3]), config)
     for i, row in enumerate((6, 1, 3)):
@@ -68,10 +68,10 @@ def test_features_are_the_models_own_and_a_patients_do_not_depend_on_the_others(
     config = config_of()
     model = build_model(config).eval()
     site = site_of()
-    whole = embed_patients(model, get_arrays(model), site, config, 5)
+    whole = embed_patients(model, get_arrays(model), site, config)
     x, present, _ = site.take(range(len(site)))
     torch.testing.assert_close(whole.embeddings[:, 0], model(x, present).embedding.detach(), atol=1e-5, rtol=1e-5)
-    fewer = embed_patients(model, get_arrays(model), site.select([0, 1, 2]), config, 5)
+    fewer = embed_patients(model, get_arrays(model), site.select([0, 1, 2]), config)
     torch.testing.assert_close(whole.embeddings[:3], fewer.embeddings, atol=1e-5, rtol=1e-5)
 
 
@@ -107,3 +107,14 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip(gone: int, monkeypatch: p
         assert moved == 0
     else:
         assert moved > 0.005
+
+
+def test_features_are_kept_for_equal_adapters_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of()
+    model = build_model(config)
+    start = get_arrays(model)
+    first = embed_patients(model, start, site_of(), config)
+    other_head = {name: array + 1 if name.startswith("head.") else array for name, array in start.items()}
+    assert embed_patients(model, other_head, site_of(), config).embeddings is first.embeddings
+    other_adapter = {name: array + np.float32(name == "vit.norm.bias") for name, array in start.items()}
+    assert not torch.allclose(embed_patients(model, other_adapter, site_of(), config).embeddings, first.embeddings)
