@@ -1,0 +1,223 @@
+"""What privacy costs in accuracy: the private recipe at several epsilons beside itself without privacy, on the same hospitals.
+
+    python bench/utility.py OUT.json --config private --data DIR --folds external --epsilons 1 2 4 8 --seeds 0 1 2
+    python bench/utility.py OUT.json --plot docs/privacy-utility.svg
+
+Sites train in this program, by the very functions that Flower's clients call, and `server.aggregation` averages. What is done is
+kept in OUT.json: an interrupted run goes on.
+"""
+
+import argparse
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import pyplot
+from numpy.typing import NDArray
+from rich.console import Console
+from torch.func import functional_call
+
+from client.training import site_seed
+from common.cli import config_path
+from common.config import RunConfig, config_from_json, load_config
+from common.data.cache import default_cache, open_site
+from common.data.cases import read_site
+from common.data.dataset import SiteData
+from common.data.site import find_sites
+from common.evaluation.metrics import evaluate
+from common.files import write_atomic
+from common.models.arrays import Arrays, get_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.privacy.accounting import epsilon_of, noise_for
+from common.privacy.charge import Charge
+from common.protocol import SiteReply, code_hash
+from common.training.local import train_round
+from common.training.predict import predict
+from common.training.private import private_round
+from common.training.private_probing import embed_patients
+from server.aggregation import aggregate
+
+
+@dataclass(frozen=True)
+class Job:
+    """One federation for each fold, in plain values that a new process can take."""
+
+    epsilon: float | None  # of each patient over the whole run; None: without privacy
+    config: str
+    data: Path
+    folds: tuple[str, ...]
+    cache: Path
+
+    @property
+    def name(self) -> str:
+        """Under which its result is kept."""
+        return f"epsilon {self.epsilon or 'none'}, seed {config_from_json(self.config).seed}"
+
+
+def private_at(config: RunConfig, epsilon: float, seed: int) -> RunConfig:
+    """The recipe with the noise that keeps every patient within epsilon."""
+    plan = config.privacy
+    noise = noise_for(epsilon, plan.delta, plan.sample_rate, plan.steps * config.federation.rounds)
+    return replace(config, seed=seed, privacy=replace(plan, noise_multiplier=noise))
+
+
+def without_privacy(config: RunConfig, seed: int, patients: int) -> RunConfig:
+    """The same recipe in the clear: as many steps, of as many patients."""
+    batch = max(1, round(config.privacy.sample_rate * patients))
+    epochs = max(1, round(config.privacy.steps * config.privacy.sample_rate))
+    training = replace(config.training, batch_size=batch, local_epochs=epochs)
+    return replace(config, seed=seed, training=training, privacy=replace(config.privacy, enabled=False))
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train, predict each fold's external patients, and measure all of them together."""
+    torch.set_num_threads(1)
+    config = config_from_json(job.config)
+    names = sorted(folder.name for folder in find_sites(job.data))
+    sites = {name: _open(job, config, name) for name in names}
+    labels, answers = [], []
+    for fold in job.folds:
+        external = fold.split("+")
+        model = build_model(config)
+        arrays = federate(model, {name: sites[name] for name in names if name not in external}, config)
+        for name in external:
+            labels.append(sites[name].labels)
+            answers.append(_answer(model, arrays, sites[name], config))
+    generator = np.random.default_rng(config.seed)
+    found = evaluate(
+        np.concatenate(labels),
+        np.concatenate(answers),
+        config.data.classes,
+        bootstrap=config.evaluation.bootstrap,
+        generator=generator,
+    )
+    plan = config.privacy
+    charge = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps * config.federation.rounds)
+    spent = epsilon_of([charge], plan.delta) if plan.enabled else None
+    return {
+        "epsilon": job.epsilon,
+        "spent": spent,
+        "noise_multiplier": plan.noise_multiplier if plan.enabled else None,
+        "seed": config.seed,
+        "n": found["n"],
+        "mcc": found["mcc"],
+        "auroc": found["auroc"]["macro"],
+    }
+
+
+def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
+    """All rounds."""
+    arrays = get_arrays(model)
+    for number in range(1, config.federation.rounds + 1):
+        replies = {}
+        for name, patients in sites.items():
+            seed = site_seed(config.seed, name, number)
+            if config.privacy.enabled:
+                update = private_round(
+                    model, arrays, patients, config, round_number=number, site_seed=seed, charge=lambda _: None
+                )
+            else:
+                update = train_round(model, arrays, patients, config, round_number=number, site_seed=seed)
+            replies[name] = SiteReply(
+                name, number, arrays=update.arrays, patients=update.patients, labelled=update.labelled, counts_shared=True
+            )
+        arrays, _ = aggregate(replies, config.federation.unlabelled_weight)
+    return arrays
+
+
+def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+    """Probabilities [N, C]; where the head alone was trained, from the features that are there already."""
+    if config.training.head_rounds < config.federation.rounds:
+        return predict(model, arrays, patients, config)
+    features = embed_patients(model, arrays, patients, config).embeddings[:, 0]
+    head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
+    with torch.no_grad():
+        logits = functional_call(model.head, head, (features,))[:, : len(config.data.classes)]
+    return np.asarray((logits.double() / config.objective.student_temperature).softmax(-1))
+
+
+def _open(job: Job, config: RunConfig, name: str) -> SiteData:
+    site = read_site(job.data / name, config.data, simulated=True)
+    return open_site(site, config.data, job.cache, workers=1)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is not there yet."""
+    console = Console(stderr=True)
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    cache = default_cache() / "slices"
+    jobs = []
+    for seed in arguments.seeds:
+        jobs += [
+            Job(e, private_at(config, e, seed).to_json(), arguments.data, tuple(arguments.folds), cache)
+            for e in sorted(arguments.epsilons, reverse=True)
+        ]
+        sizes = [len(read_site(f, config.data, simulated=True).cases) for f in find_sites(arguments.data)]
+        plain = without_privacy(config, seed, round(float(np.median(sizes))))
+        jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
+    results = _read(arguments.out)
+    identity = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(arguments.folds)}
+    if results and {key: results.get(key) for key in identity} != identity:
+        raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
+    runs = results.get("runs", {})
+    todo = [job for job in jobs if job.name not in runs]
+    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(run_job, job): job for job in todo}
+        for future in as_completed(futures):
+            name = futures[future].name
+            runs[name] = future.result()
+            write_atomic(arguments.out, (json.dumps(identity | {"runs": dict(sorted(runs.items()))}, indent=1) + "\n").encode())
+            console.print(f"{name}: MCC {runs[name]['mcc']['value']:.3f}, {len(runs)} of {len(jobs)}", highlight=False)
+
+
+def plot(results: dict[str, Any], out: Path) -> None:
+    """External MCC over epsilon: every seed a dot, their mean a line."""
+    pyplot.switch_backend("Agg")
+    runs = list(results["runs"].values())
+    epsilons = sorted({run["epsilon"] for run in runs if run["epsilon"]})
+    places = {**{epsilon: i for i, epsilon in enumerate(epsilons)}, None: len(epsilons)}
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    axes.plot([places[r["epsilon"]] for r in runs], [r["mcc"]["value"] for r in runs], "o", color="#8aa4b8", label="one seed")
+    means = [(places[e], np.mean([r["mcc"]["value"] for r in runs if r["epsilon"] == e])) for e in places]
+    axes.plot(*zip(*means, strict=True), "-D", color="#1d4e6f", label="mean")
+    axes.axhline(0.8 * means[-1][1], linestyle=":", color="#a04a2f", label="80% of the mean without privacy")
+    axes.set_xticks(list(places.values()), [*(f"{e:g}" for e in epsilons), "none"])
+    axes.set(xlabel="epsilon of each patient", ylabel="external MCC", ylim=(min(0.0, axes.get_ylim()[0]), None))
+    axes.legend(frameon=False)
+    matplotlib.rcParams["svg.hashsalt"] = "fedmri"  # equal figures give equal bytes
+    figure.savefig(out, metadata={"Date": None})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return results
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", default="private")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
+    parser.add_argument("--epsilons", nargs="+", type=float, default=[1.0, 2.0, 4.0, 8.0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--plot", type=Path, help="only draw what OUT holds")
+    arguments = parser.parse_args()
+    if arguments.plot:
+        plot(_read(arguments.out), arguments.plot)
+    else:
+        measure(arguments)
+
+
+if __name__ == "__main__":
+    main()
