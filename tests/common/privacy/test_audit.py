@@ -82,6 +82,15 @@ def test_batches_of_one_size_are_no_poisson_samples() -> None:
     assert not sampling_check(lambda count, rate: rng.choice(count, int(count * rate), replace=False), 40, 0.2).passed
 
 
+def test_honest_samples_of_few_patients_are_no_false_alarm() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.binomial(3, 0.005, (200, 2000))  # 30 patients drawn in 2000 steps: the spread strays by 9%
+    for steps in sizes:
+        draws = iter(steps)
+        assert sampling_check(lambda count, rate, draws=draws: np.zeros(next(draws), np.int64), 3, 0.005).passed
+    assert not sampling_check(lambda count, rate: system_sample(count, 3 * rate), 3, 0.005).passed
+
+
 def test_a_patient_who_counts_for_each_slice_is_caught() -> None:
     generator = torch.Generator().manual_seed(0)
     slices = torch.randn(5, SLICES, 30, generator=generator)
