@@ -105,6 +105,19 @@ def test_a_patient_who_counts_for_each_slice_is_caught() -> None:
     assert not removal_check(per_slice, 5, 0.1).passed
 
 
+@pytest.mark.parametrize(("share", "honest"), [(1.0, True), (1.01, False)])
+def test_rounding_is_no_fault_and_a_hundredth_is(share: float, honest: bool) -> None:
+    """Through the optimizer's own float32 clipping, whose norms of large gradients are right to some 1e-6 only."""
+    gradients = torch.randn(4, 300_000, generator=torch.Generator().manual_seed(0)).abs()
+
+    def sums(rows: list[int]) -> dict[str, Tensor]:
+        weight = torch.zeros(300_000, requires_grad=True)
+        the_optimizer(torch.optim.SGD([weight], lr=1.0), 0.0, share, 1.0).take({"w": weight}, {"w": gradients[rows]})
+        return {"w": -weight.detach().double()}
+
+    assert removal_check(sums, 4, 1.0).passed is honest
+
+
 @pytest.mark.parametrize(("guesses", "right"), [(10, 9), (100, 70), (300, 195)])
 def test_without_delta_the_bound_is_the_binomial_one(guesses: int, right: int) -> None:
     found = proved_epsilon(guesses, right, 600, 0.0, 0.05)
