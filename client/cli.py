@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from client.audit import PrivacyAudit, audit_privacy
+from client.audit import PrivacyAudit, audit_privacy, audit_table
 from client.budget import site_budget
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
@@ -70,7 +70,7 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
     verb.add_argument("--model", type=Path, metavar="FILE", help="model.safetensors of the run, for membership inference")
     verb.add_argument("--others", type=Path, metavar="FOLDER", help="labelled patients that the run did not train on")
-    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+    verb.add_argument("--json", action="store_true", help="print JSON, for `fedmri-server audit`; tells how many patients")
     add_debug(verb)
     verb.set_defaults(handler=_audit)
 
@@ -86,7 +86,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     with Console(stderr=True).status("Auditing: exact tests, then canaries; a minute or so"):
         result = audit_privacy(sites[0], config, generator, trained=arguments.model, others=others)
     if arguments.json:
-        print(json.dumps({**asdict(result), "passed": result.passed}, indent=2))
+        print(json.dumps(audit_table(result, config), indent=2))
     else:
         _print_audit(result, Console())
     return 0 if result.passed else 1

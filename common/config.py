@@ -157,6 +157,7 @@ class EvaluationConfig:
     bootstrap: int = ranged(1000, 0, 100000)  # resamples; 0: no intervals
     every: int = ranged(1, 0, 10000)  # external curve each n rounds, for looking only; 0: only at the end
     baselines: bool = True
+    audit: bool = True  # of privacy at each site, after a private run (simulation; a hospital audits by itself)
     modality_subsets: bool = False
     batch_size: int = ranged(8, 1, 1024)  # patients
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -11,13 +12,17 @@ from common.cli import add_debug, run_command
 from common.errors import ConfigError
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
+from server.audit import add_audit
+from server.report import HTML_NAME
+from server.report_audit import refutation
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0 fine, 1 failed, 2 wrong use."""
+    """Run one verb; returns the exit code: 0 fine, 1 failed or a claim refuted, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="fedmri-server", description="FedMRI at the coordinator.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_plan(verbs)
+    _add_audit(verbs)
     return run_command(parser, argv)
 
 
@@ -40,6 +45,30 @@ def _add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verb.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(verb)
     verb.set_defaults(handler=_plan)
+
+
+def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Put the audit that a hospital made (`fedmri-site audit privacy --json`) and sent into a run's report."
+    verb = verbs.add_parser("audit", help="put a hospital's privacy audit into the report", description=text)
+    verb.add_argument("run", type=Path, metavar="RUN", help="folder of the finished run")
+    verb.add_argument("site", metavar="SITE", help="the hospital's name in the report")
+    verb.add_argument("file", type=Path, metavar="FILE", help="the JSON that it sent")
+    verb.add_argument("--force", action="store_true", help="replace an audit that the report holds")
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(verb)
+    verb.set_defaults(handler=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    entry = add_audit(arguments.run, arguments.site, arguments.file, force=arguments.force)
+    if arguments.json:
+        print(json.dumps(entry, indent=2))
+    else:
+        verdict = f"The audit of {arguments.site} passed." if entry["passed"] else refutation(arguments.site, entry)
+        where = f"It stands in {arguments.run / HTML_NAME}."
+        style = "" if entry["passed"] else "red"
+        Console().print(f"{verdict} {where}", style=style, markup=False, highlight=False, soft_wrap=True)
+    return 0 if entry["passed"] else 1
 
 
 def _plan(arguments: argparse.Namespace) -> int:

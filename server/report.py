@@ -55,7 +55,8 @@ def assemble(
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         modality_subsets: {"t1+flair": shaped like `external`}.
         calibration: `temperature`, `before`, `after`.
-        privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}.
+        privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
+            `server.audit` where there is one.
 
     Returns:
         Plain values only: numpy values become Python's, NaN and infinities None, paths text.

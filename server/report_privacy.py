@@ -1,6 +1,9 @@
-"""The page's section on privacy: each site's epsilon, the terms of the claim, and what stands outside it."""
+"""The page's section on privacy: each site's epsilon, the terms of the claim, what stands outside it, what its audit found."""
 
-PRIVACY = """
+from server.report_audit import AUDIT
+
+PRIVACY = (
+    """
 {% if view.privacy %}<section><h2>Privacy</h2>
 <p class="soft">The most that what each site sends can give away about one unit of its data (differential privacy). A smaller
 epsilon gives away less. What the ledger says counts all runs, at the site's own delta.</p>
@@ -16,5 +19,7 @@ epsilon gives away less. What the ledger says counts all runs, at the site's own
 {% set terms = view.privacy[0][1] %}<dl class="plain">
 {% for key in ("adjacency", "mechanism", "composition") if terms.get(key) %}<dt>{{ key }}</dt><dd>{{ terms.get(key) }}</dd>
 {% endfor %}{% if terms.get("outside") %}<dt>outside the claim</dt>
-<dd>{{ terms.get("outside")|join("; ") }}</dd>{% endif %}</dl></section>{% endif %}
-"""
+<dd>{{ terms.get("outside")|join("; ") }}</dd>{% endif %}</dl>"""
+    + AUDIT
+    + "</section>{% endif %}\n"
+)

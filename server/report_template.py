@@ -1,5 +1,6 @@
 """The page of the report. A string, since HTML files do not travel in a Flower app bundle."""
 
+from server.report_audit import ALARM
 from server.report_privacy import PRIVACY
 from server.report_style import STYLE
 
@@ -132,6 +133,9 @@ TEMPLATE = (
 {% if view.beside %}<p>{{ view.beside }}</p>{% endif %}
 <p class="soft">The patients are those of {{ view.hospital }}. It took no part in training and chose nothing.</p>
 {% if view.caution %}<p class="note">{{ view.caution }}</p>{% endif %}
+"""
+    + ALARM
+    + """
 {% if view.n %}<div class="tiles">{% for name, m, scale in view.tiles %}
 <div class="tile"><span class="name">{{ name }}</span><b>{{ m.value|number }}</b>
 <span>{{ "interval %s"|format(m|interval) if m|interval else "no interval" }}</span><span>{{ scale }}</span></div>{%

@@ -5,10 +5,8 @@ own with one thread, as the sites do. A finished model is kept and reused only f
 """
 
 import json
-import multiprocessing
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from common.models.build import build_model
 from common.protocol import code_hash
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
+from simulation.processes import side_by_side
 
 PROBE = "linear_probe"
 POOLED = "pooled"
@@ -76,18 +75,7 @@ def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], No
     Returns:
         Probabilities [N, C] of the external patients by each baseline's name.
     """
-    results: dict[str, Probabilities] = {}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            futures = {pool.submit(run_job, job): job.name for job in jobs}
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                if on_done is not None:
-                    on_done(futures[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return {job.name: results[job.name] for job in jobs}
+    return side_by_side(run_job, jobs, workers, on_done)
 
 
 def run_job(job: Job) -> Probabilities:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.cli import add_debug, config_path, run_command
 from common.config import load_config
 from common.data.cache import default_cache
+from server.report_audit import refutations
 from server.report_table import result_table
 from simulation.cross_site import plan_folds, run_cross_site
 from simulation.example import write_example
@@ -176,5 +177,7 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:
         return 0
     console = Console()
     console.print(result_table(report))
+    for sentence in refutations(report):
+        console.print(sentence, style="red", soft_wrap=True, markup=False, highlight=False)
     console.print(f"Report: {arguments.out / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
     return 0

@@ -12,6 +12,7 @@ from common.data.site import find_sites
 from common.errors import ConfigError, FederationError
 from common.evaluation.metrics import evaluate
 from server.report import assemble, read_report, write_report
+from server.report_audit import refutations
 from server.run import require_fresh
 from simulation.baselines import POOLED, PROBE
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
@@ -66,6 +67,8 @@ def run_cross_site(
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))
+            for sentence in refutations(reports[-1][1]):
+                note(sentence)
             continue
         note(f"{fold} is the external hospital.")
         require_fresh(run)

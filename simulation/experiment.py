@@ -1,4 +1,4 @@
-"""One whole experiment: read all data first, run the federation through Flower, put the baselines beside it, report."""
+"""One whole experiment: read all data first, run the federation through Flower, audit it, put the baselines beside it, report."""
 
 import json
 import os
@@ -15,8 +15,11 @@ from common.data.cases import read_site
 from common.errors import ConfigError, DataError
 from common.files import write_atomic
 from common.models.build import build_model
+from server.audit import with_audit
 from server.report import read_report, write_report
-from server.run import require_fresh, split_external, training_sites
+from server.report_audit import refutations
+from server.run import MODEL_NAME, require_fresh, split_external, training_sites
+from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.example import copy_weights
 from simulation.flower import run_federation
@@ -79,7 +82,7 @@ def run_experiment(
 
     Args:
         note: told each sentence that the user should read now.
-        progress: told how far the reading of images, and then the baselines, are.
+        progress: told how far the reading of images, the audits, the baselines are.
         on_round: told each finished round.
 
     Returns:
@@ -102,6 +105,8 @@ def run_experiment(
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
     report = read_report(plan.out)
+    if plan.config.privacy.enabled and plan.config.evaluation.audit:
+        report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:
         report = add_baselines(plan, report, refused, progress)
     return report
@@ -134,6 +139,31 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     if refused:
         note(f"The federation goes on without {', '.join(refused)}.")
     return tuple(refused)
+
+
+def add_audits(
+    plan: Experiment, report: dict[str, Any], refused: tuple[str, ...], note: Note, progress: Progress
+) -> dict[str, Any]:
+    """Audit every site that the report claims an epsilon for, say what was found, and write the report anew."""
+    sites = [plan.data / site for site in plan.sites if site in report["privacy"] and site not in refused]
+    done: list[str] = []
+
+    def count(name: str) -> None:
+        done.append(name)
+        progress("privacy audits", len(done), len(sites) + 1)
+
+    progress("privacy audits", 0, len(sites) + 1)
+    external = [plan.data / name for name in plan.external]
+    model, workers = plan.out / MODEL_NAME, os.cpu_count() or 1
+    audits = audit_sites(sites, external, plan.config, plan.cache, model, workers, count)
+    for site, table in audits.items():
+        report = with_audit(report, site, table)
+    write_report(plan.out, report)
+    for sentence in refutations(report):
+        note(sentence)
+    passed = [site for site in audits if report["privacy"][site]["audit"]["passed"]]
+    note(f"Privacy audit: passed at {len(passed)} of {len(audits)} sites.")
+    return report
 
 
 def add_baselines(plan: Experiment, report: dict[str, Any], refused: tuple[str, ...], progress: Progress) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Features(NamedTuple):
     embeddings: Tensor  # [N, C, E]
     labels: Tensor  # [N], negative for none
 
+    def to(self, device: str) -> "Features":
+        """The same elsewhere."""
+        return Features(self.embeddings.to(device), self.labels.to(device))
+
 
 _kept: dict[str, Tensor] = {}
 

@@ -77,3 +77,15 @@ def test_membership_inference_against_counting() -> None:
     assert membership_auc(members, others) == pytest.approx(np.mean(pairs))
     with pytest.raises(DataError, match="labelled"):
         membership_auc(members, np.empty(0))
+
+
+def test_head_rounds_are_audited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, training=replace(CONFIG.training, head_rounds=2))
+    assert audit.share_check(build_model(config), patients(), config).passed
+    honest = audit.head_gradients
+
+    def doubled(*arguments: object) -> Parameters:
+        return {name: torch.cat([value, value]) for name, value in honest(*arguments).items()}
+
+    monkeypatch.setattr(audit, "head_gradients", doubled)
+    assert not audit.share_check(build_model(config), patients(), config).passed

@@ -51,6 +51,16 @@ def whole(name="hospital-north", **changes):
         }
         for r in range(1, 6)
     ]
+    audit = {
+        "passed": False,
+        "checks": [
+            {"name": "noise from no seed", "passed": True, "detail": "two steps gave different noise"},
+            {"name": "sampling rate as claimed", "passed": False, "detail": f"{name}: mean 3.2 (expected 1.9)"},
+        ],
+        "canary": {"claimed": 1.5, "audited": 0.21, "passed": True},
+        "membership_auc": None,
+    }
+    claim = {"epsilon": 3.2, "delta": 1e-5, "unit": "patient", "noise_multiplier": 1.1, "max_grad_norm": 1.0}
     parts = {
         "external": own,
         "patients": people(labels, p),
@@ -69,7 +79,7 @@ def whole(name="hospital-north", **changes):
         },
         "modality_subsets": {"t1+flair": local},
         "calibration": {"temperature": 1.4, "before": {"ece": 0.2}, "after": {"ece": 0.1}},
-        "privacy": {name: {"epsilon": 3.2, "delta": 1e-5, "unit": "patient", "noise_multiplier": 1.1, "max_grad_norm": 1.0}},
+        "privacy": {name: {**claim, "audit": audit}, "coast": claim},
     }
     return assemble(**{**parts, **changes})
 

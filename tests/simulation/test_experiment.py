@@ -172,7 +172,13 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
             for i, (y, p) in enumerate(zip(labels, values, strict=True))
         ]
         run = tmp_path / f"external-{fold}"
-        write_report(run, assemble({}, patients, [], provenance))
+        audit = {
+            "passed": False,
+            "checks": [],
+            "canary": {"claimed": 1.5, "audited": 2.0, "passed": False},
+            "membership_auc": None,
+        }
+        write_report(run, assemble({}, patients, [], provenance, privacy={"x": {"epsilon": 3.0, "audit": audit}}))
         if fold == "b":  # a hospital's own model, asked in one fold only
             (run / "baselines.json").write_text(json.dumps({"x": {p["id"]: p["probabilities"] for p in patients}}))
         reports.append((run, read_report(run)))
@@ -182,7 +188,34 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
     assert report["external"]["mcc"]["value"] == pytest.approx(matthews_corrcoef(truth, guess))
     assert report["external"]["n"] == 32  # equal ids at two sites stay two patients
     assert report["baselines"]["local"]["x"]["n"] == 20
+    assert report["privacy"] == {}  # each fold is a run of its own: its claim and its audit stand in its own report
     assert (tmp_path / "report.html").is_file()
+
+
+def test_a_kept_fold_whose_claim_was_refuted_says_so_again(config: Path, data: Path, tmp_path: Path) -> None:
+    settings = ("baselines=false",)
+    provenance = {"config": json.loads(load_config(config, settings).to_json())}
+    audit = {"passed": False, "checks": [], "canary": {"claimed": 1.5, "audited": 2.0, "passed": False}, "membership_auc": None}
+    patients = [{"id": "sub-1", "label": None, "probabilities": [0.2, 0.3, 0.5], "modalities": ["t1"]}]
+    for fold, claims in (("external", {}), ("hospital-a", {"hospital-b": {"epsilon": 3.0, "audit": audit}})):
+        write_report(tmp_path / f"external-{fold}", assemble({}, patients, [], provenance, privacy=claims))
+    notes: list[str] = []
+    run_cross_site(
+        str(config),
+        settings,
+        data,
+        ["external", "hospital-a"],
+        tmp_path,
+        tmp_path / "cache",
+        notes.append,
+        lambda *_: None,
+        lambda _: None,
+    )
+    assert [note.split(" (")[0] for note in notes] == [
+        "external as the external hospital: done before, kept.",
+        "hospital-a as the external hospital: done before, kept.",
+        "PRIVACY CLAIM REFUTED at hospital-b",
+    ]
 
 
 def test_a_fold_of_another_configuration_is_not_mixed_in(config: Path, data: Path, tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_batches_of_one_size_are_no_poisson_samples() -> None:
     assert not sampling_check(lambda count, rate: rng.choice(count, int(count * rate), replace=False), 40, 0.2).passed
 
 
+def test_honest_samples_of_few_patients_are_no_false_alarm() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.binomial(3, 0.005, (200, 2000))  # 30 patients drawn in 2000 steps: the spread strays by 9%
+    for steps in sizes:
+        draws = iter(steps)
+        assert sampling_check(lambda count, rate, draws=draws: np.zeros(next(draws), np.int64), 3, 0.005).passed
+    assert not sampling_check(lambda count, rate: system_sample(count, 3 * rate), 3, 0.005).passed
+
+
 def test_a_patient_who_counts_for_each_slice_is_caught() -> None:
     generator = torch.Generator().manual_seed(0)
     slices = torch.randn(5, SLICES, 30, generator=generator)
@@ -94,6 +103,19 @@ def test_a_patient_who_counts_for_each_slice_is_caught() -> None:
 
     assert removal_check(per_patient, 5, 0.1).passed
     assert not removal_check(per_slice, 5, 0.1).passed
+
+
+@pytest.mark.parametrize(("share", "honest"), [(1.0, True), (1.01, False)])
+def test_rounding_is_no_fault_and_a_hundredth_is(share: float, honest: bool) -> None:
+    """Through the optimizer's own float32 clipping, whose norms of large gradients are right to some 1e-6 only."""
+    gradients = torch.randn(4, 300_000, generator=torch.Generator().manual_seed(0)).abs()
+
+    def sums(rows: list[int]) -> dict[str, Tensor]:
+        weight = torch.zeros(300_000, requires_grad=True)
+        the_optimizer(torch.optim.SGD([weight], lr=1.0), 0.0, share, 1.0).take({"w": weight}, {"w": gradients[rows]})
+        return {"w": -weight.detach().double()}
+
+    assert removal_check(sums, 4, 1.0).passed is honest
 
 
 @pytest.mark.parametrize(("guesses", "right"), [(10, 9), (100, 70), (300, 195)])
