@@ -43,6 +43,7 @@ format: $(READY) ## put the code in order
 bench: $(READY) ## speed, as ratios measured side by side; JSON in bench/
 	$(BIN)/python bench/speed.py bench/speed.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
+	$(BIN)/python bench/secure.py bench/secure.json
 
 clean: ## remove the environment and what the tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -7,6 +7,7 @@ from common.config import RunConfig
 from common.errors import BUDGET_SPENT
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
+from common.privacy.site_level import site_level_claim
 
 ADJACENCY = "one patient's updates are replaced by zero; how many patients a site has is public"
 MECHANISM = "DP-SGD: Poisson sampling, clipping per patient, Gaussian noise of the operating system; PRV accountant"
@@ -55,6 +56,22 @@ def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[
             "outside": list(OUTSIDE),
         }
     return claims
+
+
+def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], values: int) -> dict[str, Any]:
+    """What the server saw of the sites' updates, and the claim for whole hospitals where noise was added for them.
+
+    Args:
+        rounds: the lines of rounds.jsonl.
+        values: how many an update has.
+
+    Returns:
+        `secure`, `fewest` (sites in a sum), `site_level` (of `common.privacy.site_level`, or None).
+    """
+    fewest = min((len(line["sites"]) for line in rounds), default=0)
+    level = config.site_level
+    claim = site_level_claim(level, len(rounds), values, fewest) if level.enabled and rounds else None
+    return {"secure": config.secure.enabled, "fewest": fewest, "site_level": claim}
 
 
 def _charged(line: dict[str, Any]) -> set[str]:

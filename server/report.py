@@ -42,6 +42,7 @@ def assemble(
     modality_subsets: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
+    aggregation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a run's results together in the shape of report.json.
 
@@ -57,6 +58,7 @@ def assemble(
         calibration: `temperature`, `before`, `after`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
+        aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
 
     Returns:
         Plain values only: numpy values become Python's, NaN and infinities None, paths text.
@@ -69,6 +71,7 @@ def assemble(
         "rounds": rounds,
         "calibration": calibration,
         "privacy": privacy or {},
+        "aggregation": aggregation or {},
         "provenance": provenance,
     }
     return {key: _plain(value) for key, value in report.items()}

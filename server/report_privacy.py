@@ -23,3 +23,16 @@ epsilon gives away less. What the ledger says counts all runs, at the site's own
     + AUDIT
     + "</section>{% endif %}\n"
 )
+
+AGGREGATION = """
+{% set together = view.aggregation %}
+{% if together.get("secure") or together.get("site_level") %}<section><h2>Aggregation</h2><dl class="plain">
+{% if together.get("secure") %}<dt>secure aggregation</dt>
+<dd>The server saw sums only, of {{ together.fewest }} hospitals or more: no hospital's update, no weight. It trusts the server to
+hand out the hospitals' own keys.</dd>{% endif %}
+{% if together.get("site_level") %}{% set level = together.site_level %}<dt>noise for whole hospitals</dt>
+<dd>Epsilon {% if level.epsilon is none %}has no bound{% else %}{{ level.epsilon|number(3) }}{% endif %} at delta
+{{ level.delta }} for one {{ level.unit }}, over {{ level.rounds }} rounds (noise multiplier {{ level.noise_multiplier }}, change of a
+hospital at most {{ level.clip }}); the server is trusted. <b>Warning</b>: {{ level.warning }}.</dd>{% endif %}
+</dl></section>{% endif %}
+"""

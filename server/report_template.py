@@ -1,7 +1,7 @@
 """The page of the report. A string, since HTML files do not travel in a Flower app bundle."""
 
 from server.report_audit import ALARM
-from server.report_privacy import PRIVACY
+from server.report_privacy import AGGREGATION, PRIVACY
 from server.report_style import STYLE
 
 COMPARISON = """
@@ -159,6 +159,7 @@ endif %}
 """
     + ROUNDS
     + PRIVACY
+    + AGGREGATION
     + """
 {% if view.calibration %}<section><h2>Calibration</h2><p class="soft">Before and after temperature scaling, which
 changes how sure the model is,

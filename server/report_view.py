@@ -86,6 +86,7 @@ class View:
     patients: tuple[PatientRow, ...]
     calibration: tuple[tuple[str, str], ...]
     privacy: tuple[tuple[str, Mapping[str, Any]], ...]
+    aggregation: Mapping[str, Any]
     provenance: tuple[tuple[str, str], ...]
     config: str
 
@@ -111,6 +112,7 @@ def build(report: Mapping[str, Any]) -> View:
         patients=tuple(_patient(entry, list(external.get("support") or {})) for entry in report["patients"]),
         calibration=_pairs(report["calibration"] or {}),
         privacy=tuple((site, entry or {}) for site, entry in report["privacy"].items()),
+        aggregation=report.get("aggregation") or {},
         provenance=_pairs({k: v for k, v in report["provenance"].items() if k not in ("config", "external")}),
         config=_config_text(report["provenance"].get("config")),
     )

@@ -26,7 +26,7 @@ from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external
-from server.privacy import privacy_claims
+from server.privacy import aggregation_claims, privacy_claims
 from server.report import assemble, write_report
 from server.strategy import FedMRIAvg, RoundRecord
 from server.strategy_secure import SecureAvg
@@ -182,6 +182,7 @@ def finish(
             provenance,
             modality_subsets=final.modality_subsets,
             privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
+            aggregation=aggregation_claims(plan.config, rounds, sum(array.size for array in arrays.values())),
         ),
     )
     log(INFO, "Report: %s", plan.out / "report.html")

@@ -6,7 +6,7 @@ from common.config import config_from_table
 from common.errors import BUDGET_SPENT
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
-from server.privacy import privacy_claims
+from server.privacy import aggregation_claims, privacy_claims
 from server.report import assemble, render_html
 
 PRIVATE = config_from_table(
@@ -52,3 +52,16 @@ def test_the_page_states_the_claim_and_what_is_outside_it():
 def test_no_noise_is_no_bound():
     silent = replace(PRIVATE, privacy=replace(PRIVATE.privacy, noise_multiplier=0.0))
     assert "no bound" in render_html(assemble({}, [], [], {}, privacy=privacy_claims(silent, [line("ab")])))
+
+
+def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_warning():
+    config = config_from_table({"secure": {"enabled": True}, "site_level": {"enabled": True, "noise_multiplier": 2.0}})
+    told = aggregation_claims(config, [line("abcd"), line("abc")], 10_000)
+    assert told["secure"]
+    assert told["fewest"] == 3
+    assert told["site_level"]["epsilon"] == pytest.approx(epsilon_of([Charge(2.0, 1.0, 2)], 1e-3))
+    page = " ".join(render_html(assemble({}, [], [], {}, aggregation=told)).split())
+    assert "sums only, of 3 hospitals or more" in page
+    assert "67 times the largest change" in page  # 2 sqrt(10000) / 3
+    plain = aggregation_claims(config_from_table({}), [line("ab")], 5)
+    assert "Aggregation" not in render_html(assemble({}, [], [], {}, aggregation=plain))
