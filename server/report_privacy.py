@@ -32,7 +32,7 @@ AGGREGATION = """
 hand out the hospitals' own keys.</dd>{% endif %}
 {% if together.get("site_level") %}{% set level = together.site_level %}<dt>noise for whole hospitals</dt>
 <dd>Epsilon {% if level.epsilon is none %}has no bound{% else %}{{ level.epsilon|number(3) }}{% endif %} at delta
-{{ level.delta }} for one {{ level.unit }}, over {{ level.rounds }} rounds (noise multiplier {{ level.noise_multiplier }}, change of a
-hospital at most {{ level.clip }}); the server is trusted. <b>Warning</b>: {{ level.warning }}.</dd>{% endif %}
+{{ level.delta }} for one {{ level.unit }}, over {{ level.rounds }} rounds (noise multiplier {{ level.noise_multiplier }}, change
+of a hospital at most {{ level.clip }}); the server is trusted. <b>Warning</b>: {{ level.warning }}.</dd>{% endif %}
 </dl></section>{% endif %}
 """
