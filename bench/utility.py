@@ -68,6 +68,11 @@ def private_at(config: RunConfig, epsilon: float, seed: int) -> RunConfig:
     return replace(config, seed=seed, privacy=replace(plan, noise_multiplier=noise))
 
 
+def without_noise(config: RunConfig, seed: int) -> RunConfig:
+    """The private recipe, sampling and clipping included, but no noise."""
+    return replace(config, seed=seed, privacy=replace(config.privacy, noise_multiplier=0.0))
+
+
 def without_privacy(config: RunConfig, seed: int, patients: int) -> RunConfig:
     """The same recipe in the clear: as many steps, of as many patients."""
     batch = max(1, round(config.privacy.sample_rate * patients))
@@ -100,11 +105,11 @@ def run_job(job: Job) -> dict[str, Any]:
     )
     plan = config.privacy
     charge = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps * config.federation.rounds)
-    spent = epsilon_of([charge], plan.delta) if plan.enabled else None
+    spent = epsilon_of([charge], plan.delta) if plan.enabled and plan.noise_multiplier else None
     return {
         "epsilon": job.epsilon,
         "spent": spent,
-        "noise_multiplier": plan.noise_multiplier if plan.enabled else None,
+        "noise_multiplier": plan.noise_multiplier if plan.enabled else 0.0,
         "seed": config.seed,
         "n": found["n"],
         "mcc": found["mcc"],
@@ -159,11 +164,15 @@ def measure(arguments: argparse.Namespace) -> None:
             Job(e, private_at(config, e, seed).to_json(), arguments.data, tuple(arguments.folds), cache)
             for e in sorted(arguments.epsilons, reverse=True)
         ]
+        if arguments.noiseless:
+            jobs.append(Job(None, without_noise(config, seed).to_json(), arguments.data, tuple(arguments.folds), cache))
+            continue
         sizes = [len(read_site(f, config.data, simulated=True).cases) for f in find_sites(arguments.data)]
         plain = without_privacy(config, seed, round(float(np.median(sizes))))
         jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
     results = _read(arguments.out)
     identity = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(arguments.folds)}
+    identity["reference"] = "no noise" if arguments.noiseless else "plain training"
     if results and {key: results.get(key) for key in identity} != identity:
         raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
     runs = results.get("runs", {})
@@ -210,6 +219,9 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
     parser.add_argument("--epsilons", nargs="+", type=float, default=[1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--noiseless", action="store_true", help="beside it, the private recipe without noise, not plain training"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="only draw what OUT holds")
     arguments = parser.parse_args()
