@@ -7,14 +7,25 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from client.secure import SiteSecrets, begin, keep_secrets, load_secrets, mask, open_letters, share, unmask
+from client.secure import (
+    SiteSecrets,
+    begin,
+    keep_secrets,
+    load_secrets,
+    mask,
+    open_letters,
+    remember,
+    require_new,
+    share,
+    unmask,
+)
 from client.training import Place, find_place, require_same_code, train_site, withhold
 from common.config import RunConfig, config_from_json
 from common.errors import FederationError, FedMRIError
 from common.models.arrays import flat_change
 from common.privacy.site_level import clip_change
 from common.protocol import ARRAYS, SiteReply, Task, read_task, unpack_arrays, write_reply, write_status
-from common.secure.fixed_point import Values
+from common.secure.fixed_point import UNCOUNTABLE, Values
 from common.secure.messages import (
     OUT_OF_STEP,
     SECURE,
@@ -43,7 +54,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         place = find_place(task, node_config)
         if SECURE in content:
             return _secure(content, task, place, state)
-        reply, site = train_site(content, task, place, secure=False)
+        reply, site = train_site(content, task, place)
         return write_reply(withhold(reply, site.config.policy))
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
@@ -65,20 +76,23 @@ def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) ->
     kept: SiteSecrets | None = None
     told: Any
     if stage == KeysAsked.stage:
-        kept, told = begin(from_record(record, KeysAsked), config)
+        asked = from_record(record, KeysAsked)
+        require_new(state, place.name, asked.request)
+        kept, told = begin(asked, config)
     elif mine is None:
         raise FederationError("This site has no secure round open.", public=f"{OUT_OF_STEP}: no round is open at the site")
     elif stage == PeersAsked.stage:
         kept, told = share(from_record(record, PeersAsked), mine)
     elif stage == LettersAsked.stage:
         kept = open_letters(from_record(record, LettersAsked), mine)
-        reply, _ = train_site(content, task, place, secure=True)  # only now that the round can succeed
+        reply, _ = train_site(content, task, place, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
         told = mask(kept, config, _change(content, reply, config), weight)
         status = SiteReply(place.name, task.round, epsilon=reply.epsilon)
     else:
         told = unmask(from_record(record, UnmaskAsked), mine)
+        remember(state, place.name, mine.request)
     keep_secrets(state, place.name, kept)
     return write_told(status, told)
 
@@ -94,6 +108,6 @@ def _change(content: RecordDict, reply: SiteReply, config: RunConfig) -> Values:
     if allowed and not norm <= allowed:
         raise FederationError(
             f"The update's norm is {norm:g}; federation.max_update_norm allows {allowed:g}.",
-            public="the site's update is larger than federation.max_update_norm",
+            public=UNCOUNTABLE,
         )
     return clip_change(change, config.site_level.clip) if config.site_level.enabled else change

@@ -1,9 +1,9 @@
 """The site's part of a secure round: its update leaves masked, and the masks fall away only in the sum.
 
 The four stages of Bonawitz et al. (CCS 2017), with every site a neighbour of every other: hospitals are tens, not thousands. A
-server that keeps to the protocol learns the sum of those who stayed; one that lies about who dropped out is refused here: own
-mask and key of one site are never both given away, and only once. One that puts its own keys in the place of the hospitals' is
-not noticed (docs/privacy.md).
+server that keeps to the protocol learns the sum of those who stayed. What every site was told (how many, whose keys, what to
+train) is hashed into the sealed letters, so that a server cannot tell one site another story; own mask and key of one site are
+never both given away, and only once. What a lying server can still do is said in docs/privacy.md.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 
 from cryptography.fernet import InvalidToken
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from flwr.common.secure_aggregation.crypto.shamir import create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
 from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat, share_keys_plaintext_separate
@@ -26,7 +26,7 @@ from flwr.supercore.primitives.asymmetric import (
 from common.config import RunConfig
 from common.errors import FederationError
 from common.secure.fixed_point import FixedPoint, Values, Words
-from common.secure.masks import SEED_BYTES, expand, pair_mask
+from common.secure.masks import SEED_BYTES, expand, is_public_key, pair_mask
 from common.secure.messages import (
     OUT_OF_STEP,
     SECURE,
@@ -39,7 +39,10 @@ from common.secure.messages import (
     UnmaskTold,
     from_record,
     to_record,
+    view_hash,
 )
+
+REMEMBERED = 10_000  # rounds
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class SiteSecrets:
     seat: int
     sites: int
     threshold: int
+    request: bytes  # what every site of the round is asked to train
+    view: bytes = b""  # hash of all that this site was told; the letters of the others must hold the same
     mask_secret: bytes = b""
     letter_secret: bytes = b""
     seed: bytes = b""
@@ -80,8 +85,9 @@ def begin(asked: KeysAsked, config: RunConfig) -> tuple[SiteSecrets, KeysTold]:
         asked.seat,
         asked.sites,
         asked.threshold,
-        private_key_to_bytes(mask_secret),
-        private_key_to_bytes(letter_secret),
+        asked.request,
+        mask_secret=private_key_to_bytes(mask_secret),
+        letter_secret=private_key_to_bytes(letter_secret),
     )
     return secrets, KeysTold(public_key_to_bytes(mask_key), public_key_to_bytes(letter_key))
 
@@ -106,6 +112,9 @@ def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold
     )
     if own != (asked.mask_keys[place], asked.letter_keys[place]):
         raise _refusal("this site's own keys are not among those sent")
+    for seat, key in zip(seats * 2, keys, strict=True):
+        _require_key(seat, key)
+    view = view_hash(KeysAsked(mine.session, mine.seat, mine.sites, mine.threshold, mine.request), asked)
     seed = os.urandom(SEED_BYTES)
     seed_shares = create_shares(seed, mine.threshold, len(seats))
     key_shares = create_shares(mine.mask_secret, mine.threshold, len(seats))
@@ -113,13 +122,14 @@ def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold
     letters = tuple(
         encrypt(
             _letter_key(mine, asked.letter_keys[i]),
-            share_keys_plaintext_concat(mine.seat, seats[i], seed_shares[i], key_shares[i]),
+            view + share_keys_plaintext_concat(mine.seat, seats[i], seed_shares[i], key_shares[i]),
         )
         for i in others
     )
     kept = replace(
         mine,
         stage=PeersAsked.stage,
+        view=view,
         seed=seed,
         seats=seats,
         mask_keys=asked.mask_keys,
@@ -136,10 +146,8 @@ def open_letters(asked: LettersAsked, mine: SiteSecrets) -> SiteSecrets:
         FederationError: too few letters, or one that this site cannot open.
     """
     _require_step(asked.session, mine, PeersAsked.stage)
-    if len(set(asked.seats)) != len(asked.seats) or len(asked.letters) != len(asked.seats) or mine.seat in asked.seats:
-        raise _refusal("the letters are not one from each other site")
-    if len(asked.seats) + 1 < mine.threshold:
-        raise _refusal(f"{len(asked.seats) + 1} sites sent letters, {mine.threshold} must stay")
+    if sorted((*asked.seats, mine.seat)) != sorted(mine.seats) or len(asked.letters) != len(asked.seats):
+        raise _refusal("the letters are not one from each other site that told its keys")
     opened = [_open(letter, sender, mine) for sender, letter in zip(asked.seats, asked.letters, strict=True)]
     return replace(
         mine,
@@ -183,6 +191,28 @@ def unmask(asked: UnmaskAsked, mine: SiteSecrets) -> UnmaskTold:
     )
 
 
+def require_new(state: RecordDict, site: str, request: bytes) -> None:
+    """Refuse a round that this site has helped to unmask: the difference of two sums could be one site's update.
+
+    Raises:
+        FederationError: it is known.
+    """
+    if request in _answered(state, site):
+        raise _refusal("this round was unmasked before")
+
+
+def remember(state: RecordDict, site: str, request: bytes) -> None:
+    """Note that the round of this request is unmasked, as far as this site goes."""
+    kept = [*_answered(state, site), request][-REMEMBERED:]
+    state[f"{SECURE}-done-{site}"] = ConfigRecord({"requests": kept})
+
+
+def _answered(state: RecordDict, site: str) -> list[bytes]:
+    """Requests whose rounds were unmasked, the latest last."""
+    record = state.get(f"{SECURE}-done-{site}")
+    return list(record["requests"]) if isinstance(record, ConfigRecord) else []  # type: ignore[arg-type]
+
+
 def load_secrets(state: RecordDict, site: str) -> SiteSecrets | None:
     """What the site kept, if a round is on."""
     record = state.get(f"{SECURE}-{site}")
@@ -200,24 +230,27 @@ def keep_secrets(state: RecordDict, site: str, secrets: SiteSecrets | None) -> N
 
 def _open(letter: bytes, sender: int, mine: SiteSecrets) -> tuple[bytes, bytes]:
     """One letter's two shares, after its sender and addressee were checked."""
-    if sender not in mine.seats:
-        raise _refusal("a letter comes from a site that told no keys")
     try:
         plain = decrypt(_letter_key(mine, mine.letter_keys[mine.seats.index(sender)]), letter)
-        source, addressee, seed_share, key_share = share_keys_plaintext_separate(plain)
+        source, addressee, seed_share, key_share = share_keys_plaintext_separate(plain[len(mine.view) :])
     except (InvalidToken, ValueError, IndexError) as error:
-        raise _refusal("a letter cannot be opened") from error
+        raise _refusal(f"the letter of seat {sender} cannot be opened") from error
     if (source, addressee) != (sender, mine.seat):
-        raise _refusal("a letter is not from whom, or not for whom, the server says")
+        raise _refusal(f"the letter of seat {sender} is not from whom, or not for whom, the server says")
+    if plain[: len(mine.view)] != mine.view:
+        raise _refusal(f"seat {sender} was told something else of this round than this site")
     return seed_share, key_share
 
 
 def _letter_key(mine: SiteSecrets, public: bytes) -> bytes:
     """The key that two sites share for their letters."""
-    try:
-        return generate_shared_key(bytes_to_private_key(mine.letter_secret), bytes_to_public_key(public))
-    except ValueError as error:
-        raise _refusal("a public key cannot be read") from error
+    return generate_shared_key(bytes_to_private_key(mine.letter_secret), bytes_to_public_key(public))
+
+
+def _require_key(seat: int, key: bytes) -> None:
+    """Refuse what is no key, before anything is trained."""
+    if not is_public_key(key):
+        raise _refusal(f"what seat {seat} told is no public key")
 
 
 def _require_step(session: str, mine: SiteSecrets, last: str) -> None:

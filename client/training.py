@@ -26,6 +26,8 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
 from common.protocol import ARRAYS, SiteReply, Task, code_hash, unpack_arrays
+from common.secure.fixed_point import FixedPoint
+from common.secure.messages import request_hash
 from common.training.local import train_round
 from common.training.private import private_round
 
@@ -42,11 +44,11 @@ class Place:
     simulated: bool
 
 
-def train_site(content: RecordDict, task: Task, place: Place, *, secure: bool) -> tuple[SiteReply, Site]:
+def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes | None = None) -> tuple[SiteReply, Site]:
     """Train one round on the site's patients.
 
     Args:
-        secure: the update will leave masked.
+        sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
 
     Returns:
         The reply with all that the site knows (`withhold` takes out what its policy keeps), and the site.
@@ -63,9 +65,13 @@ def train_site(content: RecordDict, task: Task, place: Place, *, secure: bool) -
     model, config = prepared_model(task.config)
     _require_same_backbone(task, model)
     arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
+    if sealed is not None and request_hash(task, arrays) != sealed:
+        raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
     site, patients = prepared_patients(place, config)
-    _require_agreed_way(site.config.policy, config, secure)
+    _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     _require_pinned(site.config.policy, task, model, arrays)
+    if sealed is not None:
+        _require_countable(patients, config)
     seed = site_seed(config.seed, place.name, task.round)
     epsilon = -1.0
     if config.privacy.enabled:
@@ -195,7 +201,7 @@ def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
         )
 
 
-def _require_agreed_way(policy: SitePolicy, config: RunConfig, secure: bool) -> None:
+def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) -> None:
     """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
     if policy.secure_only and not secure:
         raise ConfigError(
@@ -204,6 +210,14 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, secure: bool) -> 
         )
     if config.secure.enabled != secure:
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
+
+
+def _require_countable(patients: SiteData, config: RunConfig) -> None:
+    """Refuse a site that is too large for the run's counting, before any budget is charged."""
+    labelled = len(patients.labelled)
+    weight = labelled + config.federation.unlabelled_weight * (len(patients) - labelled)
+    if not config.site_level.enabled:
+        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(weight)
 
 
 def _require_pinned(policy: SitePolicy, task: Task, model: MultiModalViT, arrays: Arrays) -> None:

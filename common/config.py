@@ -36,7 +36,7 @@ class ModelConfig:
     """The frozen backbone and what is trained on it (`common.models`).
 
     `lora_factor`: which of LoRA's B and A a round trains. With "both", averaging each is not averaging their product; with "b",
-    or "alternate" (B in odd rounds, A in even ones, head rounds counted), it is. Under differential privacy "b" has less noise:
+    or "alternate" (B in odd rounds after the head rounds, A in even ones), it is. Under differential privacy "b" has less noise:
     fewer values get any (half of a square map's, three quarters of qkv's), and noise of B never multiplies noise of A.
     """
 

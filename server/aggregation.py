@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flwr.app import RecordDict
+from numpy.typing import NDArray
 
 from common.config import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.models.arrays import Arrays, add_change, average, flat_change, update_norm
-from common.privacy.site_level import clip_change, noised_mean
+from common.privacy.site_level import clip_change, noised_change
 from common.protocol import SiteReply, read_reply, read_status
 
 
@@ -80,10 +81,16 @@ def aggregate(replies: Mapping[str, SiteReply], unlabelled_weight: float) -> tup
     return average([r.arrays for r in ordered], weights), _mean_terms(ordered, weights)
 
 
-def aggregate_noised(replies: Mapping[str, SiteReply], current: Arrays, site_level: SiteLevelConfig) -> Arrays:
-    """Site-level privacy: the mean of clipped changes, all of one weight, plus noise. No loss term comes with it."""
+def aggregate_noised(
+    replies: Mapping[str, SiteReply], current: Arrays, trained: NDArray[np.bool_], site_level: SiteLevelConfig
+) -> Arrays:
+    """Site-level privacy: the mean of clipped changes, all of one weight, plus noise. No loss term comes with it.
+
+    Args:
+        trained: [values], which of them the round trains.
+    """
     changes = [clip_change(flat_change(replies[site].arrays, current), site_level.clip) for site in sorted(replies)]
-    return add_change(current, noised_mean(np.mean(changes, axis=0), len(changes), site_level))
+    return add_change(current, noised_change(np.mean(changes, axis=0), trained, len(changes), site_level))
 
 
 def _mean_terms(replies: Sequence[SiteReply], weights: Sequence[float]) -> dict[str, float]:

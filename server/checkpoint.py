@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common.errors import FederationError
 from common.files import write_atomic
 from common.models.arrays import Arrays, load_arrays, save_arrays
-from server.strategy import RoundRecord
+from server.rounds import RoundRecord
 
 LATEST = "latest.json"
 

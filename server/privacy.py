@@ -37,8 +37,9 @@ def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[
         return {}
     plan = config.privacy
     claims = {}
-    for site in sorted({site for line in rounds for site in _charged(line)}):
-        asked = sum(line["attempts"] for line in rounds if site in _charged(line))
+    charged = [_charged(line) for line in rounds]
+    for site in sorted({site for line in charged for site in line}):
+        asked = sum(line.get(site, 0) for line in charged)
         told = [line["epsilon"][site] for line in rounds if site in line.get("epsilon", {})]
         epsilon = epsilon_of([Charge(plan.noise_multiplier, plan.sample_rate, plan.steps * asked)], plan.delta)
         claims[site] = {
@@ -74,6 +75,9 @@ def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], valu
     return {"secure": config.secure.enabled, "fewest": fewest, "site_level": claim}
 
 
-def _charged(line: dict[str, Any]) -> set[str]:
-    """The sites that were asked in a round and may have charged it: all but those whose budget refused."""
-    return {*line["sites"], *(f["site"] for f in line["failures"] if f["reason"] != BUDGET_SPENT)}
+def _charged(line: dict[str, Any]) -> dict[str, int]:
+    """How often each site may have charged the round: whenever it was asked to train and its budget did not refuse."""
+    if "trained" in line:
+        return dict(line["trained"])
+    asked = {*line["sites"], *(f["site"] for f in line["failures"] if f["reason"] != BUDGET_SPENT)}
+    return dict.fromkeys(asked, line["attempts"])

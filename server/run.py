@@ -28,7 +28,8 @@ from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_che
 from server.external import measure_final, measure_round, open_external
 from server.privacy import aggregation_claims, privacy_claims
 from server.report import assemble, write_report
-from server.strategy import FedMRIAvg, RoundRecord
+from server.rounds import RoundRecord
+from server.strategy import FedMRIAvg
 from server.strategy_secure import SecureAvg
 
 ERROR_NAME, MODEL_NAME = "error.json", "model.safetensors"
@@ -133,7 +134,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     strategy = (
         SecureAvg(config, task, start, plan.sites)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, start, plan.sites, config.site_level)
+        else FedMRIAvg(config.federation, task, start, plan.sites, config)
     )
     with RunLog(plan.out) as run_log:
         result = strategy.start(

@@ -5,7 +5,8 @@ Flower is not needed here: what each site is asked comes out, what it told goes 
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import combinations, islice
 
 import numpy as np
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
@@ -13,8 +14,11 @@ from flwr.supercore.primitives.asymmetric import bytes_to_private_key, public_ke
 
 from common.errors import FederationError
 from common.secure.fixed_point import FixedPoint, Values, Words
-from common.secure.masks import expand, pair_mask
+from common.secure.masks import SEED_BYTES, expand, is_public_key, pair_mask
 from common.secure.messages import KeysAsked, KeysTold, LettersAsked, PeersAsked, SharesTold, UnmaskAsked, UnmaskTold
+
+MISFIT = "Secure aggregation: the shares of the sites do not fit each other; too few of them are right."
+TRIES = 1000  # choices of shares, should some be wrong
 
 
 class SecureRound:
@@ -25,10 +29,11 @@ class SecureRound:
         threshold: t, more than half of them.
         length: of the update.
         fixed: how values are counted.
+        request: `common.secure.messages.request_hash` of what every site will be asked.
     """
 
-    def __init__(self, sites: int, threshold: int, length: int, fixed: FixedPoint) -> None:
-        self.sites, self.threshold, self.fixed = sites, threshold, fixed
+    def __init__(self, sites: int, threshold: int, length: int, fixed: FixedPoint, request: bytes) -> None:
+        self.sites, self.threshold, self.fixed, self.request = sites, threshold, fixed, request
         self.session = secrets.token_hex(16)
         self.keys: dict[int, KeysTold] = {}
         self.letters: dict[int, dict[int, bytes]] = {}  # sender -> addressee -> letter
@@ -45,10 +50,18 @@ class SecureRound:
 
     def keys_for(self, seat: int) -> KeysAsked:
         """Stage 1."""
-        return KeysAsked(self.session, seat, self.sites, self.threshold)
+        return KeysAsked(self.session, seat, self.sites, self.threshold, self.request)
 
     def take_keys(self, seat: int, told: KeysTold) -> None:
-        """Keep a site's public keys."""
+        """Keep a site's public keys.
+
+        Raises:
+            FederationError: they are no keys, or another site's: all others would refuse the round for them.
+        """
+        known = {key for other in self.keys.values() for key in (other.mask_key, other.letter_key)}
+        mine = {told.mask_key, told.letter_key}
+        if len(mine) < 2 or mine & known or not all(is_public_key(key) for key in mine):
+            raise FederationError("The site's public keys are not two new ones.")
         self.keys[seat] = told
 
     def peers_for(self, seat: int) -> PeersAsked:
@@ -112,24 +125,31 @@ class SecureRound:
         """
         total, length = self.total.copy(), len(self.total)
         for seat in sorted(self.survivors):
-            seed = self._combined(self.seed_shares, seat)
-            if hashlib.sha256(seed).digest() != self.seed_hashes[seat]:
-                raise FederationError("Secure aggregation: the shares of a mask do not fit each other; a site told a wrong one.")
+            seed = self._combined(self.seed_shares, seat, _sha256, self.seed_hashes[seat])
+            if len(seed) != SEED_BYTES:
+                raise FederationError(MISFIT)
             total -= expand(seed, length)
         for gone in sorted(self.dropped):
-            secret = self._combined(self.key_shares, gone)
-            if _public(secret) != self.keys[gone].mask_key:
-                raise FederationError("Secure aggregation: the shares of a key do not fit each other; a site told a wrong one.")
+            secret = self._combined(self.key_shares, gone, _public, self.keys[gone].mask_key)
             for seat in sorted(self.survivors):
                 total -= pair_mask(secret, self.keys[seat].mask_key, seat, gone, length)
         return self.fixed.decode(total, len(self.survivors))
 
-    def _combined(self, shares: Mapping[int, list[bytes]], seat: int) -> bytes:
-        """One secret, from as many shares as it takes."""
-        try:
-            return combine_shares(shares[seat][: self.threshold])
-        except (KeyError, ValueError, IndexError) as error:
-            raise FederationError("Secure aggregation: the shares of the sites do not fit each other.") from error
+    def _combined(self, shares: Mapping[int, list[bytes]], seat: int, mark: Callable[[bytes], bytes], known: bytes) -> bytes:
+        """The secret whose mark is known, from as many shares as it takes; where one of them is wrong, others are tried."""
+        for chosen in islice(combinations(shares.get(seat, []), self.threshold), TRIES):
+            try:
+                secret = combine_shares(list(chosen))
+            except (ValueError, IndexError, TypeError):
+                continue
+            if mark(secret) == known:
+                return secret
+        raise FederationError(MISFIT)
+
+
+def _sha256(secret: bytes) -> bytes:
+    """The mark of a seed."""
+    return hashlib.sha256(secret).digest()
 
 
 def _public(secret: bytes) -> bytes:

@@ -7,62 +7,28 @@ what came and averages as soon as enough sites are in. `start` is the loop aroun
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from logging import INFO, WARNING
-from typing import NamedTuple
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
+from numpy.typing import NDArray
 
-from common.config import FederationConfig, SiteLevelConfig
+from common.config import FederationConfig, RunConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
+from common.training.trained import trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply
+from server.rounds import Address, OpenRound, RoundRecord
 
 ERROR_NAMES = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """One finished round, for `rounds.jsonl` and the report."""
-
-    round: int  # from 1
-    attempts: int
-    seconds: float  # training, messages and aggregation; not the external evaluation
-    bytes_up: int  # arrays from the sites
-    bytes_down: int  # arrays to the sites
-    sites: tuple[str, ...]  # whose update went into the mean
-    failures: dict[str, str]  # site -> reason
-    train: dict[str, float]  # loss terms
-    external: dict[str, float]  # what `evaluate_fn` measured; for looking only
-    epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
-
-
-class Address(NamedTuple):
-    """Where a site is reached."""
-
-    name: str
-    node: int
-    site: str  # the folder that the node stands for (simulation); "" at a hospital
-
-
-@dataclass
-class OpenRound:
-    """What is known so far of the round that is on."""
-
-    number: int
-    current: Arrays
-    asked: list[tuple[str, Message]] = field(default_factory=list)
-    valid: dict[str, SiteReply] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 class BudgetsSpentError(FederationError):
@@ -78,7 +44,7 @@ class FedMRIAvg(FedAvg):
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
         like: the trained arrays of the agreed model, which every reply must resemble.
-        site_level: noise that hides whole hospitals; off by default.
+        config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
     """
 
     def __init__(
@@ -87,11 +53,12 @@ class FedMRIAvg(FedAvg):
         task: Task,
         like: Arrays,
         sites: Sequence[str] = (),
-        site_level: SiteLevelConfig = SiteLevelConfig(),  # noqa: B008 (it is frozen)
+        config: RunConfig | None = None,
     ) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
-        self.site_level = site_level
+        self.config = config or RunConfig()
+        self.site_level = self.config.site_level
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
@@ -165,6 +132,8 @@ class FedMRIAvg(FedAvg):
             if address.name not in state.valid
         ]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
+        for name, _ in state.asked:
+            state.trained[name] = state.trained.get(name, 0) + 1
         return [message for _, message in state.asked]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -174,12 +143,14 @@ class FedMRIAvg(FedAvg):
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
             self.judged(name, came.get(message.metadata.message_id), self._read)
+            self.forgive(name)
         for name, reason in state.failures.items():
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
             return None, None
         if self.site_level.enabled:
-            return pack_arrays(aggregate_noised(state.valid, state.current, self.site_level)), MetricRecord({})
+            mask = self.trained_mask(server_round)
+            return pack_arrays(aggregate_noised(state.valid, state.current, mask, self.site_level)), MetricRecord({})
         mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
         return pack_arrays(mean), MetricRecord(dict(terms))
 
@@ -212,6 +183,16 @@ class FedMRIAvg(FedAvg):
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
             f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
         )
+
+    def trained_mask(self, number: int) -> NDArray[np.bool_]:
+        """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
+        names = set(trained_names(sorted(self.like), self.config, number))
+        return np.concatenate([np.full(self.like[name].size, name in names) for name in sorted(self.like)])
+
+    def forgive(self, name: str) -> None:
+        """A site whose budget refused has not trained."""
+        if self.open.failures.get(name) == BUDGET_SPENT and self.open.trained.get(name, 0):
+            self.open.trained[name] -= 1
 
     def judged(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
         """File one site's reply, or its absence, under valid or failed; returns a valid one.
@@ -252,6 +233,7 @@ class FedMRIAvg(FedAvg):
             sites=tuple(sorted(state.valid)),
             failures=dict(sorted(state.failures.items())),
             epsilon={site: _finite(reply.epsilon) for site, reply in sorted(state.valid.items()) if reply.epsilon >= 0},
+            trained={site: times for site, times in sorted(state.trained.items()) if times},
             train=_plain(terms),
             external={},
         )

@@ -13,7 +13,7 @@ from flwr.supercore import log
 from common.config import RunConfig
 from common.errors import FederationError
 from common.models.arrays import Arrays, add_change
-from common.privacy.site_level import noised_mean
+from common.privacy.site_level import noised_change
 from common.protocol import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
 from common.secure.fixed_point import FixedPoint
 from common.secure.messages import (
@@ -24,11 +24,13 @@ from common.secure.messages import (
     UnmaskTold,
     from_record,
     read_masked,
+    request_hash,
     to_record,
 )
 from server.aggregation import judge_status
+from server.rounds import Address, OpenRound
 from server.secure import SecureRound
-from server.strategy import EXPIRY_SLACK, Address, FedMRIAvg, OpenRound
+from server.strategy import EXPIRY_SLACK, FedMRIAvg
 
 Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
 
@@ -37,7 +39,7 @@ class SecureAvg(FedMRIAvg):
     """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
 
     def __init__(self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
-        super().__init__(config.federation, task, like, sites, config.site_level)
+        super().__init__(config.federation, task, like, sites, config)
         self.secure = config.secure
 
     def attempt(
@@ -45,29 +47,26 @@ class SecureAvg(FedMRIAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
         before = self.open if self.open.number == number else OpenRound(number, unpack_arrays(arrays, self.like))
-        self.open = OpenRound(number, before.current, bytes_up=before.bytes_up, bytes_down=before.bytes_down)
-        addresses = dict(enumerate(self._seated(grid), start=1))
-        n, length = len(addresses), sum(array.size for array in self.like.values())
-        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * n - 1e-9), n // 2 + 1)
-        if n < max(2, threshold):
-            return None, None
-        round_ = SecureRound(n, threshold, length, FixedPoint.for_sites(n, self.secure.update_range, self.secure.max_weight))
-
-        def told(take: Callable[[int, Any], None], kind: type) -> Take:
-            return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))
-
-        stages: tuple[tuple[Callable[[int], Any], Take, ArrayRecord | None], ...] = (
-            (round_.keys_for, told(round_.take_keys, KeysTold), None),
-            (round_.peers_for, told(round_.take_shares, SharesTold), None),
-            (round_.letters_for, lambda seat, content: round_.take_masked(seat, read_masked(content, 1 + length)), arrays),
-            (round_.unmask_for, told(round_.take_unmask, UnmaskTold), None),
+        self.open = OpenRound(
+            number, before.current, bytes_up=before.bytes_up, bytes_down=before.bytes_down, trained=before.trained
         )
-        there, summed = addresses, dict[str, SiteReply]()
-        for asked, take, sent in stages:
-            there = self._exchange(grid, there, asked, take, sent, timeout)
-            if len(there) < threshold:
-                return None, None
-            summed = dict(self.open.valid) if sent is not None else summed
+        there = dict(enumerate(self._seated(grid), start=1))
+        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
+        round_, there = self._handshake(grid, there, threshold, timeout)
+        if round_ is None:
+            return None, None
+        length = sum(array.size for array in self.like.values())
+
+        def add(seat: int, content: RecordDict) -> None:
+            round_.take_masked(seat, read_masked(content, 1 + length))
+
+        there = self._exchange(grid, there, round_.letters_for, add, arrays, timeout)
+        summed = dict(self.open.valid)
+        if len(there) < threshold:
+            return None, None
+        there = self._exchange(grid, there, round_.unmask_for, _told(round_.take_unmask, UnmaskTold), None, timeout)
+        if len(there) < threshold:
+            return None, None
         self.open.valid = summed  # a site that went away after its vector came is in the sum
         try:
             change, _ = round_.result()
@@ -76,8 +75,26 @@ class SecureAvg(FedMRIAvg):
             self.open.failures |= dict.fromkeys(summed, str(error))
             return None, None
         if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
-            change = noised_mean(change, len(summed), self.site_level)
+            change = noised_change(change, self.trained_mask(number), len(summed), self.site_level)
         return pack_arrays(add_change(self.open.current, change)), MetricRecord({})
+
+    def _handshake(
+        self, grid: Grid, there: dict[int, Address], threshold: int, timeout: float
+    ) -> tuple[SecureRound | None, dict[int, Address]]:
+        """Keys and letters, begun anew without those that were lost: every site must hold a letter of every other."""
+        request = request_hash(replace(self.task, round=self.open.number), self.open.current)
+        length = sum(array.size for array in self.like.values())
+        while len(there) >= threshold:
+            there = dict(enumerate(there.values(), start=1))
+            fixed = FixedPoint.for_sites(len(there), self.secure.update_range, self.secure.max_weight)
+            round_ = SecureRound(len(there), threshold, length, fixed, request)
+            with_keys = self._exchange(grid, there, round_.keys_for, _told(round_.take_keys, KeysTold), None, timeout)
+            if len(with_keys) < threshold:
+                break
+            there = self._exchange(grid, with_keys, round_.peers_for, _told(round_.take_shares, SharesTold), None, timeout)
+            if len(there) == len(with_keys):
+                return round_, there
+        return None, there
 
     def _seated(self, grid: Grid) -> list[Address]:
         """The sites, one seat each.
@@ -110,6 +127,8 @@ class SecureAvg(FedMRIAvg):
         stayed = {}
         for seat, message in messages.items():
             name = there[seat].name
+            if sent is not None:
+                state.trained[name] = state.trained.get(name, 0) + 1
 
             def read(content: RecordDict, seat: int = seat) -> SiteReply:
                 state.bytes_up += _bytes(content)
@@ -122,6 +141,7 @@ class SecureAvg(FedMRIAvg):
                 stayed[seat] = there[seat]
             else:
                 log(WARNING, "Round %d: %s: %s", state.number, name, state.failures[name])
+                self.forgive(name)
         return stayed
 
     def _ask(self, address: Address, asked: Any, sent: ArrayRecord | None) -> Message:
@@ -130,6 +150,11 @@ class SecureAvg(FedMRIAvg):
         content[SECURE] = to_record(asked)
         ttl = self.plan.round_timeout + EXPIRY_SLACK
         return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"{self.open.number}-{asked.stage}")
+
+
+def _told(take: Callable[[int, Any], None], kind: type) -> Take:
+    """Reads a message of this kind before it is taken."""
+    return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))
 
 
 def _bytes(content: RecordDict) -> int:

@@ -25,10 +25,16 @@ def clip_change(change: Change, clip: float) -> Change:
     return change * (clip / norm) if norm > clip else change
 
 
-def noised_mean(mean: Change, sites: int, config: SiteLevelConfig) -> Change:
-    """Add the noise of one round to the mean of so many clipped changes."""
-    noise: Change = system_normal((mean.size,), config.noise_multiplier * config.clip / sites).double().numpy()
-    return mean + noise
+def noised_change(mean: Change, trained: NDArray[np.bool_], sites: int, config: SiteLevelConfig) -> Change:
+    """Add the noise of one round to the mean of so many clipped changes.
+
+    Args:
+        trained: [values], those that the round trains. The others are as they were, whoever took part, and must stay so.
+    """
+    noise = np.zeros_like(mean)
+    std = config.noise_multiplier * config.clip / sites
+    noise[trained] = system_normal((int(trained.sum()),), std).double().numpy()
+    return np.where(trained, mean + noise, 0.0)
 
 
 def noise_to_signal(values: int, sites: int, config: SiteLevelConfig) -> float:

@@ -8,13 +8,16 @@ warns where a weight overflows; here both are refused.
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.common.secure_aggregation.quantization import dequantize, quantize
+from flwr.common.secure_aggregation.quantization import quantize
 from numpy.typing import NDArray
 
 from common.errors import FederationError
 
 MODULUS_BITS = 32
 MAX_LEVEL_BITS = 30  # Flower's quantisation counts in int32
+
+# One sentence for all three: which it was would tell a server that moves the limits how large a weight or an update is.
+UNCOUNTABLE = "the site's update is beyond secure.update_range, secure.max_weight or federation.max_update_norm; its log tells"
 
 Words = NDArray[np.uint32]
 Values = NDArray[np.float64]
@@ -46,22 +49,31 @@ class FixedPoint:
         Raises:
             FederationError: a value beyond the range, one that is not finite, or a weight that is too large.
         """
-        share = round(weight / self.max_weight * self.levels) if np.isfinite(weight) else -1
-        if not 0 <= share <= self.levels:
-            raise FederationError(
-                f"The site's weight {weight:g} cannot be counted: expected at most {self.max_weight:g} (secure.max_weight).",
-                public="the site's weight is above secure.max_weight",
-            )
+        share = self.share(weight)
         worst = float(np.abs(update).max(initial=0.0))
         if not worst <= self.update_range:  # also for NaN
             raise FederationError(
                 f"A value of the update changed by {worst:g}; secure.update_range allows {self.update_range:g}.",
-                public="the site's update is beyond secure.update_range, or not finite",
+                public=UNCOUNTABLE,
             )
         step = 2 * self.update_range / self.levels
         on_grid = np.rint(update * (share / self.levels) / step) * step  # so that Flower's random rounding has nothing to decide
         counts = quantize([on_grid], self.update_range, self.levels)[0]
         return np.concatenate([[share], counts]).astype(np.uint32)
+
+    def share(self, weight: float) -> int:
+        """The weight as a count.
+
+        Raises:
+            FederationError: it is too large.
+        """
+        share = round(weight / self.max_weight * self.levels) if np.isfinite(weight) else -1
+        if not 0 <= share <= self.levels:
+            raise FederationError(
+                f"The site's weight {weight:g} cannot be counted: expected at most {self.max_weight:g} (secure.max_weight).",
+                public=UNCOUNTABLE,
+            )
+        return share
 
     def decode(self, total: Words, sites: int) -> tuple[Values, float]:
         """The weighted mean update and the total weight, from the sum of so many sites' counts.
@@ -70,10 +82,14 @@ class FixedPoint:
             FederationError: a sum that no such sites can have made.
         """
         share = int(total[0]) / self.levels
-        if not 0 < share <= sites:
+        if share == 0:
+            raise FederationError(
+                "No site of the round has a labelled patient and federation.unlabelled_weight is 0: there is nothing to average."
+            )
+        if share > sites:
             raise FederationError("The unmasked sum is damaged: its weight is out of range.")
-        summed = dequantize([total[1:].astype(np.int64)], self.update_range, self.levels)[0] - (sites - 1) * self.update_range
-        mean = summed / share
+        counts = total[1:].astype(np.int64) - sites * (self.levels // 2)  # exact: what no site has changed stays as it is
+        mean: Values = counts.astype(np.float64) * (2 * self.update_range / self.levels / share)
         slack = 1e-6 + sites / (share * self.levels)  # of rounding
         if not np.abs(mean).max(initial=0.0) <= self.update_range * (1 + slack):
             raise FederationError("The unmasked sum is damaged: a value is out of range.")

@@ -7,6 +7,8 @@ largest value. So masks here are the ChaCha20 key stream, all 2^32 values alike.
 import base64
 
 import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
@@ -27,6 +29,15 @@ def pair_seed(secret: bytes, public: bytes) -> bytes:
     """The seed that two sites share: ECDH on P-384, HKDF-SHA256. Both are PEM; the other site gets the same bytes."""
     shared = generate_shared_key(bytes_to_private_key(secret), bytes_to_public_key(public))
     return base64.urlsafe_b64decode(shared)
+
+
+def is_public_key(public: bytes) -> bool:
+    """Whether these bytes are a P-384 public key as PEM."""
+    try:
+        key = bytes_to_public_key(public)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)
 
 
 def pair_mask(secret: bytes, public: bytes, own: int, other: int, length: int) -> Words:

@@ -8,6 +8,7 @@
 Sites are known to each other by their seat in the round, 1 to n. Everything is checked for type and size; nothing is unpickled.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -15,7 +16,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from common.errors import FederationError
-from common.protocol import SiteReply, unpack_array, write_status
+from common.models.arrays import Arrays, arrays_sha256
+from common.protocol import SiteReply, Task, unpack_array, write_status
 from common.secure.fixed_point import Words
 
 SECURE = "secure"  # name of the record in a request and in a reply
@@ -34,6 +36,7 @@ class KeysAsked:
     seat: int
     sites: int
     threshold: int
+    request: bytes  # `request_hash` of what every site will be asked to train
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,19 @@ class UnmaskTold:
 
 
 Kind = TypeVar("Kind")
+
+
+def request_hash(task: Task, arrays: Arrays) -> bytes:
+    """What a round asks of every site alike: configuration, round and global arrays, whatever the run is called."""
+    return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
+
+
+def view_hash(began: KeysAsked, peers: PeersAsked) -> bytes:
+    """What a site was told of the round. It goes into every sealed letter: sites that were told different things part company."""
+    digest = hashlib.sha256(f"{began.session} {began.sites} {began.threshold} {peers.seats} ".encode() + began.request)
+    for key in (*peers.mask_keys, *peers.letter_keys):
+        digest.update(hashlib.sha256(key).digest())
+    return digest.digest()
 
 
 def to_record(message: Any) -> ConfigRecord:

@@ -2,7 +2,7 @@
 
 The mean of the sites' products B A is not the product of their mean B and mean A, unless all sites share one of the two: so a
 round may hold one of them still (`model.lora_factor`). "b": A stays at its seeded start (FFA-LoRA: Sun et al., ICLR 2024).
-"alternate": A is still in odd rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
+"alternate": A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     """
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
-    still = _still_factor(config.model.lora_factor, round_number)
+    still = _still_factor(config.model.lora_factor, round_number - config.training.head_rounds)
     tokens = () if config.model.train_tokens else TOKENS
     chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
@@ -36,8 +36,8 @@ def is_head_round(config: RunConfig, round_number: int) -> bool:
     return round_number <= config.training.head_rounds
 
 
-def _still_factor(lora_factor: str, round_number: int) -> str | None:
+def _still_factor(lora_factor: str, number: int) -> str | None:
     """The parameter of `LoRALinear` that the round does not train. B starts at zero, and A learns nothing from it: B is first."""
     if lora_factor == "both":
         return None
-    return "lora_b" if lora_factor == "alternate" and round_number % 2 == 0 else "lora_a"
+    return "lora_b" if lora_factor == "alternate" and number % 2 == 0 else "lora_a"

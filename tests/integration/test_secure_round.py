@@ -1,19 +1,25 @@
 """Sites and server of a secure round together, with real keys: the sum is right, drop-outs are survived, lies are refused."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import RecordDict
+from flwr.common.secure_aggregation.crypto.shamir import create_shares
 
-from client.secure import SiteSecrets, begin, mask, open_letters, share, unmask
+from client.secure import SiteSecrets, begin, mask, open_letters, remember, require_new, share, unmask
 from common.config import config_from_table
 from common.errors import FederationError
 from common.secure.fixed_point import FixedPoint, Values
-from common.secure.messages import KeysAsked, UnmaskAsked
+from common.secure.messages import KeysAsked, LettersAsked, UnmaskAsked
 from server.secure import SecureRound
 
 LENGTH, SITES, THRESHOLD = 500, 8, 5
+REQUEST = bytes(32)
 CONFIG = config_from_table({"secure": {"enabled": True, "threshold": 0.6, "max_weight": 200.0}})
 
 
@@ -32,7 +38,7 @@ class Play:
 
     def __init__(self, gone: dict[int, str], sites: int = SITES, threshold: int = THRESHOLD) -> None:
         self.gone, self.data = gone, updates(sites)
-        self.round = SecureRound(sites, threshold, LENGTH, FixedPoint.for_sites(sites, 1.0, 200.0))
+        self.round = SecureRound(sites, threshold, LENGTH, FixedPoint.for_sites(sites, 1.0, 200.0), REQUEST)
         self.secrets: dict[int, SiteSecrets] = {}
         self.masked: dict[int, np.ndarray] = {}
 
@@ -68,11 +74,10 @@ class Play:
     [
         {},
         {3: "keys"},
-        {3: "shares", 8: "shares"},
         {1: "masked", 8: "masked"},
         {2: "unmask", 5: "unmask"},
         {1: "keys", 4: "masked", 7: "unmask"},
-        {1: "shares", 4: "masked", 7: "masked"},
+        {4: "masked", 7: "masked", 8: "masked"},
     ],
     ids=str,
 )
@@ -143,14 +148,14 @@ def test_stages_out_of_turn_or_of_another_round_are_refused() -> None:
 @pytest.mark.parametrize(("sites", "threshold"), [(8, 4), (8, 9), (1, 1), (10, 5), (8, 0)])
 def test_a_site_goes_along_with_a_majority_only(sites: int, threshold: int) -> None:
     with pytest.raises(FederationError, match="no majority"):
-        begin(KeysAsked("s", 1, sites, threshold), CONFIG)
+        begin(KeysAsked("s", 1, sites, threshold, REQUEST), CONFIG)
 
 
 def test_a_site_holds_the_server_to_the_runs_own_threshold() -> None:
     config = config_from_table({"secure": {"enabled": True, "threshold": 0.9}})
     with pytest.raises(FederationError, match=r"secure\.threshold = 0\.9"):
-        begin(KeysAsked("s", 1, 10, 8), config)
-    begin(KeysAsked("s", 1, 10, 9), config)
+        begin(KeysAsked("s", 1, 10, 8, REQUEST), config)
+    begin(KeysAsked("s", 1, 10, 9, REQUEST), config)
 
 
 def test_keys_that_were_exchanged_repeated_or_left_out_are_refused() -> None:
@@ -189,13 +194,105 @@ def test_letters_for_another_or_from_another_or_damaged_are_refused() -> None:
     open_letters(asked, mine)
 
 
-def test_a_wrong_share_is_noticed_and_not_averaged() -> None:
+def unmasked_with(play: Play, spoil: dict[int, int]) -> None:
+    """Everybody's shares, of which some sites' are spoilt: `spoil` says whose first so many seed shares are wrong."""
+    for seat in play.masked:
+        told = unmask(play.round.unmask_for(seat), play.secrets[seat])
+        bad = tuple(bytes(len(share) - 20) + share[-20:] for share in told.seed_shares[: spoil.get(seat, 0)])
+        play.round.take_unmask(seat, replace(told, seed_shares=(*bad, *told.seed_shares[len(bad) :])))
+
+
+def test_wrong_shares_are_left_out_as_long_as_enough_are_right() -> None:
     play = Play({4: "masked"})
     play.upto_masked()
-    for seat in play.there("unmask"):
-        told = unmask(play.round.unmask_for(seat), play.secrets[seat]) if seat in play.masked else None
-        if told is not None:
-            wrong = bytes(len(told.seed_shares[0]) - 20) + told.seed_shares[0][-20:]
-            play.round.take_unmask(seat, replace(told, seed_shares=(wrong, *told.seed_shares[1:])) if seat == 2 else told)
+    unmasked_with(play, {2: 3, 5: 7})
+    found, _ = play.round.result()
+    expected = mean({seat: data for seat, data in play.data.items() if seat != 4})
+    assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+def test_too_many_wrong_shares_are_noticed_and_not_averaged() -> None:
+    play = Play({4: "masked"})
+    play.upto_masked()
+    unmasked_with(play, {1: 1, 2: 1, 3: 1})
     with pytest.raises(FederationError, match="do not fit"):
         play.round.result()
+
+
+def test_a_seed_of_another_length_is_no_crash() -> None:
+    """A hostile site may share 16 bytes, and tell their true hash."""
+    play = Play({})
+    play.upto_masked()
+    play.round.seed_hashes[2] = hashlib.sha256(bytes(16)).digest()
+    wrong = create_shares(bytes(16), THRESHOLD, SITES)
+    for i, seat in enumerate(play.masked):
+        told = unmask(play.round.unmask_for(seat), play.secrets[seat])
+        play.round.take_unmask(seat, replace(told, seed_shares=(told.seed_shares[0], wrong[i], *told.seed_shares[2:])))
+    with pytest.raises(FederationError, match="do not fit"):
+        play.round.result()
+
+
+def test_the_server_refuses_what_is_no_key_or_anothers_key() -> None:
+    play = Play({})
+    _, told = begin(play.round.keys_for(1), CONFIG)
+    _, other = begin(play.round.keys_for(2), CONFIG)
+    play.round.take_keys(1, told)
+    ed25519 = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for bad in (
+        replace(other, mask_key=b"no key"),
+        replace(other, letter_key=b""),
+        replace(other, mask_key=told.letter_key),
+        replace(other, mask_key=other.letter_key),
+        replace(other, letter_key=ed25519),
+    ):
+        with pytest.raises(FederationError, match="public keys"):
+            play.round.take_keys(2, bad)
+    play.round.take_keys(2, other)
+
+
+def test_a_site_trains_against_keys_only() -> None:
+    play = Play({})
+    for seat in play.data:
+        play.secrets[seat], told = begin(play.round.keys_for(seat), CONFIG)
+        play.round.take_keys(seat, told)
+    asked = play.round.peers_for(1)
+    with pytest.raises(FederationError, match="what seat 8 told is no public key"):
+        share(replace(asked, mask_keys=(*asked.mask_keys[:-1], b"x")), play.secrets[1])
+
+
+@pytest.mark.parametrize("lie", ["fewer sites", "another request", "another key"])
+def test_a_server_that_tells_one_site_another_story_gets_no_vector_of_it(lie: str) -> None:
+    """Told that there are two sites only, or asked to train something else than the others, it would stand alone in its sum."""
+    play = Play({})
+    for seat in play.data:
+        asked = play.round.keys_for(seat)
+        if seat == 1 and lie == "fewer sites":
+            asked = replace(asked, sites=2, threshold=2)
+        if seat == 1 and lie == "another request":
+            asked = replace(asked, request=b"1" * 32)
+        play.secrets[seat], told = begin(asked, CONFIG)
+        play.round.take_keys(seat, told)
+    strange = begin(play.round.keys_for(8), CONFIG)[1]
+    for seat in play.data:
+        peers = play.round.peers_for(seat)
+        if seat == 1 and lie == "fewer sites":
+            peers = replace(peers, seats=peers.seats[:2], mask_keys=peers.mask_keys[:2], letter_keys=peers.letter_keys[:2])
+        if seat == 1 and lie == "another key":
+            peers = replace(peers, mask_keys=(*peers.mask_keys[:-1], strange.mask_key))
+        play.secrets[seat], shares = share(peers, play.secrets[seat])
+        play.round.letters[seat] = dict(zip(shares.seats, shares.letters, strict=True))
+    seats = (2,) if lie == "fewer sites" else tuple(range(2, 9))
+    asked = LettersAsked(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
+    with pytest.raises(FederationError, match="was told something else of this round"):
+        open_letters(asked, play.secrets[1])
+
+
+def test_a_round_that_was_unmasked_is_not_begun_again() -> None:
+    """The difference of two sums of one round is one site's update."""
+    state = RecordDict()
+    require_new(state, "du", REQUEST)
+    remember(state, "du", REQUEST)
+    require_new(state, "du", b"1" * 32)
+    require_new(state, "cs", REQUEST)
+    with pytest.raises(FederationError, match="unmasked before"):
+        require_new(state, "du", REQUEST)

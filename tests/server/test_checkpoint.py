@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.errors import FederationError, WeightsError
 from server.checkpoint import Checkpoint, RunLog, load_checkpoint, read_rounds, save_checkpoint
-from server.strategy import RoundRecord
+from server.rounds import RoundRecord
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 

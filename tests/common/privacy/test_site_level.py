@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import SiteLevelConfig
-from common.privacy.site_level import clip_change, noise_to_signal, noised_mean, site_level_claim
+from common.privacy.site_level import clip_change, noise_to_signal, noised_change, site_level_claim
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), st.floats(1e-3, 1e3))
@@ -25,7 +25,7 @@ def test_a_change_is_shortened_to_the_clip_and_keeps_its_direction(values: list[
 def test_the_noise_has_the_spread_of_the_clip_over_the_sites_and_no_seed() -> None:
     config = SiteLevelConfig(enabled=True, clip=0.5, noise_multiplier=3.0)
     mean = np.full(40_000, 7.0)
-    first, second = (noised_mean(mean, 6, config) - mean for _ in range(2))
+    first, second = (noised_change(mean, np.ones(40_000, bool), 6, config) - mean for _ in range(2))
     assert first.std() == pytest.approx(3.0 * 0.5 / 6, rel=0.03)
     assert abs(first.mean()) < 5 * 0.25 / math.sqrt(40_000)
     assert not np.array_equal(first, second)
@@ -49,3 +49,10 @@ def test_the_claim_is_the_gaussian_mechanisms() -> None:
     assert claim["unit"] == "hospital"
     assert "25 times" in claim["warning"]
     assert site_level_claim(SiteLevelConfig(enabled=True, noise_multiplier=0.0), 1, 10, 4)["epsilon"] is None
+
+
+def test_what_the_round_does_not_train_gets_no_noise_and_stays() -> None:
+    trained = np.array([True, False, True])
+    found = noised_change(np.array([0.0, 1e-9, 0.0]), trained, 2, SiteLevelConfig(enabled=True, noise_multiplier=100.0))
+    assert found[1] == 0.0
+    assert np.abs(found[trained]).min() > 0

@@ -28,7 +28,7 @@ from common.secure.messages import (
 
 KINDS = (KeysAsked, KeysTold, PeersAsked, SharesTold, LettersAsked, UnmaskAsked, UnmaskTold)
 SENT = (
-    KeysAsked("s", 1, 3, 2),
+    KeysAsked("s", 1, 3, 2, b"r"),
     KeysTold(b"a", b"b"),
     PeersAsked("s", (1, 2), (b"a", b"c"), (b"b", b"d")),
     SharesTold((2,), (b"x",), b"h"),

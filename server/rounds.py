@@ -1,0 +1,48 @@
+"""What is known of a round: while it is on, and when it is over."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from flwr.app import Message
+
+from common.models.arrays import Arrays
+from common.protocol import SiteReply
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One finished round, for `rounds.jsonl` and the report."""
+
+    round: int  # from 1
+    attempts: int
+    seconds: float  # training, messages and aggregation; not the external evaluation
+    bytes_up: int  # arrays from the sites
+    bytes_down: int  # arrays to the sites
+    sites: tuple[str, ...]  # whose update went into the mean
+    failures: dict[str, str]  # site -> reason
+    train: dict[str, float]  # loss terms
+    external: dict[str, float]  # what `evaluate_fn` measured; for looking only
+    epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
+    trained: dict[str, int] = field(default_factory=dict)  # site -> how often it may have trained, lost answers included
+
+
+class Address(NamedTuple):
+    """Where a site is reached."""
+
+    name: str
+    node: int
+    site: str  # the folder that the node stands for (simulation); "" at a hospital
+
+
+@dataclass
+class OpenRound:
+    """What is known so far of the round that is on."""
+
+    number: int
+    current: Arrays
+    asked: list[tuple[str, Message]] = field(default_factory=list)
+    valid: dict[str, SiteReply] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict)  # site -> how often it may have trained, over all attempts
+    bytes_up: int = 0
+    bytes_down: int = 0
