@@ -45,7 +45,7 @@ def secure(data: dict[int, tuple[Values, float]], config: RunConfig) -> tuple[Va
     """One round; the dropped sites are lost after the others have masked against them, the dearest case."""
     length = len(next(iter(data.values()))[0])
     plan = config.secure
-    server = SecureRound(SITES, THRESHOLD, length, FixedPoint.for_sites(SITES, plan.update_range, plan.max_weight))
+    server = SecureRound(SITES, THRESHOLD, length, FixedPoint.for_sites(SITES, plan.update_range, plan.max_weight), bytes(32))
     moved = {seat: np.zeros(2, int) for seat in data}  # bytes up and down
     seconds = {"sites": 0.0, "server": 0.0}
     kept = {}
@@ -81,7 +81,7 @@ def secure(data: dict[int, tuple[Values, float]], config: RunConfig) -> tuple[Va
     return mean, {
         "bytes up a site that stays": int(moved[there[0]][0]),
         "bytes down to it, beside the model": int(moved[there[0]][1]),
-        "seconds a site": round(seconds["sites"] / SITES, 3),
+        "seconds a site that stays": round(seconds["sites"] / len(there), 3),
         "seconds at the server": round(seconds["server"], 3),
     }
 

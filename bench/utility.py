@@ -74,7 +74,7 @@ def without_noise(config: RunConfig, seed: int) -> RunConfig:
 
 
 def without_privacy(config: RunConfig, seed: int, patients: int) -> RunConfig:
-    """The same recipe in the clear: as many steps, of as many patients."""
+    """The recipe in the clear: the same batches and steps in tuned rounds; head rounds fit the head on all labelled patients."""
     batch = max(1, round(config.privacy.sample_rate * patients))
     epochs = max(1, round(config.privacy.steps * config.privacy.sample_rate))
     training = replace(config.training, batch_size=batch, local_epochs=epochs)

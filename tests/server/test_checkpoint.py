@@ -14,7 +14,15 @@ ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 
 
 def record(number: int, **changes) -> RoundRecord:
-    settings = {"attempts": 1, "seconds": 2.5, "bytes_up": 10, "bytes_down": 20, "sites": ("a", "c"), "train": {"dino": 0.5}}
+    settings = {
+        "attempts": 1,
+        "seconds": 2.5,
+        "bytes_up": 10,
+        "bytes_down": 20,
+        "sites": ("a", "c"),
+        "train": {"dino": 0.5},
+        "trained": {"a": 1, "c": 1},
+    }
     settings |= {"failures": {"b": "gone"}, "external": {"mcc": 0.25}}
     return RoundRecord(round=number, **settings | changes)
 
@@ -66,6 +74,7 @@ def test_rounds_are_lines_and_events(tmp_path):
         "sites": ["a", "c"],
         "failures": [{"site": "b", "reason": "gone"}],
         "train": {"dino": 0.5},
+        "trained": {"a": 1, "c": 1},
         "external_mcc": 0.25,
     }
     assert second["external_mcc"] is None

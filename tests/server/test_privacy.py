@@ -65,3 +65,9 @@ def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_wa
     assert "67 times the largest change" in page  # 2 sqrt(10000) / 3
     plain = aggregation_claims(config_from_table({}), [line("ab")], 5)
     assert "Aggregation" not in render_html(assemble({}, [], [], {}, aggregation=plain))
+
+
+def test_what_the_strategy_counted_by_site_is_what_is_claimed():
+    told = line("ab", [("c", BUDGET_SPENT)], attempts=2) | {"trained": {"a": 1, "b": 2, "c": 1}}
+    claims = privacy_claims(PRIVATE, [told])
+    assert {site: claim["steps"] for site, claim in claims.items()} == {"a": 10, "b": 20, "c": 10}

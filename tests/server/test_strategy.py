@@ -177,6 +177,23 @@ def test_a_site_whose_budget_is_spent_drops_out_and_the_others_go_on(local_grid)
     assert records[1][0].failures == {"b": BUDGET_SPENT}
 
 
+def test_a_site_whose_answer_was_lost_counts_as_charged_though_its_budget_refuses_later(local_grid):
+    tries = []
+
+    def lost_then_spent(message):
+        tries.append(message)
+        task = read_task(message.content)
+        return None if len(tries) == 1 else write_reply(SiteReply(task.site, task.round, error=BUDGET_SPENT))
+
+    def second_time(message):
+        return honest(message) if tries[1:] else None
+
+    grid = local_grid(nodes(lost_then_spent, c=second_time))
+    _, [(record, _)] = play(grid, FederationConfig(min_sites=2, round_retries=1))
+    assert record.failures == {"b": BUDGET_SPENT}
+    assert record.trained == {"a": 1, "b": 1, "c": 2}
+
+
 def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
     grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
     strategy, rounds = FedMRIAvg(FederationConfig(min_sites=2), TASK, LIKE, SITES), []
