@@ -61,11 +61,11 @@ class Job:
         return f"epsilon {self.epsilon or 'none'}, seed {config_from_json(self.config).seed}"
 
 
-def private_at(config: RunConfig, epsilon: float, seed: int) -> RunConfig:
+def private_at(config: RunConfig, epsilon: float) -> RunConfig:
     """The recipe with the noise that keeps every patient within epsilon."""
     plan = config.privacy
     noise = noise_for(epsilon, plan.delta, plan.sample_rate, plan.steps * config.federation.rounds)
-    return replace(config, seed=seed, privacy=replace(plan, noise_multiplier=noise))
+    return replace(config, privacy=replace(plan, noise_multiplier=noise))
 
 
 def without_noise(config: RunConfig, seed: int) -> RunConfig:
@@ -158,12 +158,10 @@ def measure(arguments: argparse.Namespace) -> None:
     console = Console(stderr=True)
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     cache = default_cache() / "slices"
+    private = [(e, private_at(config, e)) for e in sorted(arguments.epsilons, reverse=True)]
     jobs = []
     for seed in arguments.seeds:
-        jobs += [
-            Job(e, private_at(config, e, seed).to_json(), arguments.data, tuple(arguments.folds), cache)
-            for e in sorted(arguments.epsilons, reverse=True)
-        ]
+        jobs += [Job(e, replace(c, seed=seed).to_json(), arguments.data, tuple(arguments.folds), cache) for e, c in private]
         if arguments.noiseless:
             jobs.append(Job(None, without_noise(config, seed).to_json(), arguments.data, tuple(arguments.folds), cache))
             continue
