@@ -169,7 +169,8 @@ def measure(arguments: argparse.Namespace) -> None:
         plain = without_privacy(config, seed, round(float(np.median(sizes))))
         jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
     results = _read(arguments.out)
-    identity = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(arguments.folds)}
+    identity: dict[str, Any] = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(arguments.folds)}
+    identity["config"]["model"]["weights"] = Path(config.model.weights).name  # results name no machine's paths
     identity["reference"] = "no noise" if arguments.noiseless else "plain training"
     if results and {key: results.get(key) for key in identity} != identity:
         raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
