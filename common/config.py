@@ -146,8 +146,8 @@ class SiteLevelConfig:
 
     enabled: bool = False
     clip: float = ranged(1.0, 1e-6, 1e6)  # the largest norm of a site's change in a round
-    noise_multiplier: float = ranged(1.0, 0.0, 1000.0)  # of clip, on the sum; 0: none, and no protection
-    delta: float = ranged(1e-3, 1e-12, 0.5)
+    noise: float = ranged(1.0, 0.0, 1000.0)  # noise multiplier: of clip, on the sum; 0: none, and no protection
+    site_delta: float = ranged(1e-3, 1e-12, 0.5)  # of the report's epsilon for a hospital
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ def noised_change(mean: Change, trained: NDArray[np.bool_], sites: int, config: 
         trained: [values], those that the round trains. The others are as they were, whoever took part, and must stay so.
     """
     noise = np.zeros_like(mean)
-    std = config.noise_multiplier * config.clip / sites
+    std = config.noise * config.clip / sites
     noise[trained] = system_normal((int(trained.sum()),), std).double().numpy()
     return np.where(trained, mean + noise, 0.0)
 
 
 def noise_to_signal(values: int, sites: int, config: SiteLevelConfig) -> float:
     """Norm of the noise over the largest norm that the mean can have."""
-    return config.noise_multiplier * math.sqrt(values) / sites
+    return config.noise * math.sqrt(values) / sites
 
 
 def site_level_claim(config: SiteLevelConfig, rounds: int, values: int, sites: int) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def site_level_claim(config: SiteLevelConfig, rounds: int, values: int, sites: i
         values: d.
         sites: the fewest that a round had.
     """
-    epsilon = epsilon_of([Charge(config.noise_multiplier, 1.0, rounds)], config.delta)
+    epsilon = epsilon_of([Charge(config.noise, 1.0, rounds)], config.site_delta)
     ratio = noise_to_signal(values, sites, config)
     return {
         "epsilon": epsilon if math.isfinite(epsilon) else None,
-        "delta": config.delta,
+        "delta": config.site_delta,
         "unit": "hospital",
-        "noise_multiplier": config.noise_multiplier,
+        "noise_multiplier": config.noise,
         "clip": config.clip,
         "rounds": rounds,
         "noise_to_signal": round(ratio, 1),

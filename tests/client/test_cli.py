@@ -98,12 +98,15 @@ def test_help_names_the_verb(capsys) -> None:
 
 def test_the_budget_of_a_site(site: Path, capsys) -> None:
     (site / "site.toml").write_text("[privacy]\nepsilon = 8.0\n")
-    assert main(["budget", str(site), "--set", "noise_multiplier=1.0146484375", "--json"]) == 0
+    plan = ["noise_multiplier=1.0146484375", "sample_rate=0.08", "steps=20", "rounds=20"]
+    assert main(["budget", str(site), *(word for setting in plan for word in ("--set", setting)), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["limit"], told["spent"], told["left"]) == (8.0, 0.0, 8.0)
     assert told["rounds_that_fit"] == 20  # 400 steps
     assert main(["budget", str(site)]) == 0
-    assert "of the 20 planned rounds fit" in capsys.readouterr().out
+    assert "The planned run fits: 5 rounds." in capsys.readouterr().out
+    assert main(["budget", str(site), "--set", "rounds=50"]) == 0
+    assert "of the 50 planned rounds fit" in capsys.readouterr().out
 
 
 def test_a_run_without_privacy_has_no_budget(site: Path, capsys) -> None:

@@ -97,6 +97,6 @@ def test_site_level_privacy_clips_every_site_weighs_them_the_same_and_tells_no_l
         "x": SiteReply("x", 1, arrays=far, patients=1000, labelled=1000, counts_shared=True),
         "y": SiteReply("y", 1, arrays=near, patients=1, labelled=1, counts_shared=True),
     }
-    found = aggregate_noised(replies, current, np.ones(3, bool), SiteLevelConfig(enabled=True, clip=1.0, noise_multiplier=0.0))
+    found = aggregate_noised(replies, current, np.ones(3, bool), SiteLevelConfig(enabled=True, clip=1.0, noise=0.0))
     np.testing.assert_allclose(found["a"], [0.3, 0.4], rtol=1e-6)
     np.testing.assert_allclose(found["b"], [1.25], rtol=1e-6)

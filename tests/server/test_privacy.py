@@ -55,7 +55,7 @@ def test_no_noise_is_no_bound():
 
 
 def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_warning():
-    config = config_from_table({"secure": {"enabled": True}, "site_level": {"enabled": True, "noise_multiplier": 2.0}})
+    config = config_from_table({"secure": {"enabled": True}, "site_level": {"enabled": True, "noise": 2.0}})
     told = aggregation_claims(config, [line("abcd"), line("abc")], 10_000)
     assert told["secure"]
     assert told["fewest"] == 3

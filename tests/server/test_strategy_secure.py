@@ -182,7 +182,7 @@ def test_with_site_level_privacy_the_sites_clip_and_weigh_the_same(play) -> None
     run = config_from_table(
         {
             "secure": {"enabled": True},
-            "site_level": {"enabled": True, "clip": 0.01, "noise_multiplier": 0.0},
+            "site_level": {"enabled": True, "clip": 0.01, "noise": 0.0},
             "federation": {"min_sites": 2},
         }
     )
@@ -194,7 +194,7 @@ def test_with_site_level_privacy_the_sites_clip_and_weigh_the_same(play) -> None
 
 def test_site_level_noise_is_added_to_the_sum(play) -> None:
     run = config_from_table(
-        {"secure": {"enabled": True}, "site_level": {"enabled": True, "noise_multiplier": 50.0}, "federation": {"min_sites": 2}}
+        {"secure": {"enabled": True}, "site_level": {"enabled": True, "noise": 50.0}, "federation": {"min_sites": 2}}
     )
     first, second = (np.concatenate([a.ravel() for a in play(run)[0].values()]) for _ in range(2))
     assert np.abs(first - second).max() > 1  # 50 / 4 is its standard deviation

@@ -23,7 +23,7 @@ def test_a_change_is_shortened_to_the_clip_and_keeps_its_direction(values: list[
 
 
 def test_the_noise_has_the_spread_of_the_clip_over_the_sites_and_no_seed() -> None:
-    config = SiteLevelConfig(enabled=True, clip=0.5, noise_multiplier=3.0)
+    config = SiteLevelConfig(enabled=True, clip=0.5, noise=3.0)
     mean = np.full(40_000, 7.0)
     first, second = (noised_change(mean, np.ones(40_000, bool), 6, config) - mean for _ in range(2))
     assert first.std() == pytest.approx(3.0 * 0.5 / 6, rel=0.03)
@@ -34,7 +34,7 @@ def test_the_noise_has_the_spread_of_the_clip_over_the_sites_and_no_seed() -> No
 
 def test_the_claim_is_the_gaussian_mechanisms() -> None:
     """One round, sensitivity C, noise z C: epsilon by Balle and Wang (ICML 2018), theorem 8, for z = 1 and delta 1e-3."""
-    claim = site_level_claim(SiteLevelConfig(enabled=True, noise_multiplier=1.0, delta=1e-3), 1, 10_000, 4)
+    claim = site_level_claim(SiteLevelConfig(enabled=True, noise=1.0, site_delta=1e-3), 1, 10_000, 4)
 
     def phi(x: float) -> float:
         return math.erfc(-x / math.sqrt(2)) / 2
@@ -48,11 +48,11 @@ def test_the_claim_is_the_gaussian_mechanisms() -> None:
     assert claim["epsilon"] == pytest.approx(high, abs=0.05)
     assert claim["unit"] == "hospital"
     assert "25 times" in claim["warning"]
-    assert site_level_claim(SiteLevelConfig(enabled=True, noise_multiplier=0.0), 1, 10, 4)["epsilon"] is None
+    assert site_level_claim(SiteLevelConfig(enabled=True, noise=0.0), 1, 10, 4)["epsilon"] is None
 
 
 def test_what_the_round_does_not_train_gets_no_noise_and_stays() -> None:
     trained = np.array([True, False, True])
-    found = noised_change(np.array([0.0, 1e-9, 0.0]), trained, 2, SiteLevelConfig(enabled=True, noise_multiplier=100.0))
+    found = noised_change(np.array([0.0, 1e-9, 0.0]), trained, 2, SiteLevelConfig(enabled=True, noise=100.0))
     assert found[1] == 0.0
     assert np.abs(found[trained]).min() > 0
