@@ -70,8 +70,11 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
     site, patients = prepared_patients(place, config)
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     _require_pinned(site.config.policy, task, model, arrays)
-    if sealed is not None:
-        _require_countable(patients, config)
+    told = SiteReply(place.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
+    if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
+        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
+            told.weight(config.federation.unlabelled_weight)
+        )
     seed = site_seed(config.seed, place.name, task.round)
     epsilon = -1.0
     if config.privacy.enabled:
@@ -85,17 +88,8 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
     else:
         require_open(place.name, site.config.privacy)
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
-    reply = SiteReply(
-        place.name,
-        task.round,
-        arrays=update.arrays,
-        patients=update.patients,
-        labelled=update.labelled,
-        counts_shared=True,
-        epsilon=epsilon,
-        metrics=update.metrics | {"seconds": time.monotonic() - began},
-    )
-    return reply, site
+    metrics = update.metrics | {"seconds": time.monotonic() - began}
+    return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
 
 
 def withhold(reply: SiteReply, policy: SitePolicy) -> SiteReply:
@@ -210,14 +204,6 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
         )
     if config.secure.enabled != secure:
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
-
-
-def _require_countable(patients: SiteData, config: RunConfig) -> None:
-    """Refuse a site that is too large for the run's counting, before any budget is charged."""
-    labelled = len(patients.labelled)
-    weight = labelled + config.federation.unlabelled_weight * (len(patients) - labelled)
-    if not config.site_level.enabled:
-        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(weight)
 
 
 def _require_pinned(policy: SitePolicy, task: Task, model: MultiModalViT, arrays: Arrays) -> None:

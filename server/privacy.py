@@ -64,7 +64,7 @@ def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], valu
 
     Args:
         rounds: the lines of rounds.jsonl.
-        values: how many an update has.
+        values: how many the largest round trains.
 
     Returns:
         `secure`, `fewest` (sites in a sum), `site_level` (of `common.privacy.site_level`, or None).

@@ -24,6 +24,7 @@ from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
+from common.training.trained import most_trained
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external
 from server.privacy import aggregation_claims, privacy_claims
@@ -183,7 +184,7 @@ def finish(
             provenance,
             modality_subsets=final.modality_subsets,
             privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
-            aggregation=aggregation_claims(plan.config, rounds, sum(array.size for array in arrays.values())),
+            aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         ),
     )
     log(INFO, "Report: %s", plan.out / "report.html")

@@ -23,7 +23,7 @@ from common.errors import BUDGET_SPENT, FederationError
 from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
-from common.training.trained import trained_names
+from common.training.trained import most_trained, trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply
 from server.rounds import Address, OpenRound, RoundRecord
 
@@ -66,8 +66,8 @@ class FedMRIAvg(FedAvg):
         """Log who takes part and what a round needs."""
         log(INFO, "\t├──> Sites: %s", ", ".join(self.sites) or "every connected node")
         if self.site_level.enabled:
-            many, values = len(self.sites) or self.plan.min_sites, sum(array.size for array in self.like.values())
-            ratio = noise_to_signal(values, many, self.site_level)
+            many = len(self.sites) or self.plan.min_sites
+            ratio = noise_to_signal(most_trained(self.like, self.config), many, self.site_level)
             log(WARNING, "\t├──> Site-level privacy: with %d sites noise of %.0f times the largest change is added", many, ratio)
         log(INFO, "\t└──> A round needs %d of them within %g s", self.plan.min_sites, self.plan.round_timeout)
 

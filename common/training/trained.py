@@ -5,7 +5,10 @@ round may hold one of them still (`model.lora_factor`). "b": A stays at its seed
 "alternate": A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.config import RunConfig
 
@@ -29,6 +32,13 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     tokens = () if config.model.train_tokens else TOKENS
     chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
+
+
+def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -> int:
+    """Values that the run's largest round trains."""
+    numbers = {1, config.training.head_rounds + 1, config.training.head_rounds + 2}
+    rounds = [number for number in numbers if number <= config.federation.rounds]
+    return max(sum(arrays[name].size for name in trained_names(sorted(arrays), config, number)) for number in rounds)
 
 
 def is_head_round(config: RunConfig, round_number: int) -> bool:

@@ -1,5 +1,6 @@
 """One round at a site: what it trains, what it refuses, and what never leaves it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from flwr.app import RecordDict
 
 from client import training
 from client.answer import answer
-from client.training import find_place, site_seed
+from client.training import find_place, site_seed, train_site
 from common.config import config_from_table
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
@@ -17,6 +18,8 @@ from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError
 from common.models.arrays import arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.protocol import ARRAYS, Task, code_hash, pack_arrays, read_reply, write_task
+from common.secure.fixed_point import UNCOUNTABLE
+from common.secure.messages import request_hash
 
 CONFIG = config_from_table(
     {
@@ -144,6 +147,51 @@ def test_a_request_that_does_not_fit_is_refused(model, site, changes, says):
     assert opened == []
 
 
+def test_a_site_that_sends_masked_updates_only_refuses_a_plain_run(model, site):
+    site(replace(SitePolicy.simulation(), secure_only=True))
+    reply, content = ask(model)
+    assert reply.error == "the site takes part in secure aggregation only"
+    assert ARRAYS not in content
+
+
+def sealed_round(model, config, labels=(0, 1, -1), arrays=None, seal=None):
+    """What a secure round asks of training: `train_site` with the hash that the sites have agreed on."""
+    like = get_arrays(model)
+    task = Task(1, config.to_json(), code_hash(), model.backbone_sha256, site="du", data="/sites", cache="/cache")
+    content = write_task(task, pack_arrays(arrays or like))
+    return train_site(content, task, find_place(task, {}), sealed=seal or request_hash(task, like))
+
+
+SECURE = replace(CONFIG, secure=replace(CONFIG.secure, enabled=True))
+
+
+def test_a_plain_request_in_a_secure_run_and_the_other_way_round_are_refused(model, site):
+    site()
+    reply, content = ask(model, config=SECURE.to_json())
+    assert reply.error == FederationError.public_default
+    assert ARRAYS not in content
+    with pytest.raises(FederationError, match="not of the kind"):
+        sealed_round(model, CONFIG)
+
+
+def test_a_secure_round_trains_what_all_sites_agreed_on_and_nothing_else(model, site):
+    site()
+    reply, _ = sealed_round(model, SECURE)
+    assert (reply.patients, reply.labelled) == (3, 2)
+    moved = {name: array + 1 for name, array in get_arrays(model).items()}
+    with pytest.raises(FederationError, match="not the one that the round began with"):
+        sealed_round(model, SECURE, arrays=moved)
+
+
+def test_a_site_that_cannot_be_counted_is_refused_before_it_trains(model, site, monkeypatch):
+    site()
+    monkeypatch.setattr(training, "train_round", lambda *_, **__: pytest.fail("trained"))
+    small = replace(SECURE, secure=replace(SECURE.secure, max_weight=2.0))
+    with pytest.raises(FederationError, match=r"secure\.max_weight") as caught:
+        sealed_round(model, small)
+    assert caught.value.public == UNCOUNTABLE
+
+
 def test_arrays_of_another_model_are_refused(model, site):
     site()
     task = Task(1, CONFIG.to_json(), code_hash(), model.backbone_sha256, "du", "/sites", "/cache")
@@ -152,8 +200,6 @@ def test_arrays_of_another_model_are_refused(model, site):
 
 
 def test_an_empty_message_gets_an_answer():
-    from flwr.app import RecordDict
-
     assert read_reply(answer(RecordDict(), {}, RecordDict()), {}).error == FederationError.public_default
 
 

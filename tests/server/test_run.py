@@ -1,6 +1,7 @@
 """A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
     assert all(np.array_equal(arrays[name], last[name]) for name in arrays)
     assert (out / "report.html").stat().st_size > 1000
+
+
+def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tmp_path, local_grid, caplog):
+    out, chosen = tmp_path / "run", plan(folder, tmp_path / "run", sites=("a", "b"), rounds=1)
+    level = replace(chosen.config.site_level, enabled=True, noise=100.0)
+    federate(local_grid(site_nodes()), replace(chosen, config=replace(chosen.config, site_level=level)))
+    told = json.loads((out / "report.json").read_text())["aggregation"]
+    assert told["site_level"]["rounds"] == 1
+    assert "expect a model that has learned little" in told["site_level"]["warning"]
+    arrays, _ = load_arrays(out / "model.safetensors")
+    assert np.concatenate([a.ravel() for a in arrays.values()]).std() == pytest.approx(50, rel=0.1)  # 100 over two sites
+    assert "Warning" in (out / "report.html").read_text()
 
 
 def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid):

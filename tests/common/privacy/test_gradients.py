@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.privacy.gradients import Parameters, clipped_sum, looped_gradients, mapped_gradients
-from common.privacy.optimizer import SystemNoiseOptimizer
+from common.privacy.optimizer import CLIP_MARGIN, SystemNoiseOptimizer
 
 N, IN, OUT = 5, 4, 3
 
@@ -59,7 +59,7 @@ def test_a_step_without_noise_is_the_clipped_mean(task) -> None:
     parameters, x, y = task
     before = {name: value.detach().clone() for name, value in parameters.items()}
     gradients = looped_gradients(lambda p, i: one(p, x[i], y[i]), parameters, N)
-    expected = clipped_sum(gradients, 0.5)
+    expected = clipped_sum(gradients, 0.5 * (1 - CLIP_MARGIN))
     optimizer = SystemNoiseOptimizer(
         torch.optim.SGD(parameters.values(), lr=1.0), noise_multiplier=0.0, max_grad_norm=0.5, expected_patients=4.0
     )
