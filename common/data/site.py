@@ -25,20 +25,45 @@ class SitePolicy:
 
     share_counts: bool = False  # how many patients, and how many of them labelled
     share_metrics: bool = False  # the training losses
+    metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
+    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort tells neither counts nor losses
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
     secure_only: bool = False  # no update leaves but masked, by secure aggregation
+    arrays: tuple[str, ...] = ("*",)  # globs of the names of the trained arrays that may leave
+    max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
+    hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
+    approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site
 
     def __post_init__(self) -> None:
         for name in ("backbone_sha256", "initial_sha256"):
             value = getattr(self, name)
             if value and not re.fullmatch("[0-9a-f]{64}", value):
                 raise ConfigError(f"policy.{name}: expected 64 hexadecimal digits (see `fedmri-site pins`), got {value!r}.")
+        check_ranges(self, "policy.")
+        if self.hours:
+            read_hours(self.hours)
 
     @classmethod
     def simulation(cls) -> "SitePolicy":
         """For virtual sites, whose data are the researcher's own: everything may be seen."""
-        return cls(share_counts=True, share_metrics=True)
+        return cls(share_counts=True, share_metrics=True, min_patients=1)
+
+
+@dataclass(frozen=True)
+class SiteConnection:
+    """How a deployed site reaches its coordinator (`fedmri-site init` fills it in). Paths are relative to site.toml."""
+
+    server: str = ""  # host:port of the coordinator; "": the site is not deployed
+    ca: str = "ca.crt"  # the coordinator's certificate authority, and no other is trusted
+    key: str = "keys/site"  # private key, made here; its public half is keys/site.pub
+    state: str = "state"  # logs, audit log, what runs now
+    weights: str = ""  # local file of the backbone's weights; "": what the run's model.weights says
+
+    def __post_init__(self) -> None:
+        if self.server:
+            split_address("connection.server", self.server)
 
 
 @dataclass(frozen=True)
@@ -92,6 +117,7 @@ class SiteConfig:
     labels: LabelConfig = field(default_factory=LabelConfig)
     policy: SitePolicy = field(default_factory=SitePolicy)
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
+    connection: SiteConnection = field(default_factory=SiteConnection)
 
     def __post_init__(self) -> None:
         _check_pattern("patients", self.patients)
@@ -149,6 +175,34 @@ def check_name(name: str) -> str:
             f"Site name {name!r}: expected 1 to 64 printable characters without '/' and '+'. Set name in site.toml."
         )
     return name
+
+
+def split_address(key: str, address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[IPv6]:port`.
+
+    Args:
+        key: name of the setting, for the error.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", address)
+    if not found or not 1 <= int(found[2]) <= 65535:
+        raise ConfigError(f"{key}: expected host:port, such as fedmri.example.org:8443, got {address!r}.")
+    return found[1].strip("[]"), int(found[2])
+
+
+def read_hours(hours: str) -> tuple[int, int]:
+    """Begin and end of `HH:MM-HH:MM`, in minutes after midnight; the end may lie on the next day.
+
+    Raises:
+        ConfigError: it is no such span.
+    """
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", hours)
+    span = (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])) if found else (0, 0)
+    if span[0] == span[1]:
+        raise ConfigError(f'policy.hours: expected a span of local time such as "19:00-06:30", got {hours!r}.')
+    return span
 
 
 def _check_pattern(key: str, pattern: str) -> None:
