@@ -23,9 +23,11 @@ def main(folder: str) -> None:
     from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, recorddict_to_proto  # noqa: PLC0415
     from flwr.proto.message_pb2 import Context, Message  # noqa: PLC0415
     from flwr.supercore.object_ref import load_app  # noqa: PLC0415
+    from flwr.supercore.task_identity import TaskIdentity  # noqa: PLC0415
 
     message = message_from_proto(Message.FromString(read_part(sys.stdin.buffer)))
     context = context_from_proto(Context.FromString(read_part(sys.stdin.buffer)))
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, context.run_id, context.node_id
     table = tomllib.loads((Path(folder) / "pyproject.toml").read_text(encoding="utf-8"))
     app = load_app(table["tool"]["flwr"]["app"]["components"]["clientapp"], RuntimeError, folder)
     reply = app(message=message, context=context)

@@ -29,7 +29,7 @@ from client.ledger import Ledger, read_ledger
 from client.policy import keep_back, reply_bytes, require_hours, require_leaving
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
-from common.errors import AuditLogError, FederationError, FedMRIError, PolicyError
+from common.errors import AuditLogError, ConfigError, FederationError, FedMRIError, PolicyError
 from common.protocol import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, printable, read_task, write_status
 from common.secure.messages import MASKED, SECURE
 from common.supervisor import die_with_parent
@@ -61,12 +61,14 @@ class Gate:
         Raises:
             AuditLogError: the log cannot be written. Nothing leaves then, not even a refusal with its reason.
         """
-        site = read_site_config(self.path)
+        site, broken = self._site()
         state = self.home / site.connection.state
         log, task, name = state / audit_log.LOG_NAME, _task(message.content), site.name or self.home.resolve().name
         facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task)}
         audit_log.record(log, "in", **facts, **_carried(message.content))
         try:
+            if broken:
+                raise broken
             content, context = self._pass(message, context, bundle, site, task)
         except FedMRIError as error:
             logger.exception("Refused.")
@@ -80,6 +82,13 @@ class Gate:
             return content, context
         audit_log.record(log, "out", **facts, **_carried(content), policy="let out", **_outcome(content))
         return content, context
+
+    def _site(self) -> tuple[SiteConfig, ConfigError | None]:
+        """site.toml; where it cannot be read, the strict default, and why: nothing will be done then."""
+        try:
+            return read_site_config(self.path), None
+        except ConfigError as error:
+            return SiteConfig(), error
 
     def _pass(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
