@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.audit import PrivacyAudit, audit_privacy, audit_table
 from client.budget import site_budget
+from client.cli_deploy import add_verbs
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
 from common.data.cache import default_cache, open_site
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_budget(verbs)
     _add_audit(verbs)
     _add_pins(verbs)
+    add_verbs(verbs)
     return run_command(parser, argv)
 
 
