@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.audit import PrivacyAudit, audit_privacy, audit_table
 from client.budget import site_budget
+from client.cli_deploy import add_verbs
 from client.cli_gate import add_approve, add_audit_verify
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_audit(verbs)
     _add_pins(verbs)
     add_approve(verbs)
+    add_verbs(verbs)
     return run_command(parser, argv)
 
 

@@ -60,7 +60,7 @@ class Hospital:
 
     def join(self, server: str, ca: Path) -> None:
         assert site_main(["init", str(self.home), "--server", server, "--ca", str(ca), "--data", str(self.data)]) == 0
-        self.change(r'^weights = .*$|^# ?weights = .*$', "")
+        self.change(r"^weights = .*$|^# ?weights = .*$", "")
         self.change(r"^\[connection\]$", f'[connection]\nweights = "{SHIPPED}"')
         self.change(r"^min_patients = .*$", "min_patients = 1")
         self.change(r"^share_counts = .*$", "share_counts = true")
@@ -128,7 +128,18 @@ class Federation:
     def build(self, sites: int = 4, patients: int = 4, address: str = "") -> None:
         """Phantoms, the coordinator's home, and hospitals that have joined; nothing runs yet."""
         if not self.data.is_dir():
-            done = ["phantom", str(self.data), "--sites", str(sites), "--patients", str(patients), "--external", "6", "--seed", "7"]
+            done = [
+                "phantom",
+                str(self.data),
+                "--sites",
+                str(sites),
+                "--patients",
+                str(patients),
+                "--external",
+                "6",
+                "--seed",
+                "7",
+            ]
             assert sim_main(done) == 0
         self.address = address or f"localhost:{free_port()}"
         ports = ["--superlink-port", str(free_port()), "--health-port", str(free_port())]
