@@ -56,7 +56,9 @@ def run_federation(
         FederationError: the run did not end well; says why. Whatever happens, no process is left running.
     """
     out = out.expanduser().resolve()
-    require_folder(out, resume=run_config.get("resume") is True)
+    resumed = run_config.get("resume") is True
+    require_folder(out, resume=resumed)
+    rounds = _Rounds(out, on_round, resumed=resumed)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     settings = {**run_config, "out": str(out), "code": code_hash()}
@@ -77,7 +79,7 @@ def run_federation(
                 stderr=subprocess.STDOUT,
             )
         try:
-            _watch(run, stream, _Rounds(out, on_round))
+            _watch(run, stream, rounds)
         finally:
             _end_stream(stream)
 
@@ -102,9 +104,9 @@ def resources(sites: int) -> dict[str, int | float]:
 class _Rounds:
     """Follows rounds.jsonl and tells each line once."""
 
-    def __init__(self, out: Path, on_round: OnRound | None) -> None:
+    def __init__(self, out: Path, on_round: OnRound | None, *, resumed: bool = False) -> None:
         self._path, self._on_round = out / "rounds.jsonl", on_round
-        self._told = len(self._lines())  # of a run that is resumed
+        self._told = len(self._lines()) if resumed else 0
 
     def follow(self) -> None:
         if self._on_round is None:
