@@ -17,7 +17,8 @@ import torch
 
 from common.errors import FederationError
 from common.protocol import code_hash
-from server.run import ERROR_NAME, require_fresh
+from server.plan import require_folder
+from server.run import ERROR_NAME
 from simulation.superlink import NAME, SuperLink, own_superlink, program
 
 POLL_SECONDS = 0.5
@@ -55,7 +56,9 @@ def run_federation(
         FederationError: the run did not end well; says why. Whatever happens, no process is left running.
     """
     out = out.expanduser().resolve()
-    require_fresh(out)
+    resumed = run_config.get("resume") is True
+    require_folder(out, resume=resumed)
+    rounds = _Rounds(out, on_round, resumed=resumed)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     settings = {**run_config, "out": str(out), "code": code_hash()}
@@ -76,7 +79,7 @@ def run_federation(
                 stderr=subprocess.STDOUT,
             )
         try:
-            _watch(run, stream, _Rounds(out, on_round))
+            _watch(run, stream, rounds)
         finally:
             _end_stream(stream)
 
@@ -101,16 +104,22 @@ def resources(sites: int) -> dict[str, int | float]:
 class _Rounds:
     """Follows rounds.jsonl and tells each line once."""
 
-    def __init__(self, out: Path, on_round: OnRound | None) -> None:
-        self._path, self._told, self._on_round = out / "rounds.jsonl", 0, on_round
+    def __init__(self, out: Path, on_round: OnRound | None, *, resumed: bool = False) -> None:
+        self._path, self._on_round = out / "rounds.jsonl", on_round
+        self._told = len(self._lines()) if resumed else 0
 
     def follow(self) -> None:
-        if self._on_round is None or not self._path.is_file():
+        if self._on_round is None:
             return
-        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is not whole yet
+        lines = self._lines()
+        self._told = min(self._told, len(lines))  # a resume may begin by taking lines out
         for line in lines[self._told :]:
             self._on_round(json.loads(line))
         self._told = len(lines)
+
+    def _lines(self) -> list[str]:
+        """The whole lines: what follows the last newline is not one yet."""
+        return self._path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if self._path.is_file() else []
 
 
 def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: _Rounds) -> None:

@@ -57,6 +57,19 @@ def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
     assert told == [{"round": 1}, {"round": 2}]
 
 
+def test_of_a_resumed_run_only_new_rounds_are_told(tmp_path):
+    told, lines = [], tmp_path / "rounds.jsonl"
+    lines.write_text('{"round": 1}\n{"round": 2}\n')
+    rounds = flower._Rounds(tmp_path, told.append, resumed=True)
+    rounds.follow()
+    assert told == []
+    lines.write_text('{"round": 1}\n')  # the second was not whole, and is played again
+    rounds.follow()
+    lines.write_text('{"round": 1}\n{"round": 2}\n')
+    rounds.follow()
+    assert told == [{"round": 2}]
+
+
 @pytest.mark.parametrize("status", ["finished:failed", "finished:completed", "finished:stopped"])
 def test_without_a_report_a_finished_run_has_failed(run, ended, monkeypatch, status):
     statuses(monkeypatch, status)
