@@ -16,6 +16,7 @@ import torch
 from flwr.app import RecordDict
 
 from client.budget import Budget, open_budget, require_open, site_budget
+from client.home import SITE_CONFIG
 from client.policy import require_hours
 from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
@@ -32,8 +33,6 @@ from common.secure.fixed_point import FixedPoint
 from common.secure.messages import request_hash
 from common.training.local import train_round
 from common.training.private import private_round
-
-SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
 
 
 @dataclass(frozen=True)
