@@ -67,7 +67,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     told = len(whole_lines(out))
     file = home.home / "run.toml"
     write_run_config(file, run_config)
-    bundle = build_bundle()
+    bundle = build_bundle(CHECKOUT)
     answer = flwr(home, ["run", str(CHECKOUT), NAME, "--run-config", str(file)])
     if not bundle.sha256.startswith(str(answer.get("fab-hash", ""))):
         raise FederationError(
