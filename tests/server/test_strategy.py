@@ -36,7 +36,7 @@ def play(grid, plan: FederationConfig, sites=SITES, rounds=1, **options):
     records = []
     strategy = FedMRIAvg(plan, TASK, LIKE, sites)
     result = strategy.start(
-        grid, pack_arrays(LIKE), rounds, 5.0, on_round=lambda record, arrays: records.append((record, arrays)), **options
+        grid, pack_arrays(LIKE), rounds, 0.1, on_round=lambda record, arrays: records.append((record, arrays)), **options
     )
     return unpack_arrays(result.arrays, LIKE)["w"], records
 
@@ -198,7 +198,7 @@ def test_a_site_whose_answer_was_lost_counts_as_charged_though_its_budget_refuse
 def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
     grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
     strategy, rounds = FedMRIAvg(FederationConfig(min_sites=2), TASK, LIKE, SITES), []
-    result = strategy.start(grid, pack_arrays(LIKE), 5, 5.0, on_round=lambda record, _: rounds.append(record.round))
+    result = strategy.start(grid, pack_arrays(LIKE), 5, 0.1, on_round=lambda record, _: rounds.append(record.round))
     assert rounds == [1, 2]
     np.testing.assert_allclose(unpack_arrays(result.arrays, LIKE)["w"], 4.0)
     asked = [read_task(message.content).round for message in grid.sent]
