@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cli_doctor import add_doctor
 from client.home import SiteHome, open_home
 from client.provision import Provisioned, provision
 from common.cli import add_debug
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: "Verbs") -> None:
     """Add them to the command."""
     _add_init(verbs)
+    add_doctor(verbs)
     _add_start(verbs)
     _add_status(verbs)
     _add_stop(verbs)
