@@ -36,7 +36,7 @@ def add_doctor(verbs: "Verbs") -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from client.doctor import examine  # noqa: PLC0415  (heavy)
+    from client.doctor import examine
 
     config = load_config(config_path(arguments.config), tuple(arguments.settings)) if arguments.config else None
     console, findings = Console(soft_wrap=True), []
