@@ -94,7 +94,7 @@ def _add_start(verbs: "Verbs") -> None:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from client.service import start, start_in_background  # noqa: PLC0415  (heavy)
+    from client.service import start, start_in_background
 
     home = open_home(arguments.site)
     if arguments.background:
@@ -117,7 +117,7 @@ def _add_status(verbs: "Verbs") -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from client.service_status import site_status  # noqa: PLC0415  (heavy)
+    from client.service_status import site_status
 
     told = site_status(open_home(arguments.site))
     if arguments.json:

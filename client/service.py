@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.explain import SUPERNODE, explain, read_tail
-from client.home import SiteHome, toml_string
+from client.home import SITE_CONFIG, SiteHome, toml_string
 from client.identity import read_ca, read_key, write_private
-from client.training import SITE_CONFIG
 from common.errors import FederationError
 from common.files import write_atomic
 from common.supervisor import Program, Supervisor, read_status, running
