@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 SEED ?= 0
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench faults clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,9 @@ bench: $(READY) ## speed, as ratios measured side by side; JSON in bench/
 	$(BIN)/python bench/speed.py bench/speed.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
 	$(BIN)/python bench/secure.py bench/secure.json
+
+faults: $(READY) ## a real federation, and what can be done to it: the table of docs/results.md; most of an hour
+	FEDMRI_FAULTS=bench/faults.json $(BIN)/python -m pytest -v tests/integration/deployment $(ARGS)
 
 clean: ## remove the environment and what the tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
