@@ -69,7 +69,8 @@ def _no_connection(home: SiteHome, text: str, last: str) -> str:
     if "[code:" not in words:
         return "the server was not reached; retrying. `fedmri-site doctor` says more"
     since = text[max(text.rfind("SuperNode ID:"), 0) :]
-    if "SuperNode ID:" in since and since.count("Exit Code: 305") <= ONLINE_TRIES:
+    cut_off = "SuperNode ID:" in since and "terminated gracefully" not in since
+    if cut_off and since.count(f"Exit Code: {NO_CONNECTION}") <= ONLINE_TRIES:
         return "the server still thinks that this site is online, as it does for a minute after a sudden end; retrying"
     return f"the server does not know this site's key: send {home.public_key} to the coordinator, who admits it; retrying"
 
