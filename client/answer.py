@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from client.policy import keep_back, require_leaving, require_norm
 from client.secure import (
     SiteSecrets,
     begin,
@@ -19,8 +20,9 @@ from client.secure import (
     share,
     unmask,
 )
-from client.training import Place, find_place, require_same_code, train_site, withhold
+from client.training import Place, find_place, require_same_code, train_site
 from common.config import RunConfig, config_from_json
+from common.data.site import SitePolicy
 from common.errors import FederationError, FedMRIError
 from common.models.arrays import flat_change
 from common.privacy.site_level import clip_change
@@ -55,7 +57,9 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         if SECURE in content:
             return _secure(content, task, place, state)
         reply, site = train_site(content, task, place)
-        return write_reply(withhold(reply, site.config.policy))
+        leaving = write_reply(reply)
+        require_leaving(leaving, content, site.config.policy)
+        return keep_back(leaving, site.config.policy)
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
         reply = SiteReply(task.site, task.round, error=error.public)
@@ -85,10 +89,10 @@ def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) ->
         kept, told = share(from_record(record, PeersAsked), mine)
     elif stage == LettersAsked.stage:
         kept = open_letters(from_record(record, LettersAsked), mine)
-        reply, _ = train_site(content, task, place, sealed=kept.request)  # only now that the round can succeed
+        reply, site = train_site(content, task, place, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
-        told = mask(kept, config, _change(content, reply, config), weight)
+        told = mask(kept, config, _change(content, reply, config, site.config.policy), weight)
         status = SiteReply(place.name, task.round, epsilon=reply.epsilon)
     else:
         told = unmask(from_record(record, UnmaskAsked), mine)
@@ -97,11 +101,12 @@ def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) ->
     return write_told(status, told)
 
 
-def _change(content: RecordDict, reply: SiteReply, config: RunConfig) -> Values:
+def _change(content: RecordDict, reply: SiteReply, config: RunConfig, policy: SitePolicy) -> Values:
     """The update as one vector.
 
     Raises:
         FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot tell.
+        PolicyError: it is larger than the hospital's own `policy.max_update_norm`.
     """
     change = flat_change(reply.arrays, unpack_arrays(content.array_records[ARRAYS], reply.arrays))
     norm, allowed = float(np.linalg.norm(change)), config.federation.max_update_norm
@@ -110,4 +115,5 @@ def _change(content: RecordDict, reply: SiteReply, config: RunConfig) -> Values:
             f"The update's norm is {norm:g}; federation.max_update_norm allows {allowed:g}.",
             public=UNCOUNTABLE,
         )
+    require_norm(norm, policy)
     return clip_change(change, config.site_level.clip) if config.site_level.enabled else change

@@ -17,6 +17,7 @@ from rich.text import Text
 from client.audit import PrivacyAudit, audit_privacy, audit_table
 from client.budget import site_budget
 from client.cli_deploy import add_verbs
+from client.cli_gate import add_approve, add_audit_verify
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
 from common.data.cache import default_cache, open_site
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_budget(verbs)
     _add_audit(verbs)
     _add_pins(verbs)
+    add_approve(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 
@@ -75,6 +77,7 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     verb.add_argument("--json", action="store_true", help="print JSON, for `fedmri-server audit`; tells how many patients")
     add_debug(verb)
     verb.set_defaults(handler=_audit)
+    add_audit_verify(audits)
 
 
 def _audit(arguments: argparse.Namespace) -> int:

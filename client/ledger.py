@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.chain import START, follow, link
 from common.errors import PrivacyError
 from common.files import write_atomic
 from common.privacy.charge import Charge
 
-START = "0" * 64  # stands for the hash before the first line
 Marks = frozenset[str]
 
 
@@ -133,17 +133,14 @@ def append(path: Path, ledger: Ledger, charge: Charge, cohort: tuple[Marks, ...]
 
 def _add(lines: list[str], head: str, content: dict[str, Any]) -> str:
     """Chain one line on; returns its hash."""
-    digest = _hash(head, content)
-    lines.append(_text({**content, "hash": digest}))
-    return digest
+    line, head = link(head, content)
+    lines.append(line)
+    return head
 
 
 def _follow(ledger: Ledger, line: str, cohorts: dict[str, tuple[Marks, ...]]) -> Ledger:
     """Check one line against the chain and take it in."""
-    content = json.loads(line)
-    digest = content.pop("hash")
-    if digest != _hash(ledger.head, content):
-        raise ValueError("its hash does not fit the lines before it")
+    content, head = follow(ledger.head, line)
     salt, entries = ledger.salt, ledger.entries
     if "salt" in content:
         salt = str(content["salt"])
@@ -152,12 +149,4 @@ def _follow(ledger: Ledger, line: str, cohorts: dict[str, tuple[Marks, ...]]) ->
     else:
         charge = Charge(**content["charge"])
         entries = (*entries, Entry(charge, cohorts[content["charged"]], str(content["run"]), str(content["time"])))
-    return Ledger(salt, entries, digest, (*ledger.lines, line))
-
-
-def _hash(before: str, content: dict[str, Any]) -> str:
-    return hashlib.sha256(f"{before} {_text(content)}".encode()).hexdigest()
-
-
-def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return Ledger(salt, entries, head, (*ledger.lines, line))

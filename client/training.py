@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import torch
 from flwr.app import RecordDict
 
 from client.budget import Budget, open_budget, require_open, site_budget
+from client.policy import require_hours
 from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
-from common.data.site import SitePolicy
+from common.data.site import SitePolicy, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
@@ -51,7 +53,7 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
         sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
 
     Returns:
-        The reply with all that the site knows (`withhold` takes out what its policy keeps), and the site.
+        The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
 
     Raises:
         FederationError: other code than the server's, or arrays that do not fit the model.
@@ -62,12 +64,13 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
     if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
     require_same_code(task)
-    model, config = prepared_model(task.config)
+    model, config = prepared_model(task.config, own_weights(place))
     _require_same_backbone(task, model)
     arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
     site, patients = prepared_patients(place, config)
+    require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     _require_pinned(site.config.policy, task, model, arrays)
     told = SiteReply(place.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
@@ -90,15 +93,6 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
     return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
-
-
-def withhold(reply: SiteReply, policy: SitePolicy) -> SiteReply:
-    """Take out what the site's policy keeps: patient counts, loss terms."""
-    if not policy.share_counts:
-        reply = replace(reply, patients=1, labelled=1, counts_shared=False)
-    if not policy.share_metrics:
-        reply = replace(reply, metrics={})
-    return reply
 
 
 def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
@@ -126,10 +120,25 @@ def site_seed(seed: int, site: str, round_number: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def prepared_model(config_json: str) -> tuple[MultiModalViT, RunConfig]:
-    """The model of a configuration, built once a process: its trained arrays are overwritten in every round."""
+def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, RunConfig]:
+    """The model of a configuration, built once a process: its trained arrays are overwritten in every round.
+
+    Args:
+        weights: the site's own file of the backbone; "": what the configuration says.
+    """
     config = config_from_json(config_json)
+    if weights:
+        config = replace(config, model=replace(config.model, weights=weights))
     return build_model(config), config
+
+
+def own_weights(place: Place) -> str:
+    """Path of the file that `connection.weights` of a hospital's site.toml names, or ""."""
+    if place.simulated:
+        return ""
+    weights = read_site_config(place.folder).connection.weights
+    home = place.folder.parent if place.folder.suffix == ".toml" else place.folder
+    return str(home / Path(weights).expanduser()) if weights else ""
 
 
 def prepared_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData]:

@@ -51,3 +51,15 @@ class PrivacyError(FedMRIError):
     """A privacy budget that would be exceeded, or a ledger that cannot be trusted."""
 
     public_default = "the site's privacy budget or its ledger does not allow this round"
+
+
+class PolicyError(FedMRIError):
+    """Something that the hospital's own policy does not let run, or leave."""
+
+    public_default = "the site's policy does not allow it"
+
+
+class AuditLogError(FedMRIError):
+    """The hospital's audit log is damaged, or cannot be written: nothing may leave then."""
+
+    public_default = "the site's audit log cannot be written"

@@ -142,7 +142,7 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone; we end the rest in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  one system call, nothing that a thread could have locked
+                preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, nothing that a thread could have locked
             )
         except OSError as error:
             life.next_try, life.reason = time.monotonic() + self.longest_pause, f"cannot be started: {error.strerror}"
@@ -294,6 +294,6 @@ def _pump(output: IO[bytes], log: Path) -> None:
     handler.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: be ended when the supervisor is, even by kill -9 (prctl PR_SET_PDEATHSIG)."""
     _PRCTL(1, signal.SIGTERM)

@@ -6,7 +6,8 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.run import federate, leave_error, read_plan, run_folder
+from server.plan import read_plan, run_folder
+from server.run import federate, leave_error
 
 app = ServerApp()
 

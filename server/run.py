@@ -1,10 +1,9 @@
 """One run at the server, from the run configuration to the report; `server.app` only hands it Flower's grid."""
 
 import json
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,9 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from common.cli import config_path
-from common.config import RunConfig, load_config
-from common.data.cache import default_cache
+from common.config import RunConfig
 from common.data.dataset import SiteData
-from common.data.site import find_sites
-from common.errors import ConfigError, FederationError, FedMRIError
+from common.errors import FederationError, FedMRIError
 from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
@@ -27,133 +23,98 @@ from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arra
 from common.training.trained import most_trained
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external
+from server.plan import MODEL_NAME, RunPlan
 from server.privacy import aggregation_claims, privacy_claims
 from server.report import assemble, write_report
-from server.rounds import RoundRecord
+from server.resume import begin, close_round, resume, write_open
+from server.rounds import OpenRound, RoundRecord
 from server.strategy import FedMRIAvg
 from server.strategy_secure import SecureAvg
 
-ERROR_NAME, MODEL_NAME = "error.json", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """A run's settings, read and checked."""
-
-    config: RunConfig
-    data: Path  # folder of the site folders
-    sites: tuple[str, ...]  # training sites, sorted
-    external: tuple[str, ...]  # held-out sites
-    out: Path
-    cache: Path
-
-
-def run_folder(run_config: Mapping[str, Any], run_id: int) -> Path:
-    """Where the run's results go: `out`, or a folder of its own under the cache."""
-    out = str(run_config.get("out", ""))
-    return Path(out).expanduser() if out else default_cache() / "runs" / str(run_id)
-
-
-def read_plan(run_config: Mapping[str, Any], out: Path) -> RunPlan:
-    """Read Flower's run configuration (the keys of `[tool.flwr.app.config]`).
-
-    Raises:
-        ConfigError: a wrong setting, no training site, or an external site that is not there.
-        FederationError: this is not the code that was started, or `out` already holds a run.
-    """
-    expected = str(run_config.get("code", ""))
-    if expected and expected != code_hash():
-        raise FederationError(
-            f"Flower runs other code ({code_hash()[:12]}) than the one that started the run ({expected[:12]}). "
-            "Use a SuperLink of its own, started in an empty directory."
-        )
-    require_fresh(out)
-    cache = Path(str(run_config.get("cache", "")) or default_cache()).expanduser()
-    data = Path(str(run_config.get("data", "")) or default_cache() / "example").expanduser()
-    config = load_config(config_path(str(run_config.get("config", "demo"))), _settings(str(run_config.get("set", "[]"))))
-    external = split_external(str(run_config.get("external", "")) or "external")
-    return RunPlan(config, data, training_sites(data, external), external, out, cache)
-
-
-def split_external(text: str) -> tuple[str, ...]:
-    """Names of external sites joined by `+`."""
-    return tuple(name.strip() for name in text.split("+") if name.strip())
-
-
-def training_sites(data: Path, external: tuple[str, ...]) -> tuple[str, ...]:
-    """All sites under `data` but the external ones, sorted by name.
-
-    Raises:
-        ConfigError: no such folder, an external site that is not in it, or nobody left to train.
-    """
-    names = sorted(folder.name for folder in find_sites(data))
-    known = ", ".join(names) or "none; a site folder holds sub-* folders, participants.tsv or site.toml"
-    absent = [name for name in external if name not in names]
-    if absent:
-        raise ConfigError(f"External site {absent[0]!r} is not among the site folders of {data} ({known}).")
-    sites = tuple(name for name in names if name not in external)
-    if not sites:
-        raise ConfigError(f"No training site in {data}: its site folders are {known}, the external one included.")
-    return sites
-
-
-def require_fresh(out: Path) -> None:
-    """Refuse a folder in which a run has been: its rounds and the new ones would be one muddle.
-
-    Raises:
-        FederationError: it holds a report, a model or rounds.
-    """
-    found = [name for name in ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints") if (out / name).exists()]
-    if found:
-        raise FederationError(f"Run folder {out} already holds a run ({found[0]}). Name another folder, or remove this one.")
+ERROR_NAME = "error.json"
+NAMED_WEIGHTS = ("hub", "phantom", "random")  # by `model.weights`; anything else is a file's path
 
 
 @contextmanager
 def leave_error(out: Path) -> Iterator[None]:
     """Whatever ends the run, its sentence is left in RUN/error.json: Flower itself keeps none."""
+    (out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
         log(ERROR, "The run ended with an error.", exc_info=error)
-        text = str(error) if isinstance(error, FedMRIError) else f"{type(error).__name__}: {printable(str(error), 300)}"
-        write_atomic(out / ERROR_NAME, json.dumps({"error": text}).encode())
+        with suppress(OSError):  # the disk may be what ended the run
+            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error)}).encode())
         raise
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, FedMRIError):
+        return str(error)
+    if not isinstance(error, Exception):
+        return f"The run was stopped ({type(error).__name__}). Go on with it by --resume."
+    return f"{type(error).__name__}: {printable(str(error), 300)}"
+
+
+@contextmanager
+def room_on_disk(out: Path) -> Iterator[None]:
+    """A result that cannot be written ends the run in good order.
+
+    Raises:
+        FederationError: names the file, and how to go on.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename).name.lstrip(".") if isinstance(error.filename, str) else "a file"
+        raise FederationError(
+            f"Run folder {out}: {where} could not be written ({error.strerror or error}). The finished rounds are kept: make "
+            "room, then go on with --resume."
+        ) from error
 
 
 def federate(grid: Grid, plan: RunPlan) -> None:
     """Train all rounds, measure, and leave the run folder whole; `report.json` comes last and marks success.
 
     Raises:
-        FedMRIError: what a user can mend: too few sites, external data or weights that cannot be used.
+        FedMRIError: what a user can mend: too few sites, external data or weights that cannot be used, a full disk.
     """
     config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
     patients = open_external(plan.data, plan.external, config.data, plan.cache)
     model = build_model(config)
-    start = get_arrays(model)
-    task = site_task(plan, model)
+    like = get_arrays(model)
+    with room_on_disk(plan.out):
+        start = resume(plan, like) if plan.resume else begin(plan)
+    task = site_task(plan, model, start.run)
     strategy = (
-        SecureAvg(config, task, start, plan.sites)
+        SecureAvg(config, task, like, plan.sites)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, start, plan.sites, config)
+        else FedMRIAvg(config.federation, task, like, plan.sites, config)
     )
-    with RunLog(plan.out) as run_log:
+    with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
         result = strategy.start(
             grid,
-            pack_arrays(start),
+            pack_arrays(start.arrays or like),
             config.federation.rounds,
             config.federation.round_timeout,
-            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, start), model, patients, config),
+            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, like), model, patients, config),
+            before=start,
+            on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
         )
-    unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-    finish(plan, model, unpack_arrays(result.arrays, start), patients, unfinished)
+        unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
+        finish(plan, model, unpack_arrays(result.arrays, like), patients, unfinished)
 
 
-def site_task(plan: RunPlan, model: MultiModalViT) -> Task:
-    """What every site is told in every round."""
-    run = secrets.token_hex(8)  # by chance: a ledger must tell two runs of one configuration apart
-    return Task(1, plan.config.to_json(), code_hash(), model.backbone_sha256, run, data=str(plan.data), cache=str(plan.cache))
+def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
+    """What every site is told in every round. No path of the server's travels to hospitals."""
+    config, sha256 = plan.config, model.backbone_sha256
+    if plan.sites:
+        return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
+    if config.model.weights not in NAMED_WEIGHTS:  # the hash is what counts; the name tells the hospital which file it lacks
+        config = replace(config, model=replace(config.model, weights=Path(config.model.weights).name))
+    return Task(1, config.to_json(), code_hash(), sha256, run)
 
 
 def finish(
@@ -164,6 +125,7 @@ def finish(
     Args:
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
     """
+    rounds = read_rounds(plan.out)
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     final = measure_final(model, arrays, patients, plan.config)
     provenance = {
@@ -171,10 +133,9 @@ def finish(
         "backbone": model.backbone_name,
         "weights_sha256": model.backbone_sha256,
         "code": code_hash(),
-        "data": {"folder": str(plan.data), "sites": list(plan.sites), "external_key": patients.key},
+        "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key},
         "external": "+".join(plan.external),
     }
-    rounds = read_rounds(plan.out)
     write_report(
         plan.out,
         assemble(
@@ -190,6 +151,11 @@ def finish(
     log(INFO, "Report: %s", plan.out / "report.html")
 
 
+def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the sites whose update went into any round."""
+    return sorted({site for line in rounds for site in line["sites"]})
+
+
 def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     """What a model file says of itself; nothing of when or where, so that equal runs give equal bytes."""
     return {
@@ -200,17 +166,6 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     }
 
 
-def _settings(text: str) -> tuple[str, ...]:
-    """The `key=value` settings, which travel as a JSON list because Flower's run configuration is flat."""
-    try:
-        settings = json.loads(text)
-    except ValueError:
-        settings = None
-    if not isinstance(settings, list) or not all(isinstance(item, str) for item in settings):
-        raise ConfigError(f"Run configuration key 'set': expected a JSON list of \"key=value\" texts, got {text!r}.")
-    return tuple(settings)
-
-
 def _look(number: int, arrays: Arrays, model: MultiModalViT, patients: SiteData, config: RunConfig) -> MetricRecord | None:
     """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
     every = config.evaluation.every
@@ -219,7 +174,13 @@ def _look(number: int, arrays: Arrays, model: MultiModalViT, patients: SiteData,
     return MetricRecord(dict(measure_round(model, arrays, patients, config)))
 
 
+def _open(plan: RunPlan, round_: OpenRound) -> None:
+    """Before requests go out: sites may spend on them, whatever comes of the round."""
+    write_open(plan.out, round_.number, round_.trained, round_.redone)
+
+
 def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays) -> None:
     """After a round: first the checkpoint, then the line that says the round is done."""
     save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model)))
     run_log.write(record)
+    close_round(plan.out)

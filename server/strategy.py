@@ -25,6 +25,7 @@ from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
 from common.training.trained import most_trained, trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply
+from server.resume import Start
 from server.rounds import Address, OpenRound, RoundRecord
 
 ERROR_NAMES = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
@@ -59,6 +60,8 @@ class FedMRIAvg(FedAvg):
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
+        self.before = Start("")
+        self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
@@ -81,20 +84,22 @@ class FedMRIAvg(FedAvg):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
         *,
-        first_round: int = 1,
+        before: Start | None = None,
+        on_open: Callable[[OpenRound], None] | None = None,
         on_round: Callable[[RoundRecord, Arrays], None] | None = None,
     ) -> Result:
-        """Train from `first_round` to `num_rounds`.
+        """Train up to round `num_rounds`.
 
         Args:
             grid: Flower's way to the nodes.
-            initial_arrays: the global arrays before `first_round`.
+            initial_arrays: the global arrays that training begins or goes on with.
             num_rounds: number of the last round.
             timeout: seconds that each asking of a round may take.
             train_config: not used: sites get the `task`.
             evaluate_config: not used: sites are not asked to evaluate.
             evaluate_fn: measures the new global arrays after a round; chooses nothing.
-            first_round: 1, or the round after a checkpoint's.
+            before: how far a resumed run came; None: it begins.
+            on_open: told the round before its requests go out, in every attempt.
             on_round: told each finished round and the arrays that came of it.
 
         Raises:
@@ -102,12 +107,13 @@ class FedMRIAvg(FedAvg):
         """
         self._require_enough_sites()
         self.summary()
+        self.before, self.on_open = before or Start(""), on_open
         arrays, result = initial_arrays, Result(arrays=initial_arrays)
-        for number in range(first_round, num_rounds + 1):
+        for number in range(self.before.round + 1, num_rounds + 1):
             try:
                 arrays, record = self._play(grid, number, arrays, timeout)
             except BudgetsSpentError as spent:
-                if number == first_round:
+                if number == 1:
                     raise
                 log(INFO, "The federation ends after round %d of %d: %s", number - 1, num_rounds, spent)
                 break
@@ -124,7 +130,7 @@ class FedMRIAvg(FedAvg):
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message for each site whose valid reply to this round is still missing."""
         if self.open.number != server_round:
-            self.open = OpenRound(server_round, unpack_arrays(arrays, self.like))
+            self.open = self.opened(server_round, arrays)
         state = self.open
         state.asked = [
             (address.name, self._message(server_round, arrays, address))
@@ -132,8 +138,7 @@ class FedMRIAvg(FedAvg):
             if address.name not in state.valid
         ]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
-        for name, _ in state.asked:
-            state.trained[name] = state.trained.get(name, 0) + 1
+        self.count_trainings(name for name, _ in state.asked)
         return [message for _, message in state.asked]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -183,6 +188,19 @@ class FedMRIAvg(FedAvg):
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
             f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
         )
+
+    def opened(self, number: int, arrays: ArrayRecord) -> OpenRound:
+        """A round of which nothing is known yet, but for what an earlier attempt at it, which a resume cut off, may have cost."""
+        again = number == self.before.round + 1
+        trained, redone = (dict(self.before.trained), self.before.redone) if again else ({}, 0)
+        return OpenRound(number, unpack_arrays(arrays, self.like), trained=trained, redone=redone)
+
+    def count_trainings(self, names: Iterable[str]) -> None:
+        """Note that these sites are about to be asked to train."""
+        for name in names:
+            self.open.trained[name] = self.open.trained.get(name, 0) + 1
+        if self.on_open:
+            self.on_open(self.open)
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:
         """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
@@ -234,6 +252,7 @@ class FedMRIAvg(FedAvg):
             failures=dict(sorted(state.failures.items())),
             epsilon={site: _finite(reply.epsilon) for site, reply in sorted(state.valid.items()) if reply.epsilon >= 0},
             trained={site: times for site, times in sorted(state.trained.items()) if times},
+            redone=state.redone,
             train=_plain(terms),
             external={},
         )

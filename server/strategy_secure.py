@@ -14,7 +14,7 @@ from common.config import RunConfig
 from common.errors import FederationError
 from common.models.arrays import Arrays, add_change
 from common.privacy.site_level import noised_change
-from common.protocol import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
+from common.protocol import SiteReply, Task, pack_arrays, record_bytes, write_task
 from common.secure.fixed_point import FixedPoint
 from common.secure.messages import (
     MASKED,
@@ -28,7 +28,7 @@ from common.secure.messages import (
     to_record,
 )
 from server.aggregation import judge_status
-from server.rounds import Address, OpenRound
+from server.rounds import Address
 from server.secure import SecureRound
 from server.strategy import EXPIRY_SLACK, FedMRIAvg
 
@@ -46,10 +46,8 @@ class SecureAvg(FedMRIAvg):
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
-        before = self.open if self.open.number == number else OpenRound(number, unpack_arrays(arrays, self.like))
-        self.open = OpenRound(
-            number, before.current, bytes_up=before.bytes_up, bytes_down=before.bytes_down, trained=before.trained
-        )
+        before = self.open if self.open.number == number else self.opened(number, arrays)
+        self.open = replace(before, asked=[], valid={}, failures={})
         there = dict(enumerate(self._seated(grid), start=1))
         threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
         round_, there = self._handshake(grid, there, threshold, timeout)
@@ -122,13 +120,13 @@ class SecureAvg(FedMRIAvg):
         state = self.open
         messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
         state.bytes_down += sum(_bytes(message.content) for message in messages.values())
+        if sent is not None:
+            self.count_trainings(address.name for address in there.values())
         replies = grid.send_and_receive(list(messages.values()), timeout=timeout)
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         stayed = {}
         for seat, message in messages.items():
             name = there[seat].name
-            if sent is not None:
-                state.trained[name] = state.trained.get(name, 0) + 1
 
             def read(content: RecordDict, seat: int = seat) -> SiteReply:
                 state.bytes_up += _bytes(content)

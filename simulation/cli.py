@@ -78,6 +78,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "run", help="one federation from site folders, through `flwr run`, with its baselines", description=_run.__doc__
     )
     _add_common(parser, "demo")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that RUN holds, after its last finished round")
     parser.add_argument("--external", required=True, metavar="SITE", help="held-out site; several joined by +")
     parser.set_defaults(handler=_run)
 
@@ -128,7 +129,13 @@ def _run(arguments: argparse.Namespace) -> int:
     """Train on every site under DIR but the external one, evaluate there, and put the baselines beside it."""
     cache = arguments.cache or default_cache() / "slices"
     plan = plan_experiment(
-        arguments.config, tuple(arguments.set), arguments.data, arguments.external, arguments.out, cache.expanduser().resolve()
+        arguments.config,
+        tuple(arguments.set),
+        arguments.data,
+        arguments.external,
+        arguments.out,
+        cache.expanduser().resolve(),
+        resume=arguments.resume,
     )
     with Shown() as shown:
         report = run_experiment(plan, shown.note, shown.progress, shown.on_round)

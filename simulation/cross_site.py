@@ -11,9 +11,9 @@ from common.config import RunConfig, config_from_table
 from common.data.site import find_sites
 from common.errors import ConfigError, FederationError
 from common.evaluation.metrics import evaluate
+from server.plan import require_fresh
 from server.report import assemble, read_report, write_report
 from server.report_audit import refutations
-from server.run import require_fresh
 from simulation.baselines import POOLED, PROBE
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
 

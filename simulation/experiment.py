@@ -16,9 +16,9 @@ from common.errors import ConfigError, DataError
 from common.files import write_atomic
 from common.models.build import build_model
 from server.audit import with_audit
+from server.plan import MODEL_NAME, require_folder, split_external, training_sites
 from server.report import read_report, write_report
 from server.report_audit import refutations
-from server.run import MODEL_NAME, require_fresh, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.example import copy_weights
@@ -39,6 +39,7 @@ class Experiment:
         source, settings: the same as a file and as key=value texts, as the ServerApp reads them.
         sites: training sites; external: held-out ones.
         models: folder where trained baselines are kept, to be shared by folds.
+        resume: go on with the run that `out` holds.
     """
 
     config: RunConfig
@@ -50,10 +51,19 @@ class Experiment:
     out: Path
     cache: Path
     models: Path
+    resume: bool = False
 
 
 def plan_experiment(
-    config: str, settings: tuple[str, ...], data: Path, external: str, out: Path, cache: Path, models: Path | None = None
+    config: str,
+    settings: tuple[str, ...],
+    data: Path,
+    external: str,
+    out: Path,
+    cache: Path,
+    models: Path | None = None,
+    *,
+    resume: bool = False,
 ) -> Experiment:
     """Check everything that can be checked without opening an image.
 
@@ -72,7 +82,7 @@ def plan_experiment(
     if not held_out:
         raise ConfigError("--external: expected the name of a site folder, or several joined by '+'.")
     sites = training_sites(data, held_out)
-    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines")
+    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines", resume)
 
 
 def run_experiment(
@@ -90,18 +100,19 @@ def run_experiment(
 
     Raises:
         DataError: the external site, or too many training sites, cannot be used.
-        FederationError: the run folder holds a run already, or the run did not end well.
+        FederationError: the run folder holds a run already, or none to resume, or the run did not end well.
     """
-    require_fresh(plan.out)
+    require_folder(plan.out, resume=plan.resume)
     if plan.config.model.weights == "phantom":
         copy_weights()
     refused = read_all(plan, note, progress)
-    run_config = {
+    run_config: dict[str, str | bool] = {
         "config": str(plan.source),
         "set": json.dumps(plan.settings),
         "data": str(plan.data),
         "external": "+".join(plan.external),
         "cache": str(plan.cache),
+        "resume": plan.resume,
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
     report = read_report(plan.out)

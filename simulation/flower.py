@@ -4,29 +4,27 @@ Success is judged by Flower's status and by our own report.json; a failure is to
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from common.errors import FederationError
+from common.flower import NAME, OnRound, Rounds, error_sentence, flwr, program, run_status, write_run_config
 from common.protocol import code_hash
-from server.run import ERROR_NAME, require_fresh
-from simulation.superlink import NAME, SuperLink, own_superlink, program
+from server.plan import require_folder
+from server.run import ERROR_NAME
+from simulation.superlink import SuperLink, own_superlink
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU: asked rarely while the run goes on
 ENDING_SECONDS = 120.0  # for Flower to call a run finished whose report is there
 TAIL_LINES = 12
 TELLING = ("Error", "Exception", "ERROR", "Traceback", "Killed", "out of memory")
-
-OnRound = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,18 @@ def run_federation(
         FederationError: the run did not end well; says why. Whatever happens, no process is left running.
     """
     out = out.expanduser().resolve()
-    require_fresh(out)
+    resumed = run_config.get("resume") is True
+    require_folder(out, resume=resumed)
+    rounds = Rounds(out, on_round, resumed=resumed)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     settings = {**run_config, "out": str(out), "code": code_hash()}
     with own_superlink(out / "logs" / "superlink.log") as superlink:
         config = superlink.home / "run.toml"
-        config.write_text("".join(f"{k} = {_toml(v)}\n" for k, v in settings.items()), encoding="utf-8")
+        write_run_config(config, settings)
         federation = " ".join(f"{k}={v}" for k, v in resources(sites).items())
         command = ["run", str(app.resolve()), NAME, "--run-config", str(config), "--federation-config", federation]
-        run = Run(superlink, str(_flwr(superlink, command).get("run-id")), out, out / "logs" / "run.log")
+        run = Run(superlink, str(flwr(superlink, command).get("run-id")), out, out / "logs" / "run.log")
         with run.log.open("wb") as output:
             arguments = [program("flwr"), "log", run.id, NAME, "--stream"]
             stream = subprocess.Popen(
@@ -76,7 +76,7 @@ def run_federation(
                 stderr=subprocess.STDOUT,
             )
         try:
-            _watch(run, stream, _Rounds(out, on_round))
+            _watch(run, stream, rounds)
         finally:
             _end_stream(stream)
 
@@ -98,22 +98,7 @@ def resources(sites: int) -> dict[str, int | float]:
     return settings
 
 
-class _Rounds:
-    """Follows rounds.jsonl and tells each line once."""
-
-    def __init__(self, out: Path, on_round: OnRound | None) -> None:
-        self._path, self._told, self._on_round = out / "rounds.jsonl", 0, on_round
-
-    def follow(self) -> None:
-        if self._on_round is None or not self._path.is_file():
-            return
-        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is not whole yet
-        for line in lines[self._told :]:
-            self._on_round(json.loads(line))
-        self._told = len(lines)
-
-
-def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: _Rounds) -> None:
+def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: Rounds) -> None:
     """Wait for the run's end and judge it. The log's stream ends with the run: then its status is asked for at once."""
     asked, reported = time.monotonic(), 0.0
     while True:
@@ -154,51 +139,12 @@ def _end_stream(stream: subprocess.Popen[bytes]) -> None:
 
 def _server_error(run: Run) -> str:
     """The sentence that the ServerApp left."""
-    try:
-        return str(json.loads((run.out / ERROR_NAME).read_text(encoding="utf-8"))["error"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"The server failed; its log is {run.log}."
+    return error_sentence(run.out / ERROR_NAME, f"The server failed; its log is {run.log}.")
 
 
 def _status(run: Run) -> str:
     """Flower's word for the run, such as `running` or `finished:failed`."""
-    runs = _flwr(run.superlink, ["ls", NAME, "--run-id", run.id]).get("runs") or [{}]
-    return str(runs[0].get("status", ""))
-
-
-def _flwr(superlink: SuperLink, arguments: list[str]) -> dict[str, Any]:
-    """One `flwr` command with its answer in JSON.
-
-    Raises:
-        FederationError: it failed, or took longer than two minutes.
-    """
-    done = _call(superlink, [*arguments, "--format", "json"])
-    text = done.stdout[done.stdout.find("{") :] if "{" in done.stdout else "{}"
-    try:
-        answer: dict[str, Any] = json.loads(text)
-    except ValueError:
-        answer = {}
-    if done.returncode or not answer.get("success"):
-        said = str(answer.get("error-message") or done.stderr or done.stdout).strip()[-600:]
-        raise FederationError(f"`flwr {arguments[0]}` failed: {said}")
-    return answer
-
-
-def _call(superlink: SuperLink, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run `flwr` and wait."""
-    try:
-        return subprocess.run(
-            [program("flwr"), *arguments],
-            env=superlink.environment,
-            cwd=superlink.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FederationError(f"`flwr {arguments[0]}` gave no answer within 120 s; see {superlink.log}.") from error
+    return run_status(run.superlink, run.id)
 
 
 def _tail(run: Run) -> str:
@@ -209,8 +155,3 @@ def _tail(run: Run) -> str:
             lines += log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line.strip()[:200] for line in lines if any(word in line for word in TELLING)][-TAIL_LINES:]
     return "".join(f"\n  {line}" for line in telling)
-
-
-def _toml(value: str | int) -> str:
-    """A TOML value; JSON's escapes are TOML's too, as long as characters beyond ASCII stay themselves."""
-    return json.dumps(value, ensure_ascii=False)

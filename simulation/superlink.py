@@ -8,9 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -22,12 +20,12 @@ from pathlib import Path
 from types import FrameType
 
 from common.errors import FederationError
+from common.flower import NAME, flower_environment, free_port, program
 
 MARK = "FEDMRI_PROCESS_MARK"  # in the environment of every process of a run, so that each can be found and ended
 START_SECONDS = 90.0
 GRACE_SECONDS = 6.0
 PORT_TRIES = 3
-NAME = "fedmri"  # of the connection in FLWR_HOME/config.toml
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on the loopback
 
 
@@ -39,19 +37,6 @@ class SuperLink:
     home: Path
     environment: dict[str, str]
     log: Path
-
-
-def program(name: str) -> str:
-    """Path of a command that is installed beside this Python.
-
-    Raises:
-        FederationError: it is not there.
-    """
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if not found:
-        raise FederationError(f"The command {name} is not installed beside {sys.executable}. Install 'flwr[simulation]'.")
-    return found
 
 
 @contextmanager
@@ -87,7 +72,7 @@ def _start(folder: Path, mark: str, log: Path) -> SuperLink:
     work.mkdir()
     environment = _environment(home, folder, mark)
     for _ in range(PORT_TRIES):
-        port = _free_port()
+        port = free_port()
         text = f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         (home / "config.toml").write_text(text, encoding="utf-8")
         command = [program("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
@@ -110,31 +95,17 @@ def _start(folder: Path, mark: str, log: Path) -> SuperLink:
 
 def _environment(home: Path, folder: Path, mark: str) -> dict[str, str]:
     """Ours, without what would lead Flower or Ray astray: another cluster, another checkout, the network."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS", "PYTHONSTARTUP")}
+    environment = flower_environment(home)
+    environment.pop("RAY_ADDRESS", None)
     environment |= {
         MARK: mark,
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
         # One thread a virtual site: they share the cores, and sums keep one order.
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-        **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
     }
     if len(str(folder)) < 30:  # Ray puts sockets there, whose paths may have 107 characters
         environment["RAY_TMPDIR"] = str(folder)
     return environment
-
-
-def _free_port() -> int:
-    """A port of the loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _healthy(process: subprocess.Popen[bytes], port: int) -> bool:

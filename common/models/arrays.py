@@ -8,28 +8,32 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import nn
 
 from common.errors import FederationError, WeightsError
 from common.files import write_atomic
 
+if TYPE_CHECKING:  # the hospital's gate reads arrays in every message, and has no use for torch
+    from torch import nn
+
 Arrays = dict[str, NDArray[np.float32]]
 
 
-def get_arrays(model: nn.Module) -> Arrays:
+def get_arrays(model: "nn.Module") -> Arrays:
     """Copies of all parameters that are trained, by name."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return {name: trained[name].detach().cpu().float().numpy().copy() for name in sorted(trained)}
 
 
-def set_arrays(model: nn.Module, arrays: Arrays) -> None:
+def set_arrays(model: "nn.Module", arrays: Arrays) -> None:
     """Write trained arrays into the model, after `check_arrays` against its own."""
+    import torch  # noqa: PLC0415
+
     check_arrays(arrays, get_arrays(model))
     parameters = dict(model.named_parameters())
     with torch.no_grad():

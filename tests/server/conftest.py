@@ -7,6 +7,13 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from client import training
+from common.data.cases import Site
+from common.data.site import SiteConfig, SitePolicy
+from common.errors import DataError
+from server import run
+from tests.server.made_up_sites import hospital
+
 Node = Callable[[Message], Message | RecordDict | None]
 
 
@@ -52,3 +59,23 @@ def local_grid(monkeypatch) -> type[LocalGrid]:
     for name in ("_task_id", "_run_id", "_node_id"):  # Flower sets them in each process that it starts
         monkeypatch.setattr(TaskIdentity, name, 1)
     return LocalGrid
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three site folders and an external one; what is in them is made up in memory."""
+    data = tmp_path / "data"
+    for name in ("a", "b", "broken", "ext"):
+        (data / name / "sub-1").mkdir(parents=True)
+
+    def read_site(path, *_, **__):
+        if path.name == "broken":
+            raise DataError("Patient sub-1: truncated")
+        return Site(path.name, path, (), SiteConfig(policy=SitePolicy.simulation()))
+
+    monkeypatch.setattr(training, "read_site", read_site)
+    monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, (0, 1, 2, -1)))
+    monkeypatch.setattr(run, "open_external", lambda *_: hospital("ext", (0, 1, 2, 0)))
+    training._simulated_patients.cache_clear()
+    yield data
+    training._simulated_patients.cache_clear()

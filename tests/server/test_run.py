@@ -5,81 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
 
-from client import training
-from client.answer import answer
-from common.config import config_from_table
-from common.data.cases import Site
-from common.data.dataset import SiteData
-from common.data.site import SiteConfig, SitePolicy
 from common.errors import ConfigError, DataError, FederationError
 from common.models.arrays import load_arrays
 from common.protocol import code_hash
-from server import run
-from server.run import RunPlan, federate, leave_error, read_plan, run_folder, training_sites
-
-TINY = """
-[data]
-size = 32
-slices = 2
-[model]
-backbone = "fedmri_vit_mini"
-weights = "random"
-rank = 2
-head_hidden = 8
-head_bottleneck = 4
-[objective]
-local_crops = 1
-[training]
-batch_size = 4
-precision = "fp32"
-[federation]
-rounds = 2
-round_retries = 1
-[evaluation]
-bootstrap = 20
-"""
-
-
-def hospital(name: str, labels) -> SiteData:
-    rng = np.random.default_rng(sum(name.encode()))
-    n = len(labels)
-    images = rng.random((n, 2, 4, 32, 32)).astype(np.float16)
-    ids = tuple(f"sub-{i}" for i in range(n))
-    return SiteData(name, ids, images, np.ones((n, 4), bool), np.array(labels, np.int64), name)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Three site folders and an external one; what is in them is made up in memory."""
-    data = tmp_path / "data"
-    for name in ("a", "b", "broken", "ext"):
-        (data / name / "sub-1").mkdir(parents=True)
-
-    def read_site(path, *_, **__):
-        if path.name == "broken":
-            raise DataError("Patient sub-1: truncated")
-        return Site(path.name, path, (), SiteConfig(policy=SitePolicy.simulation()))
-
-    monkeypatch.setattr(training, "read_site", read_site)
-    monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, (0, 1, 2, -1)))
-    monkeypatch.setattr(run, "open_external", lambda *_: hospital("ext", (0, 1, 2, 0)))
-    training._simulated_patients.cache_clear()
-    yield data
-    training._simulated_patients.cache_clear()
-
-
-def plan(folder, out, sites=("a", "b", "broken"), **federation) -> RunPlan:
-    import tomllib
-
-    table = tomllib.loads(TINY)
-    table["federation"] |= federation
-    return RunPlan(config_from_table(table), folder, sites, ("ext",), out, folder / "cache")
-
-
-def site_nodes():
-    return {number: lambda message: answer(message.content, {}, RecordDict()) for number in (1, 2)}
+from server.plan import read_plan, run_folder, training_sites
+from server.run import federate, leave_error
+from tests.server.made_up_sites import TINY, plan, site_nodes
 
 
 def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid):
@@ -154,6 +86,11 @@ def test_the_run_configuration_is_read(folder, tmp_path):
     assert read.cache == tmp_path / "c"
 
 
+def test_at_a_real_federation_the_folders_beside_the_external_one_are_no_sites(folder, tmp_path):
+    read = read_plan(settings(folder, tmp_path, sites="nodes", external="ext+b"), tmp_path / "run")
+    assert (read.sites, read.external, read.resume) == ((), ("ext", "b"), False)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
     [
@@ -164,6 +101,10 @@ def test_the_run_configuration_is_read(folder, tmp_path):
         ({"external": "a+b+broken+ext"}, ConfigError, "No training site"),
         ({"data": "/nowhere"}, ConfigError, "'ext' is not among the site folders of /nowhere"),
         ({"config": "no-such"}, ConfigError, "no-such"),
+        ({"sites": "hospitals"}, ConfigError, 'expected "folders" or "nodes"'),
+        ({"sites": "nodes", "external": "fg"}, ConfigError, "External site 'fg'"),
+        ({"resume": "yes"}, ConfigError, "expected true or false"),
+        ({"resume": True}, FederationError, "holds no run to resume"),
     ],
 )
 def test_a_wrong_run_configuration_is_refused(folder, tmp_path, changes, kind, says):

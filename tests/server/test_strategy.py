@@ -8,6 +8,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from common.config import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.protocol import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
+from server.resume import Start
 from server.strategy import FedMRIAvg
 
 LIKE = {"w": np.zeros(3, np.float32)}
@@ -56,7 +57,7 @@ def test_honest_sites_give_their_mean_round_after_round(local_grid):
 
 def test_a_later_first_round_goes_on_from_there(local_grid):
     grid = local_grid(nodes(honest))
-    _, records = play(grid, FederationConfig(), rounds=5, first_round=4)
+    _, records = play(grid, FederationConfig(), rounds=5, before=Start("", 3))
     assert [record.round for record, _ in records] == [4, 5]
     assert read_task(grid.sent[0].content).round == 4
 

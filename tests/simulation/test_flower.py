@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 
 import pytest
 
@@ -45,7 +44,7 @@ def statuses(monkeypatch, *words):
 
 
 def watch(run, ended, told=None):
-    flower._watch(run, ended, flower._Rounds(run.out, None if told is None else told.append))
+    flower._watch(run, ended, flower.Rounds(run.out, None if told is None else told.append))
 
 
 def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
@@ -55,6 +54,19 @@ def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
     told = []
     watch(run, ended, told)
     assert told == [{"round": 1}, {"round": 2}]
+
+
+def test_of_a_resumed_run_only_new_rounds_are_told(tmp_path):
+    told, lines = [], tmp_path / "rounds.jsonl"
+    lines.write_text('{"round": 1}\n{"round": 2}\n')
+    rounds = flower._Rounds(tmp_path, told.append, resumed=True)
+    rounds.follow()
+    assert told == []
+    lines.write_text('{"round": 1}\n')  # the second was not whole, and is played again
+    rounds.follow()
+    lines.write_text('{"round": 1}\n{"round": 2}\n')
+    rounds.follow()
+    assert told == [{"round": 2}]
 
 
 @pytest.mark.parametrize("status", ["finished:failed", "finished:completed", "finished:stopped"])
@@ -95,14 +107,6 @@ def test_a_run_that_never_ends_after_its_report_is_given_up(run, ended, monkeypa
         watch(run, ended)
 
 
-def test_a_failed_flwr_command_says_why(run, monkeypatch):
-    said = json.dumps({"success": False, "error-message": "unknown key 'x'"})
-    done = subprocess.CompletedProcess([], 0, "Using SuperLink\n" + said, "")
-    monkeypatch.setattr(flower, "_call", lambda *_: done)
-    with pytest.raises(FederationError, match="`flwr run` failed: unknown key 'x'"):
-        flower._flwr(run.superlink, ["run"])
-
-
 def test_a_folder_that_holds_a_run_is_refused_before_anything_starts(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(FederationError, match="already holds a run"):
@@ -123,8 +127,3 @@ def test_the_gpus_are_shared_by_the_sites_that_run_at_once(monkeypatch):
         "init-args-num-cpus": 16,
         "client-resources-num-gpus": 0.0,
     }
-
-
-@pytest.mark.parametrize("value", ['["a=\\"b\\""]', "C:\\sites\nnew", "Spitäler/日本 😀 \x01", 7])
-def test_values_survive_toml(value):
-    assert tomllib.loads(f"v = {flower._toml(value)}")["v"] == value

@@ -1,0 +1,83 @@
+"""Flower's side of the gate: pull one message from the SuperNode, hand its answer back (flwr 1.41's `run_clientapp`)."""
+
+import argparse
+import logging
+from contextlib import suppress
+
+from flwr.app import Context, Error, Message
+from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.tls import validate_and_resolve_root_certificates
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client.gate import Gate
+from common.errors import AuditLogError
+
+CLIENT_APP = "flwr-clientapp"
+logger = logging.getLogger("fedmri.gate")
+
+
+def serve(name: str, arguments: list[str], gate: Gate) -> int:
+    """Answer the one message that the token stands for; returns the exit code.
+
+    Args:
+        name: of the program that Flower's executor wanted to start; only a ClientApp has anything to do at a hospital.
+        arguments: Flower's.
+
+    Raises:
+        AuditLogError: see `Gate.answer`. The server is told of an error without a word of its text.
+    """
+    parser = argparse.ArgumentParser(prog=name)
+    parser.add_argument("--runtime-api-address", required=True)
+    add_args_flwr_app_common(parser)
+    options = parser.parse_args(arguments)
+    if options.parent_pid is not None:
+        start_parent_process_monitor(options.parent_pid)
+    retries = make_simple_http_retry_invoker()
+    client = RuntimeHttpClient.from_server_address(
+        server_address=options.runtime_api_address,
+        insecure=options.insecure,
+        root_certificates=validate_and_resolve_root_certificates(options.root_certificates, options.insecure),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name=CLIENT_APP),
+            RuntimeTokenHttpInterceptor(try_obtain_flwr_app_token(options)),
+        ],
+        retry_invoker=retries,
+    )
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    context, status = None, SubStatus.FAILED
+    try:
+        message, context, _, bundle = pull_task_input(client)
+        if name == CLIENT_APP:
+            context, status = _answer(client, gate, message, context, bundle.content)
+        else:
+            logger.error("Flower asked for %s; only a ClientApp may run at a hospital.", name)
+            push_message(client, _failure(message), context)
+        return 0 if status == SubStatus.COMPLETED else 1
+    finally:
+        retries.max_tries = 1  # the SuperNode may be gone: do not wait for it on the way out
+        with suppress(Exception):
+            push_task_output(client=client, context=context, sub_status=status, details="")
+        heartbeat.stop()
+        client.close()
+
+
+def _answer(client: RuntimeHttpClient, gate: Gate, message: Message, context: Context, bundle: bytes) -> tuple[Context, str]:
+    """One answer of the gate's; where its audit log fails, an error without a text."""
+    try:
+        content, context = gate.answer(message, context, bundle)
+    except AuditLogError:
+        push_message(client, _failure(message), context)
+        raise
+    push_message(client, Message(content, reply_to=message), context)
+    return context, SubStatus.COMPLETED
+
+
+def _failure(message: Message) -> Message:
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, AuditLogError.public_default), reply_to=message)

@@ -1,0 +1,136 @@
+"""What may leave: each rule alone, against a reply that is fine in all else."""
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from client.policy import keep_back, reply_bytes, require_hours, require_leaving
+from common.data.site import SiteConfig, SitePolicy, read_site_config
+from common.errors import ConfigError, PolicyError
+from common.protocol import SiteReply, Task, pack_arrays, read_status, write_reply, write_task
+
+BEFORE = {"head.weight": np.zeros((3, 4), np.float32), "vit.lora_a": np.ones(5, np.float32)}
+ASKED = write_task(Task(1, "{}", "c", "b"), pack_arrays(BEFORE))
+OPEN = SitePolicy(share_counts=True, share_metrics=True)
+
+
+def reply(arrays=None, **changes) -> RecordDict:
+    after = arrays if arrays is not None else {name: value + 0.1 for name, value in BEFORE.items()}
+    fields = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5, "metrics": {"loss": 0.5, "dino": 0.2}}
+    return write_reply(SiteReply("a", 1, arrays=after, **fields | changes))
+
+
+def test_what_is_fine_leaves_as_it_is() -> None:
+    require_leaving(reply(), ASKED, OPEN)
+    kept = keep_back(reply(), OPEN)
+    assert read_status(kept) == read_status(reply())
+    assert kept["arrays"] == reply()["arrays"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "content", "says"),
+    [
+        (SitePolicy(arrays=("vit.*",)), reply(), "arrays that may not leave"),
+        (SitePolicy(max_megabytes=0.001), reply({n: np.zeros((99, 99), np.float32) for n in BEFORE}), "more bytes"),
+        (SitePolicy(max_update_norm=0.01), reply(), "larger than may leave"),
+        (SitePolicy(secure_only=True), reply(), "secure aggregation only"),
+        (OPEN, reply({"head.weight": BEFORE["head.weight"]}), "not of the form"),
+        (OPEN, reply(BEFORE | {"vit.images": np.zeros(9, np.float32)}), "not of the form"),
+        (OPEN, reply(BEFORE | {"vit.lora_a": np.zeros(6, np.float32)}), "not of the form"),
+        (OPEN, reply(BEFORE | {"vit.lora_a": np.full(5, np.nan, np.float32)}), "not of the form"),
+        (OPEN, RecordDict({**reply(), "images": ArrayRecord([np.zeros(3)])}), "more than was agreed"),
+        (OPEN, RecordDict({**reply(), "secure": MetricRecord({"x": 1.0})}), "more than was agreed"),
+    ],
+)
+def test_each_rule_refuses_by_itself(policy, content, says) -> None:
+    with pytest.raises(PolicyError) as refused:
+        require_leaving(content, ASKED, policy)
+    assert says in refused.value.public
+    assert "policy." in str(refused.value)
+
+
+def test_the_norm_is_that_of_all_arrays_together() -> None:
+    moved = {name: value + 0.1 for name, value in BEFORE.items()}
+    norm = float(np.sqrt(17 * 0.01))
+    require_leaving(reply(moved), ASKED, SitePolicy(max_update_norm=norm * 1.001))
+    with pytest.raises(PolicyError):
+        require_leaving(reply(moved), ASKED, SitePolicy(max_update_norm=norm * 0.999))
+
+
+def test_arrays_that_nobody_asked_for_do_not_leave() -> None:
+    with pytest.raises(PolicyError):
+        require_leaving(reply(), write_task(Task(1, "{}", "c", "b"), None), OPEN)
+
+
+def test_counts_and_losses_are_kept_where_the_policy_says_so() -> None:
+    strict = keep_back(reply(), SitePolicy())
+    assert dict(strict["metrics"]) == {"num-examples": 1, "labelled": 1, "round": 1}
+    assert strict["site"]["counts-shared"] is False
+    counts = keep_back(reply(), SitePolicy(share_counts=True))
+    assert dict(counts["metrics"]) == {"num-examples": 40, "labelled": 30, "round": 1}
+    losses = keep_back(reply(), SitePolicy(share_metrics=True, metrics=("lo*",)))
+    assert dict(losses["metrics"]) == {"num-examples": 1, "labelled": 1, "round": 1, "loss": 0.5}
+
+
+def test_a_small_cohort_tells_nothing_of_itself() -> None:
+    kept = keep_back(reply(patients=9, labelled=2), OPEN)
+    assert dict(kept["metrics"]) == {"num-examples": 1, "labelled": 1, "round": 1}
+    assert kept["site"]["counts-shared"] is False
+    assert keep_back(reply(patients=10, labelled=2), OPEN)["metrics"]["num-examples"] == 10
+
+
+def test_fields_that_were_not_agreed_are_left_out() -> None:
+    content = reply()
+    content["site"] = ConfigRecord({**content["site"], "patient": "Smith", "error": "line\n" * 500})
+    kept = keep_back(content, OPEN)
+    assert set(kept["site"]) == {"name", "error", "counts-shared", "epsilon"}
+    assert len(kept["site"]["error"]) <= 300
+    assert "\n" not in kept["site"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "inside"),
+    [
+        ("19:00-06:30", (19, 0), True),
+        ("19:00-06:30", (6, 29), True),
+        ("19:00-06:30", (6, 30), False),
+        ("19:00-06:30", (12, 0), False),
+        ("08:00-17:00", (8, 0), True),
+        ("08:00-17:00", (17, 0), False),
+        ("08:00-17:00", (7, 59), False),
+        ("", (3, 0), True),
+    ],
+)
+def test_the_hospitals_hours(hours, at, inside) -> None:
+    now = datetime(2026, 11, 22, *at).astimezone()
+    if inside:
+        require_hours(SitePolicy(hours=hours), now)
+    else:
+        with pytest.raises(PolicyError) as refused:
+            require_hours(SitePolicy(hours=hours), now)
+        assert refused.value.public == "the site does not train at this time of day"
+
+
+@pytest.mark.parametrize("hours", ["24:00-06:00", "9-17", "08:00-08:00", "08:00", "08:00-17:60", "8:00-17:00"])
+def test_hours_that_are_no_span_are_refused(hours) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.hours"):
+        SitePolicy(hours=hours)
+
+
+def test_site_toml_holds_the_policy_and_the_connection(tmp_path) -> None:
+    (tmp_path / "site.toml").write_text(
+        '[policy]\nhours = "20:00-06:00"\nmin_patients = 20\narrays = ["head.*"]\n[connection]\nserver = "fed.example.org:8443"\n'
+    )
+    site = read_site_config(tmp_path)
+    assert (site.policy.hours, site.policy.min_patients, site.policy.arrays) == ("20:00-06:00", 20, ("head.*",))
+    assert site.connection.server == "fed.example.org:8443"
+    for wrong in ("https://fed.example.org", "fed.example.org", "fed:99999", "a b:1"):
+        with pytest.raises(ConfigError, match=r"connection\.server"):
+            SiteConfig(connection=type(site.connection)(server=wrong))
+
+
+def test_bytes_are_counted_over_arrays_and_byte_values() -> None:
+    assert reply_bytes(RecordDict({"secure": ConfigRecord({"k": b"12345", "l": [b"1", b"22"], "n": 7})})) == 8
+    assert reply_bytes(reply()) >= 17 * 4

@@ -1,0 +1,66 @@
+"""A gate that lies: started in the place of a hospital's own by the tests, it spoils what the honest one would send."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT, TRICK, *ARGUMENTS = sys.argv[1:]
+sys.path.insert(0, ROOT)
+
+import numpy as np  # noqa: E402
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
+
+from client.gate import SITE_VARIABLE, Gate  # noqa: E402
+from client.gate_flower import serve  # noqa: E402
+from common.protocol import ARRAYS, METRICS, pack_arrays  # noqa: E402
+
+
+def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:
+    """One lie of the list."""
+    before = {name: array.numpy() for name, array in asked.array_records[ARRAYS].items()}
+    arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
+    first = sorted(arrays)[0]
+    if trick == "nan":
+        arrays[first] = np.full_like(arrays[first], np.nan)
+    elif trick == "shapes":
+        arrays[first] = np.zeros(3, np.float32)
+    elif trick == "names":
+        arrays["something.else"] = arrays.pop(first)
+    elif trick == "norm":
+        arrays = {name: before[name] + 100 * (array - before[name]) for name, array in arrays.items()}
+    elif trick == "old":
+        content[METRICS] = MetricRecord({**content[METRICS], "round": 1})
+    if trick == "garbage":
+        record = pack_arrays(arrays)
+        record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", os.urandom(len(record[first].data)))
+        content[ARRAYS] = record
+    elif trick == "pickle":
+        record = pack_arrays(arrays)
+        data = b"cos\nsystem\n(S'touch /tmp/pwned'\ntR." + bytes(len(record[first].data))
+        record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
+        content[ARRAYS] = record
+    else:
+        content[ARRAYS] = ArrayRecord(pack_arrays(arrays))
+    return content
+
+
+class Hostile(Gate):
+    """Honest until the reply is made."""
+
+    def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
+        """The lie of this round: line n of the file `trick`; "sleep:30" waits before it answers honestly."""
+        tricks = Path(TRICK).read_text().split("\n")
+        number = int(message.content["config"]["round"])
+        trick = tricks[min(number, len(tricks)) - 1]
+        if trick.startswith("sleep:"):
+            time.sleep(float(trick.partition(":")[2]))
+        asked = message.content
+        content, context = super().answer(message, context, bundle)
+        if trick and not trick.startswith("sleep:") and ARRAYS in content:
+            content = spoil(content, asked, trick)
+        return content, context
+
+
+if __name__ == "__main__":
+    sys.exit(serve("flwr-clientapp", ARGUMENTS, Hostile(Path(os.environ[SITE_VARIABLE]))))
