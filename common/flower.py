@@ -134,26 +134,27 @@ class Rounds:
 
     Args:
         out: the run folder.
-        resumed: what it holds already is known.
+        told: lines that are known already, of a run that is resumed.
     """
 
-    def __init__(self, out: Path, on_round: OnRound | None, *, resumed: bool = False) -> None:
-        self._path, self._on_round = out / "rounds.jsonl", on_round
-        self._told = len(self._lines()) if resumed else 0
+    def __init__(self, out: Path, on_round: OnRound | None, told: int = 0) -> None:
+        self._out, self._told, self._on_round = out, told, on_round
 
     def follow(self) -> None:
         """Tell what has come since."""
         if self._on_round is None:
             return
-        lines = self._lines()
+        lines = whole_lines(self._out)
         self._told = min(self._told, len(lines))  # a resume may begin by taking lines out
         for line in lines[self._told :]:
             self._on_round(json.loads(line))
         self._told = len(lines)
 
-    def _lines(self) -> list[str]:
-        """The whole lines: what follows the last newline is not one yet."""
-        return self._path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if self._path.is_file() else []
+
+def whole_lines(out: Path) -> list[str]:
+    """The whole lines of rounds.jsonl: what follows the last newline is not one yet."""
+    path = out / "rounds.jsonl"
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
 
 
 def error_sentence(file: Path, otherwise: str) -> str:

@@ -10,11 +10,9 @@ from rich.console import Console
 
 from common.cli import add_debug, run_command
 from common.errors import ConfigError
-from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
-from server.audit import add_audit
+from server.cli_deploy import add_deployment
 from server.report import HTML_NAME
-from server.report_audit import refutation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_plan(verbs)
     _add_audit(verbs)
+    add_deployment(verbs)
     return run_command(parser, argv)
 
 
@@ -60,6 +59,9 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _audit(arguments: argparse.Namespace) -> int:
+    from server.audit import add_audit  # noqa: PLC0415
+    from server.report_audit import refutation  # noqa: PLC0415
+
     entry = add_audit(arguments.run, arguments.site, arguments.file, force=arguments.force)
     if arguments.json:
         print(json.dumps(entry, indent=2))
@@ -72,6 +74,8 @@ def _audit(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from common.privacy.accounting import epsilon_of, noise_for  # noqa: PLC0415  takes seconds to load, as all that trains
+
     rate, steps = _rate(arguments), _steps(arguments)
     _require("--delta", arguments.delta, 0 < arguments.delta < 1, "a number between 0 and 1")
     noise = arguments.noise_multiplier

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from common.errors import FederationError
-from common.flower import NAME, OnRound, Rounds, error_sentence, flwr, program, run_status, write_run_config
+from common.flower import NAME, OnRound, Rounds, error_sentence, flwr, program, run_status, whole_lines, write_run_config
 from common.protocol import code_hash
 from server.plan import require_folder
 from server.run import ERROR_NAME
@@ -55,7 +55,7 @@ def run_federation(
     out = out.expanduser().resolve()
     resumed = run_config.get("resume") is True
     require_folder(out, resume=resumed)
-    rounds = Rounds(out, on_round, resumed=resumed)
+    rounds = Rounds(out, on_round, told=len(whole_lines(out)) if resumed else 0)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     settings = {**run_config, "out": str(out), "code": code_hash()}

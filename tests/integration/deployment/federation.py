@@ -162,9 +162,8 @@ class Federation:
 
     def status(self, capsys: Any = None) -> dict[str, Any]:
         """What `fedmri-server status --json` knows."""
-        from server.status import as_json, server_status
-
         from server.settings import open_home
+        from server.status import as_json, server_status
 
         return as_json(server_status(open_home(self.home)))
 
