@@ -100,5 +100,5 @@ def clock_fault(ahead: float) -> str:
 def clock_words(ahead: float) -> str:
     """Such as "2.0 hours behind"."""
     size = abs(ahead)
-    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} minutes" if size < 7200 else f"{size / 3600:.1f} hours"
+    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} minutes" if size < 5400 else f"{size / 3600:.1f} hours"
     return f"{amount} {'ahead of' if ahead > 0 else 'behind'}"

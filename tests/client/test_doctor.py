@@ -1,0 +1,338 @@
+"""`fedmri-site doctor`: each trouble told apart, by a real TLS server with certificates made here."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import client.reach
+from client.cli import main
+from client.doctor import Row, examine
+from client.doctor_network import check_network
+from client.explain import clock_fault, clock_words
+from client.home import SiteHome, open_home
+from client.provision import provision
+from tests.client.tls import Authority, door
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.make(tmp_path)
+
+
+def site(tmp_path: Path, authority: Authority, server: str) -> SiteHome:
+    return provision(tmp_path / "bonn", server, authority.file).home
+
+
+def rows(found: Iterator[Row]) -> dict[str, Row]:
+    return {row.check: row for row in found}
+
+
+def look(tmp_path: Path, authority: Authority, port: int, host: str = "127.0.0.1") -> dict[str, Row]:
+    return rows(check_network(site(tmp_path, authority, f"{host}:{port}"), patience=1.0))
+
+
+def failures(found: dict[str, Row]) -> list[str]:
+    return [name for name, row in found.items() if row.state == "FAILED"]
+
+
+def test_a_good_server(tmp_path: Path, authority: Authority) -> None:
+    with door(*authority.issue(tmp_path)) as port:
+        found = look(tmp_path, authority, port)
+    assert {name: row.state for name, row in found.items()} == dict.fromkeys(("name", "port", "TLS", "health", "clock"), "ok")
+    assert "89 more days" in found["TLS"].sentence or "90 more days" in found["TLS"].sentence
+
+
+@pytest.mark.parametrize(
+    ("issued", "words"),
+    [
+        ({"begin": -9.0, "end": -2.0}, "has expired"),
+        ({"begin": 2.0}, "not valid yet"),
+        ({"host": "other.example.org"}, "for another name than 127.0.0.1"),
+        ({"host": "127.0.0.2"}, "for another name than 127.0.0.1"),
+    ],
+)
+def test_a_bad_certificate_is_told_in_plain_words(tmp_path: Path, authority: Authority, issued: dict, words: str) -> None:
+    with door(*authority.issue(tmp_path, **issued)) as port:
+        found = look(tmp_path, authority, port)
+    assert failures(found) == ["TLS"]
+    assert words in found["TLS"].sentence
+    assert found["port"].state == "ok"
+
+
+def test_another_authority_even_of_the_same_name(tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "evil").mkdir()
+    with door(*Authority.make(tmp_path / "evil").issue(tmp_path)) as port:
+        found = look(tmp_path, authority, port)
+    assert failures(found) == ["TLS"]
+    assert "not from the authority in ca.crt" in found["TLS"].sentence
+    assert "telephone" in found["TLS"].advice
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path, authority: Authority) -> None:
+    with door(*authority.issue(tmp_path, end=5.5)) as port:
+        row = look(tmp_path, authority, port)["TLS"]
+    assert row.state == "warning"
+    assert "5 more days" in row.sentence
+
+
+@pytest.mark.parametrize(
+    ("clock", "state", "words"),
+    [
+        (7200.0, "FAILED", "2.0 hours behind the server's"),
+        (-7200.0, "FAILED", "2.0 hours ahead of the server's"),
+        (-15.0, "FAILED", "ahead of the server's"),
+        (60.0, "warning", "60 s behind the server's"),
+    ],
+)
+def test_a_wrong_clock(tmp_path: Path, authority: Authority, clock: float, state: str, words: str) -> None:
+    with door(*authority.issue(tmp_path), clock=clock) as port:
+        row = look(tmp_path, authority, port)["clock"]
+    assert row.state == state
+    assert words in row.sentence.replace("61 s", "60 s").replace("59 s", "60 s")
+
+
+def test_the_clock_is_judged_as_flower_does() -> None:
+    assert not clock_fault(4.0)
+    assert clock_fault(6.0)
+    assert not clock_fault(-290.0)
+    assert "5 minutes behind" in clock_fault(-310.0)
+    assert clock_words(1.0) == "1 s ahead of"
+
+
+def test_an_answer_without_a_date(tmp_path: Path, authority: Authority) -> None:
+    with door(*authority.issue(tmp_path), dated=False) as port:
+        assert look(tmp_path, authority, port)["clock"].state == "warning"
+
+
+def test_a_door_without_a_server_behind(tmp_path: Path, authority: Authority) -> None:
+    with door(*authority.issue(tmp_path), status=502) as port:
+        found = look(tmp_path, authority, port)
+    assert failures(found) == ["health"]
+    assert "502" in found["health"].sentence
+
+
+def test_a_server_that_never_answers_the_request(tmp_path: Path, authority: Authority) -> None:
+    with door(*authority.issue(tmp_path), silent=True) as port:
+        found = look(tmp_path, authority, port)
+    assert failures(found) == ["health"]
+
+
+def test_a_dead_port(tmp_path: Path, authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    found = look(tmp_path, authority, port)
+    assert list(found) == ["name", "port"]
+    assert "refused" in found["port"].sentence
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port whose queue is full: the kernel drops what comes, as a firewall does."""
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = int(listener.getsockname()[1])
+        first.connect(("127.0.0.1", port))
+        yield port
+
+
+def test_a_black_hole_ends_by_itself(tmp_path: Path, authority: Authority) -> None:
+    with black_hole() as port:
+        found = look(tmp_path, authority, port)
+    assert failures(found) == ["port"]
+    assert "no answer within 1 s" in found["port"].sentence
+    assert "firewall" in found["port"].advice
+
+
+def test_a_port_that_takes_the_connection_and_says_nothing(tmp_path: Path, authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = look(tmp_path, authority, int(listener.getsockname()[1]))
+    assert failures(found) == ["TLS"]
+    assert "never answers" in found["TLS"].sentence
+
+
+def test_a_port_without_tls(tmp_path: Path, authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            link, _ = listener.accept()
+            with link:
+                link.recv(4096)
+                link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = look(tmp_path, authority, int(listener.getsockname()[1]))
+        thread.join()
+    assert failures(found) == ["TLS"]
+    assert "does not speak TLS" in found["TLS"].sentence
+
+
+def test_a_name_that_is_none(tmp_path: Path, authority: Authority) -> None:
+    found = look(tmp_path, authority, 443, host="nowhere.invalid")
+    assert list(found) == ["name"]
+    assert "nowhere.invalid" in found["name"].sentence
+
+
+def test_a_resolver_that_never_answers(tmp_path: Path, authority: Authority, monkeypatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(client.reach.socket, "getaddrinfo", lambda *_, **__: ended.wait(20.0) and [])
+    found = look(tmp_path, authority, 443, host="fedmri.example.org")
+    ended.set()
+    assert "no answer within 1 s" in found["name"].sentence
+
+
+@pytest.fixture
+def quick(tmp_path: Path, authority: Authority) -> Iterator[SiteHome]:
+    with door(*authority.issue(tmp_path)) as port:
+        yield site(tmp_path, authority, f"127.0.0.1:{port}")
+
+
+def test_a_new_site_is_ready_and_told_that_no_bundle_is_approved(quick: SiteHome, capsys) -> None:
+    assert main(["doctor", str(quick.folder), "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "Ready." in out
+    assert "No bundle is approved yet" in out
+
+
+def test_json(quick: SiteHome, capsys) -> None:
+    (quick.folder / "bundles.txt").write_text(f"# ours\n{'a' * 64}  2026-01-01  read\n")
+    assert main(["doctor", str(quick.folder), "--quick", "--json"]) == 0
+    told = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+    assert told["bundles"]["sentence"] == "1 approved."
+    assert told["clock"]["state"] == "ok"
+    assert "data" not in told
+
+
+def spoil_settings(home: SiteHome) -> None:
+    home.toml.write_text(home.toml.read_text() + "\n[polcy]\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "words"),
+    [
+        (spoil_settings, "settings", "polcy"),
+        (lambda home: home.key.unlink(), "key", "cannot be read"),
+        (lambda home: home.key.chmod(0o644), "key", "chmod 600"),
+        (lambda home: home.key.write_text("x"), "key", "OpenSSH"),
+        (lambda home: home.ca.write_text("x"), "authority", "PEM"),
+        (lambda home: (home.folder / "bundles.txt").write_text("yes\n"), "bundles", "line 1"),
+        (lambda home: (home.folder / "privacy-ledger.jsonl").write_text("{}\n"), "ledger", "ledger"),
+    ],
+)
+def test_what_is_broken_at_the_site_is_named(quick: SiteHome, spoil, check: str, words: str) -> None:
+    spoil(quick)
+    found = rows(examine(quick.folder, quick=True))
+    assert check in failures(found)
+    assert words in found[check].sentence
+
+
+def test_a_public_key_of_another_key_is_noticed(quick: SiteHome) -> None:
+    quick.public_key.write_text("ecdsa-sha2-nistp384 AAAA other\n")
+    assert rows(examine(quick.folder, quick=True))["key"].state == "warning"
+
+
+def test_weights_are_held_against_the_pin(quick: SiteHome) -> None:
+    found = rows(examine(quick.folder, config="demo", quick=True))["weights"]
+    sha256 = found.sentence.split("SHA-256 ")[1].split(";")[0]
+    assert found.state == "ok"
+    text = quick.toml.read_text()
+    quick.toml.write_text(text.replace('backbone_sha256 = ""', f'backbone_sha256 = "{sha256}"'))
+    assert "as pinned" in rows(examine(quick.folder, config="demo", quick=True))["weights"].sentence
+    quick.toml.write_text(text.replace('backbone_sha256 = ""', f'backbone_sha256 = "{"0" * 64}"'))
+    assert rows(examine(quick.folder, config="demo", quick=True))["weights"].state == "FAILED"
+
+
+def test_the_sites_own_file_of_weights_stands_for_the_runs(quick: SiteHome) -> None:
+    text = quick.toml.read_text()
+    quick.toml.write_text(text.replace('weights = ""', 'weights = "gone.safetensors"'))
+    for config in ("demo", ""):
+        row = rows(examine(quick.folder, config=config, quick=True))["weights"]
+        assert row.state == "FAILED"
+        assert "gone.safetensors" in row.sentence
+
+
+def fill(folder: Path, patients: int = 5) -> None:
+    random = np.random.default_rng(0)
+    for number in range(patients):
+        anat = folder / f"sub-{number}" / "anat"
+        anat.mkdir(parents=True)
+        for kind in ("T1w", "FLAIR"):
+            voxels = random.uniform(50, 200, (24, 24, 6)).astype(np.float32)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), anat / f"sub-{number}_{kind}.nii.gz")
+
+
+def everything(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["demo", "private"])
+def test_two_batches_are_tried_and_leave_nothing(quick: SiteHome, tmp_path: Path, monkeypatch, config: str) -> None:
+    monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    fill(quick.folder)
+    before = everything(quick.folder)
+    found = rows(examine(quick.folder, config=config))
+    assert found["data"].state == "warning"  # fewer patients than policy.min_patients
+    assert found["trial"].state == "ok", found["trial"]
+    assert everything(quick.folder) == before
+    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.slow
+def test_data_problems_are_counted_and_nothing_is_tried(quick: SiteHome) -> None:
+    fill(quick.folder, 2)
+    file = next(quick.folder.glob("sub-1/anat/*FLAIR*"))
+    file.write_bytes(file.read_bytes()[:100])
+    found = rows(examine(quick.folder, config="demo"))
+    assert found["data"].state == "FAILED"
+    assert "1 problems among 2 patients" in found["data"].sentence
+    assert "fedmri-site check" in found["data"].advice
+    assert "trial" not in found
+
+
+def test_little_room(quick: SiteHome, monkeypatch) -> None:
+    real = shutil.disk_usage
+    monkeypatch.setattr("shutil.disk_usage", lambda path: real(path)._replace(free=10**6))
+    assert {"disk: state", "disk: cache"} <= set(failures(rows(examine(quick.folder, quick=True))))
+
+
+def test_hours_are_told_in_local_time(quick: SiteHome, monkeypatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    minute = (int(time.time()) // 60 + 120) % 1440  # begins in two hours, lasts one
+    span = "-".join(f"{m // 60 % 24:02d}:{m % 60:02d}" for m in (minute, minute + 60))
+    quick.toml.write_text(quick.toml.read_text().replace('hours = ""', f'hours = "{span}"'))
+    row = rows(examine(quick.folder, quick=True))["hours"]
+    assert row.state == "warning"
+    assert "UTC" in row.sentence
+    assert span in row.sentence
+
+
+def test_a_folder_that_is_no_deployed_site(tmp_path: Path, capsys) -> None:
+    assert main(["doctor", str(tmp_path)]) == 1
+    assert "fedmri-site init" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_connection_without_a_server_is_no_deployed_site(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text("[policy]\nshare_counts = true\n")
+    row = next(examine(tmp_path))
+    assert row.state == "FAILED"
+    assert "[connection]" in row.sentence
+    with pytest.raises(Exception, match="init"):
+        open_home(tmp_path)
