@@ -132,7 +132,7 @@ def train_two_batches(site: Site, model: MultiModalViT, config: RunConfig, cache
     short = replace(
         config,
         training=replace(config.training, local_epochs=1, head_rounds=0),  # the whole step, which needs the most memory
-        privacy=replace(config.privacy, steps=min(config.privacy.steps, BATCHES)) if private else config.privacy,
+        privacy=replace(config.privacy, steps=BATCHES, sample_rate=1 / BATCHES) if private else config.privacy,
     )
     if private:
         update = private_round(model, get_arrays(model), patients, short, round_number=1, site_seed=0, charge=lambda _: None)

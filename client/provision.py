@@ -82,8 +82,9 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     text, done = _settings(toml, server, name, data)
     connection = SiteConnection(server) if done != "left as it was" else read_site_config(toml).connection
     key = folder / connection.key
-    if os.path.lexists(key):
-        raise ConfigError(f"{key} is there already; a key is never overwritten. `fedmri-site doctor {folder}` shows it.")
+    for half in (key, key.with_name(f"{key.name}.pub")):
+        if os.path.lexists(half):
+            raise ConfigError(f"{half} is there already; a key is never overwritten. `fedmri-site doctor {folder}` shows it.")
     kept = folder / connection.ca
     if kept.exists() and kept.read_bytes() != content:
         raise ConfigError(f"{kept} is there already and is another certificate than {ca}. Move it away if the new one is right.")

@@ -130,6 +130,8 @@ def test_a_key_is_never_overwritten(tmp_path: Path, authority: Authority, file: 
     there.write_text("precious")
     assert main(["init", str(tmp_path / "bonn"), "--server", SERVER, "--ca", str(authority.file)]) == 2
     assert there.read_text() == "precious"
+    assert [path.name for path in there.parent.iterdir()] == [file]
+    assert [path.name for path in (tmp_path / "bonn").iterdir()] == ["keys"]
     assert "never overwritten" in capsys.readouterr().err
 
 
