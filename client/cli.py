@@ -6,27 +6,22 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from client.audit import PrivacyAudit, audit_privacy, audit_table
-from client.budget import site_budget
 from client.cli_deploy import add_verbs
 from client.cli_gate import add_approve, add_audit_verify
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
-from common.data.cache import default_cache, open_site
-from common.data.cases import read_site
-from common.data.check import Finding, SiteCheck, check_site
 from common.errors import ConfigError
-from common.models.arrays import arrays_sha256, get_arrays
-from common.models.build import build_model
-from common.privacy.charge import Charge
+
+if TYPE_CHECKING:
+    from client.audit import PrivacyAudit
+    from common.data.check import Finding, SiteCheck
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,6 +76,12 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _audit(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from client.audit import audit_privacy, audit_table
+    from common.data.cache import default_cache, open_site
+    from common.data.cases import read_site
+
     if (arguments.model is None) != (arguments.others is None):
         raise ConfigError("Membership inference needs both --model and --others.")
     config = _private(arguments)
@@ -107,12 +108,15 @@ def _add_pins(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _pins(arguments: argparse.Namespace) -> int:
+    from common.models.arrays import arrays_sha256, get_arrays
+    from common.models.build import build_model
+
     model = build_model(load_config(config_path(arguments.config), tuple(arguments.settings)))
     print(f'[policy]\nbackbone_sha256 = "{model.backbone_sha256}"\ninitial_sha256 = "{arrays_sha256(get_arrays(model))}"')
     return 0
 
 
-def _print_audit(result: PrivacyAudit, console: Console) -> None:
+def _print_audit(result: "PrivacyAudit", console: Console) -> None:
     """One row a check, then the verdict."""
     canary = result.canary
     proved = f"proved {canary.audited:.2f}, claimed {canary.claimed:.2f} ({canary.right} of {canary.guesses} guesses right)"
@@ -137,6 +141,10 @@ def _private(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
+    from client.budget import site_budget
+    from common.data.cases import read_site
+    from common.privacy.charge import Charge
+
     config = _private(arguments)
     site = read_site(_existing(arguments.site), config.data)
     budget, plan = site_budget(site, arguments.site), config.privacy
@@ -185,6 +193,9 @@ def _existing(path: Path) -> Path:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from common.data.cases import read_site
+    from common.data.check import check_site
+
     data = load_config(config_path(arguments.config)).data if arguments.config else DataConfig()
     site = read_site(_existing(arguments.site), data)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -197,7 +208,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if result.problems else 0
 
 
-def _print_check(result: SiteCheck, console: Console) -> None:
+def _print_check(result: "SiteCheck", console: Console) -> None:
     """Counts, then one row a finding, then the verdict."""
     counts = Table("what", "patients", title=Text(f"Site {result.site}"), title_justify="left")
     counts.columns[1].justify = "right"
@@ -215,7 +226,7 @@ def _print_check(result: SiteCheck, console: Console) -> None:
     console.print(f"{verdict}. Problems: {problems}. Warnings: {warnings}.", style="red" if problems else "green")
 
 
-def _findings(title: str, findings: tuple[Finding, ...]) -> Table:
+def _findings(title: str, findings: "tuple[Finding, ...]") -> Table:
     table = Table("patient", "file", "what", title=title, title_justify="left")
     for column in table.columns:
         column.overflow = "fold"  # a file's name is of no use without its end

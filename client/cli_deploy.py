@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cli_doctor import add_doctor
 from client.home import SiteHome, open_home
 from client.provision import Provisioned, provision
 from common.cli import add_debug
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: "Verbs") -> None:
     """Add them to the command."""
     _add_init(verbs)
-    _add_doctor(verbs)
+    add_doctor(verbs)
     _add_start(verbs)
     _add_status(verbs)
     _add_stop(verbs)
@@ -84,37 +84,6 @@ def _init_lines(made: Provisioned) -> list[str]:
     ]
 
 
-def _add_doctor(verbs: "Verbs") -> None:
-    text = "Check all that a hospital needs to take part, and say what to do. Nothing leaves. Exit code 0: nothing FAILED."
-    verb = verbs.add_parser("doctor", help="is all right here, and the coordinator in reach", description=text)
-    _add_home(verb)
-    verb.add_argument("--config", metavar="NAME|FILE", default="", help="the agreed run: its weights, and two batches on trial")
-    verb.add_argument("--quick", action="store_true", help="leave out what opens the patients' files")
-    verb.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_debug(verb)
-    verb.set_defaults(handler=_doctor)
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    from client.doctor import FAILED, OK, examine  # noqa: PLC0415
-
-    console, rows = Console(soft_wrap=True), []
-    styles = {OK: "green", FAILED: "red"}
-    for row in examine(arguments.site, config=arguments.config, quick=arguments.quick):
-        rows.append(row)
-        if not arguments.json:
-            advice = f"\n{'':26}{row.advice}" if row.advice else ""
-            style = styles.get(row.state, "yellow")
-            console.print(Text.assemble(f"{row.check:<15} ", (f"{row.state:<8}", style), f"  {row.sentence}{advice}"))
-    failed = sum(row.state == FAILED for row in rows)
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        verdict = "Ready." if not failed else f"Not ready: {failed} FAILED."
-        console.print(verdict, style="red" if failed else "green")
-    return 1 if failed else 0
-
-
 def _add_start(verbs: "Verbs") -> None:
     text = "Connect this hospital and keep it connected, until it is stopped. It connects outwards only."
     verb = verbs.add_parser("start", help="connect this hospital, and keep it connected", description=text)
@@ -125,7 +94,7 @@ def _add_start(verbs: "Verbs") -> None:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from client.service import start, start_in_background  # noqa: PLC0415  (heavy)
+    from client.service import start, start_in_background
 
     home = open_home(arguments.site)
     if arguments.background:
@@ -148,7 +117,7 @@ def _add_status(verbs: "Verbs") -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from client.service_status import site_status  # noqa: PLC0415  (heavy)
+    from client.service_status import site_status
 
     told = site_status(open_home(arguments.site))
     if arguments.json:

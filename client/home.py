@@ -6,6 +6,8 @@ from pathlib import Path
 from common.data.site import SiteConfig, read_site_config, split_address
 from common.errors import ConfigError
 
+SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
+
 
 @dataclass(frozen=True)
 class SiteHome:

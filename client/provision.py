@@ -81,11 +81,11 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     toml = folder / "site.toml"
     text, done = _settings(toml, server, name, data)
     connection = SiteConnection(server) if done != "left as it was" else read_site_config(toml).connection
-    key = folder / connection.key
-    for half in (key, key.with_name(f"{key.name}.pub")):
-        if os.path.lexists(half):
-            raise ConfigError(f"{half} is there already; a key is never overwritten. `fedmri-site doctor {folder}` shows it.")
-    kept = folder / connection.ca
+    key = folder / Path(connection.key).expanduser()
+    for file in (key, key.with_name(f"{key.name}.pub")):
+        if os.path.lexists(file):
+            raise ConfigError(f"{file} is there already; a key is never overwritten. `fedmri-site doctor {folder}` shows it.")
+    kept = folder / Path(connection.ca).expanduser()
     if kept.exists() and kept.read_bytes() != content:
         raise ConfigError(f"{kept} is there already and is another certificate than {ca}. Move it away if the new one is right.")
     folder.mkdir(parents=True, exist_ok=True)

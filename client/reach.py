@@ -8,11 +8,14 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from client.proxy import https_proxy, tunnel
 from common.errors import FedMRIError
 
 PATIENCE = 10.0  # seconds for each step
@@ -43,11 +46,13 @@ class Reached:
         ahead: seconds by which this machine's clock is ahead of the server's (negative: behind), to about a second; None where
             the answer has no date.
         days_left: until the server's certificate expires.
+        proxy: the hospital's own proxy that the connection went through, or "".
     """
 
     status: int
     ahead: float | None
     days_left: float
+    proxy: str = ""
 
 
 def reach(host: str, port: int, ca: Path, patience: float = PATIENCE) -> Reached:
@@ -56,15 +61,37 @@ def reach(host: str, port: int, ca: Path, patience: float = PATIENCE) -> Reached
     Raises:
         UnreachableError: names the step that failed, and why in plain words.
     """
-    addresses = resolve(host, port, patience)
-    plain = _connect(host, port, addresses, patience)
+    plain, proxy = _link(host, port, patience)
     try:
         with _handshake(plain, host, port, ca) as door:
             expires = ssl.cert_time_to_seconds(str((door.getpeercert() or {})["notAfter"]))
             status, ahead = _health(door, host, port, patience)
     finally:
         plain.close()
-    return Reached(status, ahead, (expires - time.time()) / 86400)
+    return Reached(status, ahead, (expires - time.time()) / 86400, proxy)
+
+
+def _link(host: str, port: int, patience: float) -> tuple[socket.socket, str]:
+    """A connection to host:port, and the name of the proxy that it goes through, if any."""
+    try:
+        proxy = https_proxy(host)
+    except OSError as error:
+        raise UnreachableError("port", f"{error}.", "Correct it where the site is started, or unset it.") from error
+    if proxy is None:
+        return _connect(host, port, resolve(host, port, patience), patience), ""
+    plain = _connect(proxy.host, proxy.port, resolve(proxy.host, proxy.port, patience), patience)
+    try:
+        tunnel(plain, proxy, host, port, patience)
+    except OSError as error:
+        plain.close()
+        why = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else str(error)
+        raise UnreachableError(
+            "port",
+            f"The proxy {proxy}, which https_proxy names here, does not lead to {host}:{port} ({why}).",
+            f"Ask your network's administrator to let CONNECT to {host}:{port} pass; or, where the direct way is open, set "
+            f"NO_PROXY={host} where the site is started.",
+        ) from error
+    return plain, str(proxy)
 
 
 def resolve(host: str, port: int, patience: float) -> list[Any]:
@@ -172,9 +199,10 @@ def _health(door: ssl.SSLSocket, host: str, port: int, patience: float) -> tuple
     connection.sock = door
     before = time.time()
     try:
-        connection.request("GET", "/health", headers={"Connection": "close"})
-        answer = connection.getresponse()
-        answer.read(1 << 16)
+        with _cut_after(door, patience):
+            connection.request("GET", "/health", headers={"Connection": "close"})
+            answer = connection.getresponse()
+            answer.read(1 << 16)
     except (OSError, http.client.HTTPException) as error:
         raise UnreachableError(
             "health",
@@ -184,6 +212,29 @@ def _health(door: ssl.SSLSocket, host: str, port: int, patience: float) -> tuple
     here = (before + time.time()) / 2
     try:
         there = parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5  # the header has whole seconds
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return answer.status, None
     return answer.status, here - there
+
+
+@contextmanager
+def _cut_after(link: socket.socket, seconds: float) -> Iterator[None]:
+    """Cut a connection that is still busy after `seconds`: the socket's own time-out begins anew with every byte.
+
+    Raises:
+        TimeoutError: it was.
+    """
+
+    def cut() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(link, socket.SHUT_RDWR)  # not SSLSocket's, which takes TLS away under the reader
+
+    timer, deadline = threading.Timer(seconds, cut), time.monotonic() + seconds
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if time.monotonic() >= deadline:
+        raise TimeoutError

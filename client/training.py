@@ -16,6 +16,7 @@ import torch
 from flwr.app import RecordDict
 
 from client.budget import Budget, open_budget, require_open, site_budget
+from client.home import SITE_CONFIG
 from client.policy import require_hours
 from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
@@ -31,9 +32,6 @@ from common.protocol import ARRAYS, SiteReply, Task, code_hash, unpack_arrays
 from common.secure.fixed_point import FixedPoint
 from common.secure.messages import request_hash
 from common.training.local import train_round
-from common.training.private import private_round
-
-SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,8 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
     seed = site_seed(config.seed, place.name, task.round)
     epsilon = -1.0
     if config.privacy.enabled:
+        from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
+
         budget = prepared_budget(place, site, task.run)
 
         def charge(cost: Charge) -> None:

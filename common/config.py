@@ -126,6 +126,8 @@ class FederationConfig:
     round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
     round_retries: int = ranged(2, 0, 100)
+    pause_after: int = ranged(3, 0, 100000)  # rounds in a row that a site fails before it is left alone for some; 0: never
+    pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
 

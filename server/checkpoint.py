@@ -201,7 +201,8 @@ def as_line(record: RoundRecord) -> dict[str, Any]:
     line["sites"] = list(record.sites)
     line["failures"] = [{"site": site, "reason": reason} for site, reason in record.failures.items()]
     line["external_mcc"] = line.pop("external").get("mcc")
-    for name in ("epsilon", "redone"):  # most runs have neither
+    line["paused"] = list(record.paused)
+    for name in ("epsilon", "paused", "redone"):  # most rounds have none
         if not line[name]:
             del line[name]
     return line

@@ -64,7 +64,9 @@ class="num">External MCC</th></tr></thead><tbody>
 {% for row in view.rounds %}
 <tr><th scope="row">{{ row.number }}</th><td class="num">{{ row.sites }}{% if row.failures %} <span class="wrong"
 title="{{ row.failures|join('; ') }}">
-({{ row.failures|length }} failed)</span>{% endif %}</td><td class="num">{{ row.seconds|number(1) }}</td>
+({{ row.failures|length }} failed)</span>{% endif %}{% if row.paused %} <span class="soft"
+title="not asked after too many failures in a row: {{ row.paused|join(', ') }}">
+({{ row.paused|length }} paused)</span>{% endif %}</td><td class="num">{{ row.seconds|number(1) }}</td>
 <td class="num">{{ row.up|filesizeformat if row.up is not none else none }}</td>
 <td class="num">{{ row.down|filesizeformat if row.down is not none else none }}</td><td class="num">{{ row.mcc|number
 }}</td></tr>

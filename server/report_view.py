@@ -53,6 +53,7 @@ class RoundRow:
     down: int | None
     sites: str
     failures: tuple[str, ...]
+    paused: tuple[str, ...]
     mcc: float | None
 
 
@@ -244,6 +245,7 @@ def _round(entry: Mapping[str, Any]) -> RoundRow:
         down=entry.get("bytes_down"),
         sites=str(len(sites)) if isinstance(sites, list | dict) else NOTHING if sites is None else str(sites),
         failures=tuple(f"{site}: {reason}" for site, reason in _failures(entry)),
+        paused=tuple(str(site) for site in entry.get("paused") or ()),
         mcc=_measure(seen).value,
     )
 

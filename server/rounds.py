@@ -24,6 +24,7 @@ class RoundRecord:
     external: dict[str, float]  # what `evaluate_fn` measured; for looking only
     epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
     trained: dict[str, int] = field(default_factory=dict)  # site -> how often it may have trained, lost answers included
+    paused: tuple[str, ...] = ()  # connected sites that were not asked, after too many failures in a row
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
 
 
@@ -47,4 +48,7 @@ class OpenRound:
     trained: dict[str, int] = field(default_factory=dict)  # site -> how often it may have trained, over all attempts
     bytes_up: int = 0
     bytes_down: int = 0
+    attempts: int = 0
+    unsent: set[str] = field(default_factory=set)  # sites that Flower could not hand the last request to
+    paused: tuple[str, ...] = ()
     redone: int = 0

@@ -25,6 +25,7 @@ from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_che
 from server.external import measure_final, measure_round, open_external
 from server.plan import MODEL_NAME, RunPlan
 from server.privacy import aggregation_claims, privacy_claims
+from server.progress import Progress
 from server.report import assemble, write_report
 from server.resume import begin, close_round, resume, write_open
 from server.rounds import OpenRound, RoundRecord
@@ -80,6 +81,25 @@ def federate(grid: Grid, plan: RunPlan) -> None:
         FedMRIError: what a user can mend: too few sites, external data or weights that cannot be used, a full disk.
     """
     config = plan.config
+    progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
+    with told_of_end(progress):
+        _federate(grid, plan, progress)
+
+
+@contextmanager
+def told_of_end(progress: Progress) -> Iterator[None]:
+    """status.json says how the run ended."""
+    progress.be("waiting")
+    try:
+        yield
+    except BaseException:
+        progress.be("failed")
+        raise
+    progress.be("finished")
+
+
+def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
+    config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
     patients = open_external(plan.data, plan.external, config.data, plan.cache)
     model = build_model(config)
@@ -88,9 +108,9 @@ def federate(grid: Grid, plan: RunPlan) -> None:
         start = resume(plan, like) if plan.resume else begin(plan)
     task = site_task(plan, model, start.run)
     strategy = (
-        SecureAvg(config, task, like, plan.sites)
+        SecureAvg(config, task, like, plan.sites, progress)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, like, plan.sites, config)
+        else FedMRIAvg(config.federation, task, like, plan.sites, config, progress)
     )
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
         result = strategy.start(
@@ -103,6 +123,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
             on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
         )
+        progress.be("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
         finish(plan, model, unpack_arrays(result.arrays, like), patients, unfinished)
 

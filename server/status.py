@@ -19,6 +19,7 @@ from server.settings import Home
 from server.sites import admitted
 
 GOOD = {"running", "online", "serving", "answered", "finished", "training", "evaluating", "asked"}
+RUN_COLUMNS = ("round", "seconds", "up", "down", "failures", "why")
 BAD = {"offline", "not serving", "failed", "unreachable"}
 
 
@@ -126,30 +127,32 @@ def _programs(status: ServerStatus, title: Text) -> Table:
         if name in health:
             words += Text(", ") + _styled(health[name])
         ended = told.get("last_exit")
-        cells = (str(told.get("since", "")), str(told.get("restarts", 0)), "" if ended is None else str(ended))
+        cells = (_moment(str(told.get("since", ""))), str(told.get("restarts", 0)), "" if ended is None else str(ended))
         table.add_row(Text(name), words, *cells, Text(str(told.get("reason", ""))))
     return table
 
 
 def _site_table(status: ServerStatus) -> Table:
-    table = Table("site", "connection", "last seen", "round", "seconds", "up", "down", "failures", "why")
+    """One row a site; what the run does at it only where there is a run."""
+    table = Table("site", "connection", "last seen", *(RUN_COLUMNS if status.run else ()))
     for column in table.columns:
         column.overflow = "fold"  # a site's name is of no use without its end
     for site in status.sites:
-        entry = site.run
-        seconds = entry.get("seconds")
-        table.add_row(
-            Text(site.name),
-            _styled(site.connection),
-            _moment(str(entry.get("last_seen") or site.last_seen)),
-            _styled(str(entry.get("state", ""))),
-            f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
-            _megabytes(entry.get("bytes_up")),
-            _megabytes(entry.get("bytes_down")),
-            str(entry.get("failures", "")),
-            Text(str(entry.get("reason", ""))),
-        )
+        seen = _moment(str(site.run.get("last_seen") or site.last_seen))
+        table.add_row(Text(site.name), _styled(site.connection), seen, *(_run_cells(site.run) if status.run else ()))
     return table
+
+
+def _run_cells(entry: Mapping[str, Any]) -> tuple[str | Text, ...]:
+    seconds = entry.get("seconds")
+    return (
+        _styled(str(entry.get("state", ""))),
+        f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
+        _megabytes(entry.get("bytes_up")),
+        _megabytes(entry.get("bytes_down")),
+        str(entry.get("failures", "")),
+        Text(str(entry.get("reason", ""))),
+    )
 
 
 def _run_line(run: Mapping[str, Any]) -> Text:
@@ -172,11 +175,12 @@ def _megabytes(number: Any) -> str:
 
 
 def _moment(text: str) -> str:
-    """An ISO time as this machine's own, to the second."""
+    """An ISO time as this machine's own, to the second; the day only where it is another."""
     try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        moment = datetime.fromisoformat(text).astimezone()
     except ValueError:
         return "never"
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().date() else "%Y-%m-%d %H:%M")
 
 
 def _word(serves: bool) -> str:

@@ -25,6 +25,9 @@ from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
 from common.training.trained import most_trained, trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply
+from server.exchange import exchange
+from server.presence import Presence
+from server.progress import Progress
 from server.resume import Start
 from server.rounds import Address, OpenRound, RoundRecord
 
@@ -46,6 +49,7 @@ class FedMRIAvg(FedAvg):
             federation: each connected node is one site.
         like: the trained arrays of the agreed model, which every reply must resemble.
         config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
+        progress: told what happens.
     """
 
     def __init__(
@@ -55,11 +59,14 @@ class FedMRIAvg(FedAvg):
         like: Arrays,
         sites: Sequence[str] = (),
         config: RunConfig | None = None,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
         self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
+        self.progress = progress or Progress()
+        self.presence = Presence(plan, self.sites, self.progress)
         self.before = Start("")
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
@@ -105,9 +112,11 @@ class FedMRIAvg(FedAvg):
         Raises:
             FederationError: too few sites connected, or too few gave a valid update in spite of retries.
         """
-        self._require_enough_sites()
+        self.presence.require_enough()
         self.summary()
         self.before, self.on_open = before or Start(""), on_open
+        for line in self.before.lines:
+            self.presence.attendance.note_line(line)
         arrays, result = initial_arrays, Result(arrays=initial_arrays)
         for number in range(self.before.round + 1, num_rounds + 1):
             try:
@@ -117,6 +126,8 @@ class FedMRIAvg(FedAvg):
                     raise
                 log(INFO, "The federation ends after round %d of %d: %s", number - 1, num_rounds, spent)
                 break
+            self.presence.attendance.note(record.sites, record.failures)
+            self.progress.be("evaluating", number)
             measured = evaluate_fn(number, arrays) if evaluate_fn else None
             if measured is not None:
                 result.evaluate_metrics_serverapp[number] = measured
@@ -132,11 +143,9 @@ class FedMRIAvg(FedAvg):
         if self.open.number != server_round:
             self.open = self.opened(server_round, arrays)
         state = self.open
-        state.asked = [
-            (address.name, self._message(server_round, arrays, address))
-            for address in self.addresses(grid)
-            if address.name not in state.valid
-        ]
+        state.attempts += 1
+        there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
+        state.asked = [(a.name, self._message(server_round, arrays, a)) for a in there if a.name not in state.valid]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
         self.count_trainings(name for name, _ in state.asked)
         return [message for _, message in state.asked]
@@ -163,14 +172,33 @@ class FedMRIAvg(FedAvg):
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask once; nothing comes back where too few sites are in."""
-        messages = self.configure_train(number, arrays, ConfigRecord(), grid)
-        return self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
+        self.configure_train(number, arrays, ConfigRecord(), grid)
+        return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
+
+    def exchanged(self, grid: Grid, asked: Sequence[tuple[str, Message]], timeout: float) -> dict[str, Message]:
+        """Send to each site by name, and note each reply when it comes; replies by the id of what they answer."""
+        names = {id(message): name for name, message in asked}
+        for name, message in asked:
+            self.progress.asked(name, self.moved(message.content))
+        self.progress.be("training", self.open.number)
+
+        def note(request: Message, reply: Message, seconds: float) -> None:
+            size = 0 if reply.has_error() else self.moved(reply.content)
+            self.progress.answered(names[id(request)], seconds, size)
+
+        replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
+        self.open.unsent = {name for name, message in asked if message.metadata.message_id not in replies.sent}
+        return replies.came
+
+    def moved(self, content: RecordDict) -> int:
+        """Bytes of what a request or a reply carries."""
+        return sum(record_bytes(record) for record in content.array_records.values())
 
     def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
         """One round, asked again while too few sites are in."""
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
-            self._wait_for_nodes(grid)
+            self.presence.wait(grid, number)
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, self._record(attempt, time.monotonic() - began, terms)
@@ -221,6 +249,8 @@ class FedMRIAvg(FedAvg):
         state = self.open
         state.valid.pop(name, None)
         try:
+            if reply is None and name in state.unsent:
+                raise FederationError("the request could not be handed to the site: it has gone away")
             if reply is None:
                 raise FederationError(f"no reply within {self.plan.round_timeout:g} s")
             if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
@@ -232,11 +262,13 @@ class FedMRIAvg(FedAvg):
             state.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only
             state.failures[name] = f"unreadable reply ({type(error).__name__})"
+        if name in state.failures:
+            self.progress.failed(name, state.failures[name])
         return state.valid.get(name)
 
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
-        self.open.bytes_up += sum(record_bytes(record) for record in content.array_records.values())
+        self.open.bytes_up += self.moved(content)
         return judge_reply(content, self.open.current, self.open.number, self.plan)
 
     def _record(self, attempts: int, seconds: float, terms: MetricRecord | None) -> RoundRecord:
@@ -252,6 +284,7 @@ class FedMRIAvg(FedAvg):
             failures=dict(sorted(state.failures.items())),
             epsilon={site: _finite(reply.epsilon) for site, reply in sorted(state.valid.items()) if reply.epsilon >= 0},
             trained={site: times for site, times in sorted(state.trained.items()) if times},
+            paused=state.paused,
             redone=state.redone,
             train=_plain(terms),
             external={},
@@ -261,35 +294,6 @@ class FedMRIAvg(FedAvg):
         """The request to one site."""
         content = write_task(replace(self.task, round=number, site=address.site), arrays)
         return Message(content, address.node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
-
-    def addresses(self, grid: Grid) -> list[Address]:
-        """All sites, in the order of their names."""
-        if self.sites:
-            nodes = sorted(grid.get_node_ids())
-            return [Address(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
-        named = sorted((printable(node.name, 80) or f"node-{node.node_id}", node.node_id) for node in grid.get_nodes())
-        taken = [name for name, _ in named]
-        return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
-
-    def _wait_for_nodes(self, grid: Grid) -> None:
-        """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""
-        needed = 1 if self.sites else self.plan.min_sites
-        deadline = time.monotonic() + self.plan.wait_for_sites
-        while (connected := len(list(grid.get_node_ids()))) < needed:
-            if time.monotonic() >= deadline:
-                raise FederationError(
-                    f"{connected} of the {needed} sites that the federation needs were connected after "
-                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites."
-                )
-            time.sleep(0.2)
-
-    def _require_enough_sites(self) -> None:
-        """In simulation the sites are known beforehand: say at once that they are too few."""
-        if self.sites and len(self.sites) < self.plan.min_sites:
-            raise FederationError(
-                f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
-                f"{', '.join(self.sites)}. Lower it with --set federation.min_sites={len(self.sites)}."
-            )
 
 
 def _finite(value: float) -> float | None:

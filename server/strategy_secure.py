@@ -28,6 +28,7 @@ from common.secure.messages import (
     to_record,
 )
 from server.aggregation import judge_status
+from server.progress import Progress
 from server.rounds import Address
 from server.secure import SecureRound
 from server.strategy import EXPIRY_SLACK, FedMRIAvg
@@ -38,8 +39,10 @@ Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
 class SecureAvg(FedMRIAvg):
     """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
 
-    def __init__(self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = ()) -> None:
-        super().__init__(config.federation, task, like, sites, config)
+    def __init__(
+        self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = (), progress: Progress | None = None
+    ) -> None:
+        super().__init__(config.federation, task, like, sites, config, progress)
         self.secure = config.secure
 
     def attempt(
@@ -100,7 +103,7 @@ class SecureAvg(FedMRIAvg):
         Raises:
             FederationError: several sites would share one node's memory.
         """
-        addresses = self.addresses(grid)
+        addresses, self.open.paused = self.presence.called(grid, self.open.number)
         if len({address.node for address in addresses}) < len(addresses):
             raise FederationError(
                 f"Secure aggregation needs a Flower node for each of the {len(addresses)} sites: set num-supernodes to it."
@@ -119,17 +122,16 @@ class SecureAvg(FedMRIAvg):
         """One stage: ask those who are still there, take what they tell; returns who answered well."""
         state = self.open
         messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
-        state.bytes_down += sum(_bytes(message.content) for message in messages.values())
+        state.bytes_down += sum(self.moved(message.content) for message in messages.values())
         if sent is not None:
             self.count_trainings(address.name for address in there.values())
-        replies = grid.send_and_receive(list(messages.values()), timeout=timeout)
-        came = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        came = self.exchanged(grid, [(there[seat].name, message) for seat, message in messages.items()], timeout)
         stayed = {}
         for seat, message in messages.items():
             name = there[seat].name
 
             def read(content: RecordDict, seat: int = seat) -> SiteReply:
-                state.bytes_up += _bytes(content)
+                state.bytes_up += self.moved(content)
                 reply = judge_status(content, state.number)
                 take(seat, content)
                 return reply
@@ -142,6 +144,13 @@ class SecureAvg(FedMRIAvg):
                 self.forgive(name)
         return stayed
 
+    def moved(self, content: RecordDict) -> int:
+        """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
+        record = content.config_records.get(SECURE) or ConfigRecord()
+        values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
+        size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)
+        return size + sum(record_bytes(arrays) for name, arrays in content.array_records.items() if name in (MASKED, "arrays"))
+
     def _ask(self, address: Address, asked: Any, sent: ArrayRecord | None) -> Message:
         """The request of one stage to one site."""
         content = write_task(replace(self.task, round=self.open.number, site=address.site), sent)
@@ -153,11 +162,3 @@ class SecureAvg(FedMRIAvg):
 def _told(take: Callable[[int, Any], None], kind: type) -> Take:
     """Reads a message of this kind before it is taken."""
     return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))
-
-
-def _bytes(content: RecordDict) -> int:
-    """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
-    record = content.config_records.get(SECURE) or ConfigRecord()
-    values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
-    size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)
-    return size + sum(record_bytes(arrays) for name, arrays in content.array_records.items() if name in (MASKED, "arrays"))

@@ -22,7 +22,7 @@ from server.settings import Home
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
-ENDING_SECONDS = 120.0  # for Flower to call a run finished whose report is there
+ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
 OVER = "finished"
 
 OnStatus = Callable[[dict[str, Any]], None]
@@ -67,7 +67,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     told = len(whole_lines(out))
     file = home.home / "run.toml"
     write_run_config(file, run_config)
-    bundle = build_bundle()
+    bundle = build_bundle(CHECKOUT)
     answer = flwr(home, ["run", str(CHECKOUT), NAME, "--run-config", str(file)])
     if not bundle.sha256.startswith(str(answer.get("fab-hash", ""))):
         raise FederationError(
@@ -92,9 +92,7 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     while True:
         rounds.follow()
         on_status(read_run_status(run.out))
-        if (run.out / ERROR_NAME).is_file():
-            raise FederationError(error_sentence(run.out / ERROR_NAME, _failed(home, run, "failed")))
-        ended = (run.out / "report.json").is_file()
+        ended = any((run.out / name).is_file() for name in (ERROR_NAME, "report.json"))
         if time.monotonic() - asked >= (1.0 if ended else STATUS_SECONDS):
             asked, status = time.monotonic(), _status_patiently(home, run)
             if status.startswith(OVER):
@@ -103,7 +101,7 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
                 return
         reported = reported or (time.monotonic() if ended else 0.0)
         if reported and time.monotonic() - reported > ENDING_SECONDS:
-            raise FederationError(f"The report is written, but Flower did not end the run; see {home.log_of('superexec')}.")
+            raise FederationError(f"The server is done, but Flower did not end the run; see {home.log_of('superexec')}.")
         time.sleep(POLL_SECONDS)
 
 

@@ -56,7 +56,8 @@ class Shown:
         text += f", external MCC {looked:.2f}" if looked is not None else ""
         failures = record.get("failures") or {}
         pairs = failures.items() if isinstance(failures, dict) else [(f["site"], f["reason"]) for f in failures]
-        self.note(text + "".join(f"\n  {site} failed: {reason}" for site, reason in pairs))
+        text += "".join(f"\n  {site} failed: {reason}" for site, reason in pairs)
+        self.note(text + "".join(f"\n  {site} paused after too many failures" for site in record.get("paused") or []))
 
 
 def main(argv: list[str] | None = None) -> int:

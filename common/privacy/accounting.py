@@ -7,11 +7,12 @@ The accountant is Opacus' PRV (Gopi et al., NeurIPS 2021): adding up an epsilon 
 import math
 import warnings
 from collections.abc import Callable, Iterable
-
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.accountant import IAccountant
+from typing import TYPE_CHECKING
 
 from common.privacy.charge import Charge
+
+if TYPE_CHECKING:
+    from opacus.accountants.accountant import IAccountant
 
 LOOSE = 60.0  # beyond this epsilon the cheap bound is told: PRV would need gigabytes to say more exactly what protects nobody
 LARGEST_NOISE = 1e4
@@ -27,6 +28,8 @@ def epsilon_of(history: Iterable[Charge], delta: float) -> float:
     Returns:
         0 for no step; infinite where a step had no noise. Above `LOOSE` the looser Renyi bound.
     """
+    from opacus.accountants import PRVAccountant, RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
+
     if not 0 < delta < 1:
         raise ValueError(f"Expected 0 < delta < 1, got {delta}.")
     merged: dict[tuple[float, float], int] = {}
@@ -87,7 +90,7 @@ def last_true(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def _ask(accountant: IAccountant, steps: list[tuple[float, float, int]], delta: float) -> float:
+def _ask(accountant: "IAccountant", steps: list[tuple[float, float, int]], delta: float) -> float:
     """An accountant's epsilon; infinite where its arithmetic fails."""
     accountant.history = steps
     with warnings.catch_warnings():

@@ -17,11 +17,14 @@ import pytest
 
 import client.reach
 from client.cli import main
-from client.doctor import Row, examine
+from client.doctor import examine
 from client.doctor_network import check_network
 from client.explain import clock_fault, clock_words
+from client.finding import Finding
 from client.home import SiteHome, open_home
 from client.provision import provision
+from common.cli import config_path
+from common.config import RunConfig, load_config
 from tests.client.tls import Authority, door
 
 
@@ -34,22 +37,22 @@ def site(tmp_path: Path, authority: Authority, server: str) -> SiteHome:
     return provision(tmp_path / "bonn", server, authority.file).home
 
 
-def rows(found: Iterator[Row]) -> dict[str, Row]:
-    return {row.check: row for row in found}
+def rows(found: Iterator[Finding]) -> dict[str, Finding]:
+    return {row.check: row for row in reversed([*found])}
 
 
-def look(tmp_path: Path, authority: Authority, port: int, host: str = "127.0.0.1") -> dict[str, Row]:
+def look(tmp_path: Path, authority: Authority, port: int, host: str = "127.0.0.1") -> dict[str, Finding]:
     return rows(check_network(site(tmp_path, authority, f"{host}:{port}"), patience=1.0))
 
 
-def failures(found: dict[str, Row]) -> list[str]:
-    return [name for name, row in found.items() if row.state == "FAILED"]
+def failures(found: dict[str, Finding]) -> list[str]:
+    return [name for name, row in found.items() if row.level == "FAILED"]
 
 
 def test_a_good_server(tmp_path: Path, authority: Authority) -> None:
     with door(*authority.issue(tmp_path)) as port:
         found = look(tmp_path, authority, port)
-    assert {name: row.state for name, row in found.items()} == dict.fromkeys(("name", "port", "TLS", "health", "clock"), "ok")
+    assert {name: row.level for name, row in found.items()} == dict.fromkeys(("name", "port", "TLS", "health", "clock"), "ok")
     assert "89 more days" in found["TLS"].sentence or "90 more days" in found["TLS"].sentence
 
 
@@ -67,7 +70,7 @@ def test_a_bad_certificate_is_told_in_plain_words(tmp_path: Path, authority: Aut
         found = look(tmp_path, authority, port)
     assert failures(found) == ["TLS"]
     assert words in found["TLS"].sentence
-    assert found["port"].state == "ok"
+    assert found["port"].level == "ok"
 
 
 def test_another_authority_even_of_the_same_name(tmp_path: Path, authority: Authority) -> None:
@@ -82,7 +85,7 @@ def test_another_authority_even_of_the_same_name(tmp_path: Path, authority: Auth
 def test_a_certificate_that_ends_soon(tmp_path: Path, authority: Authority) -> None:
     with door(*authority.issue(tmp_path, end=5.5)) as port:
         row = look(tmp_path, authority, port)["TLS"]
-    assert row.state == "warning"
+    assert row.level == "warning"
     assert "5 more days" in row.sentence
 
 
@@ -98,7 +101,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path, authority: Authority) -> N
 def test_a_wrong_clock(tmp_path: Path, authority: Authority, clock: float, state: str, words: str) -> None:
     with door(*authority.issue(tmp_path), clock=clock) as port:
         row = look(tmp_path, authority, port)["clock"]
-    assert row.state == state
+    assert row.level == state
     assert words in row.sentence.replace("61 s", "60 s").replace("59 s", "60 s")
 
 
@@ -112,7 +115,7 @@ def test_the_clock_is_judged_as_flower_does() -> None:
 
 def test_an_answer_without_a_date(tmp_path: Path, authority: Authority) -> None:
     with door(*authority.issue(tmp_path), dated=False) as port:
-        assert look(tmp_path, authority, port)["clock"].state == "warning"
+        assert look(tmp_path, authority, port)["clock"].level == "warning"
 
 
 def test_a_door_without_a_server_behind(tmp_path: Path, authority: Authority) -> None:
@@ -132,7 +135,7 @@ def test_a_dead_port(tmp_path: Path, authority: Authority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     found = look(tmp_path, authority, port)
-    assert list(found) == ["name", "port"]
+    assert found.keys() == {"name", "port"}
     assert "refused" in found["port"].sentence
 
 
@@ -202,17 +205,19 @@ def quick(tmp_path: Path, authority: Authority) -> Iterator[SiteHome]:
 def test_a_new_site_is_ready_and_told_that_no_bundle_is_approved(quick: SiteHome, capsys) -> None:
     assert main(["doctor", str(quick.folder), "--quick"]) == 0
     out = capsys.readouterr().out
-    assert "Ready." in out
-    assert "No bundle is approved yet" in out
+    assert "Fit to take part." in out
+    assert "None is approved" in out
 
 
 def test_json(quick: SiteHome, capsys) -> None:
     (quick.folder / "bundles.txt").write_text(f"# ours\n{'a' * 64}  2026-01-01  read\n")
     assert main(["doctor", str(quick.folder), "--quick", "--json"]) == 0
-    told = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+    answer = json.loads(capsys.readouterr().out)
+    told = {row["check"]: row for row in answer["checks"]}
+    assert answer["passed"] is True
     assert told["bundles"]["sentence"] == "1 approved."
-    assert told["clock"]["state"] == "ok"
-    assert "data" not in told
+    assert told["clock"]["level"] == "ok"
+    assert told["data"]["level"] == "note"
 
 
 def spoil_settings(home: SiteHome) -> None:
@@ -222,11 +227,11 @@ def spoil_settings(home: SiteHome) -> None:
 @pytest.mark.parametrize(
     ("spoil", "check", "words"),
     [
-        (spoil_settings, "settings", "polcy"),
+        (spoil_settings, "site.toml", "polcy"),
         (lambda home: home.key.unlink(), "key", "cannot be read"),
         (lambda home: home.key.chmod(0o644), "key", "chmod 600"),
         (lambda home: home.key.write_text("x"), "key", "OpenSSH"),
-        (lambda home: home.ca.write_text("x"), "authority", "PEM"),
+        (lambda home: home.ca.write_text("x"), "ca.crt", "PEM"),
         (lambda home: (home.folder / "bundles.txt").write_text("yes\n"), "bundles", "line 1"),
         (lambda home: (home.folder / "privacy-ledger.jsonl").write_text("{}\n"), "ledger", "ledger"),
     ],
@@ -240,27 +245,31 @@ def test_what_is_broken_at_the_site_is_named(quick: SiteHome, spoil, check: str,
 
 def test_a_public_key_of_another_key_is_noticed(quick: SiteHome) -> None:
     quick.public_key.write_text("ecdsa-sha2-nistp384 AAAA other\n")
-    assert rows(examine(quick.folder, quick=True))["key"].state == "warning"
+    assert rows(examine(quick.folder, quick=True))["key"].level == "FAILED"
 
 
-def test_weights_are_held_against_the_pin(quick: SiteHome) -> None:
-    found = rows(examine(quick.folder, config="demo", quick=True))["weights"]
-    sha256 = found.sentence.split("SHA-256 ")[1].split(";")[0]
-    assert found.state == "ok"
+def test_weights_are_held_against_the_pin(quick: SiteHome, capsys) -> None:
+    assert main(["pins", "--config", "demo"]) == 0
+    sha256 = capsys.readouterr().out.split('backbone_sha256 = "')[1][:64]
     text = quick.toml.read_text()
-    quick.toml.write_text(text.replace('backbone_sha256 = ""', f'backbone_sha256 = "{sha256}"'))
-    assert "as pinned" in rows(examine(quick.folder, config="demo", quick=True))["weights"].sentence
-    quick.toml.write_text(text.replace('backbone_sha256 = ""', f'backbone_sha256 = "{"0" * 64}"'))
-    assert rows(examine(quick.folder, config="demo", quick=True))["weights"].state == "FAILED"
+    for pin, level, words in (("", "ok", "not pinned"), (sha256, "ok", "as pinned"), ("0" * 64, "FAILED", "pins 000000000000")):
+        quick.toml.write_text(text.replace('backbone_sha256 = ""', f'backbone_sha256 = "{pin}"'))
+        row = rows(examine(quick.folder, run("demo"), quick=True))["weights"]
+        assert row.level == level
+        assert words in row.sentence
 
 
 def test_the_sites_own_file_of_weights_stands_for_the_runs(quick: SiteHome) -> None:
     text = quick.toml.read_text()
     quick.toml.write_text(text.replace('weights = ""', 'weights = "gone.safetensors"'))
     for config in ("demo", ""):
-        row = rows(examine(quick.folder, config=config, quick=True))["weights"]
-        assert row.state == "FAILED"
+        row = rows(examine(quick.folder, run(config) if config else None, quick=True))["weights"]
+        assert row.level == "FAILED"
         assert "gone.safetensors" in row.sentence
+
+
+def run(name: str) -> RunConfig:
+    return load_config(config_path(name))
 
 
 def fill(folder: Path, patients: int = 5) -> None:
@@ -285,9 +294,9 @@ def test_two_batches_are_tried_and_leave_nothing(quick: SiteHome, tmp_path: Path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     fill(quick.folder)
     before = everything(quick.folder)
-    found = rows(examine(quick.folder, config=config))
-    assert found["data"].state == "warning"  # fewer patients than policy.min_patients
-    assert found["trial"].state == "ok", found["trial"]
+    found = rows(examine(quick.folder, run(config) if config else None))
+    assert found["data"].level == "ok"
+    assert found["dry run"].level == "ok", found["dry run"]
     assert everything(quick.folder) == before
     assert not (tmp_path / "cache").exists()
     assert not list((tmp_path / "temporary").iterdir())
@@ -298,17 +307,18 @@ def test_data_problems_are_counted_and_nothing_is_tried(quick: SiteHome) -> None
     fill(quick.folder, 2)
     file = next(quick.folder.glob("sub-1/anat/*FLAIR*"))
     file.write_bytes(file.read_bytes()[:100])
-    found = rows(examine(quick.folder, config="demo"))
-    assert found["data"].state == "FAILED"
-    assert "1 problems among 2 patients" in found["data"].sentence
+    found = rows(examine(quick.folder, run("demo")))
+    assert found["data"].level == "FAILED"
+    assert "2 patients" in found["data"].sentence
+    assert "problems: 1" in found["data"].sentence
     assert "fedmri-site check" in found["data"].advice
-    assert "trial" not in found
+    assert found["dry run"].level == "note"
 
 
 def test_little_room(quick: SiteHome, monkeypatch) -> None:
     real = shutil.disk_usage
     monkeypatch.setattr("shutil.disk_usage", lambda path: real(path)._replace(free=10**6))
-    assert {"disk: state", "disk: cache"} <= set(failures(rows(examine(quick.folder, quick=True))))
+    assert [f.level for f in examine(quick.folder, quick=True) if f.check == "disk"] == ["FAILED", "FAILED"]
 
 
 def test_hours_are_told_in_local_time(quick: SiteHome, monkeypatch) -> None:
@@ -318,8 +328,7 @@ def test_hours_are_told_in_local_time(quick: SiteHome, monkeypatch) -> None:
     span = "-".join(f"{m // 60 % 24:02d}:{m % 60:02d}" for m in (minute, minute + 60))
     quick.toml.write_text(quick.toml.read_text().replace('hours = ""', f'hours = "{span}"'))
     row = rows(examine(quick.folder, quick=True))["hours"]
-    assert row.state == "warning"
-    assert "UTC" in row.sentence
+    assert row.level == "note"
     assert span in row.sentence
 
 
@@ -332,7 +341,7 @@ def test_a_folder_that_is_no_deployed_site(tmp_path: Path, capsys) -> None:
 def test_a_connection_without_a_server_is_no_deployed_site(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text("[policy]\nshare_counts = true\n")
     row = next(examine(tmp_path))
-    assert row.state == "FAILED"
+    assert row.level == "FAILED"
     assert "[connection]" in row.sentence
     with pytest.raises(Exception, match="init"):
         open_home(tmp_path)

@@ -23,6 +23,7 @@ class LocalGrid(Grid):
     def __init__(self, nodes: dict[int, Node]) -> None:
         self.nodes = nodes
         self.sent: list[Message] = []
+        self.replies: list[Message] = []
 
     def set_run(self, run):
         raise NotImplementedError
@@ -38,20 +39,22 @@ class LocalGrid(Grid):
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        replies = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = f"message-{len(self.sent)}"
             self.sent.append(message)
             answer = self.nodes[message.metadata.dst_node_id](message)
             if answer is not None:
-                replies.append(answer if isinstance(answer, Message) else Message(answer, reply_to=message))
-        return reversed(replies)  # the order of arrival is nobody's promise
+                self.replies.append(answer if isinstance(answer, Message) else Message(answer, reply_to=message))
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = set(message_ids)
+        found = [reply for reply in self.replies if reply.metadata.reply_to_message_id in wanted]
+        self.replies = [reply for reply in self.replies if reply not in found]
+        return reversed(found)  # the order of arrival is nobody's promise
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
 
 from common.config import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.protocol import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
+from server.progress import Progress
 from server.resume import Start
 from server.strategy import FedMRIAvg
 
@@ -36,7 +38,7 @@ def play(grid, plan: FederationConfig, sites=SITES, rounds=1, **options):
     records = []
     strategy = FedMRIAvg(plan, TASK, LIKE, sites)
     result = strategy.start(
-        grid, pack_arrays(LIKE), rounds, 5.0, on_round=lambda record, arrays: records.append((record, arrays)), **options
+        grid, pack_arrays(LIKE), rounds, 0.1, on_round=lambda record, arrays: records.append((record, arrays)), **options
     )
     return unpack_arrays(result.arrays, LIKE)["w"], records
 
@@ -198,7 +200,7 @@ def test_a_site_whose_answer_was_lost_counts_as_charged_though_its_budget_refuse
 def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
     grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
     strategy, rounds = FedMRIAvg(FederationConfig(min_sites=2), TASK, LIKE, SITES), []
-    result = strategy.start(grid, pack_arrays(LIKE), 5, 5.0, on_round=lambda record, _: rounds.append(record.round))
+    result = strategy.start(grid, pack_arrays(LIKE), 5, 0.1, on_round=lambda record, _: rounds.append(record.round))
     assert rounds == [1, 2]
     np.testing.assert_allclose(unpack_arrays(result.arrays, LIKE)["w"], 4.0)
     asked = [read_task(message.content).round for message in grid.sent]
@@ -218,3 +220,92 @@ def test_what_the_ledgers_say_is_kept(local_grid):
 
     _, records = play(local_grid(nodes(private)), FederationConfig(), rounds=2)
     assert [record.epsilon for record, _ in records] == [{"b": 0.5}, {"b": 1.0}]
+
+
+def failing_until(last: int):
+    """Gives no reply up to a round, then an honest one."""
+    return lambda message: None if read_task(message.content).round <= last else honest(message)
+
+
+def test_a_site_that_keeps_failing_is_left_alone_for_some_rounds_then_asked_and_taken_back(local_grid):
+    grid = local_grid(nodes(failing_until(3)))
+    _, records = play(grid, FederationConfig(pause_after=2, pause_rounds=2), rounds=7)
+    asked = [number for number in range(1, 8) for m in grid.sent if named(m) == (number, "b")]
+    assert asked == [1, 2, 5, 6, 7]
+    assert [record.paused for record, _ in records] == [(), (), ("b",), ("b",), (), (), ()]
+    assert [sorted(record.failures) for record, _ in records] == [["b"], ["b"], [], [], [], [], []]
+    assert records[4][0].sites == SITES
+
+
+def named(message: Message) -> tuple[int, str]:
+    task = read_task(message.content)
+    return task.round, task.site
+
+
+def test_a_paused_site_is_asked_where_the_others_are_too_few(local_grid):
+    grid = local_grid(nodes(failing_until(0), c=failing_until(2)))
+    _, records = play(grid, FederationConfig(min_sites=2, pause_after=1, pause_rounds=9), rounds=3)
+    assert [record.paused for record, _ in records] == [(), ("c",), ("c",)]
+    grid = local_grid(nodes(failing_until(1), c=failing_until(1)))
+    _, records = play(grid, FederationConfig(min_sites=1, pause_after=1, pause_rounds=9), rounds=2)
+    assert records[1][0].paused == ("b", "c")
+    grid = local_grid(nodes(honest, a=lambda m: None if named(m)[0] == 2 else honest(m), c=failing_until(1)))
+    _, records = play(grid, FederationConfig(min_sites=2, pause_after=1, pause_rounds=9), rounds=2)
+    assert records[1][0].sites == ("b", "c")  # asked again in the second attempt, when a was missing
+    assert records[1][0].paused == ()
+
+
+def test_a_resumed_run_pauses_the_same_sites(local_grid):
+    plan = FederationConfig(pause_after=2, pause_rounds=3)
+    line = {"sites": ["a", "c"], "failures": [{"site": "b", "reason": "gone"}]}
+    _, records = play(local_grid(nodes(honest)), plan, rounds=3, before=Start("", 2, lines=(line, line)))
+    assert records[0][0].paused == ("b",)
+
+
+def hospital(message: Message) -> RecordDict:
+    task = read_task(message.content)
+    return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+
+
+def test_a_late_joiner_is_asked_from_the_next_round_on(local_grid):
+    grid = local_grid({})
+
+    def first(message):
+        grid.nodes[13] = hospital
+        return hospital(message)
+
+    grid.nodes |= {11: first, 12: hospital}
+    _, records = play(grid, FederationConfig(), sites=(), rounds=2)
+    assert [record.sites for record, _ in records] == [("node-11", "node-12"), ("node-11", "node-12", "node-13")]
+
+
+def test_two_nodes_with_one_name_are_told_apart(local_grid):
+    class Named(local_grid):
+        def get_nodes(self):
+            return [NodeInfo(node_id=11, name="north"), NodeInfo(node_id=12, name="north"), NodeInfo(node_id=13, name="coast")]
+
+    _, [(record, _)] = play(Named({11: hospital, 12: hospital, 13: hospital}), FederationConfig(), sites=())
+    assert record.sites == ("coast", "north-11", "north-12")
+
+
+def test_a_late_reply_to_an_earlier_round_is_not_taken(local_grid):
+    kept = []
+
+    def late(message):
+        kept.append(honest(message))
+        return kept[-2] if len(kept) > 1 else None  # always the answer to the round before
+
+    _, records = play(local_grid(nodes(late)), FederationConfig(), rounds=3)
+    assert [record.sites for record, _ in records] == [("a", "c")] * 3
+    assert records[1][0].failures == {"b": "The reply is to round 1, not 2."}
+
+
+def test_what_happens_to_each_site_is_told(local_grid, tmp_path):
+    progress = Progress(tmp_path, 1)
+    strategy = FedMRIAvg(FederationConfig(), TASK, LIKE, SITES, progress=progress)
+    strategy.start(local_grid(nodes(bad(np.nan))), pack_arrays(LIKE), 1, 0.1)
+    states = {name: (site.state, site.failures) for name, site in progress.sites.items()}
+    assert states == {"a": ("answered", 0), "b": ("failed", 1), "c": ("answered", 0)}
+    assert "not finite" in progress.sites["b"].reason
+    assert progress.sites["a"].bytes_up == progress.sites["a"].bytes_down > 0
+    assert (progress.state, progress.round) == ("evaluating", 1)

@@ -72,7 +72,7 @@ def play(local_grid, monkeypatch) -> Callable:
         task = Task(1, run.to_json(), code_hash(), "backbone", data="/data")
         strategy = SecureAvg(run, task, LIKE, SITES)
         result = strategy.start(
-            grid, pack_arrays(LIKE), rounds, 5.0, on_round=lambda record, arrays: records.append((record, arrays))
+            grid, pack_arrays(LIKE), rounds, 0.1, on_round=lambda record, arrays: records.append((record, arrays))
         )
         return unpack_arrays(result.arrays, LIKE), records, grid, list(trainings), memory
 

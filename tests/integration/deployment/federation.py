@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +23,15 @@ from simulation.cli import main as sim_main
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = Path(__file__).with_name("hostile.py")
 SMALL = (
-    *("data.size=64", "data.slices=2", "head_rounds=1", "head_steps=5", "local_epochs=1", "batch_size=4", "local_crops=0"),
+    *(
+        "data.size=64",
+        "data.slices=2",
+        "head_rounds=1",
+        "head_steps=5",
+        "local_epochs=1",
+        "training.batch_size=4",
+        "local_crops=0",
+    ),
     *("bootstrap=20", "evaluation.every=0", "min_sites=2", "round_timeout=120", "round_retries=2", "baselines=false"),
 )
 
@@ -92,8 +102,6 @@ class Hospital:
         honest = launcher.with_suffix(".honest")
         if not honest.exists():
             launcher.rename(honest)
-            import sys
-
             launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HOSTILE}" "{ROOT}" "{self.home / "trick"}" "$@"\n')
             launcher.chmod(0o755)
         (self.home / "trick").write_text("\n".join(words))
@@ -168,7 +176,7 @@ class Federation:
         return as_json(server_status(open_home(self.home)))
 
     def online(self) -> set[str]:
-        return {site["name"] for site in self.status()["sites"] if site["online"]}
+        return {site["name"] for site in self.status()["sites"] if site["connection"] == "online"}
 
     def stop(self) -> None:
         """End everything, whatever state it is in."""
@@ -244,14 +252,21 @@ class Run:
                 return status["round"] >= number and status["state"] == "training"
             return False
 
-        until(lambda: there() or (self.thread is not None and not self.thread.is_alive()), seconds, f"round {number}")
+        self.until(there, seconds, f"round {number}")
+
+    def until(self, true: Callable[[], object], seconds: float, what: str) -> None:
+        """Wait while the run is on; fail when it ends before."""
+
+        def ended() -> bool:
+            return self.thread is not None and not self.thread.is_alive()
+
+        until(lambda: true() or ended(), seconds, what)
+        assert true(), f"the run ended ({self.code}) before {what}: {self.error}"
 
 
 @contextmanager
 def full(folder: Path, megabytes: int) -> Iterator[Callable[[], None]]:
     """A small disk (tmpfs) at `folder`; yields what makes it larger. Needs root."""
-    import subprocess
-
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
 
