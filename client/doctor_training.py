@@ -24,6 +24,7 @@ from common.training.local import train_round
 from common.training.private import private_round
 
 FEW = 4  # patients of the trial
+FETCH = "Fetch the file that the coordinator names, and name it as weights under [connection] in site.toml."
 
 
 def check_device() -> Iterator[Finding]:
@@ -48,15 +49,12 @@ def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding
         return True
     if config.model.weights == "hub" and not own:
         text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."
-        yield Finding(
-            "weights", WARNING, text, "Fetch the file the coordinator names, and name it as weights under [connection]."
-        )
+        yield Finding("weights", WARNING, text, FETCH)
         return False
     try:
         model, _ = prepared_model(config.to_json(), own)
     except FedMRIError as error:
-        advice = "Fetch the file the coordinator names, and name it as weights under [connection] in site.toml."
-        yield Finding("weights", FAILED, str(error), advice)
+        yield Finding("weights", FAILED, str(error), FETCH)
         return False
     found = f"{model.backbone_name}, SHA-256 {model.backbone_sha256[:12]}"
     if pinned and pinned != model.backbone_sha256:

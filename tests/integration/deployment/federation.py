@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from client.cli import main as site_main
+from client.home import open_home
+from client.service_status import site_status
 from common.models.backbone import SHIPPED
 from server.cli import main as server_main
 from simulation.cli import main as sim_main
@@ -32,7 +34,7 @@ SMALL = (
         "training.batch_size=4",
         "local_crops=0",
     ),
-    *("bootstrap=20", "evaluation.every=0", "min_sites=2", "round_timeout=120", "round_retries=2", "baselines=false"),
+    *("bootstrap=20", "evaluation.every=0", "min_sites=2", "round_timeout=240", "round_retries=2", "baselines=false"),
 )
 
 
@@ -96,6 +98,16 @@ class Hospital:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def status(self) -> dict[str, Any]:
+        """What `fedmri-site status --json` knows."""
+        return site_status(open_home(self.home))
+
+    def connected(self) -> bool:
+        return bool(self.status()["connected"])
+
+    def reason(self) -> str:
+        return str(self.status()["sentence"])
+
     def trick(self, *words: str) -> None:
         """From now on its gate answers falsely (see hostile.py); without words: honestly again."""
         launcher = self.home / "state" / "bin" / "flwr-clientapp"
@@ -116,14 +128,56 @@ class Hospital:
         return sum(1 for entry in self.log() if entry["event"] == event)
 
 
+class Proxy:
+    """A way to the server that can be cut: what is on it then is dropped, and nothing gets through until it is mended."""
+
+    def __init__(self, port: int) -> None:
+        self.target, self.open = port, True
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self.open = False
+        for one in self.sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
+
+    def mend(self) -> None:
+        self.open = True
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self.listener.accept()
+            if not self.open:
+                client.close()
+                continue
+            with suppress(OSError):
+                server = socket.create_connection(("127.0.0.1", self.target))
+                self.sockets += [client, server]
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.close()
+
+
 @dataclass
 class Federation:
-    """The coordinator and its hospitals."""
+    """The coordinator and its hospitals; the first of them reaches it through a proxy that can be cut."""
 
     folder: Path
     hospitals: dict[str, Hospital] = field(default_factory=dict)
     address: str = ""
-    bundle: str = ""
+    proxied: str = ""
+    proxy: Proxy | None = None
 
     @property
     def home(self) -> Path:
@@ -153,8 +207,10 @@ class Federation:
         ports = ["--superlink-port", str(free_port()), "--health-port", str(free_port())]
         listen = f"127.0.0.1:{self.address.rpartition(':')[2]}"
         assert server_main(["init", str(self.home), "--address", self.address, "--listen", listen, *ports]) == 0
-        for data in sorted(p for p in self.data.iterdir() if p.is_dir() and p.name != "external"):
-            self.join(data.name, data)
+        folders = sorted(p for p in self.data.iterdir() if p.is_dir() and p.name != "external")
+        self.proxy, self.proxied = Proxy(int(self.address.rpartition(":")[2])), folders[0].name
+        for data in folders:
+            self.join(data.name, data, f"localhost:{self.proxy.port}" if data.name == self.proxied else "")
 
     def join(self, name: str, data: Path, server: str = "") -> Hospital:
         """One more hospital: init there, admit here."""
@@ -166,6 +222,7 @@ class Federation:
         return site
 
     def start(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"  # a handful of hospitals share the machine
         assert server_main(["start", str(self.home), "--background"]) == 0
 
     def status(self, capsys: Any = None) -> dict[str, Any]:
@@ -174,6 +231,12 @@ class Federation:
         from server.status import as_json, server_status
 
         return as_json(server_status(open_home(self.home)))
+
+    def supervised(self, program: str) -> int | None:
+        """Process id of one of the coordinator's programs; None while it is down."""
+        told = json.loads((self.home / "state" / "supervisor.json").read_text())
+        pid = told["programs"][program]["pid"]
+        return int(pid) if pid else None
 
     def online(self) -> set[str]:
         return {site["name"] for site in self.status()["sites"] if site["connection"] == "online"}
@@ -265,10 +328,10 @@ class Run:
 
 
 @contextmanager
-def full(folder: Path, megabytes: int) -> Iterator[Callable[[], None]]:
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[], None]]:
     """A small disk (tmpfs) at `folder`; yields what makes it larger. Needs root."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], check=True)
 
     def grow() -> None:
         subprocess.run(["mount", "-o", "remount,size=512m", str(folder)], check=True)

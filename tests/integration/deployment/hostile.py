@@ -37,7 +37,7 @@ def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:
         content[ARRAYS] = record
     elif trick == "pickle":
         record = pack_arrays(arrays)
-        data = b"cos\nsystem\n(S'touch /tmp/pwned'\ntR." + bytes(len(record[first].data))
+        data = b"cos\nsystem\n(S'touch /tmp/fedmri-unpickled'\ntR." + bytes(len(record[first].data))
         record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
         content[ARRAYS] = record
     else:
