@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.explain import SUPERNODE, explain, read_tail
-from client.home import SITE_CONFIG, SiteHome, open_home, toml_string
+from client.home import SITE_CONFIG, SiteHome, toml_string
 from client.identity import read_ca, read_key, write_private
-from common.errors import FederationError, FedMRIError
+from common.errors import FederationError
 from common.files import write_atomic
 from common.flower import LOOPBACK, flower_environment, program
 from common.supervisor import Program, Supervisor, read_status, running
 
 SUPEREXEC = "flower-superexec"
-SITE_VARIABLE = "FEDMRI_SITE"  # as client.gate reads it, without its torch
+SITE_VARIABLE = "FEDMRI_SITE"  # in the environment, for client.gate
 PORTS_NAME, SECRET_NAME, LOG_NAME = "ports.json", "superexec.secret", "site.log"
 FIRST_PORT, LAST_PORT = 20_000, 32_000  # below those that Linux lends to outgoing connections
 LONGEST_PAUSE = 12.0  # a server that was cut off forgets a site within a minute: be back soon after
@@ -73,7 +73,7 @@ def start_in_background(home: SiteHome) -> int:
     log = home.logs / LOG_NAME
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "client.service", str(home.toml)],
+            [sys.executable, "-P", "-m", "client.cli", "start", str(home.toml)],
             cwd=home.folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -177,17 +177,3 @@ def _free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise FederationError(f"No free port on the loopback between {FIRST_PORT} and {LAST_PORT}.")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """What `start --background` starts: the same, in little memory."""
-    try:
-        start(open_home(Path((sys.argv[1:] if argv is None else argv)[0])))
-    except FedMRIError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

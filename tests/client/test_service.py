@@ -19,12 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import client.gate
-import client.training
 from client.cli import main
 from client.explain import ONLINE_TRIES, explain, is_connected, read_tail
 from client.home import SiteHome
 from client.provision import provision
-from client.service import SITE_CONFIG, SITE_VARIABLE, Ports, node_config, prepare, programs
+from client.service import SITE_VARIABLE, Ports, node_config, prepare, programs
 from client.service_status import last_events, site_status
 from common.supervisor import Program
 from tests.client.tls import Authority, door
@@ -48,8 +47,7 @@ def home(tmp_path: Path, authority: Authority) -> SiteHome:
     return provision(tmp_path / 'St. "Mary"\'s' / "bonn", f"127.0.0.1:{closed_port()}", authority.file).home
 
 
-def test_the_names_are_those_that_the_others_read() -> None:
-    assert SITE_CONFIG == client.training.SITE_CONFIG
+def test_the_gate_reads_the_variable_that_the_service_sets() -> None:
     assert SITE_VARIABLE == client.gate.SITE_VARIABLE
 
 
