@@ -58,6 +58,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _print(finding: Finding, console: Console) -> None:
     """A row, and under it what to do."""
     level = Text(f"{finding.level:<8}", style=STYLES[finding.level])
-    console.print(Text.assemble(level, f"{finding.check:<10}", finding.sentence))
+    console.print(Text.assemble(level, f"{finding.check:<12}", finding.sentence))
     if finding.advice:
-        console.print(Text(f"{'':18}{finding.advice}", style="dim"))
+        console.print(Text(f"{'':20}{finding.advice}", style="dim"))

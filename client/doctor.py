@@ -6,7 +6,16 @@ Nothing is changed, and nothing leaves but one GET of the coordinator's /health.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from client.doctor_home import check_audit_log, check_bundles, check_ca, check_disk, check_hours, check_key, check_ledger
+from client.doctor_home import (
+    check_audit_log,
+    check_bundles,
+    check_ca,
+    check_disk,
+    check_hours,
+    check_key,
+    check_ledger,
+    check_policy,
+)
 from client.doctor_network import check_admitted, check_network
 from client.finding import FAILED, NOTE, OK, Finding
 from client.home import SiteHome, open_home
@@ -45,7 +54,8 @@ def _checks(home: SiteHome, config: RunConfig | None, quick: bool, patience: flo
         "admitted": lambda: check_admitted(home),
         "disk": lambda: check_disk(home),
         "bundles": lambda: check_bundles(home),
-        "ledger": lambda: check_ledger(home, config),
+        "ledger": lambda: check_ledger(home),
+        "policy": lambda: check_policy(home, config),
         "audit log": lambda: check_audit_log(home),
         "hours": lambda: check_hours(home),
         "training": lambda: _heavy(home, config, quick),

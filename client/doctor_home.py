@@ -54,18 +54,16 @@ def check_ca(home: SiteHome) -> Iterator[Finding]:
 
 def check_disk(home: SiteHome) -> Iterator[Finding]:
     """Room, and the right to write, where logs and slices are kept."""
-    for what, folder in (("state", home.state), ("slice cache", default_cache())):
+    for what, folder in (("state", home.state), ("cache", default_cache())):
         there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
         free = shutil.disk_usage(there).free
-        text = f"{what}, {folder}: {free / 1e9:.1f} GB free"
+        check, text = f"disk: {what}", f"{folder}: {free / 1e9:.1f} GB free"
         if not os.access(there, os.W_OK | os.X_OK):
-            yield Finding("disk", FAILED, f"{text}, but this user may not write to {there}.", "Change its owner or its rights.")
+            yield Finding(check, FAILED, f"{text}, but this user may not write to {there}.", "Change its owner or its rights.")
         elif free < LOW_BYTES:
-            yield Finding(
-                "disk", FAILED, f"{text}.", "Make room. On a full disk nothing leaves: the audit log cannot be written."
-            )
+            yield Finding(check, FAILED, f"{text}.", "Make room. On a full disk nothing leaves: the audit log cannot be written.")
         else:
-            yield Finding("disk", OK if free >= FEW_BYTES else WARNING, f"{text}.", "" if free >= FEW_BYTES else "Make room.")
+            yield Finding(check, OK if free >= FEW_BYTES else WARNING, f"{text}.", "" if free >= FEW_BYTES else "Make room.")
 
 
 def check_bundles(home: SiteHome) -> Iterator[Finding]:
@@ -84,20 +82,26 @@ def check_bundles(home: SiteHome) -> Iterator[Finding]:
         yield Finding("bundles", WARNING if waiting else OK, f"{len(known)} approved.{refused}", advice)
 
 
-def check_ledger(home: SiteHome, config: RunConfig | None) -> Iterator[Finding]:
-    """The ledger can be trusted, and the run is of the kind that the hospital lets its patients take part in."""
-    privacy, policy = home.config.privacy, home.config.policy
+def check_ledger(home: SiteHome) -> Iterator[Finding]:
+    """The privacy ledger can be trusted."""
+    privacy = home.config.privacy
     path = home.folder / privacy.ledger
     charges = len(read_ledger(path).entries)
     limit = f"budget epsilon {privacy.epsilon:g}" if privacy.epsilon else "no budget is set"
     yield Finding("ledger", OK, f"{path}: {charges} charges, {limit}." if charges else f"Nothing was charged yet; {limit}.")
+
+
+def check_policy(home: SiteHome, config: RunConfig | None) -> Iterator[Finding]:
+    """The planned run is of the kind that the hospital takes part in."""
     if config is None:
         return
-    if not config.privacy.enabled:
-        require_open(home.name, privacy)
-    if policy.secure_only and not config.secure.enabled:
+    if home.config.policy.secure_only and not config.secure.enabled:
         text = "policy.secure_only is set, and the planned run is a plain one: the site would refuse it."
         yield Finding("policy", FAILED, text, "Ask the coordinator for a run with secure.enabled = true.")
+        return
+    if not config.privacy.enabled:
+        require_open(home.name, home.config.privacy)
+    yield Finding("policy", OK, "The planned run is of a kind that this site takes part in.")
 
 
 def check_audit_log(home: SiteHome) -> Iterator[Finding]:
@@ -119,6 +123,6 @@ def check_hours(home: SiteHome) -> Iterator[Finding]:
     try:
         require_hours(home.config.policy, now)
     except PolicyError:
-        yield Finding("hours", NOTE, f"Closed now ({now:%H:%M}): policy.hours is {hours}.", "Rounds at other times do without.")
+        yield Finding("hours", NOTE, f"Closed now ({now:%H:%M %Z}): policy.hours is {hours}.", "Other hospitals go on.")
         return
-    yield Finding("hours", OK, f"Open now ({now:%H:%M}): policy.hours is {hours}.")
+    yield Finding("hours", OK, f"Open now ({now:%H:%M %Z}): policy.hours is {hours}.")

@@ -56,7 +56,7 @@ def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding
     except FedMRIError as error:
         yield Finding("weights", FAILED, str(error), FETCH)
         return False
-    found = f"{model.backbone_name}, SHA-256 {model.backbone_sha256[:12]}"
+    found = f"{model.backbone_name}, SHA-256 {model.backbone_sha256}"
     if pinned and pinned != model.backbone_sha256:
         text = f"{found}; but policy.backbone_sha256 pins {pinned[:12]}."
         yield Finding("weights", FAILED, text, "Fetch the agreed file, or correct the pin (`fedmri-site pins`).")

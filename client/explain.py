@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from client.home import SiteHome
-from client.reach import UnreachableError, reach
+from client.reach import Reached, UnreachableError, reach
 from common.supervisor import Program
 
 SUPERNODE = "flower-supernode"
@@ -59,30 +59,39 @@ def explain(home: SiteHome, program: Program, code: int) -> str:
 
 def _no_connection(home: SiteHome, text: str, last: str) -> str:
     """Flower's exit code 305: what the connection failed for."""
-    words = last.lower()
-    if "certificate" in words or "ssl" in words or "tls" in words:
-        try:
-            reach(*home.server, home.ca, 5.0)
-        except UnreachableError as error:
-            return f"{error} {error.advice}"
-        return "the server's certificate was not trusted a moment ago, and is now; retrying"
-    if "[code:" not in words:
-        return "the server was not reached; retrying. `fedmri-site doctor` says more"
+    if "[code:" not in last.lower():  # Flower's server itself said nothing: the way to it, the door before it, or a signature
+        return _on_the_way(home)
     since = text[max(text.rfind("SuperNode ID:"), 0) :]
-    if "SuperNode ID:" in since and since.count("Exit Code: 305") <= ONLINE_TRIES:
+    cut_off = "SuperNode ID:" in since and "terminated gracefully" not in since
+    if cut_off and since.count(f"Exit Code: {NO_CONNECTION}") <= ONLINE_TRIES:
         return "the server still thinks that this site is online, as it does for a minute after a sudden end; retrying"
     return f"the server does not know this site's key: send {home.public_key} to the coordinator, who admits it; retrying"
+
+
+def _on_the_way(home: SiteHome) -> str:
+    try:
+        reached = reach(*home.server, home.ca, 5.0)
+    except UnreachableError as error:
+        return f"{error} {error.advice}"
+    if reached.status != 200:
+        return f"the coordinator's door answers, but not the server behind it (HTTP {reached.status}); retrying"
+    return _wrong_clock(reached) or "the server was not reached a moment ago, and is now; retrying"
 
 
 def _turned_away(home: SiteHome) -> str:
     """The server refused a signature: a wrong clock, or a key that was taken back."""
     try:
-        ahead = reach(*home.server, home.ca, 5.0).ahead
+        reached = reach(*home.server, home.ca, 5.0)
     except UnreachableError as error:
         return f"the connection ended. {error}"
-    if ahead is not None and (wrong := clock_fault(ahead)):
-        return f"the server refuses this machine's signatures: {wrong}. Set the clock (NTP); retrying"
-    return "the server refuses this site's key: it may have been taken back. Ask the coordinator; retrying"
+    return (
+        _wrong_clock(reached) or "the server refuses this site's key: it may have been taken back. Ask the coordinator; retrying"
+    )
+
+
+def _wrong_clock(reached: Reached) -> str:
+    wrong = clock_fault(reached.ahead) if reached.ahead is not None else ""
+    return f"the server refuses this machine's signatures: {wrong}. Set the clock (NTP); retrying" if wrong else ""
 
 
 def clock_fault(ahead: float) -> str:
@@ -99,5 +108,5 @@ def clock_fault(ahead: float) -> str:
 def clock_words(ahead: float) -> str:
     """Such as "2.0 hours behind"."""
     size = abs(ahead)
-    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} minutes" if size < 7200 else f"{size / 3600:.1f} hours"
+    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} minutes" if size < 5400 else f"{size / 3600:.1f} hours"
     return f"{amount} {'ahead of' if ahead > 0 else 'behind'}"

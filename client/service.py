@@ -22,9 +22,11 @@ from client.home import SITE_CONFIG, SiteHome, toml_string
 from client.identity import read_ca, read_key, write_private
 from common.errors import FederationError
 from common.files import write_atomic
+from common.flower import LOOPBACK, flower_environment, program
 from common.supervisor import Program, Supervisor, read_status, running
 
 SUPEREXEC = "flower-superexec"
+SITE_VARIABLE = "FEDMRI_SITE"  # in the environment, for client.gate
 PORTS_NAME, SECRET_NAME, LOG_NAME = "ports.json", "superexec.secret", "site.log"
 FIRST_PORT, LAST_PORT = 20_000, 32_000  # below those that Linux lends to outgoing connections
 LONGEST_PAUSE = 12.0  # a server that was cut off forgets a site within a minute: be back soon after
@@ -118,12 +120,12 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
     environment = _environment(home)
     secret = ("--superexec-auth-secret-file", str(home.state / SECRET_NAME))
     supernode = (
-        *(_program(SUPERNODE), "--superlink", home.address, "--root-certificates", str(home.ca)),
+        *(program(SUPERNODE), "--superlink", home.address, "--root-certificates", str(home.ca)),
         *("--auth-supernode-private-key", str(home.key), "--isolation", "process", *secret),
         *("--host", "127.0.0.1", "--port", str(ports.runtime), "--health-server-address", f"127.0.0.1:{ports.health}"),
         *("--node-config", node_config(home.toml)),
     )
-    superexec = (_program(SUPEREXEC), "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
+    superexec = (program(SUPEREXEC), "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
     return (
         Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work"),
         Program(SUPEREXEC, superexec, home.logs / "superexec.log", environment, home.state / "work"),
@@ -142,19 +144,14 @@ def node_config(toml: Path) -> str:
 
 def _environment(home: SiteHome) -> dict[str, str]:
     """Ours, without what would lead Flower astray; programs are looked for among the launchers only."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("FLWR_") and k != "PYTHONSTARTUP"}
-    local = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1", "localhost"]))
-    return kept | {
-        "PATH": str(home.state / "bin"),
-        "FEDMRI_SITE": str(home.toml),
-        "FLWR_HOME": str(home.state / "flower"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": local,  # a proxy has no business on the loopback
-        "no_proxy": local,
-    }
+    own = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    direct = f"{own},{LOOPBACK}" if own else LOOPBACK
+    path = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+    return (
+        flower_environment(home.state / "flower")
+        | {"PATH": str(home.state / "bin"), SITE_VARIABLE: str(home.toml), "NO_PROXY": direct, "no_proxy": direct}
+        | path
+    )
 
 
 def _write_launchers(folder: Path) -> None:
@@ -168,18 +165,6 @@ def _write_launchers(folder: Path) -> None:
         file = folder / name
         file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m client.gate {name} "$@"\n', encoding="utf-8")
         file.chmod(0o700)
-
-
-def _program(name: str) -> str:
-    """Path of a command that is installed beside this Python.
-
-    Raises:
-        FederationError: it is not there.
-    """
-    beside = Path(sys.executable).parent / name
-    if not beside.is_file():
-        raise FederationError(f"The command {name} is not installed beside {sys.executable}. Install FedMRI anew.")
-    return str(beside)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,13 +7,13 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from client.audit_log import LOG_NAME as AUDIT_NAME
 from client.explain import SUPERNODE, is_connected, read_tail
 from client.home import SiteHome
 from client.service import PORTS_NAME, supernode_log
 from common.supervisor import read_status
 
 HEALTH_SECONDS = 2.0
-AUDIT_NAME = "audit.jsonl"
 EVENTS = ("in", "out", "refused")  # of the audit log
 
 
@@ -73,5 +73,5 @@ def _sentence(home: SiteHome, runs: bool, connected: bool, programs: dict[str, A
         return f"The site runs and is connected to {home.address}."
     reason = str(programs.get(SUPERNODE, {}).get("reason") or "")
     if reason:
-        return f"The site runs, but is not connected to {home.address}: {reason}."
+        return f"The site runs, but is not connected to {home.address}: {reason.rstrip('.')}."
     return f"The site runs, but {home.address} is not reached yet; it keeps trying. `fedmri-site doctor {home.folder}` says why."
