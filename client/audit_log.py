@@ -112,6 +112,8 @@ def _end(file: IO[bytes], log: Path) -> tuple[str, int]:
     tail = file.read()
     whole, _, torn = tail.rpartition(b"\n")
     if not whole:
+        if size > len(tail):
+            raise AuditLogError(f"Audit log {log}: its last line is damaged. Move the file away, keep it, and start anew.")
         return START, len(torn)
     try:
         return str(json.loads(whole.rsplit(b"\n", 1)[-1])["hash"]), len(torn)

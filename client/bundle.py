@@ -1,7 +1,7 @@
 """Runs an approved bundle in a process of its own: a message comes in on stdin, its reply's content leaves on stdout.
 
-This file is started by its path, by the gate, and imports nothing of ours: `client` and `common` are the bundle's here. It holds
-no key and no token: whatever the bundle makes, the gate looks at it before it leaves.
+This file is started by its path, by the gate, and imports nothing of ours: `client` and `common` are the bundle's here. What the
+bundle answers, the gate looks at before it leaves.
 
     stdin    message, context (Flower's protobuf, each after its length in 8 bytes)
     stdout   content of the reply, context

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 fine, 1 problems found, 2 wrong use."""
+    os.umask(0o077)  # ledger, log and slices are for this user alone
     parser = argparse.ArgumentParser(prog="fedmri-site", description="FedMRI at the hospital.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_check(verbs)

@@ -97,7 +97,7 @@ def _places(path: Path) -> tuple[Path, Path]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder. Name a site's folder or its site.toml.")
     home = path.parent if path.suffix == ".toml" else path
-    return home, home / read_site_config(path).connection.state
+    return home, home / Path(read_site_config(path).connection.state).expanduser()
 
 
 def _bundle(text: str, state: Path) -> tuple[str, bytes | None]:

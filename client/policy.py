@@ -20,6 +20,7 @@ from common.protocol import (
     EPSILON,
     ERROR,
     LABELLED,
+    MAX_NAME,
     MAX_TEXT,
     METRICS,
     NAME,
@@ -30,7 +31,16 @@ from common.protocol import (
     unpack_array,
     unpack_arrays,
 )
-from common.secure.messages import MASKED, SECURE
+from common.secure.messages import (
+    MASKED,
+    SECURE,
+    KeysTold,
+    LettersAsked,
+    SharesTold,
+    UnmaskTold,
+    from_record,
+    read_masked,
+)
 
 KINDS: Mapping[str, type] = {
     ARRAYS: ArrayRecord,
@@ -40,7 +50,7 @@ KINDS: Mapping[str, type] = {
     MASKED: ArrayRecord,
 }
 COUNTS = (NUM_EXAMPLES, LABELLED)
-SITE_FIELDS = (NAME, ERROR, COUNTS_SHARED, EPSILON)
+TOLD: Mapping[str, type] = {kind.stage: kind for kind in (KeysTold, SharesTold, UnmaskTold)}
 
 
 def require_hours(policy: SitePolicy, now: datetime) -> None:
@@ -76,27 +86,74 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
+    stage = secure_stage(asked)
+    allowed = {METRICS, SITE} | ({ARRAYS} if stage is None else {MASKED if stage == LettersAsked.stage else SECURE})
     for name, record in reply.items():
-        if name not in KINDS or not isinstance(record, KINDS[name]):
+        if name not in allowed or not isinstance(record, KINDS[name]):
+            if name == ARRAYS and policy.secure_only:
+                raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
     size = reply_bytes(reply)
     if size > policy.max_megabytes * 1e6:
         text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
         raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
-    if ARRAYS not in reply:
-        return
+    if ARRAYS in reply:
+        _require_update(reply, asked, policy)
+    elif MASKED in reply or SECURE in reply:
+        _require_told(reply, asked, policy, str(stage))
+
+
+def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for an update in the clear."""
     if policy.secure_only:
         raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
-    before = _read(asked.get(ARRAYS), "request")
+    before = asked_arrays(asked)
     try:
         after = unpack_arrays(reply.array_records[ARRAYS], before)
     except FederationError as error:
         raise _refused("records", str(error), "the update is not of the form that was asked for") from error
-    barred = [name for name in after if not _named(name, policy.arrays)]
-    if barred:
-        text = f"policy.arrays does not name {barred[0]!r} (and {len(barred) - 1} others)"
-        raise _refused("arrays", text, "the update holds arrays that may not leave the site")
+    _require_named(before, policy)
     require_norm(update_norm(after, before), policy)
+
+
+def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+    """The rules for one stage of a secure round: what is told is just what the stage tells."""
+    try:
+        if stage == LettersAsked.stage:
+            before = asked_arrays(asked)
+            read_masked(reply, 1 + sum(array.size for array in before.values()))
+            _require_named(before, policy)
+        else:
+            from_record(reply.get(SECURE), TOLD[stage])
+    except (FederationError, KeyError) as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+
+
+def _require_named(arrays: Arrays, policy: SitePolicy) -> None:
+    barred = [name for name in arrays if not _named(name, policy.arrays)]
+    if barred:
+        text = f"policy.arrays does not name {printable(barred[0], 80)!r} (and {len(barred) - 1} others)"
+        raise _refused("arrays", text, "the update holds arrays that may not leave the site")
+
+
+def secure_stage(asked: RecordDict) -> str | None:
+    """The stage of a secure round that a request is for; None for a plain one."""
+    record = asked.get(SECURE)
+    if record is None:
+        return None
+    return printable(str(record.get("stage")), 20) if isinstance(record, ConfigRecord) else ""
+
+
+def asked_arrays(asked: RecordDict) -> Arrays:
+    """The arrays of a request.
+
+    Raises:
+        PolicyError: it has none, or others than float32.
+    """
+    try:
+        return _read(asked.get(ARRAYS), "request")
+    except FederationError as error:
+        raise _refused("records", str(error), "the request's arrays cannot be read") from error
 
 
 def require_norm(norm: float, policy: SitePolicy) -> None:
@@ -110,23 +167,33 @@ def require_norm(norm: float, policy: SitePolicy) -> None:
         raise _refused("max_update_norm", text, "the update is larger than may leave the site")
 
 
-def keep_back(reply: RecordDict, policy: SitePolicy) -> RecordDict:
+def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None) -> RecordDict:
     """The reply without the numbers and words that the policy keeps; arrays are as they were.
 
-    Counts are 1 where `share_counts` is off or the cohort is below `min_patients`, and the losses are then kept too.
+    Every field is written anew, of its own type: nothing else fits through. Counts are 1 where `share_counts` is off or the
+    cohort is below `min_patients`, and the losses are then kept too.
+
+    Args:
+        cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
     """
     metrics, site = reply.metric_records.get(METRICS, MetricRecord()), reply.config_records.get(SITE, ConfigRecord())
-    patients = metrics.get(NUM_EXAMPLES)
-    told = site.get(COUNTS_SHARED) is True and isinstance(patients, int)
-    small = told and isinstance(patients, int) and patients < policy.min_patients
+    told = site.get(COUNTS_SHARED) is True
+    patients = _whole(metrics.get(NUM_EXAMPLES))
+    known = [*([patients] if told else []), *([cohort] if cohort is not None else [])]
+    small = min(known, default=policy.min_patients) < policy.min_patients
     shared = policy.share_counts and told and not small
-    kept: dict[str, Any] = {name: metrics[name] for name in (*COUNTS, ROUND) if name in metrics}
-    if not shared:
-        kept |= {name: 1 for name in COUNTS if name in kept}
+    kept: dict[str, Any] = {name: _whole(metrics.get(name)) if shared else 1 for name in COUNTS if name in metrics}
+    kept |= {ROUND: _whole(metrics.get(ROUND))} if ROUND in metrics else {}
     if policy.share_metrics and not small:
-        kept |= {k: v for k, v in metrics.items() if k not in kept and _named(k, policy.metrics)}
-    fields: dict[str, Any] = {name: site[name] for name in SITE_FIELDS if name in site} | {COUNTS_SHARED: shared}
-    fields[ERROR] = printable(str(fields.get(ERROR, "")), MAX_TEXT)
+        terms = {k: v for k, v in metrics.items() if k not in (*COUNTS, ROUND) and _named(k, policy.metrics)}
+        kept |= {printable(k, 64): float(v) for k, v in terms.items() if isinstance(v, int | float)}
+    epsilon = site.get(EPSILON)
+    fields: dict[str, Any] = {
+        NAME: printable(str(site.get(NAME, "")), MAX_NAME),
+        ERROR: printable(str(site.get(ERROR, "")), MAX_TEXT),
+        COUNTS_SHARED: shared,
+        EPSILON: epsilon if isinstance(epsilon, float) else -1.0,
+    }
     rest = {name: record for name, record in reply.items() if name not in (METRICS, SITE)}
     return RecordDict({**rest, METRICS: MetricRecord(kept), SITE: ConfigRecord(fields)})
 
@@ -140,6 +207,10 @@ def reply_bytes(content: RecordDict) -> int:
 
 def _items(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else (value,)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 1
 
 
 def _named(name: str, globs: Iterable[str]) -> bool:

@@ -25,6 +25,7 @@ POLICY = {
     "max_megabytes": "the largest reply that may leave",
     "max_update_norm": "the largest change of the adapters in one round, as a norm; 0: any",
     "hours": 'train only then, in local time: "19:00-06:30"; "": always',
+    "max_hours": "the longest that one request may take, whatever the server allows",
     "approval": "only code approved with `fedmri-site approve` runs here",
 }
 PRIVACY = {

@@ -26,6 +26,7 @@ LOG_BYTES, LOG_FILES = 5_000_000, 5
 GRACE_SECONDS = 20.0  # between asking a program to end and killing it
 SETTLED_SECONDS = 60.0  # after so long a life the next pause is the shortest again
 TICK_SECONDS = 0.2
+LOCK_TRIES = 6
 _PRCTL = ctypes.CDLL(None).prctl
 STATUS_NAME, LOCK_NAME = "supervisor.json", "supervisor.lock"
 
@@ -127,7 +128,10 @@ class Supervisor:
         life.pause = max(life.pause, self.first_pause)
         life.last_exit, life.since = code, _now()
         life.restarts += 1
-        life.reason = self._on_exit(program, code)
+        try:
+            life.reason = self._on_exit(program, code)
+        except Exception:  # an explanation that fails ends nothing
+            life.reason = ""
         return True
 
     def _start(self, program: Program, life: _Life) -> None:
@@ -216,7 +220,7 @@ def running(state: Path) -> int | None:
     try:
         with (state / LOCK_NAME).open("r+", encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
@@ -253,12 +257,15 @@ def only_one(state: Path) -> Iterator[None]:
     """
     state.mkdir(parents=True, exist_ok=True)
     with (state / LOCK_NAME).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FederationError(
-                f"Already running here (process {running(state) or 'unknown'}). Stop that one first."
-            ) from error
+        for left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:  # somebody who only looks holds it for a moment
+                if not left:
+                    pid = running(state) or "unknown"
+                    raise FederationError(f"Already running here (process {pid}). Stop that one first.") from error
+                time.sleep(0.05)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

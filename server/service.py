@@ -145,22 +145,23 @@ def _require_startable(home: Home) -> None:
 
 
 def _get_ready(home: Home, say: Say) -> None:
-    """Wait until all answers, tell the SuperLink its sites, say so."""
-    deadline = time.monotonic() + START_SECONDS
-    front = home.settings.front == "nginx"
-    while not (superlink_serves(home) and (not front or front_serves(home))):
-        if time.monotonic() > deadline:
-            say(f"Not ready after {START_SECONDS:g} s; the logs are in {home.log.parent}.")
-            return
+    """Wait until all answers, tell the SuperLink its sites, say so. Tried until it is done: who was revoked must not stay in."""
+    deadline, front, told = time.monotonic() + START_SECONDS, home.settings.front == "nginx", False
+    while True:
+        trouble = f"not ready after {START_SECONDS:g} s; the logs are in {home.log.parent}"
+        try:
+            if superlink_serves(home) and (not front or front_serves(home)):
+                with connect(home) as nodes:
+                    synchronise(home, nodes)
+                break
+        except FedMRIError as error:
+            trouble = str(error)
+        if time.monotonic() > deadline and not told:
+            told = True
+            say(f"Not ready: {trouble}. It goes on trying.")
         time.sleep(0.3)
-    try:
-        with connect(home) as nodes:
-            synchronise(home, nodes)
-        (home.state / READY).touch()
-        say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
-    except FedMRIError as error:
-        say(f"Not ready: {error}")
-        return
+    (home.state / READY).touch()
+    say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
     if certificate_days(home) < RENEW_DAYS:
         say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {home.folder}`.")
 

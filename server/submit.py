@@ -23,6 +23,7 @@ from server.settings import Home
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
 ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
+SILENT_SECONDS = 600.0  # without a word from the SuperLink
 OVER = "finished"
 
 OnStatus = Callable[[dict[str, Any]], None]
@@ -89,12 +90,16 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
         FederationError: the run failed; says why.
     """
     rounds, asked, reported = Rounds(run.out, on_round, run.told), time.monotonic(), 0.0
+    heard = asked
     while True:
         rounds.follow()
         on_status(read_run_status(run.out))
         ended = any((run.out / name).is_file() for name in (ERROR_NAME, "report.json"))
         if time.monotonic() - asked >= (1.0 if ended else STATUS_SECONDS):
             asked, status = time.monotonic(), _status_patiently(home, run)
+            heard = asked if status else heard
+            if asked - heard > SILENT_SECONDS:
+                raise FederationError(_failed(home, run, "the service does not answer"))
             if status.startswith(OVER):
                 rounds.follow()
                 _judge(home, run, status)

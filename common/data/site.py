@@ -34,6 +34,7 @@ class SitePolicy:
     max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
     hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
+    max_hours: float = ranged(6.0, 0.01, 168.0)  # that one request may take, whatever the server allows
     approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site
 
     def __post_init__(self) -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.approved import approve
 from client.audit_log import LOG_NAME, verify
-from client.gate import ENDED, TOO_LATE, Gate, run_bundle
+from client.gate import Gate
 from client.ledger import append, locked, read_ledger
+from client.process import ENDED, TOO_LATE, run_bundle
 from common.config import RunConfig, config_from_table
 from common.errors import AuditLogError, FederationError, PrivacyError
+from common.models.arrays import arrays_sha256
 from common.privacy.charge import Charge
 from common.protocol import SiteReply, Task, pack_arrays, read_reply, read_status, write_task
 
@@ -95,7 +97,7 @@ def test_an_unapproved_bundle_is_refused_before_anything_of_it_is_unpacked_or_ru
     reply, _, lines = ask(home, content, yes=False)
     assert reply.error == f"the site has not approved the bundle {hashlib.sha256(content).hexdigest()[:12]}"
     assert not (tmp_path / "ran").exists()
-    assert sorted(p.name for p in (home / "state").iterdir()) == [LOG_NAME, "refused"]
+    assert sorted(p.name for p in (home / "state").iterdir()) == [LOG_NAME, "gate.lock", "refused"]
     assert [line["event"] for line in lines] == ["in", "refused"]
     assert lines[1]["reason"] == reply.error
 
@@ -158,9 +160,12 @@ def test_a_bundle_that_takes_too_long_is_ended(home, tmp_path) -> None:
             os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-PRIVATE = config_from_table(
-    {"privacy": {"enabled": True}, "objective": {"koleo": 0.0, "dino": 0.0, "ibot": 0.0, "local_crops": 0}}
-)
+def private(noise: float = 5.0) -> RunConfig:
+    """A run of this noise multiplier."""
+    bounded = {"koleo": 0.0, "dino": 0.0, "ibot": 0.0, "local_crops": 0}
+    return config_from_table({"privacy": {"enabled": True, "noise_multiplier": noise}, "objective": bounded})
+
+
 CHARGE = """
     sys.path.insert(0, r'{root}')
     for name in [n for n in sys.modules if n.split('.')[0] in ('client', 'common')]: del sys.modules[name]
@@ -168,7 +173,7 @@ CHARGE = """
     from common.privacy.charge import Charge
     path = Path(r'{home}') / 'privacy-ledger.jsonl'
     ledger = read_ledger(path)
-    append(path, ledger, Charge({noise}, 0.1, 10), (ledger.mark('id:1'),), 'r1')
+    append(path, ledger, Charge({noise}, 0.1, 10), (ledger.mark('id:1'),), '{run}')
 """
 
 
@@ -179,12 +184,21 @@ def test_under_a_budget_a_run_without_privacy_is_refused_outside_the_bundle_too(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("noise", "leaves"), [(None, False), (5.0, True), (0.3, False)])
-def test_an_update_leaves_only_after_a_charge_within_the_budget(home, tmp_path, noise, leaves) -> None:
+@pytest.mark.parametrize(
+    ("charged", "planned", "run", "leaves"),
+    [
+        (5.0, 5.0, "r1", True),
+        (None, 5.0, "r1", False),  # nothing was charged
+        (0.3, 0.3, "r1", False),  # beyond the budget
+        (50.0, 5.0, "r1", False),  # less than was spent
+        (5.0, 5.0, "r2", False),  # another run's
+    ],
+)
+def test_an_update_leaves_only_after_its_charge_within_the_budget(home, tmp_path, charged, planned, run, leaves) -> None:
     (home / "site.toml").write_text("[privacy]\nepsilon = 3.0\n")
     root = Path(__file__).resolve().parents[2]
-    body = "pass" if noise is None else CHARGE.format(root=root, home=home, noise=noise).strip()
-    reply, _, _ = ask(home, bundle(tmp_path, body), PRIVATE)
+    body = "pass" if charged is None else CHARGE.format(root=root, home=home, noise=charged, run=run).strip()
+    reply, _, _ = ask(home, bundle(tmp_path, body), private(planned))
     assert (reply.error == "") is leaves, reply.error
     if not leaves:
         assert reply.error == "the site's policy does not allow it"
@@ -197,7 +211,7 @@ def test_a_damaged_ledger_closes_the_gate(home, tmp_path) -> None:
         ledger = read_ledger(path)
         append(path, ledger, Charge(5.0, 0.1, 10), (ledger.mark("id:1"),), "r0")
     path.write_text(path.read_text().replace("5.0", "9.0"))
-    reply, _, _ = ask(home, bundle(tmp_path), PRIVATE)
+    reply, _, _ = ask(home, bundle(tmp_path), private())
     assert reply.error == PrivacyError.public_default
     assert not (tmp_path / "ran").exists()
 
@@ -217,3 +231,56 @@ def test_a_policy_that_cannot_be_read_closes_the_gate(home, tmp_path) -> None:
     reply, _, lines = ask(home, bundle(tmp_path))
     assert reply.error == "the configuration was refused at the site"
     assert [line["event"] for line in lines] == ["in", "refused"]
+
+
+def test_a_stage_of_a_secure_round_is_answered_once(home, tmp_path) -> None:
+    """Flower may start two tasks of one node side by side, each with the same secrets in its context."""
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+    said = []
+    for _ in range(2):
+        message, context = asked()
+        message.content["secure"] = ConfigRecord({"stage": "unmask", "session": "s1"})
+        reply, _ = Gate(home / "site.toml").answer(message, context, content)
+        said.append(read_status(reply).error)
+        (tmp_path / "ran").unlink(missing_ok=True) if len(said) == 1 else None
+    assert said[1] == "a message of secure aggregation was out of step, or not readable"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pinned_start_is_held_to_whatever_round_the_server_names(home, tmp_path) -> None:
+    (home / "site.toml").write_text(f'[policy]\ninitial_sha256 = "{"a" * 64}"\n')
+    reply, _, _ = ask(home, bundle(tmp_path))
+    assert reply.error == "the run is not the one that the site pinned (initial_sha256)"
+    (home / "site.toml").write_text(f'[policy]\ninitial_sha256 = "{arrays_sha256(BEFORE)}"\n')
+    assert ask(home, bundle(tmp_path))[0].error == ""
+    (home / "site.toml").write_text(f'[policy]\ninitial_sha256 = "{"b" * 64}"\n')
+    assert ask(home, bundle(tmp_path))[0].error == ""  # of a run that is known only the first request counts
+
+
+def test_a_request_of_a_million_names_does_not_close_the_log(home, tmp_path) -> None:
+    content = bundle(tmp_path)
+    message, context = asked()
+    message.content["arrays"] = ArrayRecord({"n" * 200 + str(i): Array(np.zeros(1, np.float32)) for i in range(8000)})
+    Gate(home / "site.toml").answer(message, context, content)
+    reply, _, lines = ask(home, content)
+    assert reply.error == ""
+    assert lines[0]["number"] == 8000
+    assert max(len(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()) < 10_000
+
+
+def test_losses_of_a_small_cohort_are_kept_by_the_gates_own_count(home, tmp_path) -> None:
+    (home / "site.toml").write_text("[policy]\nshare_metrics = true\nmin_patients = 3\n")
+    for number in range(2):
+        (home / f"sub-{number}").mkdir()
+    assert ask(home, bundle(tmp_path))[0].metrics == {}
+    (home / "sub-3").mkdir()
+    assert ask(home, bundle(tmp_path))[0].metrics == {"loss": 0.25}
+
+
+def test_processes_that_a_bundle_starts_end_with_it(home, tmp_path) -> None:
+    pid = tmp_path / "pid"
+    body = f"import subprocess; Path(r'{pid}').write_text(str(subprocess.Popen(['/bin/sleep', '600'], stdout=2).pid))"
+    assert ask(home, bundle(tmp_path, body))[0].error == ""
+    status = Path("/proc") / pid.read_text() / "status"
+    assert not status.exists() or "State:\tZ" in status.read_text()

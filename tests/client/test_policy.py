@@ -4,7 +4,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.policy import keep_back, reply_bytes, require_hours, require_leaving
 from common.data.site import SiteConfig, SitePolicy, read_site_config
@@ -134,3 +134,53 @@ def test_site_toml_holds_the_policy_and_the_connection(tmp_path) -> None:
 def test_bytes_are_counted_over_arrays_and_byte_values() -> None:
     assert reply_bytes(RecordDict({"secure": ConfigRecord({"k": b"12345", "l": [b"1", b"22"], "n": 7})})) == 8
     assert reply_bytes(reply()) >= 17 * 4
+
+
+LONG = [0.5] * 10_000
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "value"),
+    [("metrics", "round", LONG), ("metrics", "loss", LONG), ("site", "epsilon", LONG), ("site", "name", "/data/Smith" * 1000)],
+)
+def test_no_field_is_a_way_out_for_other_data(record, field, value) -> None:
+    content = reply()
+    fields = {**content[record], field: value}
+    content[record] = MetricRecord(fields) if record == "metrics" else ConfigRecord(fields)
+    kept = keep_back(content, OPEN)
+    assert all(not isinstance(v, list) for r in (kept["metrics"], kept["site"]) for v in r.values())
+    assert len(kept["site"]["name"]) <= 120
+
+
+def secure(stage: str, **more) -> RecordDict:
+    content = RecordDict(dict(ASKED.items()))
+    content["secure"] = ConfigRecord({"stage": stage, "session": "s", **more})
+    return content
+
+
+def masked(length: int = 18, dtype=np.uint32, name: str = "masked") -> RecordDict:
+    """17 values and the weight."""
+    content = {k: v for k, v in reply().items() if k != "arrays"}
+    return RecordDict({**content, "masked": ArrayRecord({name: Array(np.zeros(length, dtype))})})
+
+
+def test_a_masked_update_leaves_a_secure_round_and_nothing_else_does() -> None:
+    strict = SitePolicy(secure_only=True)
+    require_leaving(masked(), secure("masked"), strict)
+    told = RecordDict({k: v for k, v in reply().items() if k != "arrays"})
+    told["secure"] = ConfigRecord({"stage": "keys", "mask_key": b"k", "letter_key": b"l"})
+    require_leaving(told, secure("keys"), strict)
+    for content, asked in [
+        (masked(), ASKED),  # in answer to a plain request
+        (masked(), secure("keys")),
+        (masked(17), secure("masked")),
+        (masked(dtype=np.float32), secure("masked")),
+        (masked(name="vit.lora_a"), secure("masked")),
+        (reply(), secure("masked")),
+        (told, secure("unmask")),
+        (told, ASKED),
+    ]:
+        with pytest.raises(PolicyError):
+            require_leaving(content, asked, SitePolicy())
+    with pytest.raises(PolicyError):
+        require_leaving(masked(), secure("masked"), SitePolicy(arrays=("vit.*",)))

@@ -11,8 +11,9 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
 
-from client.gate import SITE_VARIABLE, Gate  # noqa: E402
+from client.gate import Gate  # noqa: E402
 from client.gate_flower import serve  # noqa: E402
+from client.process import SITE_VARIABLE  # noqa: E402
 from common.protocol import ARRAYS, METRICS, pack_arrays  # noqa: E402
 
 
