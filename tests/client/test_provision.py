@@ -63,6 +63,16 @@ def test_every_key_is_written_and_explained(kind: type, explained: dict[str, str
     assert set(tomllib.loads(settings_text(SERVER, "", ""))[section]) == set(names)
 
 
+@pytest.mark.parametrize("kind", [SitePolicy, SitePrivacy])
+def test_the_hospitals_page_tells_every_key_with_its_default(kind: type) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "hospital.md").read_text()
+    told = {row[1].strip(" `"): row[3] for line in page.splitlines() if len(row := line.split("|")) == 5}
+    for name, value in vars(kind()).items():
+        assert tomllib.loads(f"x = {told[name].split(':')[0].strip(' `')}")["x"] == (
+            list(value) if isinstance(value, tuple) else value
+        )
+
+
 def test_json(tmp_path: Path, authority: Authority, capsys) -> None:
     words = ["init", str(tmp_path / "x"), "--server", SERVER, "--ca", str(authority.file), "--name", "Bonn [red]", "--json"]
     assert main(words) == 0
