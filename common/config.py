@@ -236,7 +236,7 @@ def load_config(source: Path, settings: tuple[str, ...] = ()) -> RunConfig:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Configuration {source}: cannot be read ({error.strerror}). Name an existing TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"Configuration {source}: not valid TOML ({error}).") from error
     for setting in settings:
         _lay_over(table, setting)
@@ -247,7 +247,7 @@ def config_from_json(text: str) -> RunConfig:
     """Rebuild a `RunConfig` from `RunConfig.to_json`, with the same checks as a TOML file."""
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The run configuration is not valid JSON ({error}).") from error
     return config_from_table(table)
 
@@ -265,7 +265,7 @@ def _lay_over(table: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: expected key=value, such as federation.rounds=5.")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     parts = _full_key(key.strip()).split(".")
     for part in parts[:-1]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -220,7 +221,14 @@ def unpack_array(name: str, array: Array, shape: tuple[int, ...], dtype: str) ->
         if npy.read_magic(buffer) != (1, 0):
             raise ValueError("another .npy version")
         came, fortran, kind = npy.read_array_header_1_0(buffer)
-    except (ValueError, SyntaxError, TypeError, RecursionError) as error:
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+        TokenError,
+    ) as error:  # all that numpy's reader raises
         raise FederationError(f"Array {name}: no readable .npy header.") from error
     data = array.data[buffer.tell() :]
     if came != shape or kind != wanted or fortran or len(data) != expected:

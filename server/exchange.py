@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common.errors import FederationError
+from common.errors import FederationError, FedMRIError
 
 ANSWER_SECONDS = 120.0  # for one call; a SuperLink that is started anew is back in about ten seconds
 FIRST_POLL, LAST_POLL = 0.05, 2.0  # seconds between two looks; a twentieth of what was waited, between these
@@ -25,7 +26,7 @@ class Replies(NamedTuple):
     """What an exchange gave; both by the request's id."""
 
     came: dict[str, Message]
-    sent: frozenset[str]  # requests that Flower took
+    lost: dict[str, str]  # why there will be no reply
 
 
 def exchange(
@@ -45,24 +46,41 @@ def exchange(
     """
     began = time.monotonic()
     pushed = answered(lambda: list(grid.push_messages(messages)), timeout) if messages else []
-    sent = frozenset(str(number) for number in pushed if number)
     requests = {message.metadata.message_id: message for message in messages}
-    waiting, came = set(sent) & requests.keys(), dict[str, Message]()
+    waiting, came = {number: request for number, request in requests.items() if number in pushed}, dict[str, Message]()
+    lost = dict.fromkeys(requests.keys() - waiting.keys(), "the request could not be handed to the site: it has gone away")
     while waiting:
-        left = timeout - (time.monotonic() - began)
-        for reply in answered(lambda: list(grid.pull_messages(list(waiting))), left):
-            request = reply.metadata.reply_to_message_id
-            if request in waiting:
-                waiting.discard(request)
-                came[request] = reply
-                on_reply(requests[request], reply, time.monotonic() - began)
+        for number, request in list(waiting.items()):
+            reply = _look(grid, number, timeout - (time.monotonic() - began))
+            if reply is None:
+                continue
+            del waiting[number]
+            if isinstance(reply, str):
+                lost[number] = reply
+            else:
+                came[number] = reply
+                on_reply(request, reply, time.monotonic() - began)
         on_wait()
         waited = time.monotonic() - began
         if waited >= timeout:
             break
         if waiting:
             time.sleep(min(timeout - waited, max(FIRST_POLL, min(LAST_POLL, waited / 20))))
-    return Replies(came, sent)
+    return Replies(came, lost)
+
+
+def _look(grid: Grid, number: str, left: float) -> Message | str | None:
+    """The reply to one request if it is there, or why it cannot be read.
+
+    One at a time: Flower takes a reply apart while it fetches it, and what a hostile site has sent must cost no other's reply.
+    """
+    try:
+        found = answered(lambda: list(grid.pull_messages([number])), left)
+    except (httpx.HTTPError, OSError, FedMRIError):
+        raise
+    except Exception as error:
+        return f"unreadable reply ({type(error).__name__})"
+    return next((reply for reply in found if reply.metadata.reply_to_message_id == number), None)
 
 
 def answered(call: Callable[[], Told], seconds: float) -> Told:

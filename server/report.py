@@ -98,7 +98,7 @@ def read_report(run: Path) -> dict[str, Any]:
             f"Run {run}: no {JSON_NAME} ({error.strerror}). Name the folder of a run that has finished; "
             "its logs say why one has not."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FedMRIError(f"{path}: not valid JSON ({error}). Run the federation again.") from error
     if not isinstance(report, dict):
         raise FedMRIError(f"{path}: expected a table with {', '.join(KEYS)}; got {type(report).__name__}.")

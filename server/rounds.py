@@ -49,6 +49,6 @@ class OpenRound:
     bytes_up: int = 0
     bytes_down: int = 0
     attempts: int = 0
-    unsent: set[str] = field(default_factory=set)  # sites that Flower could not hand the last request to
+    lost: dict[str, str] = field(default_factory=dict)  # site -> why the last request has no reply, but for time
     paused: tuple[str, ...] = ()
     redone: int = 0

@@ -187,7 +187,9 @@ class FedMRIAvg(FedAvg):
             self.progress.answered(names[id(request)], seconds, size)
 
         replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
-        self.open.unsent = {name for name, message in asked if message.metadata.message_id not in replies.sent}
+        self.open.lost = {
+            names[id(m)]: replies.lost[m.metadata.message_id] for _, m in asked if m.metadata.message_id in replies.lost
+        }
         return replies.came
 
     def moved(self, content: RecordDict) -> int:
@@ -249,10 +251,8 @@ class FedMRIAvg(FedAvg):
         state = self.open
         state.valid.pop(name, None)
         try:
-            if reply is None and name in state.unsent:
-                raise FederationError("the request could not be handed to the site: it has gone away")
             if reply is None:
-                raise FederationError(f"no reply within {self.plan.round_timeout:g} s")
+                raise FederationError(state.lost.get(name, f"no reply within {self.plan.round_timeout:g} s"))
             if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
                 code = reply.error.code
                 raise FederationError(f"the site's process gave no reply (Flower: {ERROR_NAMES.get(code, code)})")

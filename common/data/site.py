@@ -142,7 +142,7 @@ def read_site_config(path: Path) -> SiteConfig:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name a site folder or its site.toml.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested beyond reason
         raise ConfigError(f"{file}: not valid TOML ({error}).") from error
     try:
         config: SiteConfig = build(SiteConfig, _with_lists(table))

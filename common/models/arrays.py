@@ -117,7 +117,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in sorted(file.keys())}, _plain(file.metadata())
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"Model file {path}: not a readable safetensors file ({error}).") from error
 
 
@@ -129,6 +129,8 @@ def _repeatable(metadata: dict[str, str]) -> dict[str, str]:
 def _plain(metadata: dict[str, str] | None) -> dict[str, str]:
     """Undo `_repeatable`; a file of another maker keeps its own entries."""
     if metadata and "fedmri" in metadata:
-        inner: dict[str, str] = json.loads(metadata["fedmri"])
+        inner = json.loads(metadata["fedmri"])
+        if not isinstance(inner, dict) or not all(isinstance(value, str) for value in inner.values()):
+            raise ValueError("its metadata are no table of texts")
         return inner
     return dict(metadata or {})

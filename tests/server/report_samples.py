@@ -47,6 +47,7 @@ def whole(name="hospital-north", **changes):
             "bytes_down": 3_000_000,
             "sites": 4 - r % 2,
             "failures": failures if r % 2 else [],
+            "paused": [name] if r == 4 else [],
             "external_mcc": -0.1 + r / 8,
         }
         for r in range(1, 6)

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
@@ -26,12 +27,13 @@ def slow_grid(local_grid):
     class Slow(local_grid):
         def __init__(self, nodes, looks):
             super().__init__(nodes)
-            self.looks, self.looked = looks, 0
+            self.looks = looks
 
         def pull_messages(self, message_ids):
-            self.looked += 1
-            ready = {m.metadata.message_id for m in self.sent if self.looked > self.looks.get(m.metadata.dst_node_id, 0)}
-            return super().pull_messages(set(message_ids) & ready)
+            [asked] = [m for m in self.sent if m.metadata.message_id in message_ids]
+            node = asked.metadata.dst_node_id
+            self.looks[node] = self.looks.get(node, 0) - 1
+            return super().pull_messages(message_ids) if self.looks[node] < 0 else []
 
     return Slow
 
@@ -39,10 +41,12 @@ def slow_grid(local_grid):
 def test_each_reply_is_noted_when_it_comes(slow_grid):
     grid, noted = slow_grid({1: fine, 2: fine}, {1: 3}), []
     asked = messages(1, 2)
-    came = exchange(grid, asked, 60.0, lambda request, reply, seconds: noted.append((request.metadata.dst_node_id, grid.looked)))
-    assert noted == [(2, 1), (1, 4)]
-    assert {m.metadata.message_id for m in asked} == came.came.keys() == came.sent
-    assert grid.looked == 4  # and not one look more once all have answered
+    came = exchange(
+        grid, asked, 60.0, lambda request, reply, seconds: noted.append((request.metadata.dst_node_id, dict(grid.looks)))
+    )
+    assert noted == [(2, {1: 2, 2: -1}), (1, {1: -1, 2: -1})]  # and not one look more once it has answered
+    assert {m.metadata.message_id for m in asked} == came.came.keys()
+    assert came.lost == {}
 
 
 def test_a_straggler_is_not_waited_for_and_its_late_reply_is_not_taken(slow_grid):
@@ -76,7 +80,30 @@ def test_a_message_that_flower_did_not_take_is_told(local_grid):
 
     asked = messages(1, 2)
     replies = exchange(Full({1: fine, 2: fine}), asked, 0.05, lambda *_: None)
-    assert replies.sent == {asked[0].metadata.message_id}
+    assert list(replies.came) == [asked[0].metadata.message_id]
+    assert list(replies.lost) == [asked[1].metadata.message_id]
+
+
+def test_a_reply_that_flower_cannot_take_apart_costs_its_site_alone(local_grid):
+    class Breaking(local_grid):
+        def pull_messages(self, message_ids):
+            if message_ids == [self.sent[0].metadata.message_id]:
+                raise ValueError("patient Smith")
+            return super().pull_messages(message_ids)
+
+    asked = messages(1, 2)
+    replies = exchange(Breaking({1: fine, 2: fine}), asked, 5.0, lambda *_: None)
+    assert replies.lost == {asked[0].metadata.message_id: "unreadable reply (ValueError)"}
+    assert list(replies.came) == [asked[1].metadata.message_id]
+
+
+def test_trouble_with_the_superlink_is_no_sites_fault(local_grid):
+    class Gone(local_grid):
+        def pull_messages(self, message_ids):
+            raise httpx.ConnectError("refused")
+
+    with pytest.raises(httpx.ConnectError):
+        exchange(Gone({1: fine}), messages(1), 5.0, lambda *_: None)
 
 
 def test_nobody_to_ask_is_no_wait(local_grid):

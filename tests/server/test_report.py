@@ -100,6 +100,7 @@ def test_the_page_says_the_result_and_its_neighbours():
         "Linear probe",
         "Pooled",
         "(rounds 1, 3, 5)",
+        "(1 paused)",
         "chose nothing",
         "t1+flair",
         "ab" * 32,

@@ -32,6 +32,11 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
     assert all(np.array_equal(arrays[name], last[name]) for name in arrays)
     assert (out / "report.html").stat().st_size > 1000
+    status = json.loads((out / "status.json").read_text())
+    assert (status["state"], status["round"], status["rounds"]) == ("finished", 2, 2)
+    assert status["sites"]["broken"]["state"] == "failed"
+    assert status["sites"]["a"]["bytes_up"] == status["sites"]["a"]["bytes_down"] > 0
+    assert not (out / "open-round.json").exists()
 
 
 def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tmp_path, local_grid, caplog):
@@ -64,6 +69,7 @@ def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_
     assert error.startswith("Round 1 ended with 1 valid updates of the 2")
     assert f"broken: {DataError.public_default}" in error
     assert not (out / "report.json").exists()
+    assert json.loads((out / "status.json").read_text())["state"] == "failed"
 
 
 def test_an_unknown_error_leaves_its_kind(tmp_path):
