@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 SEED ?= 0
 
-.PHONY: help setup demo test check format bench faults clean
+.PHONY: help setup demo test check format bench faults fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,7 +28,7 @@ $(DEMO)/hospitals: | $(READY)
 	$(BIN)/fedmri-sim phantom $@ --sites 4 --patients 24 --external 40 --seed 7
 
 test: $(READY) ## all tests; what is skipped says why
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -47,6 +47,9 @@ bench: $(READY) ## speed, as ratios measured side by side; JSON in bench/
 
 faults: $(READY) ## a real federation, and what can be done to it: the table of docs/results.md; most of an hour
 	FEDMRI_FAULTS=bench/faults.json $(BIN)/python -m pytest -v tests/integration/deployment $(ARGS)
+
+fuzz: $(READY) ## what is read from wires and files, ten thousand damaged inputs each
+	FEDMRI_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/common/test_hypothesis_protocol.py tests/common/test_hypothesis_settings.py tests/server/test_hypothesis_files.py $(ARGS)
 
 clean: ## remove the environment and what the tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

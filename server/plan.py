@@ -114,7 +114,8 @@ def require_fresh(out: Path) -> None:
     Raises:
         FederationError: it holds a report, a model or rounds.
     """
-    found = [name for name in ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints") if (out / name).exists()]
+    marks = ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints", "open-round.json")
+    found = [name for name in marks if (out / name).exists()]
     if found:
         raise FederationError(
             f"Run folder {out} already holds a run ({found[0]}). Go on with it by --resume, or name another folder."

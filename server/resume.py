@@ -7,10 +7,12 @@ A round is kept if its line in rounds.jsonl and its checkpoint are both whole; t
 may have spent on a round that is not kept is carried into the record of the next: a claim may be too high, never too low.
 """
 
+import fcntl
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
@@ -26,6 +28,7 @@ from server.checkpoint import Line, latest_round, load_round, read_lines, write_
 from server.plan import RUN_NAME, RunPlan
 
 OPEN_NAME = "open-round.json"
+LOCK_NAME = ".lock"
 ANEW = "Start a new run in another folder."
 
 
@@ -41,26 +44,47 @@ class Start:
     redone: int = 0  # how many results that had gone out to the sites are not kept
 
 
-def begin(plan: RunPlan) -> Start:
-    """A new run: note what it is."""
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Hold the run folder alone; the kernel frees the lock of a process that dies.
+
+    Raises:
+        FederationError: another process runs in it: an earlier server that has not ended yet.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
+        yield
+
+
+def begin(plan: RunPlan, backbone: str) -> Start:
+    """A new run: note what it is.
+
+    Args:
+        backbone: SHA-256 of its weights.
+    """
     run = secrets.token_hex(8)  # by chance: a ledger must tell two runs of one configuration apart
-    table = {"run": run, **_facts(plan)}
+    table = {"run": run, **_facts(plan, backbone)}
     close_round(plan.out)  # of a run that died in its first round
     write_atomic(plan.out / RUN_NAME, json.dumps(table, indent=1).encode())
     return Start(run)
 
 
-def resume(plan: RunPlan, like: Arrays) -> Start:
+def resume(plan: RunPlan, like: Arrays, backbone: str) -> Start:
     """Find how far the run came, and take out of its folder what is not kept.
 
     Args:
         like: arrays of the agreed model, which a checkpoint must resemble.
+        backbone: SHA-256 of its weights.
 
     Raises:
         FederationError: another configuration, code or sites than the run's; or its files are too damaged to go on from.
     """
     told = _read_table(plan.out / RUN_NAME)
-    _require_same(plan, told)
+    _require_same(plan, told, backbone)
     lines = read_lines(plan.out)
     number, arrays = _last_whole(plan.out, lines, like)
     open_round, trained, redone = read_open(plan.out)
@@ -128,24 +152,25 @@ def _last_whole(out: Path, lines: list[Line], like: Arrays) -> tuple[int, Arrays
     return 0, None
 
 
-def _facts(plan: RunPlan) -> dict[str, Any]:
+def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:
     """What must be the same when the run goes on."""
     return {
         "code": code_hash(),
         "config": json.loads(plan.config.to_json()),
         "sites": list(plan.sites),
         "external": "+".join(plan.external),
+        "backbone": backbone,
     }
 
 
-def _require_same(plan: RunPlan, told: Mapping[str, Any]) -> None:
+def _require_same(plan: RunPlan, told: Mapping[str, Any], backbone: str) -> None:
     """Refuse to mix two runs.
 
     Raises:
         FederationError: names the first thing that differs.
     """
     where = f"Run folder {plan.out} cannot be resumed"
-    facts = _facts(plan)
+    facts = _facts(plan, backbone)
     if not isinstance(told.get("run"), str) or not isinstance(told.get("config"), dict):
         raise _damaged(plan.out / RUN_NAME)
     if told.get("code") != facts["code"]:
@@ -153,7 +178,8 @@ def _require_same(plan: RunPlan, told: Mapping[str, Any]) -> None:
             f"{where}: it was begun by other code ({str(told.get('code'))[:12]}) than this ({facts['code'][:12]}). "
             "Install the version that began it, or start a new run."
         )
-    for name, mine in (("config", facts["config"]), ("sites", facts["sites"]), ("external", facts["external"])):
+    for name in ("config", "sites", "external", "backbone"):
+        mine = facts[name]
         key = difference(told.get(name), mine, "" if name == "config" else name)
         if key:
             was, now = (_at(value, key if name == "config" else "") for value in (told.get(name), mine))

@@ -27,7 +27,7 @@ from server.plan import MODEL_NAME, RunPlan
 from server.privacy import aggregation_claims, privacy_claims
 from server.progress import Progress
 from server.report import assemble, write_report
-from server.resume import begin, close_round, resume, write_open
+from server.resume import begin, close_round, only_run, resume, write_open
 from server.rounds import OpenRound, RoundRecord
 from server.strategy import FedMRIAvg
 from server.strategy_secure import SecureAvg
@@ -82,7 +82,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     """
     config = plan.config
     progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
-    with told_of_end(progress):
+    with only_run(plan.out), told_of_end(progress):
         _federate(grid, plan, progress)
 
 
@@ -105,7 +105,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     model = build_model(config)
     like = get_arrays(model)
     with room_on_disk(plan.out):
-        start = resume(plan, like) if plan.resume else begin(plan)
+        start = resume(plan, like, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
     task = site_task(plan, model, start.run)
     strategy = (
         SecureAvg(config, task, like, plan.sites, progress)

@@ -1,6 +1,7 @@
 """From nothing to a report: a coordinator and four hospitals, by the commands that people type, over TLS and nginx."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.integration.deployment.federation import Federation, Run, until
 pytestmark = [
     pytest.mark.deployment,
     pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.environ.get("FEDMRI_FAULTS"), reason="with the fault table, which takes most of an hour: make faults"
+    ),
     pytest.mark.skipif(not (shutil.which("nginx") or Path("/usr/sbin/nginx").exists()), reason="nginx is not installed"),
 ]
 
