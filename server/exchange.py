@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import httpx
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.errors import FederationError, FedMRIError
@@ -81,6 +82,12 @@ def _look(grid: Grid, number: str, left: float) -> Message | str | None:
     except Exception as error:
         return f"unreadable reply ({type(error).__name__})"
     return next((reply for reply in found if reply.metadata.reply_to_message_id == number), None)
+
+
+def error_name(reply: Message) -> str:
+    """Flower's word for an error reply, such as `client app crashed`; its text is not to be repeated."""
+    names = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
+    return names.get(reply.error.code, str(reply.error.code))
 
 
 def answered(call: Callable[[], Told], seconds: float) -> Told:

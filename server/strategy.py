@@ -12,7 +12,6 @@ from logging import INFO, WARNING
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
@@ -25,13 +24,12 @@ from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
 from common.training.trained import most_trained, trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply
-from server.exchange import exchange
+from server.exchange import error_name, exchange
 from server.presence import Presence
 from server.progress import Progress
 from server.resume import Start
 from server.rounds import Address, OpenRound, RoundRecord
 
-ERROR_NAMES = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
 
 
@@ -254,8 +252,7 @@ class FedMRIAvg(FedAvg):
             if reply is None:
                 raise FederationError(state.lost.get(name, f"no reply within {self.plan.round_timeout:g} s"))
             if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-                code = reply.error.code
-                raise FederationError(f"the site's process gave no reply (Flower: {ERROR_NAMES.get(code, code)})")
+                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
             state.valid[name] = read(reply.content)
             state.failures.pop(name, None)
         except FederationError as error:

@@ -171,7 +171,7 @@ def test_noise_for_whole_hospitals_that_went_out_is_claimed(folder, tmp_path, lo
 def test_what_is_another_run_is_refused_by_the_first_thing_that_differs(folder, tmp_path, local_grid, monkeypatch):
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 1)
     kept = [path for path in chosen.out.rglob("*.json*") if path.name != "status.json"]
-    before = {path: path.read_bytes() for path in kept}
+    before = [path.read_bytes() for path in kept]
     other = replace(chosen.config, training=replace(chosen.config.training, batch_size=5))
     with pytest.raises(FederationError, match=r"training\.batch_size was 4 and is 5 now"):
         federate(local_grid(nodes()), replace(chosen, config=other))
@@ -181,7 +181,7 @@ def test_what_is_another_run_is_refused_by_the_first_thing_that_differs(folder, 
         patch.setattr(resuming, "code_hash", lambda: "f" * 64)
         with pytest.raises(FederationError, match="begun by other code"):
             federate(local_grid(nodes()), chosen)
-    assert before == {path: path.read_bytes() for path in kept}
+    assert before == [path.read_bytes() for path in kept]
 
 
 def test_nothing_to_resume_and_a_complete_run_are_refused(folder, tmp_path, local_grid):
