@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from common.errors import ConfigError, FedMRIError
 from common.privacy.audit import CHECKS
 from server.report import JSON_NAME, read_report, write_report
@@ -101,10 +103,15 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
         FedMRIError: no report, or an audit that is refused; the report stays as it was.
     """
     report = read_report(run)
-    if not force and "audit" in (report["privacy"].get(site) or {}):
-        raise ConfigError(f"{run / JSON_NAME} already holds an audit of {site}. Give --force to replace it.")
-    report = with_audit(report, site, read_audit(file))
-    write_report(run, report)
+    try:
+        if not force and "audit" in (report["privacy"].get(site) or {}):
+            raise ConfigError(f"{run / JSON_NAME} already holds an audit of {site}. Give --force to replace it.")
+        report = with_audit(report, site, read_audit(file))
+        write_report(run, report)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError) as error:
+        raise FedMRIError(
+            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__})."
+        ) from error
     entry: dict[str, Any] = report["privacy"][site]["audit"]
     return entry
 

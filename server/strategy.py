@@ -279,7 +279,11 @@ class FedMRIAvg(FedAvg):
             bytes_down=state.bytes_down,
             sites=tuple(sorted(state.valid)),
             failures=dict(sorted(state.failures.items())),
-            epsilon={site: _finite(reply.epsilon) for site, reply in sorted(state.valid.items()) if reply.epsilon >= 0},
+            epsilon={  # JSON has no infinity
+                site: reply.epsilon if math.isfinite(reply.epsilon) else None
+                for site, reply in sorted(state.valid.items())
+                if reply.epsilon >= 0
+            },
             trained={site: times for site, times in sorted(state.trained.items()) if times},
             paused=state.paused,
             redone=state.redone,
@@ -291,11 +295,6 @@ class FedMRIAvg(FedAvg):
         """The request to one site."""
         content = write_task(replace(self.task, round=number, site=address.site), arrays)
         return Message(content, address.node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def _plain(record: MetricRecord | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from common.config import RunConfig, config_from_json, load_config
 from common.data.site import SiteConfig, read_site_config
 from common.errors import FedMRIError
-from tests.damage import MANY, PIECES, WORDS, damaged_json, made, mutated, replaced, tree
+from tests.damage import MANY, PIECES, WORDS, damaged_json, made, mutated, nothing_unpickled, replaced, tree
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,12 @@ TOML = (
 DEFAULTS = json.loads(RunConfig().to_json())
 KEYS = [f"{section}.{key}" for section, table in DEFAULTS.items() if isinstance(table, dict) for key in table]
 KEYS += [key.split(".")[1] for key in KEYS] + ["seed", "a.b.c", "seed.x", ".", "model.", *WORDS]
+
+
+@pytest.fixture(autouse=True)
+def guarded():
+    with nothing_unpickled():
+        yield
 
 
 @pytest.fixture(scope="module")

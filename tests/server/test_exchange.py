@@ -68,7 +68,8 @@ def test_a_grid_that_hands_out_others_replies_is_not_believed(local_grid):
     grid.push_messages(messages(1))
     asked = messages(1)
     noted = []
-    assert list(exchange(grid, asked, 5.0, lambda *n: noted.append(n)).came) == [asked[0].metadata.message_id]
+    [(number, reply)] = exchange(grid, asked, 5.0, lambda *n: noted.append(n)).came.items()
+    assert reply.metadata.reply_to_message_id == number == asked[0].metadata.message_id
     assert len(noted) == 1
 
 

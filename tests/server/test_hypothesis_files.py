@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 
 from common.errors import FedMRIError
-from server.audit import audit_entry, read_audit
+from common.privacy.audit import CHECKS
+from server.audit import add_audit, audit_entry, read_audit
 from server.checkpoint import Checkpoint, load_checkpoint, load_round, read_lines, read_rounds, save_checkpoint
 from server.progress import Progress
 from server.report import read_report, render_html
@@ -129,7 +130,7 @@ def test_a_report(content, tmp_path):
 
 AUDIT = {
     "mechanism": {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "sample_rate": 0.1},
-    "checks": [{"name": "x", "passed": True, "detail": "y"}],
+    "checks": [{"name": name, "passed": True, "detail": "y"} for name in CHECKS],
     "canary": {"claimed": 1.0, "audited": 0.5, "delta": 0.1, "guesses": 3, "right": 1},
     "membership_auc": None,
     "passed": True,
@@ -144,5 +145,21 @@ def test_an_audit(content, tmp_path):
         audit_entry(read_audit(tmp_path / "audit.json"), AUDIT["mechanism"])
 
 
-def test_the_whole_report_can_be_shown():
+def test_what_the_damage_is_done_to_is_whole(tmp_path):
+    assert audit_entry(AUDIT, AUDIT["mechanism"])["passed"]
     assert "<html" in render_html({**REPORT, "aggregation": {}})
+    (tmp_path / "rounds.jsonl").write_text(json.dumps(LINE) + "\n")
+    assert read_lines(tmp_path) == [LINE]
+
+
+CLAIMED = {**REPORT, "privacy": {"a": {"epsilon": 1.0, **AUDIT["mechanism"]}}}
+
+
+@MANY
+@given(content=made(lambda random: damaged_json(random, CLAIMED)))
+def test_a_report_that_an_audit_goes_into(content, tmp_path):
+    (tmp_path / "report.json").write_bytes(content)
+    (tmp_path / "audit.json").write_text(json.dumps(AUDIT))
+    with suppress(FedMRIError):
+        assert add_audit(tmp_path, "a", tmp_path / "audit.json", force=True)["passed"]
+        assert read_report(tmp_path)["privacy"]["a"]["audit"]["passed"]
