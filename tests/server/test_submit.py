@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import FedMRIError
 from common.flower import flwr, free_port
 from server import submit as module
 from server.bundle import CHECKOUT, build_bundle
@@ -30,6 +31,7 @@ def main(grid, context):
     (out / "seen.json").write_text(json.dumps(told))
     what = json.loads(told["set"])[0].removeprefix("seed=")
     (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "run.json").write_text("{}")
     with (out / "rounds.jsonl").open("a") as file:
         for number in (3, 4) if told["resume"] else (1, 2):
             line = {"round": number, "seconds": 1.0, "bytes_up": 1, "bytes_down": 2, "sites": ["a"], "failures": []}
@@ -118,8 +120,8 @@ def test_a_good_run_is_followed_to_its_report(home, run, app, tmp_path, capsys) 
     json.dumps(as_json(site))
     assert run(0) == 1  # the folder holds a run
     assert "already holds a run" in capsys.readouterr().err
-    assert run(0, "--resume") == 2
-    assert "is finished" in capsys.readouterr().err
+    assert run(0, "--resume") == 1
+    assert "nothing to resume" in capsys.readouterr().err
 
 
 @pytest.mark.deployment
@@ -198,11 +200,11 @@ def test_what_the_server_app_is_told(tmp_path) -> None:
         ({"config": "absent"}, "Configuration 'absent'"),
         ({"settings": ("nonsense=1",)}, "nonsense"),
         ({"external": (Path("nowhere"),)}, "expected the folder of a hospital"),
-        ({"resume": True}, "holds no checkpoint"),
+        ({"resume": True}, "holds no run to resume"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_starts(tmp_path, changes, said) -> None:
-    with pytest.raises(module.ConfigError, match=said):
+    with pytest.raises(FedMRIError, match=said):
         _run_config(wanted(tmp_path, **changes))
 
 

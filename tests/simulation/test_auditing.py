@@ -188,7 +188,7 @@ def test_a_setting_switches_it_off(data, model, tmp_path, monkeypatch, settings,
     config = config_from_table(table | {"evaluation": {"baselines": False} | settings})
     stage = Stage(data, model, tmp_path, config)
     asked = []
-    monkeypatch.setattr(experiment, "require_fresh", lambda out: None)
+    monkeypatch.setattr(experiment, "require_folder", lambda out, **_: None)
     monkeypatch.setattr(experiment, "run_federation", lambda *_, **__: None)
     monkeypatch.setattr(experiment, "audit_sites", lambda sites, *_: asked.extend(sites) or {})
     run_experiment(stage.plan, stage.notes.append, lambda *_: None, lambda _: None)
@@ -218,7 +218,7 @@ def test_a_run_without_privacy_is_not_audited(data, model, tmp_path, monkeypatch
     stage = Stage(
         data, model, tmp_path, config_from_table({"data": {"size": 32, "slices": 2}, "evaluation": {"baselines": False}})
     )
-    monkeypatch.setattr(experiment, "require_fresh", lambda out: None)
+    monkeypatch.setattr(experiment, "require_folder", lambda out, **_: None)
     monkeypatch.setattr(experiment, "run_federation", lambda *_, **__: None)
     monkeypatch.setattr(experiment, "audit_sites", lambda *_: pytest.fail("audited"))
     assert run_experiment(stage.plan, stage.notes.append, lambda *_: None, lambda _: None)["privacy"] == {}
