@@ -9,7 +9,7 @@ ROOT, TRICK, *ARGUMENTS = sys.argv[1:]
 sys.path.insert(0, ROOT)
 
 import numpy as np  # noqa: E402
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
+from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: E402
 
 from client.gate import Gate  # noqa: E402
 from client.gate_flower import serve  # noqa: E402
@@ -42,7 +42,7 @@ def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:
         record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
         content[ARRAYS] = record
     else:
-        content[ARRAYS] = ArrayRecord(pack_arrays(arrays))
+        content[ARRAYS] = pack_arrays(arrays)
     return content
 
 
