@@ -27,7 +27,7 @@ from client.policy import asked_arrays, keep_back, reply_bytes, require_hours, r
 from client.process import SITE_VARIABLE, run_bundle
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
-from common.errors import AuditLogError, ConfigError, FedMRIError, PolicyError
+from common.errors import ConfigError, FedMRIError, PolicyError
 from common.privacy.charge import Charge
 from common.protocol import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, printable, read_task, write_status
 from common.secure.messages import MASKED, SECURE
@@ -212,12 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    path = Path(os.environ.get(SITE_VARIABLE, ""))
-    try:
-        return serve(name, arguments, Gate(path))
-    except AuditLogError:
-        logger.exception("Nothing left the site.")
-        return 1
+    return serve(name, arguments, Gate(Path(os.environ.get(SITE_VARIABLE, ""))))
 
 
 if __name__ == "__main__":

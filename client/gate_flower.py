@@ -4,7 +4,7 @@ import argparse
 import logging
 from contextlib import suppress
 
-from flwr.app import Context, Error, Message
+from flwr.app import Error, Message
 from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.supercore.app_utils import start_parent_process_monitor
@@ -16,7 +16,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.gate import Gate
-from common.errors import AuditLogError
+from common.errors import AuditLogError, PolicyError
 
 CLIENT_APP = "flwr-clientapp"
 logger = logging.getLogger("fedmri.gate")
@@ -28,9 +28,6 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     Args:
         name: of the program that Flower's executor wanted to start; only a ClientApp has anything to do at a hospital.
         arguments: Flower's.
-
-    Raises:
-        AuditLogError: see `Gate.answer`. The server is told of an error without a word of its text.
     """
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--runtime-api-address", required=True)
@@ -51,32 +48,27 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     )
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     heartbeat.start()
-    context, status = None, SubStatus.FAILED
+    context, status, replied = None, SubStatus.FAILED, False
     try:
         message, context, _, bundle = pull_task_input(client)
-        if name == CLIENT_APP:
-            context, status = _answer(client, gate, message, context, bundle.content)
-        else:
-            logger.error("Flower asked for %s; only a ClientApp may run at a hospital.", name)
-            push_message(client, _failure(message), context)
+        try:
+            if name != CLIENT_APP:
+                raise PolicyError(f"Flower asked for {name}; only a ClientApp may run at a hospital.")
+            content, context = gate.answer(message, context, bundle.content)
+            reply, status = Message(content, reply_to=message), SubStatus.COMPLETED
+        except Exception:  # whatever it is, the SuperNode must get a reply: it waits for one and takes no other request
+            logger.exception("Nothing but an error without a text left the site.")
+            reply = _failure(message)
+        push_message(client, reply, context)
+        replied = True
         return 0 if status == SubStatus.COMPLETED else 1
     finally:
         retries.max_tries = 1  # the SuperNode may be gone: do not wait for it on the way out
-        with suppress(Exception):
-            push_task_output(client=client, context=context, sub_status=status, details="")
+        if replied:  # a task that ends without a reply is left to expire: then Flower replies in its place
+            with suppress(Exception):
+                push_task_output(client=client, context=context, sub_status=status, details="")
         heartbeat.stop()
         client.close()
-
-
-def _answer(client: RuntimeHttpClient, gate: Gate, message: Message, context: Context, bundle: bytes) -> tuple[Context, str]:
-    """One answer of the gate's; where its audit log fails, an error without a text."""
-    try:
-        content, context = gate.answer(message, context, bundle)
-    except AuditLogError:
-        push_message(client, _failure(message), context)
-        raise
-    push_message(client, Message(content, reply_to=message), context)
-    return context, SubStatus.COMPLETED
 
 
 def _failure(message: Message) -> Message:
