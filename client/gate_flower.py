@@ -16,7 +16,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.gate import Gate
-from common.errors import AuditLogError, PolicyError
+from common.errors import FedMRIError, PolicyError
 
 CLIENT_APP = "flwr-clientapp"
 logger = logging.getLogger("fedmri.gate")
@@ -72,4 +72,4 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
 
 
 def _failure(message: Message) -> Message:
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, AuditLogError.public_default), reply_to=message)
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, FedMRIError.public_default), reply_to=message)
