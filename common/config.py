@@ -130,6 +130,9 @@ class FederationConfig:
     pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
+    max_update_ratio: float = ranged(
+        30.0, 0.0, 1e9
+    )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,30 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     return reply
 
 
+def outsized(replies: Mapping[str, SiteReply], current: Arrays, ratio: float) -> dict[str, str]:
+    """The replies whose change is out of all proportion to the others', each with its reason.
+
+    The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that
+    changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
+
+    Args:
+        current: the global arrays that the sites were sent.
+        ratio: the largest norm allowed, in medians of the others; 0: any.
+    """
+    norms = {site: norm for site, reply in sorted(replies.items()) if (norm := update_norm(reply.arrays, current)) > 0}
+    if not ratio or len(norms) < 3:
+        return {}
+    found = {}
+    for site, norm in norms.items():
+        usual = float(np.median([other for name, other in norms.items() if name != site]))
+        if norm > ratio * usual:
+            found[site] = (
+                f"The update's norm {norm:.4g} is {norm / usual:.0f} times the other sites' ({usual:.4g}); "
+                f"federation.max_update_ratio = {ratio:g}."
+            )
+    return found
+
+
 def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]:
     """The weight of each site: its labelled patients, and `unlabelled_weight` for each of the others.
 

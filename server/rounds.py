@@ -1,5 +1,6 @@
 """What is known of a round: while it is on, and when it is over."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,3 +53,30 @@ class OpenRound:
     lost: dict[str, str] = field(default_factory=dict)  # site -> why the last request has no reply, but for time
     paused: tuple[str, ...] = ()
     redone: int = 0
+
+
+def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, float]) -> RoundRecord:
+    """What the finished round leaves.
+
+    Args:
+        train: loss terms over all sites.
+    """
+    return RoundRecord(
+        round=state.number,
+        attempts=attempts,
+        seconds=seconds,
+        bytes_up=state.bytes_up,
+        bytes_down=state.bytes_down,
+        sites=tuple(sorted(state.valid)),
+        failures=dict(sorted(state.failures.items())),
+        epsilon={  # JSON has no infinity
+            site: reply.epsilon if math.isfinite(reply.epsilon) else None
+            for site, reply in sorted(state.valid.items())
+            if reply.epsilon >= 0
+        },
+        trained={site: times for site, times in sorted(state.trained.items()) if times},
+        paused=state.paused,
+        redone=state.redone,
+        train=train,
+        external={},
+    )

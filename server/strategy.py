@@ -4,7 +4,6 @@ A round may be asked more than once: `configure_train` asks the sites whose good
 what came and averages as soon as enough sites are in. `start` is the loop around the two.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
 from common.training.trained import most_trained, trained_names
-from server.aggregation import aggregate, aggregate_noised, judge_reply
+from server.aggregation import aggregate, aggregate_noised, judge_reply, outsized
 from server.exchange import error_name, exchange
 from server.presence import Presence
 from server.progress import Progress
 from server.resume import Start
-from server.rounds import Address, OpenRound, RoundRecord
+from server.rounds import Address, OpenRound, RoundRecord, finished
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
 
@@ -156,6 +155,10 @@ class FedMRIAvg(FedAvg):
         for name, message in state.asked:
             self.judged(name, came.get(message.metadata.message_id), self._read)
             self.forgive(name)
+        for name, reason in outsized(state.valid, state.current, self.plan.max_update_ratio).items():
+            del state.valid[name]
+            state.failures[name] = reason
+            self.progress.failed(name, reason)
         for name, reason in state.failures.items():
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
@@ -201,13 +204,13 @@ class FedMRIAvg(FedAvg):
             self.presence.wait(grid, number)
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
-                return new, self._record(attempt, time.monotonic() - began, terms)
+                return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
             if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
         state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
-            self.unfinished = self._record(attempt, time.monotonic() - began, None)
+            self.unfinished = finished(state, attempt, time.monotonic() - began, {})
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
@@ -267,29 +270,6 @@ class FedMRIAvg(FedAvg):
         """A plain reply, judged."""
         self.open.bytes_up += self.moved(content)
         return judge_reply(content, self.open.current, self.open.number, self.plan)
-
-    def _record(self, attempts: int, seconds: float, terms: MetricRecord | None) -> RoundRecord:
-        """What the finished round leaves."""
-        state = self.open
-        return RoundRecord(
-            round=state.number,
-            attempts=attempts,
-            seconds=seconds,
-            bytes_up=state.bytes_up,
-            bytes_down=state.bytes_down,
-            sites=tuple(sorted(state.valid)),
-            failures=dict(sorted(state.failures.items())),
-            epsilon={  # JSON has no infinity
-                site: reply.epsilon if math.isfinite(reply.epsilon) else None
-                for site, reply in sorted(state.valid.items())
-                if reply.epsilon >= 0
-            },
-            trained={site: times for site, times in sorted(state.trained.items()) if times},
-            paused=state.paused,
-            redone=state.redone,
-            train=_plain(terms),
-            external={},
-        )
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""

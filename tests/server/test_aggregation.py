@@ -6,7 +6,7 @@ import pytest
 from common.config import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.protocol import SiteReply, write_reply
-from server.aggregation import aggregate, aggregate_noised, judge_reply, weigh
+from server.aggregation import aggregate, aggregate_noised, judge_reply, outsized, weigh
 
 CURRENT = {"w": np.zeros((2, 2), np.float32)}
 
@@ -28,6 +28,25 @@ def test_weights_are_labelled_patients_and_a_share_of_the_others():
 def test_a_site_that_keeps_its_counts_weighs_as_the_mean_of_the_others():
     assert weigh([reply(0, patients=10), reply(0, patients=20, labelled=20), reply(0, counts_shared=False)], 1.0) == [10, 20, 15]
     assert weigh([reply(0, counts_shared=False), reply(0, patients=1, labelled=1, counts_shared=False)], 1.0) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ((1.0, 2.0, 3.0), []),
+        ((1.0, 2.0, 75.1), ["c"]),  # 50.07 times the median of 1 and 2
+        ((1.0, 2.0, 74.9), []),
+        ((90.0, -1.0, 1.0, 1.0), ["a"]),
+        ((1.0, 1.0, 100.0, 100.0), ["c", "d"]),
+        ((1.0, 100.0), []),  # nobody can say which of two is the odd one
+        ((0.0, 0.0, 100.0), []),  # two sites without labels in a head round say nothing of the third
+        ((0.0, 1.0, 1.0, 100.0), ["d"]),
+    ],
+)
+def test_a_change_is_held_against_the_median_of_the_others(values, found):
+    replies = {site: reply(value, site) for site, value in zip("abcd", values, strict=False)}
+    assert list(outsized(replies, CURRENT, 50.0)) == found
+    assert outsized(replies, CURRENT, 0.0) == {}
 
 
 def test_no_weight_at_all_is_an_error():

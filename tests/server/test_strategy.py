@@ -89,6 +89,13 @@ def test_a_bad_site_is_named_and_the_others_go_on(local_grid, node, reason):
     assert "Smith" not in record.failures["b"]
 
 
+def test_a_change_out_of_all_proportion_to_the_others_is_refused(local_grid):
+    arrays, [(record, _)] = play(local_grid(nodes(bad(100.0))), FederationConfig())
+    np.testing.assert_allclose(arrays, 2.0)  # of 1 and 3
+    assert list(record.failures) == ["b"]
+    assert "50 times the other sites' (3.464)" in record.failures["b"]
+
+
 def test_an_error_reply_of_the_superlink_is_laid_to_the_site_that_was_asked(local_grid):
     def gone(message):
         reply = Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)

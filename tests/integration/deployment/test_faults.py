@@ -241,7 +241,7 @@ def test_hostile_sites(federation, sites, told) -> None:
     lies = {sites[1].name: ["nan", "shapes", "names", "pickle", ""], sites[2].name: ["norm", "old", "garbage", "", ""]}
     for name, tricks in lies.items():
         federation.hospitals[name].trick(*tricks)
-    run = Run.begin(federation, "hostile", "rounds=5", "pause_after=0", "max_update_norm=5.0")
+    run = Run.begin(federation, "hostile", "rounds=5", "pause_after=0")
     assert run.ends(1500) == 0, run.error
     for name in lies:
         federation.hospitals[name].trick("")
