@@ -238,7 +238,7 @@ def test_disk_full_at_a_site(federation, sites, told) -> None:
 
 def test_hostile_sites(federation, sites, told) -> None:
     """Two at a time, each with a lie a round; the last round is honest."""
-    lies = {sites[1].name: ["nan", "shapes", "names", "pickle", ""], sites[2].name: ["norm", "old", "garbage", "", ""]}
+    lies = {sites[1].name: ["nan", "shapes", "names", "pickle", ""], sites[2].name: ["garbage", "norm", "old", "", ""]}
     for name, tricks in lies.items():
         federation.hospitals[name].trick(*tricks)
     run = Run.begin(federation, "hostile", "rounds=5", "pause_after=0")
