@@ -1,7 +1,7 @@
 """`fedmri-site start`: the site's SuperNode and its own SuperExec, supervised.
 
-The SuperNode holds the connection; it runs nothing. The SuperExec starts what came in, and all that its PATH holds is the
-site's own launcher (`client.gate`), which looks at a bundle before anything of it is run.
+The SuperNode holds the connection; it runs nothing. The SuperExec (`client.executor`) starts what came in, by the site's own
+launchers alone (`client.gate`), which look at a bundle before anything of it is run.
 """
 
 import json
@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.executor import LAUNCHERS_VARIABLE
 from client.explain import SUPERNODE, explain, read_tail
 from client.home import SITE_CONFIG, SiteHome, toml_string
 from client.identity import read_ca, read_key, write_private
@@ -125,7 +126,8 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
         *("--host", "127.0.0.1", "--port", str(ports.runtime), "--health-server-address", f"127.0.0.1:{ports.health}"),
         *("--node-config", node_config(home.toml)),
     )
-    superexec = (program(SUPEREXEC), "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
+    executor = (sys.executable, "-P", "-m", "client.executor")
+    superexec = (*executor, "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
     return (
         Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work"),
         Program(SUPEREXEC, superexec, home.logs / "superexec.log", environment, home.state / "work"),
@@ -143,13 +145,20 @@ def node_config(toml: Path) -> str:
 
 
 def _environment(home: SiteHome) -> dict[str, str]:
-    """Ours, without what would lead Flower astray; programs are looked for among the launchers only."""
+    """Ours, without what would lead Flower astray; programs are to be found among the launchers only."""
     own = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     direct = f"{own},{LOOPBACK}" if own else LOOPBACK
     path = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+    launchers = str(home.state / "bin")
     return (
         flower_environment(home.state / "flower")
-        | {"PATH": str(home.state / "bin"), SITE_VARIABLE: str(home.toml), "NO_PROXY": direct, "no_proxy": direct}
+        | {
+            "PATH": launchers,
+            LAUNCHERS_VARIABLE: launchers,
+            SITE_VARIABLE: str(home.toml),
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+        }
         | path
     )
 

@@ -1,7 +1,8 @@
 """Make a plain `flwr run .` work in this environment: `make setup` runs this once.
 
 By itself Flower would install the app's dependencies anew at run time (slow, and impossible offline) and look for its own
-programs on PATH only. A .pth file in the environment sets both at the start of every Python there; what the user has set stays.
+programs on PATH only. A .pth file in the environment sets both at the start of every Python there; what the user has set stays,
+and so does the PATH of a hospital's own processes.
 """
 
 import sysconfig
@@ -13,7 +14,7 @@ LINE = (
     "os.environ.setdefault('FLWR_TELEMETRY_ENABLED', '0'); "
     "os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0'); "
     "b = sysconfig.get_path('scripts'); p = os.environ.get('PATH', '').split(os.pathsep); "
-    "b in p or os.environ.update(PATH=os.pathsep.join([b, *p]))\n"
+    "b in p or 'FEDMRI_SITE' in os.environ or os.environ.update(PATH=os.pathsep.join([b, *p]))\n"
 )
 
 

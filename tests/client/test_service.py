@@ -25,6 +25,7 @@ from client.home import SiteHome
 from client.provision import provision
 from client.service import SITE_VARIABLE, Ports, node_config, prepare, programs
 from client.service_status import last_events, site_status
+from common.errors import ConfigError
 from common.supervisor import Program
 from tests.client.tls import Authority, door
 
@@ -84,6 +85,45 @@ def test_what_flower_may_start_is_the_gate_alone(home: SiteHome, monkeypatch) ->
     assert environment["NO_PROXY"] == environment["no_proxy"] == "intranet,127.0.0.1,localhost"
     assert (home.state / "superexec.secret").stat().st_mode & 0o777 == 0o600
     assert (home.state / "superexec.secret").stat().st_size == 32
+
+
+STARTER = """
+import os, sys
+from pathlib import Path
+from client.executor import hold_to_launchers
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+from flwr.supercore.superexec.executor.types import ExecutionSpec
+
+os.environ["PATH"] = sys.argv[2] + os.pathsep + os.environ["PATH"]  # as a .pth file of the environment may do it
+if sys.argv[1] == "held":
+    hold_to_launchers(Path(os.environ["FEDMRI_LAUNCHERS"]))
+spec = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, False, None, False, 1)
+SubprocessExecutor().launch(spec)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("held", ["held", "not held"])
+def test_no_path_leads_around_the_launchers(home: SiteHome, tmp_path: Path, held: str) -> None:
+    """Flower's own executor, with another flwr-clientapp first on PATH: what `make setup` once brought about by itself."""
+    environment = programs(home, prepare(home))[1].environment
+    for folder in (home.state / "bin", tmp_path / "elsewhere"):
+        folder.mkdir(exist_ok=True)
+        (folder / "flwr-clientapp").write_text(f"#!/bin/sh\n/usr/bin/touch '{tmp_path}/{folder.name}-ran'\n")
+        (folder / "flwr-clientapp").chmod(0o700)
+    arguments = [sys.executable, "-c", STARTER, held, str(tmp_path / "elsewhere")]
+    subprocess.run(arguments, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    ran = [path.name for path in tmp_path.glob("*-ran")]
+    assert ran == (["bin-ran"] if held == "held" else ["elsewhere-ran"])
+
+
+def test_the_executor_refuses_to_start_without_launchers(home: SiteHome, tmp_path: Path) -> None:
+    from client.executor import hold_to_launchers
+
+    with pytest.raises(ConfigError, match="no such launcher"):
+        hold_to_launchers(tmp_path)
+    assert "flwr-clientapp" in TASK_TYPE_TO_COMMAND.values()
 
 
 def test_a_launcher_hands_its_name_and_arguments_to_the_gate(home: SiteHome, tmp_path: Path) -> None:

@@ -187,8 +187,8 @@ class Federation:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def build(self, sites: int = 4, patients: int = 4, address: str = "") -> None:
-        """Phantoms, the coordinator's home, and hospitals that have joined; nothing runs yet."""
+    def build(self, sites: int = 4, patients: int = 4, address: str = "", joined: int | None = None) -> None:
+        """Phantoms, the coordinator's home, and hospitals (the first `joined`) that have joined; nothing runs yet."""
         if not self.data.is_dir():
             done = [
                 "phantom",
@@ -209,7 +209,7 @@ class Federation:
         assert server_main(["init", str(self.home), "--address", self.address, "--listen", listen, *ports]) == 0
         folders = sorted(p for p in self.data.iterdir() if p.is_dir() and p.name != "external")
         self.proxy, self.proxied = Proxy(int(self.address.rpartition(":")[2])), folders[0].name
-        for data in folders:
+        for data in folders[:joined]:
             self.join(data.name, data, f"localhost:{self.proxy.port}" if data.name == self.proxied else "")
 
     def join(self, name: str, data: Path, server: str = "") -> Hospital:

@@ -1,0 +1,49 @@
+"""One hospital and its coordinator, by the commands that people type: a bundle runs there when it is approved, and not before."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from client.audit_log import verify
+from tests.integration.deployment.federation import Federation, Run, until
+
+pytestmark = [
+    pytest.mark.deployment,
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("nginx", path="/usr/sbin:/usr/bin"), reason="nginx is not installed"),
+]
+
+
+@pytest.fixture
+def federation(tmp_path) -> Iterator[Federation]:
+    one = Federation(tmp_path)
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> None:
+    from server.bundle import build_bundle
+
+    federation.build(sites=2, joined=1)
+    federation.start()
+    [site] = federation.hospitals.values()
+    site.start()
+    until(lambda: federation.online() == {site.name}, 120, "the hospital online")
+    alone = ("rounds=1", "min_sites=1", "round_retries=0")
+    refused = Run.begin(federation, "refused", *alone)
+    assert refused.ends() == 1
+    sha256 = build_bundle().sha256
+    assert f"the site has not approved the bundle {sha256[:12]}" in refused.error
+    assert [entry["event"] for entry in site.log()] == ["in", "refused"]
+    assert (site.home / "state" / "refused" / f"{sha256}.fab").is_file()
+    assert not list((site.home / "state").glob("**/client/app.py"))  # nothing of it was unpacked, by the gate or by Flower
+    site.approve(sha256)
+    run = Run.begin(federation, "approved", *alone)
+    assert run.ends() == 0, run.error
+    assert [r["sites"] for r in run.rounds] == [[site.name]]
+    assert json.loads((run.out / "report.json").read_text())["external"]["n"] == 6
+    assert verify(site.home / "state" / "audit.jsonl").events["out"] == 1
