@@ -14,6 +14,7 @@ TOP, BOTTOM, SIDE = 8, 24, 2.0  # pixels, pixels, per cent
 ROUND_TICKS = 6
 DOTS_AT_MOST = 60
 COUNTS = 52  # pixels
+FAR = 1e12  # beyond it nothing is drawn to scale
 
 UNIT = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
 
@@ -81,12 +82,15 @@ def round_axis(numbers: Sequence[int]) -> Axis:
     return Axis(float(first), float(last), tuple(float(r) for r in range(last, first - 1, -step)))
 
 
-def above_zero(values: Sequence[float]) -> Axis:
-    """An axis from 0 to a round number at or above all values."""
-    top = max([*values, 1e-6])
-    scale = 10.0 ** math.floor(math.log10(top))
-    edge = next((step * scale for step in (1, 2, 5) if step * scale >= top), 10 * scale)
-    return Axis(0.0, edge, (0.0, edge / 2, edge))
+def value_axis(values: Sequence[float]) -> Axis:
+    """An axis that holds 0 and all values, with few round numbers on it."""
+    inside = [min(max(value, -FAR), FAR) for value in values]
+    low, high = min([0.0, *inside]), max([0.0, *inside])
+    rough = max(high - low, 1e-6) / 3
+    scale = 10.0 ** math.floor(math.log10(rough))
+    step = next((s * scale for s in (1, 2, 5) if s * scale >= rough), 10 * scale)
+    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    return Axis(first * step, last * step, tuple(k * step for k in range(first, last + 1)))
 
 
 def _plot(chart: Chart, height: int) -> ET.Element:

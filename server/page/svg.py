@@ -89,7 +89,7 @@ def _percent(value: float) -> str:
 
 def short(value: float) -> str:
     """A tick's number without idle zeros."""
-    return number(value, 2).rstrip("0").rstrip(".") if abs(value) < 100 else number(value, 0)
+    return f"{round(value, 6) + 0.0:g}".replace("-", "−")  # noqa: RUF001
 
 
 def figure(height: int, label: str) -> ET.Element:
