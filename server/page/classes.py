@@ -12,8 +12,9 @@ from server.page.values import listed, number, real, table, whole
 CONFUSION = """
 {% if view.classes and view.top.n %}
 <section id="classes"><h2>Which class was taken for which</h2>
-<p class="soft">Each row is what the patients have, each column what the model said. The diagonal is right; a darker cell holds a
-larger share of its row.</p>
+<p class="soft">Each row is what the patients have, each column what the model said. The diagonal is right; the stronger the
+colour, the
+larger the share of the row.</p>
 <div class="scroll"><table class="confusion"><thead><tr><th scope="col">True class</th>
 {% for c in view.classes %}<th scope="col">{{ c.name }}</th>{% endfor %}</tr></thead><tbody>
 {% for c in view.classes %}

@@ -108,4 +108,5 @@ def verdict(difference: Measure, better: str = BETTER, worse: str = WORSE) -> st
     """A paired difference in words: only an interval that leaves 0 out tells the two apart."""
     if difference.low is None or difference.high is None:
         return "no interval"
-    return better if difference.low > 0 else worse if difference.high < 0 else CHANCE
+    low, high = round(difference.low, 2), round(difference.high, 2)  # as printed: "0.00 to 0.42" must not read as better
+    return better if low > 0 else worse if high < 0 else CHANCE

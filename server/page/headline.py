@@ -20,8 +20,10 @@ TEMPLATE = """
 TILES = """
 {% if view.top.n %}<div class="tiles">{% for tile in view.top.tiles %}
 <div class="tile"><span class="name">{{ tile.name }}</span><b>{{ tile.measure.value|number }}</b>
-<span>{{ "95%% interval %s"|format(tile.measure|interval) if tile.measure|interval else "no interval" }}</span>
+<span>{{ "95%%: %s"|format(tile.measure|interval) if tile.measure|interval else "no interval" }}</span>
 <span>{{ tile.scale }}</span></div>{% endfor %}</div>{% endif %}
+{% if view.contents|length > 3 %}<nav class="contents" aria-label="Sections">{% for place, name in view.contents %}
+<a href="#{{ place }}">{{ name }}</a>{% endfor %}</nav>{% endif %}
 </header>
 """
 

@@ -89,6 +89,27 @@ class View:
     provenance: tuple[tuple[str, str], ...]
     config: str
 
+    @property
+    def contents(self) -> tuple[tuple[str, str], ...]:
+        """(place, name) of the sections that are there."""
+        there = {
+            "classes": (self.classes and self.top.n, "Classes"),
+            "compared": (self.top.n, "Comparison"),
+            "roc": (self.roc, "ROC"),
+            "calibration": (self.calibration, "Calibration"),
+            "sets": (self.conformal, "Prediction sets"),
+            "abstention": (self.abstention, "Abstention"),
+            "subsets": (self.subsets, "Missing modalities"),
+            "ood": (self.ood, "Unlike training"),
+            "groups": (self.subgroups, "Groups"),
+            "rounds": (self.rounds.rows, "Rounds"),
+            "privacy": (self.privacy, "Privacy"),
+            "patients": (self.patients, "Patients"),
+            "words": (True, "Words"),
+            "provenance": (self.provenance or self.config, "Origin"),
+        }
+        return tuple((place, name) for place, (shown, name) in there.items() if shown)
+
 
 def build(report: Mapping[str, Any], pictures: Mapping[str, str]) -> View:
     """Read a report, made by `server.report.assemble`, into what the page shows."""

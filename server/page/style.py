@@ -70,8 +70,8 @@ svg .pause { stroke:var(--soft); stroke-width:2.5; }
 .heat { width:auto; min-width:min(100%,640px); } .heat th,.heat td { padding:6px 10px; }
   .heat .mod { text-align:center; padding:6px; }
 .heat thead .mod { min-width:42px; } .heat td.cell { border:2px solid var(--paper); border-radius:8px; }
-.heat small { color:inherit; opacity:.85; } .heat tr.first > * { border-top:2px solid var(--soft); } .heat tr.first td.cell {
-  border-top-color:var(--paper); } .here { color:var(--own); } .gone { color:var(--soft); }
+.heat small { color:inherit; opacity:.85; } .heat tr.first > :not(.cell) { border-top:2px solid var(--soft); }
+.here { color:var(--own); } .gone { color:var(--soft); }
 .legend { margin:8px 0 0; } .legend .key { display:inline-block; vertical-align:-3px; margin:0 2px 0 8px; }
 .legend .here,.legend .gone { margin-left:8px; } .legend .here:first-child,.legend .key:first-child { margin-left:0; }
 .facts { display:flex; flex-wrap:wrap; gap:14px 44px; margin:12px 0 14px; } .facts b { display:block; font-size:1.5rem;
@@ -110,9 +110,12 @@ pre { font:.8rem/1.5 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace; w
   .confusion th,.confusion td { padding:6px 4px; font-size:.8rem; } .confusion thead th { font-size:.7rem;
     min-width:60px; }
   .confusion th:first-child { min-width:92px; }
+  .heat th,.heat td { padding:6px 4px; } .heat .mod { padding:6px 2px; } .heat thead .mod { min-width:30px; font-size:.7rem; }
+  .heat small { display:block; font-size:.72rem; white-space:nowrap; line-height:1.2; } .heat thead th.num { white-space:normal; }
   .confusion td.cell { font-size:1rem; min-width:44px; }
 }
 @media print {
+  .contents { display:none; }
   :root { color-scheme:light; --page:#fff; --paper:#fff; --ink:#000; --soft:#444; --line:#ccc; --own:#0a6a72;
     --other:#666; --wash:10 106 114;
     --wrong:#a8432c; --note:#fff; --note-ink:#000; }

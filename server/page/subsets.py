@@ -10,7 +10,8 @@ TEMPLATE = """
 {% if view.subsets %}<section id="subsets"><h2>With only some of the modalities</h2>
 {% for sentence in view.subsets.said %}<p>{{ sentence }}</p>{% endfor %}
 <p class="soft">The same model, with the other modalities taken away from every patient; n counts the patients who have any of
-those left. A darker cell is a higher MCC.{% if view.subsets.paired %} The drop is the MCC with all of them minus the MCC with
+those left. The stronger the colour, the higher the MCC.{% if view.subsets.paired %} The drop is the MCC with all of them
+minus the MCC with
 these, on the same patients; where its interval holds 0, it is open whether anything is lost.{% endif %}</p>
 <div class="scroll"><table class="heat"><thead><tr>
 {% for name in view.subsets.modalities %}<th scope="col" class="mod">{{ name }}</th>{% endfor %}
