@@ -10,14 +10,14 @@ from server.page.chart import UNIT, Chart, Line, Point, draw
 from server.page.values import listed, number, real, table, whole
 
 CONFUSION = """
-{% if view.classes and view.top.n %}
+{% if view.confusion and view.top.n %}
 <section id="classes"><h2>Which class was taken for which</h2>
 <p class="soft">Each row is what the patients have, each column what the model said. The diagonal is right; the stronger the
 colour, the
 larger the share of the row.</p>
 <div class="scroll"><table class="confusion"><thead><tr><th scope="col">True class</th>
-{% for c in view.classes %}<th scope="col">{{ c.name }}</th>{% endfor %}</tr></thead><tbody>
-{% for c in view.classes %}
+{% for c in view.confusion %}<th scope="col">{{ c.name }}</th>{% endfor %}</tr></thead><tbody>
+{% for c in view.confusion %}
 {% set own = loop.index0 %}
 <tr><th scope="row"><b>{{ c.name }}</b><small>{% if c.support %}{{ c.right }} of {{ c.support }} right{% if c.auroc is
 not none %}, AUROC {{ c.auroc|number }}{% endif %}{% else %}no patients{% endif %}</small></th>

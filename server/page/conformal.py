@@ -10,17 +10,17 @@ from server.page.chart import UNIT, Chart, Line, draw, value_axis
 from server.page.values import Measure, listed, measure, percent, percent_text, real, table, whole
 
 SETS = """
-{% if view.conformal %}<section id="sets"><h2>Sets of classes that hold the truth</h2>
+{% if view.sets %}<section id="sets"><h2>Sets of classes that hold the truth</h2>
 <p class="soft">Instead of one class, the model names as many as it takes to hold the true one in {{
-view.conformal.nominal|percent
+view.sets.nominal|percent
 }} of patients like those it was calibrated on. One class is a clear answer; all of them say that it does not know.</p>
-<div class="facts"><div><span class="name">Promised</span><b>{{ view.conformal.nominal|percent }}</b></div>
-<div><span class="name">Seen on the external patients</span><b>{{ view.conformal.observed.value|percent }}</b>{% if
-view.conformal.observed|interval %}<span>95% interval {{ view.conformal.observed.low|percent }} to {{
-view.conformal.observed.high|percent }}</span>{% endif %}</div>
-<div><span class="name">Classes in a set, on average</span><b>{{ view.conformal.mean_size|number }}</b></div></div>
-{% if view.conformal.said %}<p>{{ view.conformal.said }}</p>{% endif %}
-{% if view.conformal.sizes %}<div class="sizes">{% for size in view.conformal.sizes %}<span>{{ size.classes }} {{ "class" if
+<div class="facts"><div><span class="name">Promised</span><b>{{ view.sets.nominal|percent }}</b></div>
+<div><span class="name">Seen on the external patients</span><b>{{ view.sets.observed.value|percent }}</b>{% if
+view.sets.observed|interval %}<span>95% interval {{ view.sets.observed.low|percent }} to {{
+view.sets.observed.high|percent }}</span>{% endif %}</div>
+<div><span class="name">Classes in a set, on average</span><b>{{ view.sets.mean_size|number }}</b></div></div>
+{% if view.sets.said %}<p>{{ view.sets.said }}</p>{% endif %}
+{% if view.sets.sizes %}<div class="sizes">{% for size in view.sets.sizes %}<span>{{ size.classes }} {{ "class" if
 size.classes == "1" else "classes" }}</span><span>{{ svg.share_bar(size.share) }}</span><span>{{ size.n }} {{ "patient" if
 size.n == 1 else "patients" }} ({{ size.share|percent }})</span>{% endfor %}</div>{% endif %}</section>{% endif %}
 """

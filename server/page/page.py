@@ -74,10 +74,10 @@ class View:
     top: headline.Top
     rows: tuple[comparison.Row, ...]
     detectable: str
-    classes: tuple[classes.ClassRow, ...]
+    confusion: tuple[classes.ClassRow, ...]
     roc: tuple[classes.Roc, ...]
     calibration: calibration.Calibration | None
-    conformal: conformal.Conformal | None
+    sets: conformal.Conformal | None
     abstention: conformal.Abstention | None
     subsets: subsets.Subsets | None
     ood: str
@@ -93,11 +93,11 @@ class View:
     def contents(self) -> tuple[tuple[str, str], ...]:
         """(place, name) of the sections that are there."""
         there = {
-            "classes": (self.classes and self.top.n, "Classes"),
+            "classes": (self.confusion and self.top.n, "Classes"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
             "calibration": (self.calibration, "Calibration"),
-            "sets": (self.conformal, "Prediction sets"),
+            "sets": (self.sets, "Prediction sets"),
             "abstention": (self.abstention, "Abstention"),
             "subsets": (self.subsets, "Missing modalities"),
             "ood": (self.ood, "Unlike training"),
@@ -119,10 +119,10 @@ def build(report: Mapping[str, Any], pictures: Mapping[str, str]) -> View:
         top=headline.read(report),
         rows=comparison.comparison(report),
         detectable=headline.detectable_text(values.table(report.get("detectable"))),
-        classes=classes.read_confusion(external),
+        confusion=classes.read_confusion(external),
         roc=classes.read_roc(external),
         calibration=calibration.read(calibrated),
-        conformal=conformal.read_sets(values.table(calibrated.get("conformal"))),
+        sets=conformal.read_sets(values.table(calibrated.get("conformal"))),
         abstention=conformal.read_abstention(calibrated.get("abstention")),
         subsets=subsets.read(report),
         ood=ood.read(values.table(report.get("ood"))),

@@ -28,7 +28,7 @@ chosen on patients held back inside the training hospitals.</dd>
 the server averages.</dd>
 {% if view.calibration %}<dt>Temperature</dt><dd>One number that makes all probabilities less extreme (above 1) or more so (below
 1), found on patients held out inside the training hospitals (Guo et al., ICML 2017).</dd>{% endif %}
-{% if view.conformal %}<dt>Prediction set</dt><dd>The classes that cannot be ruled out (split conformal prediction). The
+{% if view.sets %}<dt>Prediction set</dt><dd>The classes that cannot be ruled out (split conformal prediction). The
 promise is
 kept on average over patients like those it was calibrated on, not for each patient and not for another kind of
 patients.</dd>{% endif %}

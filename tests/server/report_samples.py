@@ -98,33 +98,45 @@ SITES = ("hospital-east", "hospital-hill", "hospital-lake", "hospital-north")
 MODALITIES = ("t1", "t1c", "t2", "flair")
 
 
-def full(name="hospital-north", **changes):
-    """A report of today with every section: 48 patients, 15 subsets, calibration, sets, groups, a site that failed."""
+@cache
+def full_numbers():
+    """What takes long, once: labels, probabilities, and all that is measured on them."""
     generator = np.random.default_rng(5)
     labels = np.arange(48) % 3
     p, pooled, weak = (predictions(generator, labels, skill) for skill in (1.6, 1.7, 0.6))
-    own = {**measured(labels, p), "roc": roc(labels, p)}
 
     def against(other):
         return {**measured(labels, other), "difference": paired_difference(labels, p, other, bootstrap=30, generator=generator)}
 
-    local = {site: against(predictions(generator, labels, 0.4 + 0.2 * i)) for i, site in enumerate((name, *SITES[:3]))}
+    alone = [against(predictions(generator, labels, 0.4 + 0.2 * i)) for i in range(4)]
+    groups = {
+        "site": {"coast": {**measured(labels[:30], p[:30]), "difference": {"value": 0.04, "low": -0.2, "high": 0.3}}},
+        "age": {
+            "under 50": {**measured(labels[:20], p[:20]), "difference": {"value": -0.1, "low": -0.38, "high": 0.2}},
+            "50 and over": {**measured(labels[20:], p[20:]), "difference": {"value": 0.1, "low": -0.2, "high": 0.38}},
+        },
+        "sex": {"F": measured(labels[:2], p[:2]), "M": None},
+    }
+    own = {**measured(labels, p), "roc": roc(labels, p)}
+    return labels, p, own, against(pooled), against(weak), alone, subsets(generator, labels, p), calibrated(labels, p), groups
+
+
+def full(name="hospital-north", **changes):
+    """A report of today with every section: 48 patients, 15 subsets, calibration, sets, groups, a site that failed."""
+    labels, p, own, pooled, weak, alone, some, calibration, groups = full_numbers()
     parts = {
         "external": own,
         "patients": judged(people(labels, p), p),
         "rounds": [attended(r, name) for r in range(1, 9)],
-        "baselines": {"pooled": against(pooled), "local": local, "linear_probe": against(weak)},
-        "modality_subsets": subsets(generator, labels, p),
-        "calibration": calibrated(labels, p, name),
-        "ood": {"rate": 0.05, "threshold": 3.1, "flagged": 3, "of": 48},
-        "subgroups": {
-            "site": {"coast": {**measured(labels[:30], p[:30]), "difference": {"value": 0.04, "low": -0.2, "high": 0.3}}},
-            "age": {
-                "under 50": {**measured(labels[:20], p[:20]), "difference": {"value": -0.1, "low": -0.38, "high": 0.2}},
-                "50 and over": {**measured(labels[20:], p[20:]), "difference": {"value": 0.1, "low": -0.2, "high": 0.38}},
-            },
-            "sex": {"F": measured(labels[:2], p[:2]), "M": None},
+        "baselines": {
+            "pooled": pooled,
+            "local": dict(zip((name, *SITES[:3]), alone, strict=True)),
+            "linear_probe": weak,
         },
+        "modality_subsets": some,
+        "calibration": {**calibration, "failures": {name: "the site's policy does not allow it"}},
+        "ood": {"rate": 0.05, "threshold": 3.1, "flagged": 3, "of": 48},
+        "subgroups": groups,
         "detectable": {"n": 48, "difference": 0.27, "power": 0.8, "level": 0.95},
     }
     return whole(name, **{**parts, **changes})
@@ -181,7 +193,7 @@ def reliability(p, right):
     return bins
 
 
-def calibrated(labels, p, name):
+def calibrated(labels, p):
     right = p.argmax(1) == labels
     sharp = p**2 / (p**2).sum(1, keepdims=True)
     before, after = measured(labels, sharp), measured(labels, p)
@@ -193,7 +205,6 @@ def calibrated(labels, p, name):
         "temperature": 1.63,
         "sites": list(SITES[:3]),
         "patients": 61,
-        "failures": {name: "the site's policy does not allow it"},
         "before": {"ece": before["ece"], "brier": before["brier"], "nll": 0.93, "reliability": reliability(sharp, right)},
         "after": {"ece": after["ece"], "brier": after["brier"], "nll": 0.81, "reliability": reliability(p, right)},
         "conformal": {

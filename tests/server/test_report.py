@@ -105,7 +105,7 @@ def test_the_page_says_the_result_and_its_neighbours():
         "(rounds 1, 3, 5)",
         "(1 paused)",
         "chose nothing",
-        "t1+flair",
+        "With only some of the modalities",
         "ab" * 32,
         "Epsilon",
     ):
@@ -186,7 +186,7 @@ def test_reading_what_is_not_a_report(tmp_path, content, says):
 
 def test_report_json_comes_last(tmp_path, monkeypatch):
     """A run whose page cannot be made has not succeeded, and says so by having no report.json."""
-    monkeypatch.setattr("server.report.render_html", lambda report: 1 / 0)
+    monkeypatch.setattr("server.report.render_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, whole())
     assert list(tmp_path.iterdir()) == []
