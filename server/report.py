@@ -40,6 +40,8 @@ def assemble(
     *,
     baselines: Mapping[str, Any] | None = None,
     modality_subsets: Mapping[str, Any] | None = None,
+    subgroups: Mapping[str, Any] | None = None,
+    detectable: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
@@ -54,7 +56,8 @@ def assemble(
         provenance: `config`, `backbone`, `weights_sha256`, `code`, `data`, and `external`, the hospital's name, if it is to show.
         baselines: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result. An
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
-        modality_subsets: {"t1+flair": shaped like `external`}.
+        modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}}.
+        subgroups: of `common.evaluation.subgroups`; detectable: of `common.evaluation.comparison`.
         calibration: `temperature`, `before`, `after`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
@@ -68,6 +71,8 @@ def assemble(
         "patients": patients,
         "baselines": baselines or {},
         "modality_subsets": modality_subsets or {},
+        "subgroups": subgroups or {},
+        "detectable": detectable,
         "rounds": rounds,
         "calibration": calibration,
         "privacy": privacy or {},
