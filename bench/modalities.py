@@ -7,7 +7,8 @@
 Arms: `dropout`, the configuration as it is; `none`, objective.modality_dropout=0 and nothing else: full-modality masking, which
 is the paper's own answer to missing modalities, stays on, so that the difference is dropout's alone; `bare`, which also sets
 objective.masked_modalities=none: nothing in training prepares for missing modalities but what hospitals really lack. All arms
-have the same seeds, rounds and steps. Every fold's patients are predicted from every subset by the model that never saw their site.
+have the same seeds, rounds and steps. Every fold's patients are predicted, from every subset, by a model that never saw their
+site.
 
 Sites train in this program, by the very functions that Flower's clients call. What is done is kept in OUT: an interrupted
 measurement goes on.
@@ -34,7 +35,7 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.site import find_sites
-from common.evaluation.bootstrap import confusion, draw_counts, mcc, percentile_interval
+from common.evaluation.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.evaluation.subsets import answer_subsets, measure_subsets
 from common.files import write_atomic
 from common.models.build import build_model
@@ -143,7 +144,7 @@ def gains(runs: list[dict[str, Any]], arm: str, config: RunConfig) -> dict[str, 
         if counts is not None:
             C = len(config.data.classes)
             drawn = [resampled(ours, counts, C)[place] - resampled(theirs, counts, C)[place] for ours, theirs in pairs]
-            found[what] |= percentile_interval(np.mean(drawn, axis=0))
+            found[what] |= t_interval(found[what]["value"], np.mean(drawn, axis=0), counts.shape[1])
     return found
 
 

@@ -20,7 +20,7 @@ from common.evaluation.bootstrap import (
     draw_counts,
     mcc,
     measure_all,
-    percentile_interval,
+    t_interval,
 )
 from common.evaluation.metrics import evaluate, labelled_only, paired_difference
 
@@ -133,7 +133,7 @@ def _differences(labels: NDArray[np.int64], first: NDArray[Any], second: NDArray
     for name in MEASURES:
         value = float(values[0][name][0] - values[1][name][0])
         if np.isfinite(value):
-            found[name] = {"value": value, **percentile_interval(drawn[0][name] - drawn[1][name])}
+            found[name] = {"value": value, **t_interval(value, drawn[0][name] - drawn[1][name], len(labels))}
     return found
 
 

@@ -24,7 +24,8 @@ def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any], classes: Seque
         classes: the C names.
 
     Returns:
-        {class: {"fpr": [...], "tpr": [...]}}, at most `POINTS` points each; where the curve is straight, its ends only. A class that no patient has, or every patient, has no curve.
+        {class: {"fpr": [...], "tpr": [...]}}, at most `POINTS` points each; where the curve is straight, its ends only. A class
+        that no patient has, or every patient, has no curve.
 
     Raises:
         ValueError, FedMRIError: as `common.evaluation.metrics.evaluate`.

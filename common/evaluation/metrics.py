@@ -44,11 +44,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure predictions against the truth: the shape of `external` in report.json.
 
-    The intervals are 95% percentile intervals of a bootstrap over patients (Efron & Tibshirani 1993, chapter 13). A resample on
-    which a measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC
-    one with a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count.
-    The calibration error gets none: it is biased upward on few patients, on resamples of them twice, and the percentile interval
-    held the true value in none of 150 simulated hospitals of 60 patients (the other measures': 93% to 96% of the time).
+    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.bootstrap`). A resample on which a measure
+    is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with a
+    single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
+    calibration error gets none: it is biased upward on few patients, on resamples of them twice, and a percentile interval held
+    the true value in none of 150 simulated hospitals of 60 patients. How often the others do: `bench/coverage.py`.
 
     Args:
         labels: true class index of each patient [N]; below 0: unlabelled, left out.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.config import RunConfig
 from common.evaluation.acquisition import Acquisition
-from common.evaluation.bootstrap import NO_INTERVAL, confusion, draw_counts, mcc, percentile_interval
+from common.evaluation.bootstrap import NO_INTERVAL, confusion, draw_counts, mcc, t_interval
 from common.evaluation.clusters import cluster
 from common.evaluation.comparison import measure
 
@@ -100,4 +100,5 @@ def _difference(
         if counts is None:
             return {"value": float(values[0] - values[1]), **NO_INTERVAL}
         drawn.append(mcc(confusion(*some, classes, counts)))
-    return {"value": float(values[0] - values[1]), **percentile_interval(drawn[0] - drawn[1])}
+    value = float(values[0] - values[1])
+    return {"value": value, **t_interval(value, drawn[0] - drawn[1], min(len(labels) for labels, _ in pair))}
