@@ -98,8 +98,8 @@ def bca_interval(value: float, drawn: Floats, without: Floats, patients: int) ->
     if len(defined) < max(1, DEFINED_SHARE * len(drawn)):
         return dict(NO_INTERVAL)
     # Half of the ties, for measures of few patients take few values; kept off 0 and 1, whose quantiles are infinite.
-    below = ((defined < value).sum() + (defined == value).sum() / 2 + 0.5) / (len(defined) + 1)
-    bias = norm.ppf(below)
+    below = ((defined < value).mean() + (defined <= value).mean()) / 2
+    bias = norm.ppf(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined)))
     z = bias + norm.ppf(TAILS)
     bend = np.maximum(1 - _acceleration(without, patients) * z, 0.1)  # far out the correction would turn round
     low, high = np.quantile(defined, norm.cdf(bias + z / bend))

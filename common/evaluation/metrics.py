@@ -44,9 +44,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure predictions against the truth: the shape of `external` in report.json.
 
-    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.bootstrap`). A resample on which a measure
-    is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with a
-    single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
+    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.bootstrap`). A resample on which a
+    measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with
+    a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
     calibration error gets none: it is biased upward on few patients, on resamples of them twice, and a percentile interval held
     the true value in none of 150 simulated hospitals of 60 patients. How often the others do: `bench/coverage.py`.
 

@@ -55,9 +55,9 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
         full: [N, C], from all present modalities.
 
     Returns:
-        Each subset in the shape of `common.evaluation.metrics.evaluate`, and `drop` {value, low, high}: MCC of `full` minus that of
-        the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides, so
-        that `n` differs between subsets; a subset that no labelled patient has any of is not there.
+        Each subset in the shape of `common.evaluation.metrics.evaluate`, and `drop` {value, low, high}: MCC of `full` minus that
+        of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides,
+        so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
     """
     results = {}
     for name, probabilities in answers.items():
