@@ -37,12 +37,12 @@ def assemble(
     *,
     baselines: Mapping[str, Any] | None = None,
     modality_subsets: Mapping[str, Any] | None = None,
+    subgroups: Mapping[str, Any] | None = None,
+    detectable: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
     ood: Mapping[str, Any] | None = None,
-    subgroups: Mapping[str, Any] | None = None,
-    detectable: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a run's results together in the shape of report.json.
 
@@ -56,13 +56,12 @@ def assemble(
         baselines: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result. An
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
+        subgroups: of `common.evaluation.subgroups`; detectable: of `common.evaluation.comparison`.
         calibration: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
         ood: `rate`, `threshold`, `flagged`, `of`.
-        subgroups: {kind: {group: shaped like `external`, `difference` is the group minus all others}}.
-        detectable: `n`, `difference`, `power`, `level`: the smallest difference in MCC that so many patients show.
 
     Returns:
         Plain values only: numpy values become Python's, NaN and infinities None, paths text.
@@ -72,13 +71,13 @@ def assemble(
         "patients": patients,
         "baselines": baselines or {},
         "modality_subsets": modality_subsets or {},
+        "subgroups": subgroups or {},
+        "detectable": detectable,
         "rounds": rounds,
         "calibration": calibration,
         "privacy": privacy or {},
         "aggregation": aggregation or {},
         "ood": ood,
-        "subgroups": subgroups or {},
-        "detectable": detectable,
         "provenance": provenance,
     }
     return {key: _plain(value) for key, value in report.items()}
