@@ -86,8 +86,13 @@ def assemble(
 def write_report(run: Path, report: dict[str, Any]) -> None:
     """Write both files into the run folder; report.json comes last, and so marks a run that succeeded."""
     text = json.dumps(_plain(report), indent=2, allow_nan=False)
-    write_atomic(run / HTML_NAME, render_html(report, read_pictures(run, report)).encode("utf-8"))
+    write_atomic(run / HTML_NAME, render_run(run, report).encode("utf-8"))
     write_atomic(run / JSON_NAME, (text + "\n").encode("utf-8"))
+
+
+def render_run(run: Path, report: dict[str, Any]) -> str:
+    """The page with the pictures that lie in the run folder."""
+    return render_html(report, read_pictures(run, report))
 
 
 def read_report(run: Path) -> dict[str, Any]:
