@@ -30,13 +30,10 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
     """
     reports = [read_report(run) for run in runs]
     try:
+        pairs = [{"paired": None, "unpaired": None}, *(_pair(reports[0], other) for other in reports[1:])]
         entries = [_entry(name, report) for name, report in zip(_names(runs), reports, strict=True)]
-        return {
-            "runs": [
-                entry | _pair(reports[0], report, at) for at, (entry, report) in enumerate(zip(entries, reports, strict=True))
-            ],
-            "config": _config_differences(reports),
-        }
+        together = [entry | pair for entry, pair in zip(entries, pairs, strict=True)]
+        return {"runs": together, "config": _config_differences(reports)}
     except DAMAGED as error:
         raise FedMRIError(
             f"{', '.join(map(str, runs))}: expected reports as FedMRI writes them; one was changed or damaged "
