@@ -129,7 +129,7 @@ def build(report: Mapping[str, Any], pictures: Mapping[str, str]) -> View:
         subgroups=subgroups.read(values.table(report.get("subgroups"))),
         rounds=rounds.read(report),
         privacy=privacy.read(report),
-        aggregation=values.table(report.get("aggregation")),
+        aggregation=privacy.read_aggregation(report),
         patients=patients.read(report, pictures),
         provenance=provenance.pairs({k: v for k, v in source.items() if k not in ("config", "external")}),
         config=provenance.config_text(source.get("config")),

@@ -57,3 +57,11 @@ def _claim(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     shown = [{"name": c.get("name"), "passed": c.get("passed") is True, "detail": c.get("detail")} for c in checks]
     passed = audit.get("passed") if isinstance(audit.get("passed"), bool) else None
     return {**entry, "audit": {**audit, "passed": passed, "checks": shown, "canary": table(audit.get("canary"))}}
+
+
+def read_aggregation(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the server saw of the updates; a claim for whole hospitals has all its terms, known or not."""
+    found = table(report.get("aggregation"))
+    level = table(found.get("site_level"))
+    terms = ("epsilon", "delta", "unit", "rounds", "noise_multiplier", "clip", "warning")
+    return {**found, "site_level": {term: level.get(term) for term in terms} if level else None}
