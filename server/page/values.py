@@ -10,6 +10,7 @@ from typing import Any
 
 NOTHING = "\N{EN DASH}"  # what stands where there is no value
 WILSON_Z = 1.959963984540054  # 97.5% quantile of the normal distribution
+COUNT_AT_MOST = 2.0**53
 PRINTABLE = 1e6  # above it decimals say nothing
 
 
@@ -44,9 +45,9 @@ def real(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """The value if it is a whole number of 0 or more."""
+    """The value if it is a count: a whole number of 0 or more that a float holds exactly."""
     found = real(value)
-    return int(found) if found is not None and found >= 0 and found == int(found) else None
+    return int(found) if found is not None and 0 <= found <= COUNT_AT_MOST and found == int(found) else None
 
 
 def names(value: Any) -> tuple[str, ...]:
