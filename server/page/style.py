@@ -115,13 +115,16 @@ pre { font:.8rem/1.5 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace; w
   .confusion td.cell { font-size:1rem; min-width:44px; }
 }
 @media print {
-  .contents { display:none; }
+  .contents,summary { display:none; } details::details-content { content-visibility:visible; block-size:auto; }
   :root { color-scheme:light; --page:#fff; --paper:#fff; --ink:#000; --soft:#444; --line:#ccc; --own:#0a6a72;
     --other:#666; --wash:10 106 114;
     --wrong:#a8432c; --note:#fff; --note-ink:#000; }
   body { font-size:10.5pt; } main { padding:0; max-width:none; } section { border:0; border-top:1px solid #ccc;
     border-radius:0; padding:12px 0; }
-  tr,.tile,.curve,dt,dd { break-inside:avoid; } h2 { break-after:avoid; } * { print-color-adjust:exact;
-    -webkit-print-color-adjust:exact; }
+  tr,.tile,.curve,figure,.heat,.sizes,dt,dd { break-inside:avoid; } h2,h3,h2 + p,h3 + p,figcaption,tr.above {
+    break-after:avoid; }
+  .tiles { grid-template-columns:repeat(5,1fr); } .plots { grid-template-columns:repeat(3,1fr); gap:16px 20px; }
+  .plots.two { grid-template-columns:1fr 1fr; }
+  * { print-color-adjust:exact; -webkit-print-color-adjust:exact; }
 }
 """

@@ -89,4 +89,7 @@ def _missed(modalities: Sequence[str], rows: Sequence[Subset]) -> str:
     if worst is None or len(one_gone) < 2 or not (worst.drop.value or 0.0) > 0:
         return ""
     gone = and_text(tuple(name for name, here in zip(modalities, worst.present, strict=True) if not here))
-    return f"Of single modalities, {gone} is missed most: without it MCC falls by {difference_text(worst.drop).lstrip('+')}."
+    open_ = ", which may be chance" if worst.drop.low is None or round(worst.drop.low, 2) <= 0 else ""
+    return (
+        f"Of single modalities, {gone} is missed most: without it MCC falls by {difference_text(worst.drop).lstrip('+')}{open_}."
+    )
