@@ -3,9 +3,8 @@
 N patients, M modalities, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,12 @@ from common.config import DataConfig, RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.evaluation.acquisition import Acquisition, read_acquisitions
+from common.evaluation.comparison import detectable, measure
+from common.evaluation.curves import roc_curves
 from common.evaluation.metrics import evaluate
+from common.evaluation.subgroups import measure_subgroups
+from common.evaluation.subsets import modality_subsets
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict
@@ -26,9 +30,11 @@ from common.training.predict import predict
 class FinalResult:
     """What `report.json` says of the external patients."""
 
-    external: dict[str, Any]  # the shape of `common.evaluation.metrics.evaluate`
+    external: dict[str, Any]  # the shape of `common.evaluation.metrics.evaluate`, and `roc` of `common.evaluation.curves`
     patients: list[dict[str, Any]]
     modality_subsets: dict[str, Any]
+    subgroups: dict[str, Any]
+    detectable: dict[str, Any] | None
 
 
 def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
@@ -41,6 +47,15 @@ def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: P
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(names))
 
 
+def read_external(folder: Path, names: Sequence[str], data: DataConfig) -> dict[str, Acquisition]:
+    """How each of the patients of `open_external` was imaged, by the same ids.
+
+    Raises:
+        DataError: a site that cannot be used.
+    """
+    return read_acquisitions([read_site(folder / name, data, simulated=True) for name in names])
+
+
 def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, float]:
     """MCC of the global model after a round, without an interval; nothing where it is not defined (no labels)."""
     if not len(patients.labelled):
@@ -51,32 +66,28 @@ def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, conf
     return {} if value is None else {"mcc": float(value)}
 
 
-def measure_final(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> FinalResult:
-    """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for."""
+def measure_final(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    acquisitions: Mapping[str, Acquisition] | None = None,
+) -> FinalResult:
+    """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
+
+    Args:
+        acquisitions: of `read_external`, for the subgroups; None: no subgroups.
+    """
     probabilities = predict(model, arrays, patients, config)
-    subsets = modality_subsets(model, arrays, patients, config) if config.evaluation.modality_subsets else {}
-    return FinalResult(_evaluate(patients.labels, probabilities, config), _patients(patients, probabilities, config), subsets)
-
-
-def modality_subsets(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, Any]:
-    """The measures when only some modalities are looked at: "t1", "t1+t1c", ... Patients left with none are skipped."""
-    modalities = config.data.modalities
-    results: dict[str, Any] = {}
-    for size in range(1, len(modalities) + 1):
-        for chosen in combinations(range(len(modalities)), size):
-            present = patients.present & np.isin(np.arange(len(modalities)), chosen)
-            rows = np.flatnonzero(present.any(1) & (patients.labels >= 0))
-            if len(rows):
-                some = patients.select(rows)
-                probabilities = predict(model, arrays, some, config, present=present[rows])
-                results["+".join(modalities[m] for m in chosen)] = _evaluate(some.labels, probabilities, config)
-    return results
-
-
-def _evaluate(labels: NDArray[np.int64], probabilities: NDArray[np.float64], config: RunConfig) -> dict[str, Any]:
-    """The measures with the run's own resamples: the same ones for every model that is compared."""
-    generator = np.random.default_rng(config.seed)
-    return evaluate(labels, probabilities, config.data.classes, bootstrap=config.evaluation.bootstrap, generator=generator)
+    labels = patients.labels
+    subsets = modality_subsets(model, arrays, patients, config, full=probabilities) if config.evaluation.modality_subsets else {}
+    return FinalResult(
+        measure(labels, probabilities, config) | {"roc": roc_curves(labels, probabilities, config.data.classes)},
+        _patients(patients, probabilities, config),
+        subsets,
+        measure_subgroups(patients.ids, labels, probabilities, acquisitions or {}, config),
+        detectable(labels, probabilities, [], config),
+    )
 
 
 def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: RunConfig) -> list[dict[str, Any]]:

@@ -4,18 +4,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 
 from common.errors import FedMRIError
 from common.files import write_atomic
-from server import report_svg as svg
-from server import report_view as view
-from server.report_template import TEMPLATE
+from server.page.page import render
+from server.page.pictures import read_pictures
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 KEYS = {
@@ -40,25 +37,31 @@ def assemble(
     *,
     baselines: Mapping[str, Any] | None = None,
     modality_subsets: Mapping[str, Any] | None = None,
+    subgroups: Mapping[str, Any] | None = None,
+    detectable: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
+    ood: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a run's results together in the shape of report.json.
 
     Args:
         external: what `common.evaluation.metrics.evaluate` returned for the federated model.
         patients: one {`id`, `label`, `probabilities`, `modalities`} an external patient; `label` is a class index or name, -1
-            or None where unknown; `probabilities` a list in the order of the classes or {class: value}.
+            or None where unknown; `probabilities` a list in the order of the classes or {class: value}. It may have
+            `prediction_set`, `ood` {score, flagged}, and `picture`, a file under RUN/evidence that may be shown.
         rounds: the lines of rounds.jsonl. A round's external MCC is read from `external` (shaped as above) or `external_mcc`.
         provenance: `config`, `backbone`, `weights_sha256`, `code`, `data`, and `external`, the hospital's name, if it is to show.
         baselines: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result. An
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
-        modality_subsets: {"t1+flair": shaped like `external`}.
-        calibration: `temperature`, `before`, `after`.
+        modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
+        subgroups: of `common.evaluation.subgroups`; detectable: of `common.evaluation.comparison`.
+        calibration: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
+        ood: `rate`, `threshold`, `flagged`, `of`.
 
     Returns:
         Plain values only: numpy values become Python's, NaN and infinities None, paths text.
@@ -68,10 +71,13 @@ def assemble(
         "patients": patients,
         "baselines": baselines or {},
         "modality_subsets": modality_subsets or {},
+        "subgroups": subgroups or {},
+        "detectable": detectable,
         "rounds": rounds,
         "calibration": calibration,
         "privacy": privacy or {},
         "aggregation": aggregation or {},
+        "ood": ood,
         "provenance": provenance,
     }
     return {key: _plain(value) for key, value in report.items()}
@@ -80,8 +86,13 @@ def assemble(
 def write_report(run: Path, report: dict[str, Any]) -> None:
     """Write both files into the run folder; report.json comes last, and so marks a run that succeeded."""
     text = json.dumps(_plain(report), indent=2, allow_nan=False)
-    write_atomic(run / HTML_NAME, render_html(report).encode("utf-8"))
+    write_atomic(run / HTML_NAME, render_run(run, report).encode("utf-8"))
     write_atomic(run / JSON_NAME, (text + "\n").encode("utf-8"))
+
+
+def render_run(run: Path, report: dict[str, Any]) -> str:
+    """The page with the pictures that lie in the run folder."""
+    return render_html(report, read_pictures(run, report))
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -108,24 +119,14 @@ def read_report(run: Path) -> dict[str, Any]:
     return report
 
 
-def render_html(report: dict[str, Any]) -> str:
-    """The report as one self-contained HTML page: no script, no network, light and dark, screen and paper."""
-    return _template().render(view=view.build(_plain(report)), svg=svg)
+def render_html(report: dict[str, Any], pictures: Mapping[str, str] | None = None) -> str:
+    """The report as one self-contained HTML page: no script, no network, light and dark, screen and paper.
 
-
-@cache
-def _template() -> Template:
-    """The page's template, compiled once."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=view.number, measure=view.measure_text, interval=view.interval_text)
-    return environment.from_string(TEMPLATE)
-
-
-def _shown(value: Any) -> Any:
-    """How the page prints a value: a dash for nothing, and no character that HTML has not."""
-    if value is None:
-        return view.NOTHING
-    return UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value
+    Args:
+        report: as `assemble` or `read_report` gives it.
+        pictures: file name -> data URI of the pictures that patients name (`server.page.pictures`).
+    """
+    return UNPRINTABLE.sub("\ufffd", render(_plain(report), pictures or {}))
 
 
 def _plain(value: Any) -> Any:

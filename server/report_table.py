@@ -7,7 +7,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from server.report_view import comparison, headline, measure_text, number
+from server.page.comparison import ALONE, comparison
+from server.page.headline import headline
+from server.page.values import measure_text, number
 
 
 def result_table(report: Mapping[str, Any]) -> Table:
@@ -23,7 +25,7 @@ def result_table(report: Mapping[str, Any]) -> Table:
     for name in ("MCC", "Balanced accuracy", "AUROC", "Brier"):
         table.add_column(name, justify="right")
     for row in comparison(report):
-        alone = " alone" if row.note == "this hospital alone" else ""
+        alone = " alone" if row.note == ALONE else ""
         cells = [Text(row.name + alone), Text(measure_text(row.mcc))]
         cells += [Text(number(m.value)) for m in (row.balanced_accuracy, row.auroc, row.brier)]
         table.add_row(*cells, style="bold" if row.federated else "")

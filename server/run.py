@@ -22,7 +22,7 @@ from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
 from common.training.trained import most_trained
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
-from server.external import measure_final, measure_round, open_external
+from server.external import measure_final, measure_round, open_external, read_external
 from server.plan import MODEL_NAME, RunPlan
 from server.privacy import aggregation_claims, privacy_claims
 from server.progress import Progress
@@ -148,7 +148,8 @@ def finish(
     """
     rounds = read_rounds(plan.out)
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
-    final = measure_final(model, arrays, patients, plan.config)
+    acquisitions = read_external(plan.data, plan.external, plan.config.data)
+    final = measure_final(model, arrays, patients, plan.config, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -165,6 +166,8 @@ def finish(
             rounds,
             provenance,
             modality_subsets=final.modality_subsets,
+            subgroups=final.subgroups,
+            detectable=final.detectable,
             privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
             aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         ),

@@ -20,7 +20,7 @@ from common.config import RunConfig, config_from_json
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.evaluation.metrics import evaluate
+from common.evaluation.comparison import measure_beside
 from common.evaluation.probe import linear_probe
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
@@ -90,18 +90,20 @@ def run_job(job: Job) -> Probabilities:
     return predict(model, _trained(job, training, config), external, config)
 
 
-def measure(probabilities: Mapping[str, Probabilities], labels: Sequence[int], config: RunConfig) -> dict[str, Any]:
-    """`baselines` of report.json: every baseline on the same resamples as the federated model."""
-    found = {
-        name: evaluate(
-            np.asarray(labels),
-            values,
-            config.data.classes,
-            bootstrap=config.evaluation.bootstrap,
-            generator=np.random.default_rng(config.seed),
-        )
-        for name, values in probabilities.items()
-    }
+def measure(
+    probabilities: Mapping[str, Probabilities], labels: Sequence[int], federated: Probabilities, config: RunConfig
+) -> dict[str, Any]:
+    """`baselines` of report.json: every baseline on the same resamples as the federated model, and the paired difference to it.
+
+    Args:
+        probabilities: [N, C] by baseline; NaN for a patient that it was not asked about.
+        labels: [N], below 0: left out.
+        federated: [N, C].
+    """
+    found = {}
+    for name, said in probabilities.items():
+        asked = np.isfinite(said).all(1)
+        found[name] = measure_beside(np.asarray(labels)[asked], federated[asked], said[asked], config)
     local = {name: result for name, result in found.items() if name not in (POOLED, PROBE)}
     return {name: found[name] for name in (POOLED, PROBE) if name in found} | {"local": local}
 

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.config import RunConfig, config_from_table
 from common.data.site import find_sites
 from common.errors import ConfigError, FederationError
-from common.evaluation.metrics import evaluate
+from common.evaluation.comparison import detectable, measure, warning
+from common.evaluation.curves import roc_curves
 from server.plan import require_fresh
 from server.report import assemble, read_report, write_report
 from server.report_audit import refutations
-from simulation.baselines import POOLED, PROBE
+from simulation.baselines import measure as measure_baselines
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
 
 FOLD = "external-"
@@ -73,7 +75,10 @@ def run_cross_site(
         note(f"{fold} is the external hospital.")
         require_fresh(run)
         reports.append((run, run_experiment(plan, note, progress, on_round)))
-    return pool_folds(out, reports)
+    pooled = pool_folds(out, reports)
+    if said := warning(pooled["detectable"]):
+        note(said)
+    return pooled
 
 
 def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
@@ -88,26 +93,30 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
         told = {"federated": {p["id"]: p["probabilities"] for p in report["patients"]}} | _read_answers(run)
         for name, table in told.items():
             answers.setdefault(name, {}).update({f"{fold}/{patient}": values for patient, values in table.items()})
-    results = {name: _measure(table, patients, config) for name, table in answers.items()}
-    local = {name: result for name, result in results.items() if name not in ("federated", POOLED, PROBE)}
-    baselines = {name: results[name] for name in (POOLED, PROBE) if name in results} | {"local": local}
+    labels = _labels(patients, config)
+    said = {name: _probabilities(table, patients, config) for name, table in answers.items()}
+    federated = said.pop("federated")
+    external = measure(labels, federated, config) | {"roc": roc_curves(labels, federated, config.data.classes)}
     provenance = {
         **provenance,
         "external": "each hospital in turn: " + ", ".join(run.name.removeprefix(FOLD) for run, _ in reports),
     }
-    pooled = assemble(results["federated"], patients, [], provenance, baselines=baselines)
+    baselines = measure_baselines(said, labels.tolist(), federated, config)
+    least = detectable(labels, federated, list(said.values()), config)
+    pooled = assemble(external, patients, [], provenance, baselines=baselines, detectable=least)
     write_report(out, pooled)
     return pooled
 
 
-def _measure(table: dict[str, list[float]], patients: Sequence[dict[str, Any]], config: RunConfig) -> dict[str, Any]:
-    """The measures over the patients that this model has answered for."""
+def _labels(patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.int64]:
     classes = list(config.data.classes)
-    answered = [p for p in patients if p["id"] in table]
-    labels = np.array([classes.index(p["label"]) if p["label"] is not None else -1 for p in answered])
-    probabilities = np.array([table[p["id"]] for p in answered])
-    generator = np.random.default_rng(config.seed)
-    return evaluate(labels, probabilities, classes, bootstrap=config.evaluation.bootstrap, generator=generator)
+    return np.array([classes.index(p["label"]) if p["label"] is not None else -1 for p in patients], np.int64)
+
+
+def _probabilities(table: dict[str, list[float]], patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.float64]:
+    """What one model said [N, C]; NaN for patients that it was not asked about."""
+    nothing = [float("nan")] * len(config.data.classes)
+    return np.array([table.get(p["id"], nothing) for p in patients])
 
 
 def _read_answers(run: Path) -> Answers:

@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.cli import config_path
 from common.config import RunConfig, load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.errors import ConfigError, DataError
+from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
 from server.audit import with_audit
@@ -119,7 +122,7 @@ def run_experiment(
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
         report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:
-        report = add_baselines(plan, report, refused, progress)
+        report = add_baselines(plan, report, refused, note, progress)
     return report
 
 
@@ -177,8 +180,10 @@ def add_audits(
     return report
 
 
-def add_baselines(plan: Experiment, report: dict[str, Any], refused: tuple[str, ...], progress: Progress) -> dict[str, Any]:
-    """Train the baselines, measure them on the same patients, and write the report anew."""
+def add_baselines(
+    plan: Experiment, report: dict[str, Any], refused: tuple[str, ...], note: Note, progress: Progress
+) -> dict[str, Any]:
+    """Train the baselines, measure them on the same patients, say what so many can show, and write the report anew."""
     sites = [site for site in plan.sites if site not in refused]
     jobs = plan_baselines(plan.data, sites, plan.external, plan.config, plan.cache, plan.models)
     done: list[str] = []
@@ -193,6 +198,12 @@ def add_baselines(plan: Experiment, report: dict[str, Any], refused: tuple[str, 
     classes = list(plan.config.data.classes)
     labels = [classes.index(p["label"]) if p["label"] is not None else -1 for p in report["patients"]]
     write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))
-    report = {**report, "baselines": measure(probabilities, labels, plan.config)}
+    federated = np.array([patient["probabilities"] for patient in report["patients"]])
+    report = report | {
+        "baselines": measure(probabilities, labels, federated, plan.config),
+        "detectable": detectable(np.array(labels), federated, list(probabilities.values()), plan.config),
+    }
+    if said := warning(report["detectable"]):
+        note(said)
     write_report(plan.out, report)
     return report

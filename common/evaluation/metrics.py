@@ -1,7 +1,7 @@
 """How good predictions are, with intervals over patients.
 
-scikit-learn computes the values and torchmetrics the same measures on each bootstrap resample, where scikit-learn would take a
-minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
+scikit-learn computes the values; `common.evaluation.bootstrap` the same measures on all resamples at once, where scikit-learn
+would take a minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
 
 Letters: N patients, C classes, R resamples.
 """
@@ -16,14 +16,22 @@ from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
 from common.errors import FedMRIError
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from common.evaluation.bootstrap import (
+    MEASURES,
+    NO_INTERVAL,
+    Floats,
+    Interval,
+    Ints,
+    bca_interval,
+    confusion,
+    draw_counts,
+    leave_one_out,
+    mcc,
+    measure_all,
+    t_interval,
+)
 
 BINS = 15  # of the calibration error, equally wide (Guo et al., ICML 2017)
-WITH_INTERVAL = ("mcc", "balanced_accuracy", "macro_f1", "auroc_macro", "brier")
-LEVELS = (0.025, 0.975)
-DEFINED_SHARE = 0.5  # an interval needs the measure on at least this share of the resamples
 
 
 def evaluate(
@@ -36,11 +44,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure predictions against the truth: the shape of `external` in report.json.
 
-    The intervals are 95% percentile intervals of a bootstrap over patients (Efron & Tibshirani 1993, chapter 13). A resample on
-    which a measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC
-    one with a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count.
-    The calibration error gets none: it is biased upward on few patients, on resamples of them twice, and the percentile interval
-    held the true value in none of 150 simulated hospitals of 60 patients (the other measures': 93% to 96% of the time).
+    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.bootstrap`). A resample on which a
+    measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with
+    a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
+    calibration error gets none: it is biased upward on few patients, on resamples of them twice, and a percentile interval held
+    the true value in none of 150 simulated hospitals of 60 patients. How often the others do: `bench/coverage.py`.
 
     Args:
         labels: true class index of each patient [N]; below 0: unlabelled, left out.
@@ -60,12 +68,17 @@ def evaluate(
         ValueError: shapes that do not fit, a label of no class, rows that are no probabilities.
         FedMRIError: probabilities that are not finite (training diverged).
     """
-    labels, probabilities = _labelled(labels, probabilities, len(classes))
+    labels, probabilities = labelled_only(labels, probabilities, len(classes))
     values, per_class = _values(labels, probabilities)
-    intervals: dict[str, dict[str, float | None]] = {name: {"low": None, "high": None} for name in WITH_INTERVAL}
-    indices = _draw(len(labels), bootstrap, generator)
-    if indices is not None:
-        intervals = {name: _interval(drawn) for name, drawn in _resampled(labels, probabilities, indices).items()}
+    intervals: dict[str, Interval] = {name: dict(NO_INTERVAL) for name in MEASURES}
+    counts = draw_counts(len(labels), bootstrap, generator)
+    if counts is not None:
+        drawn, without = (measure_all(labels, probabilities, c) for c in (counts, leave_one_out(len(labels))))
+        intervals |= {
+            name: bca_interval(value, drawn[name], without[name], len(labels))
+            for name in MEASURES
+            if (value := values[name]) is not None
+        }
     pair = torch.from_numpy(probabilities.argmax(axis=1)), torch.from_numpy(labels)
     return {
         "n": len(labels),
@@ -104,19 +117,19 @@ def paired_difference(
     Raises:
         ValueError, FedMRIError: as `evaluate`.
     """
-    truth, first = _labelled(labels, first, first.shape[-1])
-    _, second = _labelled(labels, second, first.shape[-1])
+    truth, first = labelled_only(labels, first, first.shape[-1])
+    _, second = labelled_only(labels, second, first.shape[-1])
     if len(np.unique(truth)) < 2:
-        return {"value": None, "low": None, "high": None}
+        return {"value": None, **NO_INTERVAL}
     value = sk.matthews_corrcoef(truth, first.argmax(1)) - sk.matthews_corrcoef(truth, second.argmax(1))
-    indices = _draw(len(truth), bootstrap, generator)
-    if indices is None:
-        return {"value": float(value), "low": None, "high": None}
-    drawn = [_mcc(truth[indices], p.argmax(1)[indices], p.shape[1]) for p in (first, second)]
-    return {"value": float(value), **_interval(drawn[0] - drawn[1])}
+    counts = draw_counts(len(truth), bootstrap, generator)
+    if counts is None:
+        return {"value": float(value), **NO_INTERVAL}
+    drawn = [mcc(confusion(truth, p.argmax(1), p.shape[1], counts)) for p in (first, second)]
+    return {"value": float(value), **t_interval(float(value), drawn[0] - drawn[1], len(truth))}
 
 
-def _labelled(labels: NDArray[Any], probabilities: NDArray[Any], classes: int) -> tuple[Ints, Floats]:
+def labelled_only(labels: NDArray[Any], probabilities: NDArray[Any], classes: int) -> tuple[Ints, Floats]:
     """The labelled patients' truth [N] and probabilities [N, C] in float64, checked."""
     truth, p = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     if p.ndim != 2 or p.shape[1] != classes or truth.shape != p.shape[:1]:
@@ -154,64 +167,6 @@ def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None
         float(sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)),
     )
     return dict(zip(names, values, strict=True)), per_class
-
-
-def _draw(patients: int, resamples: int, generator: np.random.Generator) -> Ints | None:
-    """Indices of the resampled patients [R, N], or None where no interval can be had."""
-    return generator.integers(0, patients, (resamples, patients)) if patients > 1 and resamples > 0 else None
-
-
-def _interval(drawn: Floats) -> dict[str, float | None]:
-    """The percentile interval of a measure over the resamples [R] on which it is defined."""
-    defined = drawn[np.isfinite(drawn)]
-    if len(defined) < max(1, DEFINED_SHARE * len(drawn)):
-        return {"low": None, "high": None}
-    low, high = np.quantile(defined, LEVELS)
-    return {"low": float(low), "high": float(high)}
-
-
-def _resampled(labels: Ints, probabilities: Floats, indices: Ints) -> dict[str, Floats]:
-    """Each measure on each resample [R]; NaN where not defined."""
-    classes = probabilities.shape[1]
-    truth, guess = labels[indices], probabilities.argmax(1)[indices]
-    here = (truth[..., None] == np.arange(classes)).any(axis=1)
-    own_brier = ((probabilities - np.eye(classes)[labels]) ** 2).sum(axis=1)
-    return {
-        "mcc": _mcc(truth, guess, classes),
-        "balanced_accuracy": np.average(_samplewise(tm.multiclass_recall, truth, guess, classes), axis=1, weights=here),
-        "macro_f1": np.average(_samplewise(tm.multiclass_f1_score, truth, guess, classes), axis=1, weights=here),
-        "auroc_macro": _auroc(labels, probabilities, indices),
-        "brier": own_brier[indices].mean(axis=1),
-    }
-
-
-def _samplewise(measure: Any, truth: Ints, guess: Ints, classes: int) -> Floats:
-    """A torchmetrics measure of each class on each resample [R, C]."""
-    options = {"average": "none", "multidim_average": "samplewise", "validate_args": False}
-    drawn = measure(torch.from_numpy(guess), torch.from_numpy(truth), num_classes=classes, **options)
-    return np.asarray(drawn.numpy(), np.float64)
-
-
-def _mcc(truth: Ints, guess: Ints, classes: int) -> Floats:
-    """MCC of each resample [R] of truth and guess [R, N]; NaN where there is one true class only."""
-    # Two classes take a path of their own in torchmetrics, with other values at the edges; an empty third changes nothing else.
-    classes = max(classes, 3)
-    pairs = zip(torch.from_numpy(truth), torch.from_numpy(guess), strict=True)
-    drawn = [float(tm.multiclass_matthews_corrcoef(g, t, classes, validate_args=False)) for t, g in pairs]
-    return np.where((truth == truth[:, :1]).all(axis=1), np.nan, drawn)
-
-
-def _auroc(labels: Ints, probabilities: Floats, indices: Ints) -> Floats:
-    """Mean one-against-the-rest AUROC of each resample [R]; NaN where it lacks a class that the patients have."""
-    here, own = np.unique(labels, return_inverse=True)
-    drawn = np.full(len(indices), np.nan)
-    if len(here) < 2:
-        return drawn
-    truth, scores = torch.from_numpy(own), torch.from_numpy(probabilities[:, here])
-    for r, rows in enumerate(indices):
-        if len(np.unique(own[rows])) == len(here):
-            drawn[r] = float(tm.multiclass_auroc(scores[rows], truth[rows], len(here), validate_args=False))
-    return drawn
 
 
 def _ece(labels: torch.Tensor, probabilities: torch.Tensor) -> float:

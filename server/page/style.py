@@ -15,6 +15,7 @@ h1,h2 { font-family:Charter,"Bitstream Charter","Iowan Old Style","Source Serif 
   font-weight:600; text-wrap:balance; }
 h1 { font-size:clamp(1.5rem,1.15rem + 1.6vw,2.35rem); line-height:1.22; margin:.35em 0 .5em; max-width:27em;
   letter-spacing:-.01em; }
+h3 { font-size:1rem; margin:24px 0 .2em; }
 h2 { font-size:1.3rem; line-height:1.3; margin:0 0 .3em; }
 p { margin:0 0 .8em; max-width:46em; text-wrap:pretty; } .soft,figcaption { color:var(--soft); }
   small { font-size:.85rem; }
@@ -56,6 +57,31 @@ svg .tick { fill:var(--soft); font-size:12px; stroke:none; } svg .track { fill:v
   .patients .cls { min-width:9.5em; } .patients th:first-child { min-width:7em; }
   .patients th:last-child { min-width:6.5em; }
 .curve { display:grid; grid-template-columns:34px 1fr; gap:10px; margin:14px 0 0; padding-right:8px; }
+.plots { display:grid; grid-template-columns:repeat(auto-fit,minmax(250px,1fr)); gap:22px 34px; margin:16px 0 0; }
+.plots.two { grid-template-columns:repeat(auto-fit,minmax(290px,1fr)); } figure { margin:0; min-width:0; }
+figcaption { font-size:.85rem; margin:0 0 6px; } figcaption b { color:var(--ink); display:block; font-size:.95rem; }
+.chart { max-width:640px; } .chart .curve { margin:2px 0 0; } .chart .up,.chart .along { display:block; font-size:.75rem;
+  color:var(--soft); } .chart .along { text-align:right; } .curve + .curve,.chart + .curve { margin-top:2px; }
+svg .line { fill:none; stroke-width:2; stroke:var(--other); } svg .line.own { stroke:var(--own); stroke-width:2.5; }
+svg .line.guide { stroke:var(--soft); stroke-width:1; stroke-dasharray:4 4; } svg .thin { stroke-width:1.5; stroke-opacity:.55; }
+svg .band { fill:var(--own); fill-opacity:.16; } svg .bar { fill:var(--other); fill-opacity:.55; } svg .small { font-size:11px; }
+svg .goal { stroke:var(--ink); stroke-width:2; } svg .cross { stroke:var(--wrong); stroke-width:2.5; }
+svg .pause { stroke:var(--soft); stroke-width:2.5; }
+.heat { width:auto; min-width:min(100%,640px); } .heat th,.heat td { padding:6px 10px; }
+  .heat .mod { text-align:center; padding:6px; }
+.heat thead .mod { min-width:42px; } .heat td.cell { border:2px solid var(--paper); border-radius:8px; }
+.heat small { color:inherit; opacity:.85; } .heat tr.first > :not(.cell) { border-top:2px solid var(--soft); }
+.here { color:var(--own); } .gone { color:var(--soft); }
+.legend { margin:8px 0 0; } .legend .key { display:inline-block; vertical-align:-3px; margin:0 2px 0 8px; }
+.legend .here,.legend .gone { margin-left:8px; } .legend .here:first-child,.legend .key:first-child { margin-left:0; }
+.facts { display:flex; flex-wrap:wrap; gap:14px 44px; margin:12px 0 14px; } .facts b { display:block; font-size:1.5rem;
+  font-weight:600; line-height:1.25; } .facts span { display:block; font-size:.85rem; color:var(--soft); }
+.sizes { display:grid; grid-template-columns:max-content minmax(60px,360px) max-content; gap:6px 14px; align-items:center;
+  font-size:.9rem; } .plain3 { max-width:520px; margin-top:18px; }
+.grid { width:auto; } .grid th,.grid td { border:0; padding:3px 14px 3px 0; } .flag { display:block; color:var(--wrong);
+  font-size:.8rem; font-weight:600; } .set { font-size:.85rem; margin-top:4px; } tr.above > * { border-bottom:0; }
+tr.picture td { padding-top:0; } img { display:block; max-width:100%; max-height:420px; border-radius:8px; }
+.contents { margin:20px 0 0; font-size:.9rem; display:flex; flex-wrap:wrap; gap:4px 16px; } a { color:var(--own); }
 .probs { display:grid; grid-template-columns:minmax(0,max-content) minmax(56px,1fr) 2.6em; gap:1px 10px;
   align-items:center; font-size:.85rem; color:var(--soft); }
 .probs span:nth-child(3n) { text-align:right; } .probs span:nth-child(3n+1) { overflow:hidden; text-overflow:ellipsis;
@@ -84,15 +110,21 @@ pre { font:.8rem/1.5 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace; w
   .confusion th,.confusion td { padding:6px 4px; font-size:.8rem; } .confusion thead th { font-size:.7rem;
     min-width:60px; }
   .confusion th:first-child { min-width:92px; }
+  .heat th,.heat td { padding:6px 4px; } .heat .mod { padding:6px 2px; } .heat thead .mod { min-width:30px; font-size:.7rem; }
+  .heat small { display:block; font-size:.72rem; white-space:nowrap; line-height:1.2; } .heat thead th.num { white-space:normal; }
   .confusion td.cell { font-size:1rem; min-width:44px; }
 }
 @media print {
+  .contents,summary { display:none; } details::details-content { content-visibility:visible; block-size:auto; }
   :root { color-scheme:light; --page:#fff; --paper:#fff; --ink:#000; --soft:#444; --line:#ccc; --own:#0a6a72;
     --other:#666; --wash:10 106 114;
     --wrong:#a8432c; --note:#fff; --note-ink:#000; }
   body { font-size:10.5pt; } main { padding:0; max-width:none; } section { border:0; border-top:1px solid #ccc;
     border-radius:0; padding:12px 0; }
-  tr,.tile,.curve,dt,dd { break-inside:avoid; } h2 { break-after:avoid; } * { print-color-adjust:exact;
-    -webkit-print-color-adjust:exact; }
+  tr,.tile,.curve,figure,.heat,.sizes,dt,dd { break-inside:avoid; } h2,h3,h2 + p,h3 + p,figcaption,tr.above {
+    break-after:avoid; }
+  .tiles { grid-template-columns:repeat(5,1fr); } .plots { grid-template-columns:repeat(3,1fr); gap:16px 20px; }
+  .plots.two { grid-template-columns:1fr 1fr; }
+  * { print-color-adjust:exact; -webkit-print-color-adjust:exact; }
 }
 """
