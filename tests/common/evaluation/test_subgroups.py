@@ -98,6 +98,9 @@ def test_groups_are_measured_and_a_bad_site_stands_out():
     ages = np.array([np.nan if a.age is None else a.age for a in acquisitions.values()])
     assert found["age"]["40 to 59"]["n"] == ((ages >= 40) & (ages < 60)).sum()
     assert set(found["sex"]) == {"F", "M"}
+    sexes = np.array([a.sex or "" for a in acquisitions.values()])  # whose sex is not known is in neither group
+    parts = [matthews_corrcoef(labels[sexes == sex], p[sexes == sex].argmax(1)) for sex in "FM"]
+    assert found["sex"]["F"]["difference"]["value"] == pytest.approx(parts[0] - parts[1])
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
