@@ -17,7 +17,7 @@ from common.data.cases import Site
 from common.data.dataset import SiteData
 from common.evaluation import ood
 from common.evaluation.calibration import apply_temperature, nll_sums, score_histogram
-from common.models.arrays import Arrays, check_arrays
+from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.protocol import SiteReply, Task
 from common.training.predict import predict
@@ -33,7 +33,7 @@ def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[Recor
         PolicyError: the hospital does not share such sums, or not of so few patients.
         FederationError, WeightsError, DataError, ConfigError: as `client.training.train_site`.
     """
-    asked, reference = read_asked(content), read_reference(content)
+    asked = read_asked(content)
     model, config, arrays = agreed_model(content, task, place)
     site, training, held = prepared_patients(place, config)
     require_hours(site.config.policy, datetime.now().astimezone())
@@ -41,21 +41,27 @@ def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[Recor
     private = config.privacy.enabled or bool(site.config.privacy.epsilon)
     groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
     require_calibrating(site.config.policy, private=private, cohort=min(groups))
+    least = site.config.policy.min_patients
     if asked.stage == FIT:
-        sums = fit_sums(model, arrays, training, held, config)
+        sums = fit_sums(model, arrays, training, held, config, least)
     else:
-        sums = score_sums(model, arrays, training, held, config, asked.temperature, reference)
+        reference = read_reference(content, config)
+        sums = score_sums(model, arrays, training, held, config, least, asked.temperature, reference)
     told = SiteReply(place.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
 
 
-def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig) -> Arrays:
-    """Summed loss of the held-back labelled patients at each temperature, their number, moments of the training patients."""
+def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig, least: int) -> Arrays:
+    """Summed loss of the held-back labelled patients at each temperature, their number, moments of the training patients.
+
+    Args:
+        least: a modality that fewer training patients have is left out of the moments.
+    """
     labels, probabilities = _answers(model, arrays, held, config)
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(ood.features(model, arrays, training, config)),
+        **_moments(model, arrays, training, config, least),
     }
 
 
@@ -65,26 +71,31 @@ def score_sums(
     training: SiteData,
     held: SiteData,
     config: RunConfig,
+    least: int,
     temperature: float,
     reference: Arrays | None,
 ) -> Arrays:
     """How the scores of the held-back patients are spread.
 
     Args:
+        least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
         reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
             that took no part are. None: they are not scored.
-
-    Raises:
-        FederationError: a reference that is not of this model's moments.
     """
     labels, probabilities = _answers(model, arrays, held, config)
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    own = ood.moments(ood.features(model, arrays, training, config))
-    check_arrays(reference, own)
-    others = ood.Reference.fit(ood.subtract(reference, own))
-    return sums | {STRANGENESS: ood.histogram(others.score(ood.features(model, arrays, held, config)))}
+    others = ood.Reference.fit(ood.subtract(reference, _moments(model, arrays, training, config, least)))
+    strange = ood.histogram(others.score(ood.features(model, arrays, held, config)))
+    return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
+
+
+def _moments(model: MultiModalViT, arrays: Arrays, training: SiteData, config: RunConfig, least: int) -> Arrays:
+    """The moments, without modalities that fewer than `least` patients have: those of one patient are his own features."""
+    found = ood.features(model, arrays, training, config)
+    found[:, training.present.sum(0) < least] = np.nan
+    return ood.moments(found)
 
 
 def _answers(

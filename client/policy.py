@@ -11,9 +11,10 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from common.calibration_messages import CALIBRATION, SUMS, form, read_asked, read_reference, read_sums, smallest_cohort
+from common.calibration_messages import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.config import config_from_json
 from common.data.site import SitePolicy, read_hours
-from common.errors import FederationError, PolicyError
+from common.errors import ConfigError, FederationError, PolicyError
 from common.models.arrays import Arrays, update_norm
 from common.protocol import (
     ARRAYS,
@@ -29,6 +30,7 @@ from common.protocol import (
     ROUND,
     SITE,
     printable,
+    read_task,
     unpack_array,
     unpack_arrays,
 )
@@ -167,8 +169,9 @@ def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> N
     if SUMS not in reply:
         return
     try:
-        sums = read_sums(reply, form(read_asked(asked), read_reference(asked)))
-    except FederationError as error:
+        config = config_from_json(read_task(asked).config)
+        sums = read_sums(reply, form(read_asked(asked), config, scored=REFERENCE in asked))
+    except (FederationError, ConfigError) as error:
         raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
     least = min(smallest_cohort(sums), policy.min_patients)
     require_calibrating(policy, private=False, cohort=int(least))

@@ -1,7 +1,7 @@
 """What server and sites say to each other to calibrate the trained model: two exchanges after the last round.
 
-    fit     asked  arrays, config as for a round; calibration {stage}; reference: zeros in the form of the moments
-            told   sums {calibration.nll [T], calibration.count [1], moments as `reference`}
+    fit     asked  arrays, config as for a round; calibration {stage}
+            told   sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood`}
     score   asked  arrays, config; calibration {stage, temperature}; reference: the moments of all sites, added up; absent where
                    there are fewer than two: no site could be scored against others
             told   sums {calibration.scores [K], ood.scores [K'] where there is a reference}
@@ -14,17 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
+from common.config import RunConfig
 from common.errors import FederationError
 from common.evaluation.calibration import SCORE_BINS, SMALLEST, TEMPERATURES
 from common.models.arrays import Arrays
-from common.protocol import MAX_PATIENTS, SiteReply, Task, pack_arrays, unpack_array, unpack_arrays, write_status, write_task
+from common.protocol import MAX_PATIENTS, SiteReply, Task, pack_arrays, unpack_arrays, write_status, write_task
 
 CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
 FIT, SCORE = "fit", "score"
 NLL, COUNT, SCORES, STRANGENESS = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
-MOMENTS = "ood."  # what names of moments begin with
-MAX_MOMENTS = 64  # arrays of them
+HAVING = "ood.count"  # of the moments: how many patients have each modality
 WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
 
 
@@ -62,38 +63,29 @@ def read_asked(content: RecordDict) -> Asked:
     return Asked(str(record["stage"]), temperature)
 
 
-def read_reference(content: RecordDict) -> Arrays | None:
-    """The moments of a request, or their form; None where there are none.
+def read_reference(content: RecordDict, config: RunConfig) -> Arrays | None:
+    """The moments of all sites in a request; None where there are none.
 
     Raises:
-        FederationError: no plain float32 arrays, too many of them, or other names than of moments.
+        FederationError: others than moments have as names, shapes and type, or values that are not finite.
     """
     record = content.get(REFERENCE)
     if record is None:
         return None
-    if not isinstance(record, ArrayRecord) or not 0 < len(record) <= MAX_MOMENTS:
-        raise FederationError(f"Calibration: expected 1 to {MAX_MOMENTS} arrays of moments in the request.")
-    if any(not name.startswith(MOMENTS) or name == STRANGENESS for name in record):
-        raise FederationError(f"Calibration: expected moments named {MOMENTS}* in the request.")
-    like = {name: unpack_array(name, array, tuple(map(int, array.shape)), "<f4") for name, array in record.items()}
-    return unpack_arrays(record, like)  # finite, too
+    if not isinstance(record, ArrayRecord):
+        raise FederationError(f"Calibration: expected arrays as '{REFERENCE}' in the request.")
+    return unpack_arrays(record, _moments_like(config))
 
 
-def form(asked: Asked, reference: Arrays | None) -> Arrays:
+def form(asked: Asked, config: RunConfig, *, scored: bool) -> Arrays:
     """Zeros in the names and shapes of the one answer that fits a request.
 
-    Raises:
-        FederationError: stage `fit` without the form of the moments.
+    Args:
+        scored: whether the request has a reference.
     """
     if asked.stage == FIT:
-        if reference is None:
-            raise FederationError("Calibration: the request does not say what form the moments have.")
-        return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1)} | {n: np.zeros_like(array) for n, array in reference.items()}
-    if reference is None:
-        return {SCORES: _zeros(SCORE_BINS)}
-    from common.evaluation.ood import SCORE_EDGES  # noqa: PLC0415  it brings torch, which the gate mostly does without
-
-    return {SCORES: _zeros(SCORE_BINS), STRANGENESS: _zeros(len(SCORE_EDGES) - 1)}
+        return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1), **_moments_like(config)}
+    return {SCORES: _zeros(SCORE_BINS)} | ({STRANGENESS: _zeros(_strange_bins())} if scored else {})
 
 
 def write_sums(status: SiteReply, sums: Arrays) -> RecordDict:
@@ -117,7 +109,7 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
     if not isinstance(record, ArrayRecord):
         raise FederationError(f"The reply has no record '{SUMS}'.")
     sums = unpack_arrays(record, like)
-    for name in sums.keys() & {COUNT, SCORES, STRANGENESS}:
+    for name in sums.keys() & {COUNT, SCORES, STRANGENESS, HAVING}:
         counts = sums[name].astype(np.float64)
         if (counts < 0).any() or (counts != np.floor(counts)).any() or counts.sum() > MAX_PATIENTS:
             raise FederationError(f"Array {name}: expected whole numbers of patients.")
@@ -129,10 +121,23 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
 
 
 def smallest_cohort(sums: Arrays) -> float:
-    """Of how many patients the sums are at least, by their own count; infinite where of none at all."""
+    """Of how many patients any of the sums is at least, by their own count; infinite where of none at all."""
     counts = [float(sums[name].sum()) for name in (COUNT, SCORES, STRANGENESS) if name in sums]
+    counts += [float(count) for count in sums.get(HAVING, ())]
     return min((count for count in counts if count), default=math.inf)
 
 
-def _zeros(length: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _moments_like(config: RunConfig) -> Arrays:
+    from common.evaluation.ood import moments_like  # noqa: PLC0415  it brings torch, which the gate mostly does without
+
+    return moments_like(config)
+
+
+def _strange_bins() -> int:
+    from common.evaluation.ood import SCORE_EDGES  # noqa: PLC0415  as above
+
+    return len(SCORE_EDGES) - 1
+
+
+def _zeros(length: int) -> NDArray[np.float32]:
     return np.zeros(length, np.float32)
