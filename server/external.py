@@ -16,10 +16,14 @@ from common.config import DataConfig, RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.evaluation import ood
+from common.evaluation.calibration import Calibration, apply_temperature, prediction_sets
 from common.evaluation.metrics import evaluate
+from common.evaluation.reliability import report_calibration
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict
+from server.calibration import Calibrated
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class FinalResult:
     external: dict[str, Any]  # the shape of `common.evaluation.metrics.evaluate`
     patients: list[dict[str, Any]]
     modality_subsets: dict[str, Any]
+    calibration: dict[str, Any] | None = None  # None: the run holds no patients back
+    strangeness: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
 
 
 def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
@@ -51,14 +57,65 @@ def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, conf
     return {} if value is None else {"mcc": float(value)}
 
 
-def measure_final(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> FinalResult:
-    """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for."""
-    probabilities = predict(model, arrays, patients, config)
-    subsets = modality_subsets(model, arrays, patients, config) if config.evaluation.modality_subsets else {}
-    return FinalResult(_evaluate(patients.labels, probabilities, config), _patients(patients, probabilities, config), subsets)
+def measure_final(
+    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, calibrated: Calibrated | None = None
+) -> FinalResult:
+    """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
+
+    Args:
+        calibrated: by the sites' held-back patients; None: the run holds none back.
+    """
+    raw = predict(model, arrays, patients, config)
+    temperature = calibrated.calibration.temperature if calibrated else 1.0
+    probabilities = apply_temperature(raw, temperature)
+    entries = _patients(patients, probabilities, config)
+    report, strange = None, None
+    if calibrated:
+        report = {**report_calibration(patients.labels, raw, calibrated.calibration), "failures": dict(calibrated.failures)}
+        if calibrated.calibration.sites:
+            entries = _with_sets(entries, probabilities, calibrated.calibration, config)
+        if calibrated.strangeness:
+            scores = ood.Reference.fit(calibrated.moments).score(ood.features(model, arrays, patients, config))
+            entries, strange = _with_strangeness(entries, scores, calibrated.calibration)
+    return FinalResult(
+        _evaluate(patients.labels, probabilities, config),
+        entries,
+        modality_subsets(model, arrays, patients, config, temperature) if config.evaluation.modality_subsets else {},
+        report,
+        strange,
+    )
 
 
-def modality_subsets(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, Any]:
+def _with_sets(
+    entries: list[dict[str, Any]], probabilities: NDArray[np.float64], calibration: Calibration, config: RunConfig
+) -> list[dict[str, Any]]:
+    """Each patient's prediction set, by the classes' names."""
+    sets = prediction_sets(probabilities, calibration.set_threshold)
+    names = [[name for name, inside in zip(config.data.classes, row, strict=True) if inside] for row in sets]
+    return [{**entry, "prediction_set": chosen} for entry, chosen in zip(entries, names, strict=True)]
+
+
+def _with_strangeness(
+    entries: list[dict[str, Any]], scores: NDArray[np.float64], calibration: Calibration
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Each patient's score (None where he has no modality that the sites know), and how many are flagged."""
+    told = [
+        {"score": float(score), "flagged": bool(score > calibration.ood_threshold)} if np.isfinite(score) else None
+        for score in scores
+    ]
+    flagged = sum(one["flagged"] for one in told if one)
+    summary = {
+        "rate": calibration.ood_rate,
+        "threshold": calibration.ood_threshold,
+        "flagged": flagged,
+        "of": sum(one is not None for one in told),
+    }
+    return [{**entry, "ood": one} for entry, one in zip(entries, told, strict=True)], summary
+
+
+def modality_subsets(
+    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, temperature: float = 1.0
+) -> dict[str, Any]:
     """The measures when only some modalities are looked at: "t1", "t1+t1c", ... Patients left with none are skipped."""
     modalities = config.data.modalities
     results: dict[str, Any] = {}
@@ -68,7 +125,7 @@ def modality_subsets(model: MultiModalViT, arrays: Arrays, patients: SiteData, c
             rows = np.flatnonzero(present.any(1) & (patients.labels >= 0))
             if len(rows):
                 some = patients.select(rows)
-                probabilities = predict(model, arrays, some, config, present=present[rows])
+                probabilities = apply_temperature(predict(model, arrays, some, config, present=present[rows]), temperature)
                 results["+".join(modalities[m] for m in chosen)] = _evaluate(some.labels, probabilities, config)
     return results
 
@@ -88,6 +145,8 @@ def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: Ru
             "label": classes[label] if label >= 0 else None,
             "probabilities": [float(p) for p in row],
             "modalities": [name for name, here in zip(modalities, present, strict=True) if here],
+            "prediction_set": None,
+            "ood": None,
         }
         for patient, label, row, present in zip(patients.ids, patients.labels, probabilities, patients.present, strict=True)
     ]

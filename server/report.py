@@ -41,6 +41,7 @@ def assemble(
     baselines: Mapping[str, Any] | None = None,
     modality_subsets: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    ood: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def assemble(
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         modality_subsets: {"t1+flair": shaped like `external`}.
         calibration: `temperature`, `before`, `after`.
+        ood: `rate`, `threshold`, `flagged`, `of`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
@@ -70,6 +72,7 @@ def assemble(
         "modality_subsets": modality_subsets or {},
         "rounds": rounds,
         "calibration": calibration,
+        "ood": ood,
         "privacy": privacy or {},
         "aggregation": aggregation or {},
         "provenance": provenance,

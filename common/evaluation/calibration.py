@@ -121,6 +121,8 @@ def apply_temperature(probabilities: NDArray[Any], temperature: float) -> Floats
     Returns:
         [N, C]; the order of a patient's classes stays as it was.
     """
+    if temperature == 1:
+        return np.asarray(probabilities, np.float64)
     return np.exp(_log_softmax(_logarithm(probabilities) / temperature))
 
 

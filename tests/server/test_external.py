@@ -42,7 +42,9 @@ def test_a_perfect_model_has_mcc_one(asked):
     final = measure_final(None, {}, patients, CONFIG)
     assert final.external["mcc"]["value"] == pytest.approx(1.0)
     assert final.external["n"] == 4
-    assert final.patients[1] == {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
+    assert (final.calibration, final.strangeness) == (None, None)
 
 
 def test_each_subset_shows_those_modalities_alone(asked):
