@@ -56,7 +56,8 @@ def features(
     images = np.stack([image_statistics(np.asarray(one, np.float32)) for one in patients.images])  # [N, M, STATISTICS]
     parts = [images, _project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
     found = np.concatenate(parts, axis=2)
-    found[~(patients.present if present is None else patients.present & present)] = np.nan
+    here = patients.present if present is None else patients.present & present
+    found[np.logical_not(here)] = np.nan
     return found
 
 
@@ -147,7 +148,7 @@ class Reference:
         known = np.isfinite(found).all(2) & (self.count >= MIN_COUNT)
         difference = np.where(known[..., None], found - self.mean, 0.0)
         squared = np.einsum("nmf,mfg,nmg->nm", difference, self.precision, difference) / self.typical
-        return np.sqrt(squared.sum(1) / np.where(known.any(1), known.sum(1), np.nan))
+        return np.asarray(np.sqrt(squared.sum(1) / np.where(known.any(1), known.sum(1), np.nan)))
 
 
 def _shrink(covariance: Matrix, count: float) -> Matrix:
@@ -165,7 +166,8 @@ def _shrink(covariance: Matrix, count: float) -> Matrix:
 
 def histogram(scores: Matrix) -> NDArray[np.float32]:
     """Scores in the bins of `SCORE_EDGES`, [K]; a score that is not a number is in none."""
-    return np.histogram(scores[~np.isnan(scores)], SCORE_EDGES)[0].astype(np.float32)
+    counts: NDArray[np.float32] = np.histogram(scores[~np.isnan(scores)], SCORE_EDGES)[0].astype(np.float32)
+    return counts
 
 
 def threshold(counts: NDArray[np.float32], rate: float) -> float:
