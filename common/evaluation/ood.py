@@ -56,8 +56,8 @@ def features(
     images = np.stack([image_statistics(np.asarray(one, np.float32)) for one in patients.images])  # [N, M, STATISTICS]
     parts = [images, _project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
     found = np.concatenate(parts, axis=2)
-    here = patients.present if present is None else patients.present & present
-    found[np.logical_not(here)] = np.nan
+    here: NDArray[np.bool_] = patients.present if present is None else np.logical_and(patients.present, present)
+    found[~here] = np.nan
     return found
 
 

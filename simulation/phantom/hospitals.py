@@ -60,7 +60,7 @@ def write_hospitals(
 ) -> None:
     """Write training hospitals `hospital-a`, `hospital-b`, ... and the folder `external` under `out`, all or nothing.
 
-    With `broken`, also `broken/ghosts`, `broken/inverted`, ...: one level deeper, so that no run takes them for hospitals to train at.
+    With `broken`, also `broken/ghosts`, `broken/inverted`, ...: one level deeper, so that no run trains on them.
 
     Args:
         sites: training hospitals, 2 or more; the last has no labels.
