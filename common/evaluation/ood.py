@@ -1,18 +1,24 @@
-"""Out of distribution: how unlike the patients of the federation a patient is, from the features of each modality he has.
+"""Out of distribution: how unlike the federation's patients a patient is, from his images and what the backbone says of them.
 
-One Gaussian a modality (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on features that say three things: what the image
-is like as an image (`common.evaluation.image_statistics`), what the frozen backbone says of it, and what the adapted one says.
-Each modality runs through the backbones by itself, so what is said of it does not depend on which others there are.
+Gaussians (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on four kinds of features, each modality's or pair's its own:
+
+- image: contrast, sharpness, noise (`common.evaluation.image_statistics`);
+- frozen: what the untouched backbone says of the modality;
+- adapted: what the trained one says of it;
+- pair: how well two modalities agree (`common.evaluation.modality_agreement`).
+
+Each modality runs through the backbones by itself, so nothing said of it depends on which others there are.
 
 The Gaussians travel as counts, sums and sums of outer products, which add up over sites, and from which a site can take its own
 out again. **What they tell about patients**: the moments of one patient are his features; those of a few bound them. They are
 no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
 where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
-N patients, M modalities, D width, F features, K bins.
+N patients, M modalities, D width, F features, R Gaussians of one kind, K bins.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -22,6 +28,8 @@ from torch.func import functional_call
 from common.config import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.image_statistics import STATISTICS, image_statistics
+from common.evaluation.modality_agreement import AGREEMENTS, modality_agreement
+from common.evaluation.shrinkage import shrunk_covariance
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.device import autocast, choose_device
@@ -30,9 +38,9 @@ from common.training.predict import frozen_features
 Matrix = NDArray[np.float64]
 
 PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
-FEATURES = STATISTICS + 2 * PROJECTED  # F
-NAMES = ("ood.count", "ood.sum", "ood.outer")
-MIN_COUNT = 8  # patients with a modality, below which nothing is said about it
+ALONE = {"image": STATISTICS, "frozen": PROJECTED, "adapted": PROJECTED}  # features of a modality by itself
+MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
+POWER = 8.0  # of distances in their mean: near the largest, so that one broken image among four is seen
 SCORE_EDGES: Matrix = np.concatenate([[0.0], np.geomspace(0.05, 5000.0, 577), [np.inf]])  # 2% apart
 
 
@@ -51,13 +59,25 @@ def features(
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:
-        [N, M, F], NaN where a modality is absent.
+        [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
     """
-    images = np.stack([image_statistics(np.asarray(one, np.float32)) for one in patients.images])  # [N, M, STATISTICS]
-    parts = [images, _project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
-    found = np.concatenate(parts, axis=2)
-    here: NDArray[np.bool_] = patients.present if present is None else np.logical_and(patients.present, present)
-    found[~here] = np.nan
+    here = patients.present if present is None else np.logical_and(patients.present, present)
+    images = [_image_features(one.astype(np.float64), known) for one, known in zip(patients.images, here, strict=True)]
+    backbone = [_project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
+    image, agreement = np.split(np.stack(images), [STATISTICS], axis=2)
+    return np.asarray(np.where(here[..., None], np.concatenate([image, *backbone, agreement], axis=2), np.nan))
+
+
+def _image_features(images: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """[S, M, H, W] to [M, STATISTICS + M AGREEMENTS]."""
+    alone, modalities = ALONE["image"], len(here)
+    found = np.full((modalities, alone + modalities * AGREEMENTS), np.nan)
+    known = np.flatnonzero(here)
+    found[known, :alone] = image_statistics(images[:, known])
+    pairs = found[:, alone:].reshape(modalities, modalities, AGREEMENTS)
+    for one, other in combinations(known, 2):
+        pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
+    found[:, alone:] = pairs.reshape(modalities, -1)
     return found
 
 
@@ -87,81 +107,109 @@ def _project(found: Matrix) -> Matrix:
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
+def _kinds(found: Matrix) -> dict[str, Matrix]:
+    """From [N, M, F] to [N, R, f] of each kind; R is M, or the number of pairs. Two or more modalities make pairs."""
+    modalities = found.shape[1]
+    *alone, agreement = np.split(found, np.cumsum(list(ALONE.values())), axis=2)
+    kinds = dict(zip(ALONE, alone, strict=True))
+    one, other = np.triu_indices(modalities, 1)
+    if len(one):
+        kinds["pair"] = agreement.reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
+    return kinds
+
+
 def moments_like(config: RunConfig) -> Arrays:
     """The moments of nobody: what names and shapes a site's moments have."""
     m = len(config.data.modalities)
-    shapes = ((m,), (m, FEATURES), (m, FEATURES, FEATURES))
-    return {name: np.zeros(shape, np.float32) for name, shape in zip(NAMES, shapes, strict=True)}
+    return moments(np.zeros((0, m, sum(ALONE.values()) + m * AGREEMENTS)))
 
 
 def moments(found: Matrix) -> Arrays:
-    """Count [M], sum [M, F] and sum of outer products [M, F, F] over the patients who have the modality.
+    """Of each kind the count [R], sum [R, f] and sum of outer products [R, f, f], over the patients in whom it is known.
 
     Args:
         found: [N, M, F], as `features` gives them.
     """
-    here = np.isfinite(found).all(2)
-    known = np.where(here[..., None], found, 0.0)
-    parts = (here.sum(0), known.sum(0), np.einsum("nmf,nmg->mfg", known, known))
-    return {name: part.astype(np.float32) for name, part in zip(NAMES, parts, strict=True)}
+    sums = {}
+    for kind, some in _kinds(found).items():
+        here = _known(some)
+        x = np.where(here[..., None], some, 0.0)
+        sums[f"ood.{kind}.count"] = here.sum(0).astype(np.float32)
+        sums[f"ood.{kind}.sum"] = x.sum(0).astype(np.float32)
+        sums[f"ood.{kind}.outer"] = np.einsum("nrf,nrg->rfg", x, x).astype(np.float32)
+    return sums
+
+
+def _known(x: Matrix) -> NDArray[np.bool_]:
+    """[N, R, f] to [N, R]: whether all is finite."""
+    return np.asarray(np.isfinite(x).all(2))
 
 
 def add(*several: Arrays) -> Arrays:
-    """The moments of several sites together."""
-    return {name: np.sum([one[name].astype(np.float64) for one in several], axis=0).astype(np.float32) for name in NAMES}
+    """The moments of several sites together; of one or more."""
+    names = several[0]
+    return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in names}
 
 
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
     """The moments of everyone but one site."""
-    return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
+    return {name: (array.astype(np.float64) - own[name]).astype(np.float32) for name, array in everyone.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Those of one kind of features."""
+
+    known: NDArray[np.bool_]  # [R], enough patients
+    mean: Matrix  # [R, f]
+    precision: Matrix  # [R, f, f]
+    typical: Matrix  # [R], the mean squared distance of the patients behind it
+
+    @staticmethod
+    def fit(count: Matrix, total: Matrix, outer: Matrix) -> "Gaussians":
+        """From sums, the covariance shrunk as far as few patients ask for."""
+        safe = np.maximum(count, 1.0)[:, None]
+        mean = total / safe
+        covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
+        precision, typical = np.zeros_like(outer), np.ones_like(count)
+        for r in np.flatnonzero(count >= MIN_COUNT):
+            precision[r] = np.linalg.inv(shrunk_covariance(covariance[r], mean[r], float(count[r])))
+            typical[r] = max(np.trace(precision[r] @ covariance[r]), 0.1 * mean.shape[1])
+        return Gaussians(count >= MIN_COUNT, mean, precision, typical)
+
+    def squared(self, x: Matrix) -> Matrix:
+        """Squared Mahalanobis distances over what is typical, [N, R]; NaN where the features or the Gaussian are not known."""
+        difference = x - self.mean
+        squared = np.einsum("nrf,rfg,nrg->nr", difference, self.precision, difference) / self.typical
+        return np.asarray(np.where(_known(x) & self.known, squared, np.nan))
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A Gaussian for each modality."""
+    """What patients of the federation are like."""
 
-    count: Matrix  # [M]
-    mean: Matrix  # [M, F]
-    precision: Matrix  # [M, F, F]
-    typical: Matrix  # [M], the mean squared distance of the patients behind it
+    gaussians: dict[str, Gaussians]  # by kind
 
     @staticmethod
     def fit(sums: Arrays) -> "Reference":
-        """From moments to Gaussians, the covariance shrunk as far as few patients ask for."""
-        count, total, outer = (sums[name].astype(np.float64) for name in NAMES)
-        safe = np.maximum(count, 1.0)
-        mean = total / safe[:, None]
-        precision, typical = np.zeros_like(outer), np.ones_like(count)
-        for m in np.flatnonzero(count >= MIN_COUNT):
-            covariance = outer[m] / count[m] - np.outer(mean[m], mean[m])
-            shrunk = _shrink(covariance, count[m])
-            precision[m] = np.linalg.inv(shrunk)
-            typical[m] = np.trace(precision[m] @ covariance)
-        return Reference(count, mean, precision, typical)
+        """From moments, as `moments` gives them or added up."""
+        kinds = sorted({name.split(".")[1] for name in sums})
+        parts = ("count", "sum", "outer")
+        return Reference(
+            {kind: Gaussians.fit(*(sums[f"ood.{kind}.{part}"].astype(np.float64) for part in parts)) for kind in kinds}
+        )
 
     def score(self, found: Matrix) -> Matrix:
-        """How strange each patient is, [N], from [N, M, F]: 1 is an average patient of the reference, larger is stranger.
+        """How strange each patient is, [N], from [N, M, F]: about 1 for the reference's own, larger is stranger.
 
-        The root of the squared Mahalanobis distance, each modality's over what is typical of it, averaged over those that he has.
-        NaN where none of them is known to the reference.
+        The power mean of the Mahalanobis distances of all that is known of a patient, each over the one that is typical, so that
+        patients with few modalities compare with those with many. NaN where nothing is known.
         """
-        known = np.isfinite(found).all(2) & (self.count >= MIN_COUNT)
-        difference = np.where(known[..., None], found - self.mean, 0.0)
-        squared = np.einsum("nmf,mfg,nmg->nm", difference, self.precision, difference) / self.typical
-        return np.asarray(np.sqrt(squared.sum(1) / np.where(known.any(1), known.sum(1), np.nan)))
-
-
-def _shrink(covariance: Matrix, count: float) -> Matrix:
-    """Towards its own diagonal, by oracle approximating shrinkage (Chen et al., IEEE TSP 2010, eq. 23) of the correlations."""
-    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-8))
-    correlation = covariance / np.outer(scale, scale)
-    width = len(scale)
-    square = np.mean(correlation**2)
-    level = np.trace(correlation) / width
-    over = (count + 1.0) * (square - level**2 / width)
-    shrinkage = 1.0 if over <= 0 else min(1.0, (square + level**2) / over)
-    mixed = (1.0 - shrinkage) * correlation + shrinkage * level * np.eye(width)
-    return np.asarray(mixed * np.outer(scale, scale))
+        kinds = _kinds(found)
+        squared = np.concatenate([gaussians.squared(kinds[kind]) for kind, gaussians in self.gaussians.items()], axis=1)
+        known = np.isfinite(squared)
+        total = np.where(known, squared, 0.0) ** (POWER / 2)
+        return np.asarray((total.sum(1) / np.where(known.any(1), known.sum(1), np.nan)) ** (1.0 / POWER))
 
 
 def histogram(scores: Matrix) -> NDArray[np.float32]:
@@ -173,8 +221,8 @@ def histogram(scores: Matrix) -> NDArray[np.float32]:
 def threshold(counts: NDArray[np.float32], rate: float) -> float:
     """The score above which at most `rate` of patients from the same distribution lie, in the mean over calibration draws.
 
-    The ceil((n + 1) (1 - rate))-th smallest of n scores (split conformal: Lei et al., JASA 2018), rounded up to its
-    bin's edge. With fewer than 1 / rate - 1 patients no score is known to be rare enough: infinite, nobody is flagged.
+    The ceil((n + 1) (1 - rate))-th smallest of n scores (split conformal: Lei et al., JASA 2018), rounded up to its bin's edge.
+    With fewer than 1 / rate - 1 patients no score is known to be rare enough: infinite, nobody is flagged.
 
     Args:
         counts: [K], histograms as `histogram` gives them, added up.
