@@ -14,7 +14,7 @@ out again. **What they tell about patients**: the moments of one patient are his
 no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
 where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
-N patients, M modalities, D width, F features, R Gaussians of one kind, K bins.
+N patients, M modalities, R = M (M + 1) / 2 modalities and pairs, D width, F features of a modality, f = ALONE of a row, K bins.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ from common.training.predict import frozen_features
 Matrix = NDArray[np.float64]
 
 PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
-ALONE = {"image": STATISTICS, "frozen": PROJECTED, "adapted": PROJECTED}  # features of a modality by itself
+ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
+KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
+NAMES = ("ood.count", "ood.sum", "ood.outer")
 MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
 POWER = 8.0  # of distances in their mean: near the largest, so that one broken image among four is seen
 SCORE_EDGES: Matrix = np.concatenate([[0.0], np.geomspace(0.05, 5000.0, 577), [np.inf]])  # 2% apart
@@ -62,23 +64,23 @@ def features(
         [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
     """
     here = patients.present if present is None else np.logical_and(patients.present, present)
-    images = [_image_features(one.astype(np.float64), known) for one, known in zip(patients.images, here, strict=True)]
+    images = np.empty((*here.shape, STATISTICS + here.shape[1] * AGREEMENTS))
+    for row, known in enumerate(here):
+        images[row] = _image_features(patients.images[row].astype(np.float64), known)
     backbone = [_project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
-    image, agreement = np.split(np.stack(images), [STATISTICS], axis=2)
+    image, agreement = np.split(images, [STATISTICS], axis=2)
     return np.asarray(np.where(here[..., None], np.concatenate([image, *backbone, agreement], axis=2), np.nan))
 
 
 def _image_features(images: Matrix, here: NDArray[np.bool_]) -> Matrix:
     """[S, M, H, W] to [M, STATISTICS + M AGREEMENTS]."""
-    alone, modalities = ALONE["image"], len(here)
-    found = np.full((modalities, alone + modalities * AGREEMENTS), np.nan)
-    known = np.flatnonzero(here)
-    found[known, :alone] = image_statistics(images[:, known])
-    pairs = found[:, alone:].reshape(modalities, modalities, AGREEMENTS)
+    modalities, known = len(here), np.flatnonzero(here)
+    statistics = np.full((modalities, STATISTICS), np.nan)
+    statistics[known] = image_statistics(images[:, known])
+    pairs = np.full((modalities, modalities, AGREEMENTS), np.nan)
     for one, other in combinations(known, 2):
         pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
-    found[:, alone:] = pairs.reshape(modalities, -1)
-    return found
+    return np.concatenate([statistics, pairs.reshape(modalities, -1)], axis=1)
 
 
 @torch.inference_mode()
@@ -107,109 +109,111 @@ def _project(found: Matrix) -> Matrix:
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
-def _kinds(found: Matrix) -> dict[str, Matrix]:
-    """From [N, M, F] to [N, R, f] of each kind; R is M, or the number of pairs. Two or more modalities make pairs."""
+def _rows(found: Matrix) -> Matrix:
+    """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
     modalities = found.shape[1]
-    *alone, agreement = np.split(found, np.cumsum(list(ALONE.values())), axis=2)
-    kinds = dict(zip(ALONE, alone, strict=True))
     one, other = np.triu_indices(modalities, 1)
-    if len(one):
-        kinds["pair"] = agreement.reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
-    return kinds
+    agreement = found[:, :, ALONE:].reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
+    pairs = np.pad(agreement, ((0, 0), (0, 0), (0, ALONE - AGREEMENTS)))
+    pairs[~(_known(found[:, one, :ALONE]) & _known(found[:, other, :ALONE]))] = np.nan
+    return np.concatenate([found[:, :, :ALONE], pairs], axis=1)
+
+
+def _known(rows: Matrix) -> NDArray[np.bool_]:
+    """[N, R, f] to [N, R]: whether all is finite."""
+    return np.asarray(np.isfinite(rows).all(2))
 
 
 def moments_like(config: RunConfig) -> Arrays:
     """The moments of nobody: what names and shapes a site's moments have."""
     m = len(config.data.modalities)
-    return moments(np.zeros((0, m, sum(ALONE.values()) + m * AGREEMENTS)))
+    return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
 
 
-def moments(found: Matrix) -> Arrays:
-    """Of each kind the count [R], sum [R, f] and sum of outer products [R, f, f], over the patients in whom it is known.
+def moments(found: Matrix, least: int = 0) -> Arrays:
+    """Count [R], sum [R, f] and sum of outer products [R, f, f] over the patients in whom a modality, or a pair, is known.
 
     Args:
         found: [N, M, F], as `features` gives them.
+        least: a modality or a pair that fewer of the patients have is left out: those of one patient are his own features.
     """
-    sums = {}
-    for kind, some in _kinds(found).items():
-        here = _known(some)
-        x = np.where(here[..., None], some, 0.0)
-        sums[f"ood.{kind}.count"] = here.sum(0).astype(np.float32)
-        sums[f"ood.{kind}.sum"] = x.sum(0).astype(np.float32)
-        sums[f"ood.{kind}.outer"] = np.einsum("nrf,nrg->rfg", x, x).astype(np.float32)
-    return sums
-
-
-def _known(x: Matrix) -> NDArray[np.bool_]:
-    """[N, R, f] to [N, R]: whether all is finite."""
-    return np.asarray(np.isfinite(x).all(2))
+    rows = _rows(found)
+    here = _known(rows)
+    here &= here.sum(0) >= least
+    known = np.where(here[..., None], rows, 0.0)
+    parts = (here.sum(0), known.sum(0), np.einsum("nrf,nrg->rfg", known, known))
+    return {name: part.astype(np.float32) for name, part in zip(NAMES, parts, strict=True)}
 
 
 def add(*several: Arrays) -> Arrays:
     """The moments of several sites together; of one or more."""
-    names = several[0]
-    return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in names}
+    return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in NAMES}
 
 
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
     """The moments of everyone but one site."""
-    return {name: (array.astype(np.float64) - own[name]).astype(np.float32) for name, array in everyone.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Gaussians:
-    """Those of one kind of features."""
-
-    known: NDArray[np.bool_]  # [R], enough patients
-    mean: Matrix  # [R, f]
-    precision: Matrix  # [R, f, f]
-    typical: Matrix  # [R], the mean squared distance of the patients behind it
-
-    @staticmethod
-    def fit(count: Matrix, total: Matrix, outer: Matrix) -> "Gaussians":
-        """From sums, the covariance shrunk as far as few patients ask for."""
-        safe = np.maximum(count, 1.0)[:, None]
-        mean = total / safe
-        covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
-        precision, typical = np.zeros_like(outer), np.ones_like(count)
-        for r in np.flatnonzero(count >= MIN_COUNT):
-            precision[r] = np.linalg.inv(shrunk_covariance(covariance[r], mean[r], float(count[r])))
-            typical[r] = max(np.trace(precision[r] @ covariance[r]), 0.1 * mean.shape[1])
-        return Gaussians(count >= MIN_COUNT, mean, precision, typical)
-
-    def squared(self, x: Matrix) -> Matrix:
-        """Squared Mahalanobis distances over what is typical, [N, R]; NaN where the features or the Gaussian are not known."""
-        difference = x - self.mean
-        squared = np.einsum("nrf,rfg,nrg->nr", difference, self.precision, difference) / self.typical
-        return np.asarray(np.where(_known(x) & self.known, squared, np.nan))
+    return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What patients of the federation are like."""
+    """What patients of the federation are like: for each row a Gaussian of each kind of features.
 
-    gaussians: dict[str, Gaussians]  # by kind
+    Attributes:
+        known: [R], whether enough patients are behind it.
+        mean: [R, f].
+        precision: [R, f, f], zero between kinds; scaled: an average patient of the reference has squared distance 1 in each.
+    """
+
+    known: NDArray[np.bool_]
+    mean: Matrix
+    precision: Matrix
 
     @staticmethod
     def fit(sums: Arrays) -> "Reference":
-        """From moments, as `moments` gives them or added up."""
-        kinds = sorted({name.split(".")[1] for name in sums})
-        parts = ("count", "sum", "outer")
-        return Reference(
-            {kind: Gaussians.fit(*(sums[f"ood.{kind}.{part}"].astype(np.float64) for part in parts)) for kind in kinds}
-        )
+        """From moments, as `moments` gives them or added up; covariances are shrunk as far as few patients ask for."""
+        count, total, outer = (sums[name].astype(np.float64) for name in NAMES)
+        safe = np.maximum(count, 1.0)[:, None]
+        mean = total / safe
+        covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
+        precision = np.zeros_like(outer)
+        for r in np.flatnonzero(count >= MIN_COUNT):
+            for part in _kinds(len(count), int(r)):
+                own = covariance[r, part, part]
+                inverse = np.linalg.inv(shrunk_covariance(own, mean[r, part], float(count[r])))
+                precision[r, part, part] = inverse / max(float(np.trace(inverse @ own)), 0.1 * len(own))
+        return Reference(count >= MIN_COUNT, mean, precision)
+
+    def distances(self, found: Matrix) -> Matrix:
+        """Mahalanobis distances, 1 for an average patient of the reference: [N, R, 3], NaN where nothing is known.
+
+        Of a modality: by its image, by the frozen features, by the adapted ones. Of a pair: by its agreement, and two NaN.
+        """
+        rows = _rows(found)
+        squared = np.full((*rows.shape[:2], len(KINDS)), np.nan)
+        for r in np.flatnonzero(self.known):
+            here = _known(rows[:, r : r + 1])[:, 0]
+            for k, part in enumerate(_kinds(len(self.known), int(r))):
+                away = rows[here, r, part] - self.mean[r, part]
+                squared[here, r, k] = np.einsum("nf,fg,ng->n", away, self.precision[r, part, part], away)
+        return np.sqrt(squared)
 
     def score(self, found: Matrix) -> Matrix:
         """How strange each patient is, [N], from [N, M, F]: about 1 for the reference's own, larger is stranger.
 
-        The power mean of the Mahalanobis distances of all that is known of a patient, each over the one that is typical, so that
-        patients with few modalities compare with those with many. NaN where nothing is known.
+        The power mean of all his distances, so that patients with few modalities compare with those with many. NaN where he has
+        nothing of which the reference knows anything.
         """
-        kinds = _kinds(found)
-        squared = np.concatenate([gaussians.squared(kinds[kind]) for kind, gaussians in self.gaussians.items()], axis=1)
-        known = np.isfinite(squared)
-        total = np.where(known, squared, 0.0) ** (POWER / 2)
+        distances = self.distances(found).reshape(len(found), -1)
+        known = np.isfinite(distances)
+        total = np.where(known, distances, 0.0) ** POWER
         return np.asarray((total.sum(1) / np.where(known.any(1), known.sum(1), np.nan)) ** (1.0 / POWER))
+
+
+def _kinds(rows: int, row: int) -> tuple[slice, ...]:
+    """Which features of a row make up one Gaussian each."""
+    modalities = round((np.sqrt(8 * rows + 1) - 1) / 2)  # R = M (M + 1) / 2
+    return KINDS if row < modalities else (slice(0, AGREEMENTS),)
 
 
 def histogram(scores: Matrix) -> NDArray[np.float32]:
