@@ -55,7 +55,7 @@ def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: Sit
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of the training patients.
 
     Args:
-        least: a modality that fewer training patients have is left out of the moments.
+        least: a modality, or a pair, that fewer training patients have is left out of the moments.
     """
     labels, probabilities = _answers(model, arrays, held, config)
     return {
@@ -92,10 +92,8 @@ def score_sums(
 
 
 def _moments(model: MultiModalViT, arrays: Arrays, training: SiteData, config: RunConfig, least: int) -> Arrays:
-    """The moments, without modalities that fewer than `least` patients have: those of one patient are his own features."""
-    found = ood.features(model, arrays, training, config)
-    found[:, training.present.sum(0) < least] = np.nan
-    return ood.moments(found)
+    """The moments, without what fewer than `least` patients have."""
+    return ood.moments(ood.features(model, arrays, training, config), least)
 
 
 def _answers(

@@ -73,7 +73,7 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
     assert set(content["metrics"]) == {"num-examples", "labelled", "round"}
     assert sums[COUNT] == [int((held & (patients.labels >= 0)).sum())]
-    assert sums[HAVING].tolist() == [int((~held).sum())] * 4
+    assert sums[HAVING].tolist() == [int((~held).sum())] * 10  # four modalities and their pairs
     moments = pack_arrays(ood.add(*[{name: sums[name] for name in ood.NAMES}] * 2))
     status, sums, _ = ask(model, Asked(SCORE, 1.5), reference=moments)
     assert (status.error, set(sums)) == ("", {SCORES, STRANGENESS})
@@ -138,7 +138,7 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
         ({NLL: Array(np.zeros(98, np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([4.5], np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([2], np.float32))}, "too few patients"),
-        ({HAVING: Array(np.array([9, 9, 2, 9], np.float32))}, "too few patients"),
+        ({HAVING: Array(np.array([9, 9, 2] + [9] * 7, np.float32))}, "too few patients"),
     ],
 )
 def test_the_gates_rules_over_a_reply_made_by_other_code(model, site, spoil, says) -> None:
@@ -174,7 +174,7 @@ def test_neither_losses_nor_updates_ride_along(model, site) -> None:
 CONTENT = """
     from flwr.app import RecordDict
     zeros = {{"calibration.nll": np.zeros(97, np.float32), "calibration.count": np.array([{count}], np.float32)}}
-    shapes = {{"ood.count": (4,), "ood.sum": (4, {f}), "ood.outer": (4, {f}, {f})}}
+    shapes = {{"ood.count": (10,), "ood.sum": (10, {f}), "ood.outer": (10, {f}, {f})}}
     zeros |= {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}
     {spoil}
     content = reply(message, arrays).content
@@ -188,7 +188,7 @@ def through_the_gate(folder, tmp_path, policy, wanted=FIT, spoil="pass", count=1
     (folder / "site.toml").write_text(f'name = "a"\n{policy}')
     for number in range(12):
         (folder / f"sub-{number}").mkdir(exist_ok=True)
-    code = bundle(tmp_path, CONTENT.format(spoil=spoil, count=count, f=ood.FEATURES).strip())
+    code = bundle(tmp_path, CONTENT.format(spoil=spoil, count=count, f=ood.ALONE).strip())
     from client.approved import approve
 
     approve(folder, hashlib.sha256(code).hexdigest())
@@ -231,7 +231,7 @@ def test_the_gate_refuses_before_any_of_the_bundle_runs(home, tmp_path, policy, 
     ("spoil", "count", "says"),
     [
         ("zeros['x'] = np.zeros(3, np.float32)", 12, "not of the form"),
-        ("zeros['ood.sum'] = np.zeros((4, 3), np.float32)", 12, "not of the form"),
+        ("zeros['ood.sum'] = np.zeros((10, 3), np.float32)", 12, "not of the form"),
         ("pass", 9, "too few patients"),
     ],
 )

@@ -43,7 +43,7 @@ LIKE = {asked: form(Asked(asked), CONFIG, scored=True) for asked in (FIT, SCORE)
 
 def fit(**changes):
     sums = LIKE[FIT] | {COUNT: np.array([12], np.float32), NLL: np.full(len(TEMPERATURES), 7.5, np.float32)}
-    return sums | {HAVING: np.array([30, 20], np.float32)} | changes
+    return sums | {HAVING: np.array([30, 20, 20], np.float32)} | changes
 
 
 def read(sums, stage=FIT):
@@ -85,7 +85,7 @@ def test_a_reference_of_another_form_is_refused() -> None:
     for arrays in ({"ood.count": np.zeros(2, np.float32)}, ood.moments_like(CONFIG) | {"x": np.zeros(1, np.float32)}):
         with pytest.raises(FederationError):
             read_reference(write_asked(TASK, BEFORE, Asked(SCORE), pack_arrays(arrays)), CONFIG)
-    bad = ood.moments_like(CONFIG) | {"ood.count": np.array([1, np.inf], np.float32)}
+    bad = ood.moments_like(CONFIG) | {"ood.count": np.array([1, 1, np.inf], np.float32)}
     with pytest.raises(FederationError):
         read_reference(write_asked(TASK, BEFORE, Asked(SCORE), pack_arrays(bad)), CONFIG)
 
@@ -109,7 +109,7 @@ def test_sums_are_read_as_they_were_written() -> None:
         {COUNT: np.array([1e9], np.float32)},
         {COUNT: np.array([0], np.float32)},  # losses of nobody
         {COUNT: np.array([12.0])},
-        {HAVING: np.array([-3, 1], np.float32)},
+        {HAVING: np.array([-3, 1, 1], np.float32)},
         {"ood.image": np.zeros(1, np.float32)},
     ],
 )
@@ -129,8 +129,8 @@ def test_histograms_hold_whole_patients() -> None:
 
 def test_the_smallest_group_of_any_sum_is_found() -> None:
     assert smallest_cohort(fit()) == 12
-    assert smallest_cohort(fit(**{HAVING: np.array([30, 4], np.float32)})) == 4
-    assert smallest_cohort(fit(**{HAVING: np.array([30, 0], np.float32)})) == 12
+    assert smallest_cohort(fit(**{HAVING: np.array([30, 9, 4], np.float32)})) == 4
+    assert smallest_cohort(fit(**{HAVING: np.array([30, 0, 0], np.float32)})) == 12
     assert smallest_cohort(LIKE[SCORE]) == float("inf")
 
 
