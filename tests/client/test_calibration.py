@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_the_gates_rules_over_a_reply_made_by_other_code(model, site, spoil, say
     content = ask(model, Asked(FIT))[2]
     policy = replace(OPEN, min_patients=3)
     require_leaving(content, request(model, Asked(FIT)), policy)
-    content[SUMS] |= ArrayRecord(spoil)
+    content[SUMS].update(spoil)
     with pytest.raises(PolicyError) as refused:
         require_leaving(content, request(model, Asked(FIT)), policy)
     assert says in refused.value.public
@@ -154,19 +155,19 @@ def test_the_gates_rules_over_a_reply_made_by_other_code(model, site, spoil, say
 
 def test_neither_losses_nor_updates_ride_along(model, site) -> None:
     site()
-    wanted = request(model, Asked(FIT))
+    wanted, honest = request(model, Asked(FIT)), ask(model, Asked(FIT))[2]
     for name, record in (("arrays", ArrayRecord()), ("secure", ConfigRecord({"a": 1})), ("x", MetricRecord({"a": 1}))):
-        content = ask(model, Asked(FIT))[2]
+        content = deepcopy(honest)
         content[name] = record
         with pytest.raises(PolicyError):
             require_leaving(content, wanted, OPEN)
-    content = ask(model, Asked(FIT))[2]
+    content = deepcopy(honest)
     content["metrics"]["loss"] = 0.5
     with pytest.raises(PolicyError):
         require_leaving(content, wanted, OPEN)
     with pytest.raises(PolicyError):  # and sums do not ride along with an update
-        require_leaving(ask(model, Asked(FIT))[2], asked_to_train(CONFIG)[0].content, OPEN)
-    kept = keep_back(ask(model, Asked(FIT))[2], SitePolicy(share_calibration=True))
+        require_leaving(honest, asked_to_train(CONFIG)[0].content, OPEN)
+    kept = keep_back(honest, SitePolicy(share_calibration=True))
     assert dict(kept["metrics"]) == {"num-examples": 1, "labelled": 1, "round": 2}
     assert SUMS in kept
 
