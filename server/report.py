@@ -43,6 +43,7 @@ def assemble(
     subgroups: Mapping[str, Any] | None = None,
     detectable: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    ood: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def assemble(
         modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}}.
         subgroups: of `common.evaluation.subgroups`; detectable: of `common.evaluation.comparison`.
         calibration: `temperature`, `before`, `after`.
+        ood: `rate`, `threshold`, `flagged`, `of`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
@@ -75,6 +77,7 @@ def assemble(
         "detectable": detectable,
         "rounds": rounds,
         "calibration": calibration,
+        "ood": ood,
         "privacy": privacy or {},
         "aggregation": aggregation or {},
         "provenance": provenance,

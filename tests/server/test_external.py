@@ -45,7 +45,9 @@ def test_a_perfect_model_has_mcc_one(asked):
     final = measure_final(None, {}, patients, CONFIG)
     assert final.external["mcc"]["value"] == pytest.approx(1.0)
     assert final.external["n"] == 4
-    assert final.patients[1] == {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
+    assert (final.calibration, final.strangeness) == (None, None)
 
 
 def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):
@@ -64,7 +66,7 @@ def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
     patients = open_external(tmp_path, ["north", "south"], CONFIG.data, tmp_path / "cache")
     acquisitions = read_external(tmp_path, ["north", "south"], CONFIG.data)
     assert list(acquisitions) == list(patients.ids)
-    final = measure_final(None, {}, patients, CONFIG, acquisitions)
+    final = measure_final(None, {}, patients, CONFIG, acquisitions=acquisitions)
     assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}
     assert {name: group["n"] for name, group in final.subgroups["age"].items()} == {"under 40": 10, "60 and over": 10}
     assert list(final.subgroups["cluster"]) == ["2.0 x 2.0 x 4.0 mm, matrix 20, int16"]
