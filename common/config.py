@@ -79,7 +79,8 @@ class ObjectiveConfig:
     local_size: float = ranged(0.5, 0.1, 1.0)  # of the global crop's edge, rounded to whole patches
     global_scale: float = ranged(0.7, 0.1, 1.0)  # smallest edge of a global crop, of the field of view
     local_scale: float = ranged(0.3, 0.05, 1.0)
-    modality_dropout: float = ranged(0.5, 0.0, 1.0)  # chance that a student view lacks 1 to m-1 modalities, tokens and all
+    # Chance that a student view lacks 1 to m-1 modalities, tokens and all; above 0, head rounds see patients that lack some, too.
+    modality_dropout: float = ranged(0.5, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
