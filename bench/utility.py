@@ -29,6 +29,7 @@ from common.config import RunConfig, config_from_json, load_config
 from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.data.holdout import split
 from common.data.site import find_sites
 from common.evaluation.metrics import evaluate
 from common.files import write_atomic
@@ -91,7 +92,8 @@ def run_job(job: Job) -> dict[str, Any]:
     for fold in job.folds:
         external = fold.split("+")
         model = build_model(config)
-        arrays = federate(model, {name: sites[name] for name in names if name not in external}, config)
+        trained = {name: split(sites[name], config.evaluation.holdout, config.seed)[0] for name in names if name not in external}
+        arrays = federate(model, trained, config)
         for name in external:
             labels.append(sites[name].labels)
             answers.append(_answer(model, arrays, sites[name], config))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from client.calibration import calibrate_site
 from client.policy import keep_back, require_leaving, require_norm
 from client.secure import (
     SiteSecrets,
@@ -21,6 +22,7 @@ from client.secure import (
     unmask,
 )
 from client.training import Place, find_place, require_same_code, train_site
+from common.calibration_messages import CALIBRATION
 from common.config import RunConfig, config_from_json
 from common.data.site import SitePolicy
 from common.errors import FederationError, FedMRIError
@@ -54,6 +56,10 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
     try:
         task = read_task(content)
         place = find_place(task, node_config)
+        if CALIBRATION in content:
+            leaving, site = calibrate_site(content, task, place)
+            require_leaving(leaving, content, site.config.policy)
+            return keep_back(leaving, site.config.policy)
         if SECURE in content:
             return _secure(content, task, place, state)
         reply, site = train_site(content, task, place)

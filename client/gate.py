@@ -23,8 +23,17 @@ from flwr.app import Context, Message, RecordDict
 from client import approved, audit_log
 from client.ledger import Ledger, read_ledger
 from client.once import alone, require_once, require_pinned_start
-from client.policy import asked_arrays, keep_back, reply_bytes, require_hours, require_leaving, secure_stage
+from client.policy import (
+    asked_arrays,
+    keep_back,
+    reply_bytes,
+    require_calibrating,
+    require_hours,
+    require_leaving,
+    secure_stage,
+)
 from client.process import SITE_VARIABLE, run_bundle
+from common.calibration_messages import CALIBRATION
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FedMRIError, PolicyError
@@ -63,7 +72,7 @@ class Gate:
         state = self._state(site)
         asked = message.content if message.has_content() else RecordDict()
         log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
-        facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task)}
+        facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task, asked)}
         with alone(state):
             audit_log.record(log, "in", **facts, **_carried(asked))
             try:
@@ -105,6 +114,9 @@ class Gate:
         before = self._open_ledger(site, task)
         if site.policy.initial_sha256 and ARRAYS in asked:
             require_pinned_start(state, task.run, asked_arrays(asked), site.policy.initial_sha256)
+        if CALIBRATION in asked:  # refused before any patient is opened
+            private = bool(site.privacy.epsilon) or config_from_json(task.config).privacy.enabled
+            require_calibrating(site.policy, private=private, cohort=self._cohort(site))
         stage = secure_stage(asked)
         if stage is not None:  # last of the rules: what is refused before has told nothing
             require_once(state, str(asked[SECURE].get("session")), stage)  # type: ignore[union-attr]
@@ -173,8 +185,10 @@ def _task(content: RecordDict) -> Task:
         return Task(round=1, config="", code="", backbone="")
 
 
-def _said(task: Task) -> dict[str, Any]:
-    return {"run": task.run, "round": task.round}
+def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
+    calibration = asked.config_records.get(CALIBRATION)
+    stage = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
+    return {"run": task.run, "round": task.round, **stage}
 
 
 def _carried(content: RecordDict) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from common.calibration_messages import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.config import config_from_json
 from common.data.site import SitePolicy, read_hours
-from common.errors import FederationError, PolicyError
+from common.errors import ConfigError, FederationError, PolicyError
 from common.models.arrays import Arrays, update_norm
 from common.protocol import (
     ARRAYS,
@@ -28,6 +30,7 @@ from common.protocol import (
     ROUND,
     SITE,
     printable,
+    read_task,
     unpack_array,
     unpack_arrays,
 )
@@ -48,6 +51,7 @@ KINDS: Mapping[str, type] = {
     SITE: ConfigRecord,
     SECURE: ConfigRecord,
     MASKED: ArrayRecord,
+    SUMS: ArrayRecord,
 }
 COUNTS = (NUM_EXAMPLES, LABELLED)
 TOLD: Mapping[str, type] = {kind.stage: kind for kind in (KeysTold, SharesTold, UnmaskTold)}
@@ -74,6 +78,30 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
         )
 
 
+def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> None:
+    """Refuse to tell the sums that calibrate a model (`common.calibration_messages`).
+
+    Args:
+        private: the site, or the run, trains with differential privacy only: the sums have no noise.
+        cohort: the smallest group of patients that they would be of.
+
+    Raises:
+        PolicyError: the policy does not say that they may leave, or not in the clear, or not of so few.
+    """
+    if not policy.share_calibration:
+        raise _refused("share_calibration", "it is not set", "the site does not share sums for calibration")
+    if policy.secure_only:
+        raise _refused("secure_only", "sums in the clear", "the site takes part in secure aggregation only")
+    if private:
+        text = (
+            "site.toml sets a privacy budget, or the run is private; sums for calibration have no noise. Nothing left the site."
+        )
+        raise PolicyError(text, public="the site shares nothing without differential privacy")
+    if cohort < policy.min_patients:
+        text = f"sums over {cohort} patients, policy.min_patients is {policy.min_patients}"
+        raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
+
+
 def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """Refuse a reply whose arrays may not leave.
 
@@ -88,6 +116,8 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
     """
     stage = secure_stage(asked)
     allowed = {METRICS, SITE} | ({ARRAYS} if stage is None else {MASKED if stage == LettersAsked.stage else SECURE})
+    if CALIBRATION in asked:
+        allowed = {METRICS, SITE, SUMS}
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == ARRAYS and policy.secure_only:
@@ -97,7 +127,9 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
     if size > policy.max_megabytes * 1e6:
         text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
         raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
-    if ARRAYS in reply:
+    if CALIBRATION in asked:
+        _require_sums(reply, asked, policy)
+    elif ARRAYS in reply:
         _require_update(reply, asked, policy)
     elif MASKED in reply or SECURE in reply:
         _require_told(reply, asked, policy, str(stage))
@@ -127,6 +159,22 @@ def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stag
             from_record(reply.get(SECURE), TOLD[stage])
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
+
+
+def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for sums that calibrate: just those that were asked for, of enough patients, and no loss beside them."""
+    beside = reply.metric_records.get(METRICS, MetricRecord()).keys() - {*COUNTS, ROUND}
+    if beside:
+        raise _refused("records", f"metrics {sorted(beside)[:3]}", "the reply holds more than was agreed")
+    if SUMS not in reply:
+        return
+    try:
+        config = config_from_json(read_task(asked).config)
+        sums = read_sums(reply, form(read_asked(asked), config, scored=REFERENCE in asked))
+    except (FederationError, ConfigError) as error:
+        raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
+    least = min(smallest_cohort(sums), policy.min_patients)
+    require_calibrating(policy, private=False, cohort=int(least))
 
 
 def _require_named(arrays: Arrays, policy: SitePolicy) -> None:

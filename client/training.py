@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from flwr.app import RecordDict
@@ -22,6 +22,7 @@ from common.config import RunConfig, config_from_json
 from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
+from common.data.holdout import split
 from common.data.site import SitePolicy, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
@@ -44,6 +45,14 @@ class Place:
     simulated: bool
 
 
+class Prepared(NamedTuple):
+    """A site and its slices."""
+
+    site: Site
+    training: SiteData
+    held: SiteData  # never trains; empty where the run holds nobody back
+
+
 def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes | None = None) -> tuple[SiteReply, Site]:
     """Train one round on the site's patients.
 
@@ -59,18 +68,14 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
         DataError, ConfigError: the site's folder or the run configuration is refused.
     """
     began = time.monotonic()
-    if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
-        torch.set_num_threads(1)
-    require_same_code(task)
-    model, config = prepared_model(task.config, own_weights(place))
-    _require_same_backbone(task, model)
-    arrays = unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
+    model, config, arrays = agreed_model(content, task, place)
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
-    site, patients = prepared_patients(place, config)
+    site, patients, _ = prepared_patients(place, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
-    _require_pinned(site.config.policy, task, model, arrays)
+    first = {"initial_sha256": arrays_sha256(arrays)} if task.round == 1 else {}
+    require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
     told = SiteReply(place.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
     if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
         FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
@@ -93,6 +98,16 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
     return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
+
+
+def agreed_model(content: RecordDict, task: Task, place: Place) -> tuple[MultiModalViT, RunConfig, Arrays]:
+    """The model, configuration and arrays of a request, after what must agree does; see `train_site` for the errors."""
+    if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
+        torch.set_num_threads(1)
+    require_same_code(task)
+    model, config = prepared_model(task.config, own_weights(place))
+    _require_same_backbone(task, model)
+    return model, config, unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
 
 
 def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
@@ -141,7 +156,7 @@ def own_weights(place: Place) -> str:
     return str(home / Path(weights).expanduser()) if weights else ""
 
 
-def prepared_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData]:
+def prepared_patients(place: Place, config: RunConfig) -> Prepared:
     """The site and its slices.
 
     In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
@@ -164,7 +179,7 @@ def prepared_budget(place: Place, site: Site, run: str) -> Budget:
 
 
 @lru_cache(maxsize=256)
-def _simulated_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData] | FedMRIError:
+def _simulated_patients(place: Place, config: RunConfig) -> Prepared | FedMRIError:
     """Open once; an error is a result, so that it is remembered too."""
     try:
         return _open(place, config)
@@ -172,10 +187,11 @@ def _simulated_patients(place: Place, config: RunConfig) -> tuple[Site, SiteData
         return error
 
 
-def _open(place: Place, config: RunConfig) -> tuple[Site, SiteData]:
+def _open(place: Place, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = read_site(place.folder, config.data, simulated=place.simulated)
-    return site, open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
+    patients = open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
+    return Prepared(site, *split(patients, config.evaluation.holdout, config.seed))
 
 
 def _name(path: Path) -> str:
@@ -215,11 +231,15 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
 
 
-def _require_pinned(policy: SitePolicy, task: Task, model: MultiModalViT, arrays: Arrays) -> None:
-    """Refuse a backbone, or a start of training, that the hospital did not agree to."""
-    found = {"backbone_sha256": model.backbone_sha256}
-    if task.round == 1:
-        found["initial_sha256"] = arrays_sha256(arrays)
+def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:
+    """Refuse a backbone, or a start of training, that the hospital did not agree to.
+
+    Args:
+        found: hashes by the policy's names, `backbone_sha256` and `initial_sha256`.
+
+    Raises:
+        WeightsError: one is not the pinned one.
+    """
     for name, sha256 in found.items():
         pinned = getattr(policy, name)
         if pinned and pinned != sha256:

@@ -15,15 +15,19 @@ from common.config import DataConfig, RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.evaluation import ood
 from common.evaluation.acquisition import Acquisition, read_acquisitions
+from common.evaluation.calibration import Calibration, apply_temperature, prediction_sets
 from common.evaluation.comparison import detectable, measure
 from common.evaluation.curves import roc_curves
 from common.evaluation.metrics import evaluate
+from common.evaluation.reliability import report_calibration
 from common.evaluation.subgroups import measure_subgroups
 from common.evaluation.subsets import modality_subsets
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict
+from server.calibration import Calibrated
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class FinalResult:
     modality_subsets: dict[str, Any]
     subgroups: dict[str, Any]
     detectable: dict[str, Any] | None
+    calibration: dict[str, Any] | None = None  # None: the run holds no patients back
+    strangeness: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
 
 
 def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
@@ -71,23 +77,66 @@ def measure_final(
     arrays: Arrays,
     patients: SiteData,
     config: RunConfig,
+    calibrated: Calibrated | None = None,
     acquisitions: Mapping[str, Acquisition] | None = None,
 ) -> FinalResult:
     """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
 
     Args:
+        calibrated: by the sites' held-back patients; None: the run holds none back.
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """
-    probabilities = predict(model, arrays, patients, config)
-    labels = patients.labels
-    subsets = modality_subsets(model, arrays, patients, config, full=probabilities) if config.evaluation.modality_subsets else {}
+    raw = predict(model, arrays, patients, config)
+    temperature = calibrated.calibration.temperature if calibrated else 1.0
+    probabilities = apply_temperature(raw, temperature)
+    entries = _patients(patients, probabilities, config)
+    report, strange = None, None
+    if calibrated:
+        report = {**report_calibration(patients.labels, raw, calibrated.calibration), "failures": dict(calibrated.failures)}
+        if calibrated.calibration.sites:
+            entries = _with_sets(entries, probabilities, calibrated.calibration, config)
+        if calibrated.strangeness:
+            scores = ood.Reference.fit(calibrated.moments).score(ood.features(model, arrays, patients, config))
+            entries, strange = _with_strangeness(entries, scores, calibrated.calibration)
+    labels, subsets = patients.labels, {}
+    if config.evaluation.modality_subsets:
+        subsets = modality_subsets(model, arrays, patients, config, full=probabilities, temperature=temperature)
     return FinalResult(
         measure(labels, probabilities, config) | {"roc": roc_curves(labels, probabilities, config.data.classes)},
-        _patients(patients, probabilities, config),
+        entries,
         subsets,
         measure_subgroups(patients.ids, labels, probabilities, acquisitions or {}, config),
         detectable(labels, probabilities, [], config),
+        report,
+        strange,
     )
+
+
+def _with_sets(
+    entries: list[dict[str, Any]], probabilities: NDArray[np.float64], calibration: Calibration, config: RunConfig
+) -> list[dict[str, Any]]:
+    """Each patient's prediction set, by the classes' names."""
+    sets = prediction_sets(probabilities, calibration.set_threshold)
+    names = [[name for name, inside in zip(config.data.classes, row, strict=True) if inside] for row in sets]
+    return [{**entry, "prediction_set": chosen} for entry, chosen in zip(entries, names, strict=True)]
+
+
+def _with_strangeness(
+    entries: list[dict[str, Any]], scores: NDArray[np.float64], calibration: Calibration
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Each patient's score (None where he has no modality that the sites know), and how many are flagged."""
+    told = [
+        {"score": float(score), "flagged": bool(score > calibration.ood_threshold)} if np.isfinite(score) else None
+        for score in scores
+    ]
+    flagged = sum(one["flagged"] for one in told if one)
+    summary = {
+        "rate": calibration.ood_rate,
+        "threshold": calibration.ood_threshold,
+        "flagged": flagged,
+        "of": sum(one is not None for one in told),
+    }
+    return [{**entry, "ood": one} for entry, one in zip(entries, told, strict=True)], summary
 
 
 def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: RunConfig) -> list[dict[str, Any]]:
@@ -99,6 +148,8 @@ def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: Ru
             "label": classes[label] if label >= 0 else None,
             "probabilities": [float(p) for p in row],
             "modalities": [name for name, here in zip(modalities, present, strict=True) if here],
+            "prediction_set": None,
+            "ood": None,
         }
         for patient, label, row, present in zip(patients.ids, patients.labels, probabilities, patients.present, strict=True)
     ]

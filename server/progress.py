@@ -1,6 +1,6 @@
 """RUN/status.json: what the run and each of its sites are doing now, for whoever watches.
 
-    {"state": "waiting" | "training" | "evaluating" | "finished" | "failed", "round": 3, "rounds": 20,
+    {"state": "waiting" | "training" | "calibrating" | "evaluating" | "finished" | "failed", "round": 3, "rounds": 20,
      "since": when this state and round began, "updated": ...,
      "sites": {NAME: {"state": "asked" | "answered" | "failed" | "paused", "last_seen": time of its last reply or null,
                       "seconds": that this took or null, "bytes_up", "bytes_down", "failures": over the whole run,

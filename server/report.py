@@ -40,9 +40,9 @@ def assemble(
     subgroups: Mapping[str, Any] | None = None,
     detectable: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    ood: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     aggregation: Mapping[str, Any] | None = None,
-    ood: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a run's results together in the shape of report.json.
 
@@ -58,6 +58,7 @@ def assemble(
         modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
         subgroups: of `common.evaluation.subgroups`; detectable: of `common.evaluation.comparison`.
         calibration: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
+        ood: `rate`, `threshold`, `flagged`, `of`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
@@ -75,9 +76,9 @@ def assemble(
         "detectable": detectable,
         "rounds": rounds,
         "calibration": calibration,
+        "ood": ood,
         "privacy": privacy or {},
         "aggregation": aggregation or {},
-        "ood": ood,
         "provenance": provenance,
     }
     return {key: _plain(value) for key, value in report.items()}

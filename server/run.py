@@ -15,12 +15,14 @@ from flwr.supercore import log
 from common.config import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
+from common.evaluation.calibration import CALIBRATION_NAME, save_calibration
 from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
 from common.training.trained import most_trained
+from server.calibration import Calibrated, calibrate
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external, read_external
 from server.plan import MODEL_NAME, RunPlan
@@ -123,9 +125,13 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
         )
+        trained = unpack_arrays(result.arrays, like)
+        calibrated = None
+        if config.evaluation.holdout:
+            calibrated = calibrate(grid, strategy, trained, config, max(1, len(read_rounds(plan.out))))
         progress.be("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, unpack_arrays(result.arrays, like), patients, unfinished)
+        finish(plan, model, trained, patients, unfinished, calibrated)
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
@@ -139,17 +145,25 @@ def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
 
 
 def finish(
-    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, unfinished: Sequence[dict[str, Any]] = ()
+    plan: RunPlan,
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    unfinished: Sequence[dict[str, Any]] = (),
+    calibrated: Calibrated | None = None,
 ) -> None:
     """Write the last round's model, measure it, write the report.
 
     Args:
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
+        calibrated: by the sites' held-back patients; None: the run holds none back.
     """
     rounds = read_rounds(plan.out)
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
+    if calibrated and calibrated.calibration.sites:
+        save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
     acquisitions = read_external(plan.data, plan.external, plan.config.data)
-    final = measure_final(model, arrays, patients, plan.config, acquisitions)
+    final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -168,6 +182,8 @@ def finish(
             modality_subsets=final.modality_subsets,
             subgroups=final.subgroups,
             detectable=final.detectable,
+            calibration=final.calibration,
+            ood=final.strangeness,
             privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
             aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         ),

@@ -18,7 +18,7 @@ from server.service import RENEW_DAYS, certificate_days
 from server.settings import Home
 from server.sites import admitted
 
-GOOD = {"running", "online", "serving", "answered", "finished", "training", "evaluating", "asked"}
+GOOD = {"running", "online", "serving", "answered", "finished", "training", "calibrating", "evaluating", "asked"}
 RUN_COLUMNS = ("round", "seconds", "up", "down", "failures", "why")
 BAD = {"offline", "not serving", "failed", "unreachable"}
 

@@ -20,6 +20,8 @@ from common.config import RunConfig, config_from_json
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.data.holdout import held_back, split
+from common.evaluation.calibration import apply_temperature, fit_temperature, nll_sums
 from common.evaluation.comparison import measure_beside
 from common.evaluation.probe import linear_probe
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
@@ -59,14 +61,21 @@ class Job:
 def plan_baselines(
     data: Path, sites: Sequence[str], external: Sequence[str], config: RunConfig, cache: Path, models: Path
 ) -> list[Job]:
-    """The jobs of one federation, the longest first; a hospital without labels has no model of its own."""
+    """The jobs of one federation, the longest first; a hospital that trains without labels has no model of its own."""
     folders = tuple(data / name for name in sites)
     held_out = tuple(data / name for name in external)
-    labelled = [f for f in folders if any(case.label >= 0 for case in read_site(f, config.data, simulated=True).cases)]
+    labelled = [folder for folder in folders if _learns(folder, config)]
     text = config.to_json()
     jobs = [Job(POOLED, folders, held_out, text, cache, models)]
     jobs += [Job(folder.name, (folder,), held_out, text, cache, models) for folder in labelled]
     return [*jobs, Job(PROBE, folders, held_out, text, cache, models)]
+
+
+def _learns(folder: Path, config: RunConfig) -> bool:
+    """Whether any of the patients of a site who train is labelled."""
+    cases = read_site(folder, config.data, simulated=True).cases
+    held = held_back([case.id for case in cases], config.evaluation.holdout, config.seed)
+    return any(case.label >= 0 for case, back in zip(cases, held, strict=True) if not back)
 
 
 def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], None] | None = None) -> dict[str, Probabilities]:
@@ -83,11 +92,26 @@ def run_job(job: Job) -> Probabilities:
     torch.set_num_threads(1)
     config = config_from_json(job.config)
     external = open_folders(job.external, config, job.cache)
-    training = open_folders(job.sites, config, job.cache)
+    training, held = split_folders(job.sites, config, job.cache)
+    known = held.select(held.labelled)
     if job.name == PROBE:
-        return _probe(training, external, config)
+        probabilities, own = _probe(training, (external, known), config)
+        return _calibrated(probabilities, own, known)
     model = build_model(config)
-    return predict(model, _trained(job, training, config), external, config)
+    arrays = _trained(job, training, config)
+    own = predict(model, arrays, known, config) if len(known) else np.empty((0, len(config.data.classes)))
+    return _calibrated(predict(model, arrays, external, config), own, known)
+
+
+def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData) -> Probabilities:
+    """Calibrated as the federated model is, on the labelled patients that its own sites held back.
+
+    Args:
+        probabilities: of the external patients [N, C].
+        own: of the held-back ones [K, C].
+        known: the held-back ones.
+    """
+    return apply_temperature(probabilities, fit_temperature(nll_sums(known.labels, own)))
 
 
 def measure(
@@ -110,7 +134,20 @@ def measure(
 
 def open_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> SiteData:
     """The patients of several site folders as one."""
-    sites = [open_site(read_site(f, config.data, simulated=True), config.data, cache, workers=1) for f in folders]
+    return _pooled(_open(folders, config, cache), folders)
+
+
+def split_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> tuple[SiteData, SiteData]:
+    """Those who train and those who are held back, of several site folders: in each site the same ones as in the federation."""
+    sites = [split(site, config.evaluation.holdout, config.seed) for site in _open(folders, config, cache)]
+    return _pooled([training for training, _ in sites], folders), _pooled([held for _, held in sites], folders)
+
+
+def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteData]:
+    return [open_site(read_site(f, config.data, simulated=True), config.data, cache, workers=1) for f in folders]
+
+
+def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(f.name for f in folders))
 
 
@@ -137,13 +174,14 @@ def train_alone(training: SiteData, config: RunConfig, name: str) -> Arrays:
     return arrays
 
 
-def _probe(training: SiteData, external: SiteData, config: RunConfig) -> Probabilities:
-    """Logistic regression on the frozen features of the labelled patients of all sites."""
+def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) -> list[Probabilities]:
+    """Logistic regression on the frozen features of the labelled patients of all sites: what it says of each of the others."""
     model = build_model(config)
     labelled = training.select(training.labelled)
-    train = frozen_features(model, labelled, config)
-    features = frozen_features(model, external, config)
-    return linear_probe(train, labelled.labels, features, classes=len(config.data.classes))
+    train, classes = frozen_features(model, labelled, config), len(config.data.classes)
+    asked = np.concatenate([frozen_features(model, patients, config) for patients in others])
+    said = linear_probe(train, labelled.labels, asked, classes=classes)
+    return np.split(said, np.cumsum([len(patients) for patients in others])[:-1])
 
 
 def _digits(training: SiteData) -> str:

@@ -121,13 +121,15 @@ def apply_temperature(probabilities: NDArray[Any], temperature: float) -> Floats
     Returns:
         [N, C]; the order of a patient's classes stays as it was.
     """
+    if temperature == 1:
+        return np.asarray(probabilities, np.float64)
     return np.exp(_log_softmax(_logarithm(probabilities) / temperature))
 
 
 def prediction_sets(calibrated: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
     """Which classes are in each patient's set [N, C]: never none, the most likely one is always in."""
     chances = np.asarray(calibrated, np.float64)
-    return (1.0 - chances <= threshold) | (chances == chances.max(axis=1, keepdims=True))
+    return np.asarray((1.0 - chances <= threshold) | (chances == chances.max(axis=1, keepdims=True)))
 
 
 def nll_sums(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> Floats:

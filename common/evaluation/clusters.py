@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
@@ -15,8 +16,11 @@ from common.evaluation.acquisition import Acquisition
 
 MOST = 4  # clusters
 CLEAR = 0.5  # mean silhouette from which a structure is called reasonable (Kaufman & Rousseeuw 1990, chapter 2, table 4)
+FEWEST = 5  # patients a cluster, on average: of fewer any few look like clusters
 LARGEST = 3.0  # standard deviations: one strange patient must not make a cluster of all the others
-SMALLEST = 0.05  # standard deviation of a log below which a column says nothing: 5%
+# Least standard deviations to divide by: else the chance spread of one scanner's patients counts as much as a second scanner.
+HEADER, STATISTIC = 0.05, 0.2  # of a logarithm: 5% and 20%
+APART = 1.0  # least distance of two clusters' centres, in these: silhouettes know shapes, not sizes
 
 Ints = NDArray[np.int64]
 
@@ -30,24 +34,23 @@ def cluster(acquisitions: Sequence[Acquisition]) -> list[str]:
         return []
     columns = _columns(acquisitions)
     best, chosen = CLEAR, np.zeros(len(acquisitions), np.int64)
-    distinct = len(np.unique(columns, axis=0)) if columns.size else 0
-    for k in range(2, min(MOST, distinct, len(acquisitions) - 1) + 1):
-        found = KMeans(k, n_init=10, random_state=0).fit_predict(columns)
-        score = float(silhouette_score(columns, found))
-        if score > best:
-            best, chosen = score, found.astype(np.int64)
+    for k in range(2, min(MOST, len(np.unique(columns, axis=0)), len(acquisitions) // FEWEST) + 1):
+        means = KMeans(k, n_init=10, random_state=0).fit(columns)
+        score = float(silhouette_score(columns, means.labels_))
+        if score > best and pdist(means.cluster_centers_).min() >= APART:
+            best, chosen = score, means.labels_.astype(np.int64)
     return _named(acquisitions, chosen)
 
 
 def _columns(acquisitions: Sequence[Acquisition]) -> NDArray[np.float64]:
-    """[N, F], standardised; columns without spread are left out."""
+    """[N, F], standardised."""
     numbers = np.array([[*a.spacing, *a.matrix, a.noise, a.sharpness] for a in acquisitions], np.float64).reshape(-1, 7)
     logs = np.log(np.maximum(numbers, 1e-6))
     kinds = sorted({a.dtype for a in acquisitions})
     marks = np.array([[a.dtype == kind for kind in kinds[1:]] for a in acquisitions], np.float64).reshape(len(acquisitions), -1)
     columns = np.concatenate([logs, marks], axis=1)
-    columns = columns[:, columns.std(axis=0) > SMALLEST]
-    return np.asarray(np.clip((columns - columns.mean(axis=0)) / columns.std(axis=0), -LARGEST, LARGEST))
+    least = np.array([HEADER] * 5 + [STATISTIC] * 2 + [HEADER] * (len(kinds) - 1))
+    return np.asarray(np.clip((columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), least), -LARGEST, LARGEST))
 
 
 def _named(acquisitions: Sequence[Acquisition], chosen: Ints) -> list[str]:

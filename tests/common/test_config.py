@@ -92,3 +92,22 @@ def test_any_setting_text_is_taken_or_refused(text: str) -> None:
 def test_files_hold_only_known_sections() -> None:
     for path in CONFIGS.glob("*.toml"):
         assert set(tomllib.loads(path.read_text())) <= set(RunConfig.__dataclass_fields__)
+
+
+def test_a_private_run_holds_no_patients_back():
+    bounded = {"koleo": 0.0, "dino": 0.0, "ibot": 0.0, "local_crops": 0}
+    table = {"privacy": {"enabled": True}, "objective": bounded}
+    assert config_from_table(table).evaluation.holdout == 0
+    with pytest.raises(ConfigError, match=r"evaluation\.holdout = 0\.2 cannot run with privacy\.enabled"):
+        config_from_table(table | {"evaluation": {"holdout": 0.2}})
+
+
+@pytest.mark.parametrize("setting", [{"holdout": 0.6}, {"holdout": -0.1}, {"coverage": 1.0}, {"ood_rate": 0.0}])
+def test_shares_of_patients_have_bounds(setting):
+    with pytest.raises(ConfigError, match=f"evaluation.{next(iter(setting))}"):
+        config_from_table({"evaluation": setting})
+
+
+@pytest.mark.parametrize("name", ["demo", "real", "dinov2"])
+def test_the_recipes_hold_a_fifth_back(name):
+    assert load_config(CONFIGS / f"{name}.toml").evaluation.holdout == 0.2

@@ -79,6 +79,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "read_site", read_site)
     monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, (0, 1, 2, -1)))
     monkeypatch.setattr(run, "open_external", lambda *_: hospital("ext", (0, 1, 2, 0)))
+    monkeypatch.setattr(run, "read_external", lambda *_: {})
     training._simulated_patients.cache_clear()
     yield data
     training._simulated_patients.cache_clear()

@@ -1,12 +1,14 @@
 """The external hospital, with a stub for the model: subsets, skipped patients, missing labels."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from common.config import config_from_table
 from common.data.dataset import SiteData
+from common.evaluation import subsets
 from server import external
-from server.external import measure_final, measure_round, modality_subsets
+from server.external import measure_final, measure_round, open_external, read_external
 
 CONFIG = config_from_table(
     {"data": {"modalities": ["t1", "flair"], "classes": ["a", "b"]}, "evaluation": {"bootstrap": 20, "modality_subsets": True}}
@@ -32,7 +34,8 @@ def asked(monkeypatch):
         truth = np.maximum(patients.images[:, 0, 0, 0, 0].astype(int), 0)
         return np.eye(2)[np.where(use[:, 0], truth, 0)]
 
-    monkeypatch.setattr(external, "predict", predict)
+    for module in (external, subsets):
+        monkeypatch.setattr(module, "predict", predict)
     return shown
 
 
@@ -42,17 +45,44 @@ def test_a_perfect_model_has_mcc_one(asked):
     final = measure_final(None, {}, patients, CONFIG)
     assert final.external["mcc"]["value"] == pytest.approx(1.0)
     assert final.external["n"] == 4
-    assert final.patients[1] == {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
+    assert (final.calibration, final.strangeness) == (None, None)
 
 
-def test_each_subset_shows_those_modalities_alone(asked):
-    results = modality_subsets(None, {}, hospital([0, 1, 0, 1], [[1, 1], [1, 1], [1, 0], [0, 1]]), CONFIG)
-    assert list(results) == ["t1", "flair", "t1+flair"]
-    assert asked[0] == (("sub-0", "sub-1", "sub-2"), [[True, False]] * 3)  # sub-3 has no t1
-    assert asked[1] == (("sub-0", "sub-1", "sub-3"), [[False, True]] * 3)
-    assert asked[2][1] == [[True, True], [True, True], [True, False], [False, True]]
-    assert results["t1"]["mcc"]["value"] == pytest.approx(1.0)
-    assert results["flair"]["confusion"] == [[1, 0], [2, 0]]
+def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):
+    final = measure_final(None, {}, hospital([0, 1, 0, 1], [[1, 1], [1, 1], [1, 0], [0, 1]]), CONFIG)
+    assert list(final.modality_subsets) == ["t1", "flair", "t1+flair"]
+    assert final.modality_subsets["t1"]["mcc"]["value"] == pytest.approx(1.0)
+    assert final.modality_subsets["flair"]["confusion"] == [[1, 0], [2, 0]]
+    assert final.external["roc"]["a"] == {"fpr": [0.0, 0.5, 1.0], "tpr": [0.0, 1.0, 1.0]}
+    assert final.detectable["n"] == 4
+    assert final.subgroups == {}  # how they were imaged is not known
+
+
+def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
+    for site, age in (("north", 30), ("south", 70)):
+        write_site(tmp_path / site, 10, age)
+    patients = open_external(tmp_path, ["north", "south"], CONFIG.data, tmp_path / "cache")
+    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG.data)
+    assert list(acquisitions) == list(patients.ids)
+    final = measure_final(None, {}, patients, CONFIG, acquisitions=acquisitions)
+    assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}
+    assert {name: group["n"] for name, group in final.subgroups["age"].items()} == {"under 40": 10, "60 and over": 10}
+    assert list(final.subgroups["cluster"]) == ["2.0 x 2.0 x 4.0 mm, matrix 20, int16"]
+    assert list(final.subgroups["sex"]) == ["F", "M"]
+
+
+def write_site(folder, patients, age):
+    rows = ["participant_id\tage\tsex\tsubtype"]
+    for number in range(patients):
+        name = f"sub-{number}"
+        anat = folder / name / "anat"
+        anat.mkdir(parents=True)
+        voxels = np.random.default_rng(number + age).integers(90, 110, (20, 20, 4)).astype(np.int16)
+        nib.Nifti1Image(voxels, np.diag([2.0, 2, 4, 1])).to_filename(anat / f"{name}_T1w.nii.gz")
+        rows.append(f"{name}\t{age}\t{'FM'[number % 2]}\t{'ab'[number % 2]}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
 
 
 def test_without_labels_the_patients_are_predicted_and_nothing_is_measured(asked):

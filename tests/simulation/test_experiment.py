@@ -142,10 +142,15 @@ def test_baselines_are_federations_of_one_and_are_kept(config: Path, data: Path,
 
 def test_measured_baselines_have_the_reports_shape() -> None:
     values = np.eye(3)[[0, 1, 2, 0]]
-    found = measure({"pooled": values, "linear_probe": values, "a": values}, [0, 1, 2, -1], RunConfig())
+    wrong = np.eye(3)[[0, 0, 2, 0]]
+    part = np.where(np.arange(4)[:, None] == 2, np.nan, values)  # was not asked about one patient
+    said = {"pooled": values, "linear_probe": wrong, "a": values, "b": part}
+    found = measure(said, [0, 1, 2, -1], values, RunConfig())
     assert set(found) == {"pooled", "linear_probe", "local"}
     assert found["local"]["a"]["mcc"]["value"] == 1.0
-    assert found["pooled"]["n"] == 3
+    assert (found["pooled"]["n"], found["local"]["b"]["n"]) == (3, 2)
+    assert found["pooled"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["linear_probe"]["difference"]["value"] == 1.0 - found["linear_probe"]["mcc"]["value"] > 0
 
 
 def test_folds_cover_every_site_once(data: Path) -> None:
@@ -187,7 +192,13 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
     report = pool_folds(tmp_path, reports)
     assert report["external"]["mcc"]["value"] == pytest.approx(matthews_corrcoef(truth, guess))
     assert report["external"]["n"] == 32  # equal ids at two sites stay two patients
-    assert report["baselines"]["local"]["x"]["n"] == 20
+    local = report["baselines"]["local"]["x"]
+    assert local["n"] == 20
+    assert (
+        local["difference"]["value"] == 0.0
+    )  # of the patients whom it was asked about, where it says what the federated model says
+    assert report["detectable"] is None or report["detectable"]["n"] == 32
+    assert set(report["external"]["roc"]) == set(classes)
     assert report["privacy"] == {}  # each fold is a run of its own: its claim and its audit stand in its own report
     assert (tmp_path / "report.html").is_file()
 

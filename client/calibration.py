@@ -1,0 +1,106 @@
+"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of those that did.
+
+Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
+"""
+
+from datetime import datetime
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from client.policy import require_calibrating, require_hours
+from client.training import Place, agreed_model, prepared_patients, require_pinned
+from common.calibration_messages import COUNT, FIT, NLL, SCORES, STRANGENESS, read_asked, read_reference, write_sums
+from common.config import RunConfig
+from common.data.cases import Site
+from common.data.dataset import SiteData
+from common.evaluation import ood
+from common.evaluation.calibration import apply_temperature, nll_sums, score_histogram
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.protocol import SiteReply, Task
+from common.training.predict import predict
+
+
+def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[RecordDict, Site]:
+    """Answer one of the two requests of `common.calibration_messages`.
+
+    Returns:
+        The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
+
+    Raises:
+        PolicyError: the hospital does not share such sums, or not of so few patients.
+        FederationError, WeightsError, DataError, ConfigError: as `client.training.train_site`.
+    """
+    asked = read_asked(content)
+    model, config, arrays = agreed_model(content, task, place)
+    site, training, held = prepared_patients(place, config)
+    require_hours(site.config.policy, datetime.now().astimezone())
+    require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
+    private = config.privacy.enabled or bool(site.config.privacy.epsilon)
+    groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
+    require_calibrating(site.config.policy, private=private, cohort=min(groups))
+    least = site.config.policy.min_patients
+    if asked.stage == FIT:
+        sums = fit_sums(model, arrays, training, held, config, least)
+    else:
+        reference = read_reference(content, config)
+        sums = score_sums(model, arrays, training, held, config, least, asked.temperature, reference)
+    told = SiteReply(place.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
+    return write_sums(told, sums), site
+
+
+def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig, least: int) -> Arrays:
+    """Summed loss of the held-back labelled patients at each temperature, their number, moments of the training patients.
+
+    Args:
+        least: a modality, or a pair, that fewer training patients have is left out of the moments.
+    """
+    labels, probabilities = _answers(model, arrays, held, config)
+    return {
+        NLL: nll_sums(labels, probabilities).astype(np.float32),
+        COUNT: np.array([len(labels)], np.float32),
+        **_moments(model, arrays, training, config, least),
+    }
+
+
+def score_sums(
+    model: MultiModalViT,
+    arrays: Arrays,
+    training: SiteData,
+    held: SiteData,
+    config: RunConfig,
+    least: int,
+    temperature: float,
+    reference: Arrays | None,
+) -> Arrays:
+    """How the scores of the held-back patients are spread.
+
+    Args:
+        least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
+        reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
+            that took no part are. None: they are not scored.
+    """
+    labels, probabilities = _answers(model, arrays, held, config)
+    sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
+    if reference is None:
+        return sums
+    others = ood.Reference.fit(ood.subtract(reference, _moments(model, arrays, training, config, least)))
+    strange = ood.histogram(others.score(ood.features(model, arrays, held, config)))
+    return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
+
+
+def _moments(model: MultiModalViT, arrays: Arrays, training: SiteData, config: RunConfig, least: int) -> Arrays:
+    """The moments, without what fewer than `least` patients have."""
+    return ood.moments(ood.features(model, arrays, training, config), least)
+
+
+def _answers(
+    model: MultiModalViT, arrays: Arrays, held: SiteData, config: RunConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels [N] and uncalibrated probabilities [N, C] of the labelled ones."""
+    known = held.select(held.labelled)
+    if not len(known):
+        return known.labels, np.empty((0, len(config.data.classes)))
+    return known.labels, predict(model, arrays, known, config)

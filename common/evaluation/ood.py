@@ -1,0 +1,238 @@
+"""Out of distribution: how unlike the federation's patients a patient is, from his images and what the backbone says of them.
+
+Gaussians (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on four kinds of features, each modality's or pair's its own:
+
+- image: contrast, sharpness, noise (`common.evaluation.image_statistics`);
+- frozen: what the untouched backbone says of the modality;
+- adapted: what the trained one says of it;
+- pair: how well two modalities agree (`common.evaluation.modality_agreement`).
+
+Each modality runs through the backbones by itself, so nothing said of it depends on which others there are.
+
+The Gaussians travel as counts, sums and sums of outer products, which add up over sites, and from which a site can take its own
+out again. **What they tell about patients**: the moments of one patient are his features; those of a few bound them. They are
+no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
+where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
+
+N patients, M modalities, R = M (M + 1) / 2 modalities and pairs, D width, F features of a modality, f = ALONE of a row, K bins.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import functional_call
+
+from common.config import RunConfig
+from common.data.dataset import SiteData
+from common.evaluation.image_statistics import STATISTICS, image_statistics
+from common.evaluation.modality_agreement import AGREEMENTS, modality_agreement
+from common.evaluation.shrinkage import shrunk_covariance
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.training.device import autocast, choose_device
+from common.training.predict import frozen_features
+
+Matrix = NDArray[np.float64]
+
+PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
+ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
+KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
+NAMES = ("ood.count", "ood.sum", "ood.outer")
+MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
+POWER = 8.0  # of distances in their mean: near the largest, so that one broken image among four is seen
+SCORE_EDGES: Matrix = np.concatenate([[0.0], np.geomspace(0.05, 5000.0, 577), [np.inf]])  # 2% apart
+
+
+def features(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    present: NDArray[np.bool_] | None = None,
+) -> Matrix:
+    """What is looked at in each modality of each patient.
+
+    Args:
+        model: as `build_model` made it: its own arrays are those of the untouched backbone.
+        arrays: the trained ones.
+        present: [N, M], to leave out modalities that patients do have; None: as they are.
+
+    Returns:
+        [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
+    """
+    here = patients.present if present is None else np.logical_and(patients.present, present)
+    images = np.empty((*here.shape, STATISTICS + here.shape[1] * AGREEMENTS))
+    for row, known in enumerate(here):
+        images[row] = _image_features(patients.images[row].astype(np.float64), known)
+    backbone = [_project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
+    image, agreement = np.split(images, [STATISTICS], axis=2)
+    return np.asarray(np.where(here[..., None], np.concatenate([image, *backbone, agreement], axis=2), np.nan))
+
+
+def _image_features(images: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """[S, M, H, W] to [M, STATISTICS + M AGREEMENTS]."""
+    modalities, known = len(here), np.flatnonzero(here)
+    statistics = np.full((modalities, STATISTICS), np.nan)
+    statistics[known] = image_statistics(images[:, known])
+    pairs = np.full((modalities, modalities, AGREEMENTS), np.nan)
+    for one, other in combinations(known, 2):
+        pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
+    return np.concatenate([statistics, pairs.reshape(modalities, -1)], axis=1)
+
+
+@torch.inference_mode()
+def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
+    """The trained embedding of each modality by itself: CLS beside mean patch token, [N, M, 2D]."""
+    device = choose_device()
+    model.to(device).eval()
+    trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    width: int = model.vit.embed_dim  # type: ignore[assignment]
+    modalities = patients.present.shape[1]
+    rows, columns = np.nonzero(patients.present)
+    found = np.full((len(patients), modalities, 2 * width), np.nan)
+    for start in range(0, len(rows), config.evaluation.batch_size):
+        row, m = rows[start : start + config.evaluation.batch_size], columns[start : start + config.evaluation.batch_size]
+        alone = torch.nn.functional.one_hot(torch.as_tensor(m), modalities).bool()
+        with autocast(device, config.training.precision):
+            embedding = functional_call(model, trained, (patients.take(row)[0].to(device), alone.to(device))).embedding
+        parts = embedding.view(len(row), 1 + modalities, width).float().cpu().numpy()
+        found[row, m] = np.concatenate([parts[:, 0], parts[np.arange(len(row)), 1 + m]], axis=1)
+    return found
+
+
+def _project(found: Matrix) -> Matrix:
+    """[N, M, 2D] to [N, M, PROJECTED]: random signs (Achlioptas, PODS 2001), the same for everybody."""
+    signs = np.random.default_rng(0).integers(0, 2, (found.shape[2], PROJECTED)) * 2.0 - 1.0
+    return np.asarray(found @ signs / np.sqrt(found.shape[2]))
+
+
+def _rows(found: Matrix) -> Matrix:
+    """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
+    modalities = found.shape[1]
+    one, other = np.triu_indices(modalities, 1)
+    agreement = found[:, :, ALONE:].reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
+    pairs = np.pad(agreement, ((0, 0), (0, 0), (0, ALONE - AGREEMENTS)))
+    pairs[~(_known(found[:, one, :ALONE]) & _known(found[:, other, :ALONE]))] = np.nan
+    return np.concatenate([found[:, :, :ALONE], pairs], axis=1)
+
+
+def _known(rows: Matrix) -> NDArray[np.bool_]:
+    """[N, R, f] to [N, R]: whether all is finite."""
+    return np.asarray(np.isfinite(rows).all(2))
+
+
+def moments_like(config: RunConfig) -> Arrays:
+    """The moments of nobody: what names and shapes a site's moments have."""
+    m = len(config.data.modalities)
+    return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
+
+
+def moments(found: Matrix, least: int = 0) -> Arrays:
+    """Count [R], sum [R, f] and sum of outer products [R, f, f] over the patients in whom a modality, or a pair, is known.
+
+    Args:
+        found: [N, M, F], as `features` gives them.
+        least: a modality or a pair that fewer of the patients have is left out: those of one patient are his own features.
+    """
+    rows = _rows(found)
+    here = _known(rows)
+    here &= here.sum(0) >= least
+    known = np.where(here[..., None], rows, 0.0)
+    parts = (here.sum(0), known.sum(0), np.einsum("nrf,nrg->rfg", known, known))
+    return {name: part.astype(np.float32) for name, part in zip(NAMES, parts, strict=True)}
+
+
+def add(*several: Arrays) -> Arrays:
+    """The moments of several sites together; of one or more."""
+    return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in NAMES}
+
+
+def subtract(everyone: Arrays, own: Arrays) -> Arrays:
+    """The moments of everyone but one site."""
+    return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What patients of the federation are like: for each row a Gaussian of each kind of features.
+
+    Attributes:
+        known: [R], whether enough patients are behind it.
+        mean: [R, f].
+        precision: [R, f, f], zero between kinds; scaled: an average patient of the reference has squared distance 1 in each.
+    """
+
+    known: NDArray[np.bool_]
+    mean: Matrix
+    precision: Matrix
+
+    @staticmethod
+    def fit(sums: Arrays) -> "Reference":
+        """From moments, as `moments` gives them or added up; covariances are shrunk as far as few patients ask for."""
+        count, total, outer = (sums[name].astype(np.float64) for name in NAMES)
+        safe = np.maximum(count, 1.0)[:, None]
+        mean = total / safe
+        covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
+        precision = np.zeros_like(outer)
+        for r in np.flatnonzero(count >= MIN_COUNT):
+            for part in _kinds(len(count), int(r)):
+                own = covariance[r, part, part]
+                inverse = np.linalg.inv(shrunk_covariance(own, mean[r, part], float(count[r])))
+                precision[r, part, part] = inverse / max(float(np.trace(inverse @ own)), 0.1 * len(own))
+        return Reference(count >= MIN_COUNT, mean, precision)
+
+    def distances(self, found: Matrix) -> Matrix:
+        """Mahalanobis distances, 1 for an average patient of the reference: [N, R, 3], NaN where nothing is known.
+
+        Of a modality: by its image, by the frozen features, by the adapted ones. Of a pair: by its agreement, and two NaN.
+        """
+        rows = _rows(found)
+        squared = np.full((*rows.shape[:2], len(KINDS)), np.nan)
+        for r in np.flatnonzero(self.known):
+            here = _known(rows[:, r : r + 1])[:, 0]
+            for k, part in enumerate(_kinds(len(self.known), int(r))):
+                away = rows[here, r, part] - self.mean[r, part]
+                squared[here, r, k] = np.einsum("nf,fg,ng->n", away, self.precision[r, part, part], away)
+        return np.sqrt(squared)
+
+    def score(self, found: Matrix) -> Matrix:
+        """How strange each patient is, [N], from [N, M, F]: about 1 for the reference's own, larger is stranger.
+
+        The power mean of all his distances, so that patients with few modalities compare with those with many. NaN where he has
+        nothing of which the reference knows anything.
+        """
+        distances = self.distances(found).reshape(len(found), -1)
+        known = np.isfinite(distances)
+        total = np.where(known, distances, 0.0) ** POWER
+        return np.asarray((total.sum(1) / np.where(known.any(1), known.sum(1), np.nan)) ** (1.0 / POWER))
+
+
+def _kinds(rows: int, row: int) -> tuple[slice, ...]:
+    """Which features of a row make up one Gaussian each."""
+    modalities = round((np.sqrt(8 * rows + 1) - 1) / 2)  # R = M (M + 1) / 2
+    return KINDS if row < modalities else (slice(0, AGREEMENTS),)
+
+
+def histogram(scores: Matrix) -> NDArray[np.float32]:
+    """Scores in the bins of `SCORE_EDGES`, [K]; a score that is not a number is in none."""
+    counts: NDArray[np.float32] = np.histogram(scores[~np.isnan(scores)], SCORE_EDGES)[0].astype(np.float32)
+    return counts
+
+
+def threshold(counts: NDArray[np.float32], rate: float) -> float:
+    """The score above which at most `rate` of patients from the same distribution lie, in the mean over calibration draws.
+
+    The ceil((n + 1) (1 - rate))-th smallest of n scores (split conformal: Lei et al., JASA 2018), rounded up to its bin's edge.
+    With fewer than 1 / rate - 1 patients no score is known to be rare enough: infinite, nobody is flagged.
+
+    Args:
+        counts: [K], histograms as `histogram` gives them, added up.
+    """
+    n = float(counts.sum())
+    rank = np.ceil((n + 1.0) * (1.0 - rate) - 1e-9)
+    if n < 1 or rank > n:
+        return float("inf")
+    return float(SCORE_EDGES[1 + int(np.searchsorted(np.cumsum(counts.astype(np.float64)), rank))])
