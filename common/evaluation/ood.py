@@ -204,10 +204,11 @@ class Reference:
         The power mean of all his distances, so that patients with few modalities compare with those with many. NaN where he has
         nothing of which the reference knows anything.
         """
-        distances = self.distances(found).reshape(len(found), -1)
+        distances = self.distances(found)
         known = np.isfinite(distances)
+        count = known.sum((1, 2))
         total = np.where(known, distances, 0.0) ** POWER
-        return np.asarray((total.sum(1) / np.where(known.any(1), known.sum(1), np.nan)) ** (1.0 / POWER))
+        return np.asarray((total.sum((1, 2)) / np.where(count > 0, count, np.nan)) ** (1.0 / POWER))
 
 
 def _kinds(rows: int, row: int) -> tuple[slice, ...]:
