@@ -109,6 +109,17 @@ def _project(found: Matrix) -> Matrix:
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
+def only(found: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """The same patients as if they had no modalities but those of `here` [N, M]; as `features` gives with `present`."""
+    patients, modalities = here.shape
+    kept = np.where(here[..., None], found, np.nan)
+    agreement = kept[:, :, ALONE:].reshape(patients, modalities, modalities, AGREEMENTS)
+    kept[:, :, ALONE:] = np.where(here[:, None, :, None], agreement, np.nan).reshape(
+        patients, modalities, modalities * AGREEMENTS
+    )
+    return kept
+
+
 def _rows(found: Matrix) -> Matrix:
     """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
     modalities = found.shape[1]

@@ -24,6 +24,7 @@ from common.evaluation.ood import (
     histogram,
     moments,
     moments_like,
+    only,
     subtract,
     threshold,
 )
@@ -46,16 +47,7 @@ def made_up(patients: int, seed: int, modalities: int = 3, absent: float = 0.0, 
     found[:, :, ALONE:] = agreement.reshape(patients, modalities, modalities * AGREEMENTS)
     here = generator.random((patients, modalities)) >= absent
     here[:, -1] = True
-    return without(found, here)
-
-
-def without(found: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """The same patients as if they had no more than `here` [N, M]."""
-    n, m = here.shape
-    kept = np.where(here[..., None], found, np.nan)
-    agreement = kept[:, :, ALONE:].reshape(n, m, m, AGREEMENTS)
-    kept[:, :, ALONE:] = np.where(here[:, None, :, None], agreement, np.nan).reshape(n, m, m * AGREEMENTS)
-    return kept
+    return only(found, here)
 
 
 def test_distances_are_scipys_with_the_covariance_shrunk_as_scikit_learn_does() -> None:
@@ -150,7 +142,7 @@ def test_moments_against_a_loop_and_of_nobody() -> None:
 
 def test_too_few_patients_leave_no_trace() -> None:
     patients = made_up(9, 0)
-    patients = without(patients, np.array([[n < 4, True, True] for n in range(9)]))
+    patients = only(patients, np.array([[n < 4, True, True] for n in range(9)]))
     sums = moments(patients, least=5)
     for r, kept in enumerate([False, True, True, False, False, True]):  # modalities, then 01, 02, 12
         assert bool(sums["ood.count"][r]) == bool(sums["ood.sum"][r].any()) == bool(sums["ood.outer"][r].any()) == kept
@@ -159,7 +151,7 @@ def test_too_few_patients_leave_no_trace() -> None:
 
 def test_absent_modalities_change_nothing_else() -> None:
     reference, patients = Reference.fit(moments(made_up(50, 0))), made_up(10, 1)
-    fewer = without(patients, np.tile([True, False, True], (10, 1)))
+    fewer = only(patients, np.tile([True, False, True], (10, 1)))
     all_of_them, some = reference.distances(patients), reference.distances(fewer)
     np.testing.assert_array_equal(some[:, [0, 2, 4]], all_of_them[:, [0, 2, 4]])
     assert np.isnan(some[:, [1, 3, 5]]).all()
@@ -171,9 +163,9 @@ def test_in_distribution_patients_are_flagged_at_the_rate_whatever_they_have(kep
     reference = Reference.fit(moments(made_up(400, 0, absent=0.3)))
     limit = threshold(histogram(reference.score(made_up(1000, 1, absent=0.3))), 0.05)
     here = np.tile([n < kept for n in range(3)], (1000, 1))
-    flagged = reference.score(without(made_up(1000, 2), here)) > limit
+    flagged = reference.score(only(made_up(1000, 2), here)) > limit
     assert 0.005 < flagged.mean() < 0.085
-    strange = without(made_up(10, 3), here[:10])
+    strange = only(made_up(10, 3), here[:10])
     strange[:, 0, KINDS[0]] += 4.0  # one image of several
     assert (reference.score(strange) > limit).all()
 
@@ -245,12 +237,13 @@ def test_features_of_a_modality_do_not_depend_on_the_others() -> None:
     found = features(model, arrays, patients, config)
     assert found.shape == (5, 4, ALONE + 4 * AGREEMENTS)
     np.testing.assert_array_equal(np.isnan(found[:, :, 0]), ~present)
-    only = np.zeros_like(present)
-    only[:, 3] = True
-    alone = features(model, arrays, patients, config, only)
+    kept = np.zeros_like(present)
+    kept[:, 3] = True
+    alone = features(model, arrays, patients, config, kept)
     np.testing.assert_allclose(alone[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5)
     assert np.isnan(alone[:, :3]).all()
     assert np.isnan(alone[:, 3, ALONE:]).all()
+    np.testing.assert_allclose(only(found, kept), alone, atol=1e-5)
     agreement = found[:, :, ALONE:].reshape(5, 4, 4, AGREEMENTS)
     for n, i, j in zip(*np.nonzero(present[:, :, None] & present[:, None] & ~np.eye(4, dtype=bool)), strict=True):
         images = patients.images[n].astype(np.float64)
