@@ -72,12 +72,12 @@ def read_saved(path: Path) -> SavedModel:
         with safe_open(file, framework="numpy") as content:
             metadata = plain_metadata(content.metadata())
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"Model file {file}: not a readable safetensors file ({error}). Take it from the run again.") from error
+        raise WeightsError(f"Model file {file}: not a readable safetensors file ({error}). Take it anew.") from error
     missing = [name for name in NEEDED if name not in metadata]
     if missing:
         raise WeightsError(
-            f"Model file {file}: its metadata lack {', '.join(missing)}, so it is no trained model of FedMRI. Name the folder of a "
-            f"run, or its {MODEL_NAME}; the backbone's own weights belong to --weights."
+            f"Model file {file}: its metadata lack {', '.join(missing)}, so it is no trained model of FedMRI. Name a run's "
+            f"folder, or its {MODEL_NAME}; the backbone's own weights belong to --weights."
         )
     return SavedModel(file, config_from_json(metadata["config"]), metadata)
 
@@ -105,7 +105,8 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenModel:
     if model.backbone_sha256 != saved.metadata["backbone_sha256"]:
         raise WeightsError(
             f"Backbone {model.backbone_name}: the model was trained on weights with SHA-256 "
-            f"{saved.metadata['backbone_sha256'][:12]}, these have {model.backbone_sha256[:12]}. Name the right file with --weights."
+            f"{saved.metadata['backbone_sha256'][:12]}, these have {model.backbone_sha256[:12]}. "
+            "Name the right file with --weights."
         )
     arrays, _ = load_arrays(saved.file)
     check_arrays(arrays, get_arrays(model))
