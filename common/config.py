@@ -162,6 +162,9 @@ class EvaluationConfig:
     audit: bool = True  # of privacy at each site, after a private run (simulation; a hospital audits by itself)
     modality_subsets: bool = False
     batch_size: int = ranged(8, 1, 1024)  # patients
+    holdout: float = ranged(0.0, 0.0, 0.5)  # share of each site's patients that never train: they calibrate the model; 0: none
+    coverage: float = ranged(0.9, 0.5, 0.999)  # of conformal prediction sets: how often the truth is to be in them
+    ood_rate: float = ranged(0.05, 0.001, 0.5)  # share of ordinary patients that may be flagged as strange
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ class RunConfig:
             "objective.ibot": (self.objective.ibot, 0.0, "iBOT's centre comes from the batch"),
             "objective.class_balance": (self.objective.class_balance, "none", "class weights tell the site's label counts"),
             "objective.local_crops": (self.objective.local_crops, 0, "the private recipe has global views only"),
+            "evaluation.holdout": (self.evaluation.holdout, 0.0, "sums over held-out patients would leave without noise"),
         }
         for name, (value, allowed, why) in unbounded.items():
             if value != allowed:

@@ -127,7 +127,7 @@ def apply_temperature(probabilities: NDArray[Any], temperature: float) -> Floats
 def prediction_sets(calibrated: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
     """Which classes are in each patient's set [N, C]: never none, the most likely one is always in."""
     chances = np.asarray(calibrated, np.float64)
-    return (1.0 - chances <= threshold) | (chances == chances.max(axis=1, keepdims=True))
+    return np.asarray((1.0 - chances <= threshold) | (chances == chances.max(axis=1, keepdims=True)))
 
 
 def nll_sums(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> Floats:

@@ -173,7 +173,9 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row]) -> None:
     table = [("participant_id", "age", "sex", "subtype"), *rows]
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     (folder / "site.toml").write_text(
-        f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\n', encoding="utf-8"
+        f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
+        "min_patients = 1  # simulated patients have no secrets\n",
+        encoding="utf-8",
     )
     described = {
         "Name": f"FedMRI phantom {site.name}: simulated, no real patient",

@@ -67,7 +67,10 @@ def test_layout_and_grid(small: Path) -> None:
     assert sorted(p.name for p in small.iterdir()) == ["external", "hospital-a", "hospital-b"]
     for site in small.iterdir():
         settings = tomllib.loads((site / "site.toml").read_text())
-        assert settings == {"name": site.name, "policy": {"share_counts": True, "share_metrics": True}}
+        assert settings == {
+            "name": site.name,
+            "policy": {"share_counts": True, "share_metrics": True, "share_calibration": True, "min_patients": 1},
+        }
         assert (site / "dataset_description.json").is_file()
         for row in _table(site):
             files = sorted((site / row["participant_id"] / "anat").iterdir())

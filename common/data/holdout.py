@@ -1,0 +1,37 @@
+"""Which patients of a site never train: held back to calibrate the model that the others trained.
+
+Each patient is decided by himself, by a hash of his id and the run's seed: whoever joins or leaves the folder later, and whatever
+the labels say, nobody else changes sides. N patients.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.dataset import SiteData
+
+
+def split(patients: SiteData, share: float, seed: int) -> tuple[SiteData, SiteData]:
+    """One site's training patients and those held back; of pooled sites each is split before they are pooled.
+
+    Args:
+        share: of the patients that are held back, on average; 0: none, and `patients` comes back as it is.
+        seed: of the run.
+    """
+    held = held_back(patients.ids, share, seed)
+    training = patients.select(np.flatnonzero(~held)) if held.any() else patients
+    return training, patients.select(np.flatnonzero(held))
+
+
+def held_back(ids: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which of one site's patients are held back [N]. Where that would be all of them, none is: the site trains."""
+    held = np.array([_chance(patient, seed) < share for patient in ids], bool)
+    return np.zeros_like(held) if held.all() else held
+
+
+def _chance(patient: str, seed: int) -> float:
+    """A number from 0 to 1, spread evenly over patients, that depends on nothing but the id and the seed."""
+    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
