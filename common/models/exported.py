@@ -6,9 +6,10 @@ reference.NAME   the sums that those scores compare with, where the run has them
 metadata         format, backbone, backbone_sha256, config, classes, adapter, pixel_mean, pixel_std, calibration (or "")
 """
 
+import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +24,10 @@ from common.models.backbone import empty_backbone
 from common.models.build import assemble
 from common.models.merge import kept_modules, merge
 from common.models.multimodal import MultiModalViT
+from common.models.saved import OpenModel
 
 FORMAT = "fedmri-model-1"
 UNTOUCHED, REFERENCE = "untouched.", "reference."
-
-
-@dataclass(frozen=True, eq=False)
-class Exported:
-    """An exported model, in the parts that `predict` and `features` take.
-
-    Attributes:
-        model: its own backbone weights are the untouched ones, as in a model that `build_model` made.
-        arrays: what training made of them; the two together are the trained model.
-        calibration: None where the run has none.
-        reference: sums for out-of-distribution scores; empty where the run has none.
-        metadata: the file's own, as text.
-    """
-
-    model: MultiModalViT
-    arrays: Arrays
-    config: RunConfig
-    calibration: Calibration | None
-    reference: Arrays
-    metadata: dict[str, str]
 
 
 def merge_trained(fresh: MultiModalViT, arrays: Arrays) -> tuple[MultiModalViT, Arrays]:
@@ -86,8 +68,8 @@ def save_exported(
     save_arrays(path, arrays, _metadata(plain, config, calibration[0] if calibration else None))
 
 
-def open_exported(path: Path) -> Exported:
-    """Read the file; needs timm for the architecture, and nothing else.
+def open_exported(path: Path) -> OpenModel:
+    """Read the file; needs timm for the architecture, and nothing else. `common.models.saved.open_saved` comes here by itself.
 
     Raises:
         WeightsError: absent, damaged, another format, or arrays that are not the architecture's.
@@ -112,16 +94,14 @@ def open_exported(path: Path) -> Exported:
     except (RuntimeError, KeyError, ValueError, TypeError, FedMRIError) as error:
         detail = " ".join(str(error).split())[:200]
         raise WeightsError(f"Model file {path}: its parts do not belong together ({detail}). Take the file anew.") from error
-    return Exported(model.eval().requires_grad_(False), trained, config, calibration, reference, metadata)
+    return OpenModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
 
 
-def trained_model(exported: Exported) -> MultiModalViT:
-    """The model with the trained arrays inside; `exported` keeps its own."""
-    model = _empty_model(exported.config)
-    model.load_state_dict(_tensors(exported.arrays))
-    model.pixel_mean, model.pixel_std = exported.model.pixel_mean, exported.model.pixel_std
-    model.backbone_name, model.backbone_sha256 = exported.model.backbone_name, exported.model.backbone_sha256
-    return model.eval().requires_grad_(False)
+def trained_model(opened: OpenModel) -> MultiModalViT:
+    """The exported model with the trained arrays inside; `opened` keeps its own."""
+    model = copy.deepcopy(opened.model)
+    model.load_state_dict(_tensors(opened.arrays))
+    return model
 
 
 def _state(model: MultiModalViT) -> Arrays:

@@ -94,7 +94,10 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenModel:
         FedMRIError: a calibration beside the model that cannot be used.
     """
     from common.models.build import build_model  # noqa: PLC0415  (torch and timm: seconds)
+    from common.models.exported import open_exported  # noqa: PLC0415
 
+    if "format" in saved.metadata:  # of `fedmri-server export`: all weights are in it
+        return open_exported(saved.file)
     config = saved.config
     if weights:
         config = replace(config, model=replace(config.model, weights=weights))

@@ -20,6 +20,7 @@ from common.models.build import build_model
 from common.models.dense import DenseModel
 from common.models.exported import merge_trained, open_exported, save_exported, trained_model
 from common.models.merge import kept_modules, merge
+from common.models.saved import open_saved, read_saved
 
 BACKBONES = [  # a plain one, one with registers, one with rotary positions; how many last blocks are joint
     ("fedmri_vit_mini", 32, 0),
@@ -95,7 +96,7 @@ def test_the_dense_graph_equals_the_grouped_model(backbone, size, joint):
 @torch.inference_mode()
 def test_the_file_alone_gives_the_trained_model_and_the_untouched_backbone(exported):
     path, fresh, config = exported
-    opened = open_exported(path)
+    opened = open_saved(read_saved(path))
     x, present = patients()
     expected = fresh(x, present).logits
     own = {name: torch.from_numpy(array) for name, array in opened.arrays.items()}
@@ -118,7 +119,7 @@ def test_every_adapter_can_be_opened_again(tmp_path):
             found, expected = trained_model(opened)(*patients()).logits, fresh(*patients()).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert opened.calibration is None
-        assert opened.metadata["adapter"].startswith("kept as modules" if adapter == "bottleneck" else "merged")
+        assert read_saved(tmp_path / adapter).metadata["adapter"].startswith("kept as modules" if adapter == "bottleneck" else "merged")
 
 
 def test_equal_models_give_equal_files_and_no_machines_path(tmp_path):
