@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import common.data.volumes as volumes
 import server.release.monai_patients as patients
 from common.config import DataConfig, RunConfig
+from common.data import volumes
 from common.files import write_atomic
 from common.models.dense import DenseModel
 from server.release.graphs import write_torchscript
@@ -31,12 +31,11 @@ OURS = {"DataConfig", "Case", "DataError"}  # what speaks of these stays at home
 HOME, AWAY = "from common.data.volumes import", "from scripts.volumes import"
 
 
-def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, card: str, about: dict[str, str], licence: str) -> None:
+def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict[str, Any], licence: str) -> None:
     """Write the bundle into a new folder.
 
     Args:
-        card: the model card, as Markdown.
-        about: `name`, `version`, `description`, `intended_use`, `weights_licence`.
+        about: `name`, `version`, `description`, `intended_use`, `weights_licence`, `eval_metrics`.
         licence: text of the LICENSE file.
     """
     (folder / "models").mkdir(parents=True)
@@ -47,7 +46,7 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, card: str, 
         "scripts/__init__.py": '"""Preprocessing that MONAI does not bring, copied from FedMRI (Apache-2.0)."""\n',
         "scripts/volumes.py": pure_source(Path(volumes.__file__).read_text(encoding="utf-8")),
         "scripts/patients.py": Path(patients.__file__).read_text(encoding="utf-8").replace(HOME, AWAY),
-        "docs/README.md": _readme(config) + card,
+        "docs/README.md": readme(config),
         "LICENSE": licence,
     }
     for name, text in texts.items():
@@ -104,7 +103,7 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
     ]
 
 
-def metadata(config: RunConfig, about: dict[str, str]) -> dict[str, Any]:
+def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
     """configs/metadata.json, after MONAI's specification."""
     data = config.data
     images = {
@@ -146,6 +145,7 @@ def metadata(config: RunConfig, about: dict[str, str]) -> dict[str, Any]:
         "authors": "FedMRI; see the hospitals in docs/README.md",
         "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
         "intended_use": about["intended_use"],
+        "eval_metrics": about["eval_metrics"],
         "network_data_format": {
             "inputs": {"image": images, "present": present},
             "outputs": {"pred": probabilities},
@@ -176,7 +176,7 @@ def _json(table: dict[str, Any]) -> str:
     return json.dumps(table, indent=2) + "\n"
 
 
-def _readme(config: RunConfig) -> str:
+def readme(config: RunConfig) -> str:
     """How to run it."""
     names = ", ".join(config.data.modalities)
     return f"""# How to run this bundle

@@ -156,12 +156,17 @@ def _calibration(report: Mapping[str, Any]) -> list[str]:
     patients = NOT_TOLD if known.get("patients") is None else known["patients"]
     rows = [[name, interval(before.get(name)), interval(after.get(name))] for name in ("ece", "brier", "nll")]
     sites = ", ".join(text(s) for s in known.get("sites") or []) or NOT_TOLD
-    lines = [f"Temperature {number(known.get('temperature'))}, fitted on patients that no hospital trained on: {patients}, at {sites}."]
+    lines = [
+        f"Temperature {number(known.get('temperature'))}, fitted on patients that no hospital trained on: {patients}, at {sites}."
+    ]
     lines += ["", table(["", "before", "after"], rows)]
     conformal = known.get("conformal")
     if isinstance(conformal, Mapping):
         observed = interval(conformal.get("observed"))
-        lines += ["", f"Prediction sets: promised to hold the truth for {number(conformal.get('coverage'))}, observed {observed}."]
+        lines += [
+            "",
+            f"Prediction sets: promised to hold the truth for {number(conformal.get('coverage'))}, observed {observed}.",
+        ]
     return lines
 
 

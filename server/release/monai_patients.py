@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, resample, scale_intensity
 from monai.transforms import MapTransform
+
+from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, resample, scale_intensity
 
 MASK = "mask"
 Patient = dict[str, Any]
@@ -89,7 +90,9 @@ def _volume(image: Any, name: str) -> Volume:
     """MONAI's [1, X, Y, Z] with its affine."""
     voxels = np.asarray(image, dtype=np.float32)
     if voxels.ndim != 4 or voxels.shape[0] != 1:
-        raise ValueError(f"{name}: expected one volume with three axes, got shape {voxels.shape[1:]} in {voxels.shape[0]} frames.")
+        raise ValueError(
+            f"{name}: expected one volume with three axes, got shape {voxels.shape[1:]} in {voxels.shape[0]} frames."
+        )
     return Volume(np.ascontiguousarray(voxels[0]), np.asarray(image.affine, dtype=np.float64))
 
 

@@ -119,7 +119,11 @@ def test_every_adapter_can_be_opened_again(tmp_path):
             found, expected = trained_model(opened)(*patients()).logits, fresh(*patients()).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert opened.calibration is None
-        assert read_saved(tmp_path / adapter).metadata["adapter"].startswith("kept as modules" if adapter == "bottleneck" else "merged")
+        assert (
+            read_saved(tmp_path / adapter)
+            .metadata["adapter"]
+            .startswith("kept as modules" if adapter == "bottleneck" else "merged")
+        )
 
 
 def test_equal_models_give_equal_files_and_no_machines_path(tmp_path):
