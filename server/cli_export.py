@@ -39,8 +39,8 @@ def add_export(verbs: Verbs) -> None:
 
 def _add_export(verbs: Verbs) -> None:
     text = (
-        "Write a run's model as one merged safetensors file, as ONNX and as a MONAI bundle, each checked against the trained model, "
-        "with a model card and a signed manifest."
+        "Write a run's model as one merged safetensors file, as ONNX and as a MONAI bundle, each checked against the trained "
+        "model, with a model card and a signed manifest."
     )
     verb = verbs.add_parser("export", help="release a run's model", description=text)
     verb.add_argument("run", type=Path, metavar="RUN", help="folder of the finished run")
@@ -84,9 +84,8 @@ def _export(arguments: argparse.Namespace) -> int:
         print(json.dumps({"release": str(arguments.out), "signed": private is not None, "checks": checks}, indent=2))
         return 0
     for check in checks:
-        print(
-            f"{check['file']}: at most {check['difference']:.1e} from the trained model, {check['patients']} patients, {check['source']}"
-        )
+        found = f"at most {check['difference']:.1e} from the trained model"
+        print(f"{check['file']}: {found}, {check['patients']} patients, {check['source']}")
     print(f"Done: {arguments.out}, {'signed' if private else 'not signed'}.")
     return 0
 

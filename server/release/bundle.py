@@ -58,8 +58,8 @@ def inference(config: RunConfig) -> dict[str, Any]:
     data = config.data
     files = {name: FILES[name] for name in (*data.modalities, "mask")}
     return {
-        "imports": ["$import torch", "$import scripts.patients"],
-        "bundle_root": "$__import__('pathlib').Path(scripts.patients.__file__).resolve().parents[1].as_posix()",
+        "imports": ["$import torch", "$from pathlib import Path", "$from scripts import patients as preparation"],
+        "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
         "dataset_dir": ".",
         "patients": "sub-*",
         "files": files,
@@ -73,7 +73,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$scripts.patients.find_patients(@dataset_dir, @patients, @files, @datalist)",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist)",
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},

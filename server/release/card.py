@@ -13,8 +13,9 @@ from common.config import ModelConfig, RunConfig
 
 NOT_TOLD = "not told"
 INTENDED = (
-    "Research on glioma subtype from MRI. It is no medical device: it has no approval, and no decision about a patient may rest on "
-    "it. It knows three subtypes of glioma and nothing else: every other brain gets probabilities that add up to one all the same."
+    "Research on glioma subtype from MRI. It is no medical device: it has no approval, and no decision about a patient may rest "
+    "on it. It knows three subtypes of glioma and nothing else: every other brain gets probabilities that add up to one "
+    "all the same."
 )
 
 
@@ -92,8 +93,8 @@ def _limits(report: Mapping[str, Any], config: RunConfig) -> str:
     patients = report["external"].get("n") or len(report["patients"])
     return (
         f"It was measured on {patients} patients of the external hospital below, and on no others. Images must be of "
-        f"{', '.join(config.data.modalities)} (any of them), registered to each other; with a tumour mask the slices go through the "
-        "tumour, without one through the brain."
+        f"{', '.join(config.data.modalities)} (any of them), registered to each other; with a tumour mask the slices go through "
+        "the tumour, without one through the brain."
     )
 
 
@@ -123,7 +124,7 @@ def _seen(report: Mapping[str, Any]) -> set[str]:
 
 
 def _training(report: Mapping[str, Any], config: RunConfig, sha256: str, adapter: str) -> list[str]:
-    rows = [
+    rows: list[list[Any]] = [
         ["backbone", config.model.backbone],
         ["SHA-256 of its weights", sha256],
         ["adapter", f"{config.model.adapter}; {adapter}"],

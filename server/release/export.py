@@ -131,7 +131,8 @@ def _about(wanted: Wanted, trained: OpenModel, report: dict[str, Any]) -> dict[s
         "version": wanted.version,
         "description": (
             f"{config.model.backbone} with {config.model.adapter}, trained by FedMRI at several hospitals from any of "
-            f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} patients. See docs/README.md."
+            f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} "
+            "patients. See docs/README.md."
         ),
         "intended_use": INTENDED,
         "weights_licence": weights_licence(config.model),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform  # type: ignore[attr-defined]
 
 from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, resample, scale_intensity
 
