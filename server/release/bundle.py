@@ -58,7 +58,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
     data = config.data
     files = {name: FILES[name] for name in (*data.modalities, "mask")}
     return {
-        "imports": ["$import torch", "$from pathlib import Path", "$from scripts import patients as preparation"],
+        "imports": ["$import torch", "$from pathlib import Path", "$import scripts.patients as preparation"],
         "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
         "dataset_dir": ".",
         "patients": "sub-*",
