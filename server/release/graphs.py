@@ -5,6 +5,7 @@ Both take images [B, S, M, H, W] and present [B, M] (bool) and give calibrated p
 
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.config import DataConfig
-from common.errors import ConfigError
+from common.errors import ConfigError, FedMRIError
 from common.models.dense import DenseModel
 
 INPUTS, OUTPUT = ("images", "present"), "probabilities"
@@ -45,7 +46,11 @@ def write_onnx(path: Path, dense: DenseModel, data: DataConfig) -> None:
             dynamic_shapes=({0: batch}, {0: batch}),
             verbose=False,
         )
-        program.save(str(path), external_data=False)  # type: ignore[union-attr]
+    if program is None:
+        raise FedMRIError("torch.onnx.export gave no program. Install the versions in constraints.txt.")
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, with this machine's paths
+    program.save(str(path), external_data=False)
 
 
 def write_torchscript(path: Path, dense: DenseModel, data: DataConfig) -> None:
@@ -53,6 +58,16 @@ def write_torchscript(path: Path, dense: DenseModel, data: DataConfig) -> None:
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(dense, example(data), check_trace=False)  # type: ignore[no-untyped-call]  # checked later
         torch.jit.save(traced, str(path))
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Leave out the debugging tables of a TorchScript archive: they hold this machine's paths."""
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in kept.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def example(data: DataConfig) -> tuple[Tensor, Tensor]:

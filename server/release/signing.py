@@ -164,10 +164,12 @@ def _shown(number: bytes) -> str:
 
 
 def _decode(line: str) -> bytes:
+    """The bytes of a line of base64; none where it is not the one way to write them."""
     try:
-        return base64.b64decode(line.strip(), validate=True)
+        raw = base64.b64decode(line.strip(), validate=True)
     except (binascii.Error, ValueError):
         return b""
+    return raw if base64.b64encode(raw).decode() == line.strip() else b""
 
 
 def _read(path: Path, what: str) -> bytes:
