@@ -21,7 +21,7 @@ from common.models.saved import OpenModel
 from common.training.predict import predict
 
 RESEARCH = "For research. Not a medical device."
-NO_CALIBRATION = "not calibrated: no calibration.safetensors stands beside the model"
+NO_CALIBRATION = "not calibrated: the model comes without a calibration"
 LIMITS = (
     "By modality: the predicted class's probability less what it is without that modality. By place: how far the winning class's "
     "logit falls when one patch token is left out of the last pooling. Before that the tokens have attended to each other, so a "
