@@ -21,9 +21,11 @@ from common.evaluation.calibration import Calibration
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files"]
 # Measured in a frame of the wanted width: headless windows are never narrower than 500 pixels.
-PROBE = """<!doctype html><iframe src="card.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="out"></pre><script>
+PROBE = """<!doctype html><iframe src="card.html" style="width:{width}px;height:900px;border:0"></iframe>
+<pre id="out"></pre><script>
 onload = () => {{ const page = document.querySelector("iframe").contentDocument, width = page.documentElement.clientWidth;
-const wide = [...page.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > width + 1).map(e => e.tagName);
+const right = e => e.getBoundingClientRect().right;
+const wide = [...page.querySelectorAll("body *")].filter(e => right(e) > width + 1).map(e => e.tagName);
 const images = [...page.images], shown = images.filter(i => i.naturalWidth > 0 && i.getBoundingClientRect().width > 40);
 document.getElementById("out").textContent = JSON.stringify([width, wide, shown.length, images.length]); }}
 </script>"""
