@@ -1,8 +1,8 @@
 """How long `fedmri-site predict` takes, start of Python to its exit: `python bench/predict.py OUT.json [REAL_CASES]`.
 
 One real 3D patient from NIfTI on an untrained ViT-S at the default recipe (the size counts, not what it says), with calibration
-and out-of-distribution score; and 100 patients, phantoms of the demo and the real one a hundred times by links, each on the demo's
-model and on the ViT-S. Medians; beside them the processor's seconds, which other work on a machine changes less.
+and out-of-distribution score; and 100 patients, phantoms of the demo and the real one a hundred times by links, each on the
+demo's model and on the ViT-S. Medians; beside them the processor's seconds, which other work on a machine changes less.
 """
 
 import json
