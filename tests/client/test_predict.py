@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -44,9 +45,14 @@ def brats(phantom: Path, folder: Path, modalities=MODALITIES, mask=True) -> Path
     return folder
 
 
+@cache
+def opened_once(run: Path):
+    return open_saved(read_saved(run))
+
+
 def expected(run: Path, phantom: Path, modalities=MODALITIES, mask=True) -> np.ndarray:
     """Uncalibrated probabilities, by the function that evaluates runs."""
-    opened = open_saved(read_saved(run))
+    opened = opened_once(run)
     found = next((phantom / "anat").glob("*mask*")) if mask else None
     case = Case("x", {m: volume(phantom, m) for m in modalities}, found, UNLABELLED, None, None, phantom)
     images, present = prepare_case(case, opened.config.data)
