@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ import torch
 from common.cli import config_path
 from common.config import RunConfig, config_from_table, load_config
 from common.evaluation.calibration import CALIBRATION_NAME, Calibration, save_calibration
-from common.evaluation.ood import FEATURES, MIN_COUNT, moments
+from common.evaluation.modality_agreement import AGREEMENTS
+from common.evaluation.ood import ALONE, MIN_COUNT, moments
 from common.files import write_atomic
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
@@ -38,7 +40,8 @@ def make_run(run: Path, config: RunConfig) -> None:
     model = build_model(config)
     said = {"backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256, "config": config.to_json()}
     save_arrays(run / MODEL_NAME, get_arrays(model), {**said, "classes": json.dumps(list(config.data.classes))})
-    noise = np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, len(config.data.modalities), FEATURES))
+    modalities = len(config.data.modalities)
+    noise = np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, modalities, ALONE + modalities * AGREEMENTS))
     save_calibration(run / CALIBRATION_NAME, Calibration(1.5, ood_threshold=5.0), moments(noise))
 
 
@@ -107,7 +110,10 @@ def main(out: Path, cases: Path | None, repeats: int = 5) -> None:
         make_run(small, config_from_table({"model": {"weights": "random"}}))
         write_hospitals(folder / "phantoms", sites=2, patients=1, external=MANY, seed=7)
         phantoms = folder / "phantoms" / "external"
-        parts = {"100 phantoms, demo": lambda: many(demo, phantoms), "100 phantoms, ViT-S": lambda: many(small, phantoms)}
+        parts: dict[str, Callable[[], object]] = {
+            "100 phantoms, demo": lambda: many(demo, phantoms),
+            "100 phantoms, ViT-S": lambda: many(small, phantoms),
+        }
         if cases is not None:
             real = links(folder / "real", (cases / CASE).resolve())
             parts = {

@@ -178,7 +178,12 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
             (f"Calibrated on patients held back at {sites} sites; such sets hold the truth for {coverage} of patients.", "")
         )
     if found.flagged is None:
-        lines.append(("Not known whether the patient is like those of the training: the run has no reference for him.", "yellow"))
+        lines.append(
+            (
+                "Not known whether the patient is like those of the training: the run has no reference or threshold for him.",
+                "yellow",
+            )
+        )
     elif found.flagged:
         lines.append((f"UNLIKE the patients of the training (score {found.strangeness:.2f}): do not rely on this.", "bold red"))
     else:
