@@ -109,6 +109,17 @@ def _project(found: Matrix) -> Matrix:
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
+def only(found: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """The same patients as if they had no modalities but those of `here` [N, M]; as `features` gives with `present`."""
+    patients, modalities = here.shape
+    kept = np.where(here[..., None], found, np.nan)
+    agreement = kept[:, :, ALONE:].reshape(patients, modalities, modalities, AGREEMENTS)
+    kept[:, :, ALONE:] = np.where(here[:, None, :, None], agreement, np.nan).reshape(
+        patients, modalities, modalities * AGREEMENTS
+    )
+    return kept
+
+
 def _rows(found: Matrix) -> Matrix:
     """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
     modalities = found.shape[1]
@@ -204,10 +215,11 @@ class Reference:
         The power mean of all his distances, so that patients with few modalities compare with those with many. NaN where he has
         nothing of which the reference knows anything.
         """
-        distances = self.distances(found).reshape(len(found), -1)
+        distances = self.distances(found)
         known = np.isfinite(distances)
+        count = known.sum((1, 2))
         total = np.where(known, distances, 0.0) ** POWER
-        return np.asarray((total.sum(1) / np.where(known.any(1), known.sum(1), np.nan)) ** (1.0 / POWER))
+        return np.asarray((total.sum((1, 2)) / np.where(count > 0, count, np.nan)) ** (1.0 / POWER))
 
 
 def _kinds(rows: int, row: int) -> tuple[slice, ...]:
