@@ -54,6 +54,7 @@ def add_predict(verbs: "Verbs") -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from client.lean import without_compiler
     from client.patients import find_patients, patient_of_files
     from client.reading import reading
     from common.models.saved import open_saved, read_saved
@@ -63,6 +64,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     saved = read_saved(arguments.model)
     asked = find_patients(arguments.patients) if arguments.files is None else patient_of_files(arguments.files)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
+        with without_compiler():
+            import timm  # noqa: F401
         opened = open_saved(saved, arguments.weights or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
 
@@ -175,7 +178,12 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
             (f"Calibrated on patients held back at {sites} sites; such sets hold the truth for {coverage} of patients.", "")
         )
     if found.flagged is None:
-        lines.append(("Not known whether the patient is like those of the training: the run has no reference for him.", "yellow"))
+        lines.append(
+            (
+                "Not known whether the patient is like those of the training: the run has no reference or threshold for him.",
+                "yellow",
+            )
+        )
     elif found.flagged:
         lines.append((f"UNLIKE the patients of the training (score {found.strangeness:.2f}): do not rely on this.", "bold red"))
     else:

@@ -16,12 +16,13 @@ from common.data.dataset import SiteData
 from common.data.volumes import Sliced
 from common.evaluation.calibration import Calibration, apply_temperature, prediction_sets
 from common.evaluation.evidence import modality_evidence, place_evidence
-from common.evaluation.ood import Reference, features
+from common.evaluation.ood import Reference, features, moments_like
+from common.models.arrays import check_arrays
 from common.models.saved import OpenModel
 from common.training.predict import predict
 
 RESEARCH = "For research. Not a medical device."
-NO_CALIBRATION = "not calibrated: no calibration.safetensors stands beside the model"
+NO_CALIBRATION = "not calibrated: the model comes without a calibration"
 LIMITS = (
     "By modality: the predicted class's probability less what it is without that modality. By place: how far the winning class's "
     "logit falls when one patch token is left out of the last pooling. Before that the tokens have attended to each other, so a "
@@ -153,9 +154,14 @@ def temperature_of(calibration: Calibration | None) -> float:
 
 
 def _strangeness(opened: OpenModel, batch: SiteData) -> list[float | None]:
-    """Out-of-distribution scores; None where nothing is known to compare with."""
+    """Out-of-distribution scores; None where nothing is known to compare with.
+
+    Raises:
+        FederationError: the reference is not of this model, or of another version.
+    """
     if not opened.reference:
         return [None] * len(batch)
+    check_arrays(opened.reference, moments_like(opened.config))
     scores = Reference.fit(opened.reference).score(features(opened.model, opened.arrays, batch, opened.config))
     return [float(score) if np.isfinite(score) else None for score in scores]
 

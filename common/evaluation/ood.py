@@ -1,18 +1,24 @@
-"""Out of distribution: how unlike the patients of the federation a patient is, from the features of each modality he has.
+"""Out of distribution: how unlike the federation's patients a patient is, from his images and what the backbone says of them.
 
-One Gaussian a modality (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on features that say three things: what the image
-is like as an image (`common.evaluation.image_statistics`), what the frozen backbone says of it, and what the adapted one says.
-Each modality runs through the backbones by itself, so what is said of it does not depend on which others there are.
+Gaussians (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on four kinds of features, each modality's or pair's its own:
+
+- image: contrast, sharpness, noise (`common.evaluation.image_statistics`);
+- frozen: what the untouched backbone says of the modality;
+- adapted: what the trained one says of it;
+- pair: how well two modalities agree (`common.evaluation.modality_agreement`).
+
+Each modality runs through the backbones by itself, so nothing said of it depends on which others there are.
 
 The Gaussians travel as counts, sums and sums of outer products, which add up over sites, and from which a site can take its own
 out again. **What they tell about patients**: the moments of one patient are his features; those of a few bound them. They are
 no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
 where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
-N patients, M modalities, D width, F features, K bins.
+N patients, M modalities, R = M (M + 1) / 2 modalities and pairs, D width, F features of a modality, f = ALONE of a row, K bins.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -22,6 +28,8 @@ from torch.func import functional_call
 from common.config import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.image_statistics import STATISTICS, image_statistics
+from common.evaluation.modality_agreement import AGREEMENTS, modality_agreement
+from common.evaluation.shrinkage import shrunk_covariance
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.device import autocast, choose_device
@@ -30,9 +38,11 @@ from common.training.predict import frozen_features
 Matrix = NDArray[np.float64]
 
 PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
-FEATURES = STATISTICS + 2 * PROJECTED  # F
+ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
+KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
 NAMES = ("ood.count", "ood.sum", "ood.outer")
-MIN_COUNT = 8  # patients with a modality, below which nothing is said about it
+MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
+POWER = 8.0  # of distances in their mean: near the largest, so that one broken image among four is seen
 SCORE_EDGES: Matrix = np.concatenate([[0.0], np.geomspace(0.05, 5000.0, 577), [np.inf]])  # 2% apart
 
 
@@ -51,13 +61,26 @@ def features(
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:
-        [N, M, F], NaN where a modality is absent.
+        [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
     """
-    images = np.stack([image_statistics(np.asarray(one, np.float32)) for one in patients.images])  # [N, M, STATISTICS]
-    parts = [images, _project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
-    found = np.concatenate(parts, axis=2)
-    found[~(patients.present if present is None else patients.present & present)] = np.nan
-    return found
+    here = patients.present if present is None else np.logical_and(patients.present, present)
+    images = np.empty((*here.shape, STATISTICS + here.shape[1] * AGREEMENTS))
+    for row, known in enumerate(here):
+        images[row] = _image_features(patients.images[row].astype(np.float64), known)
+    backbone = [_project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
+    image, agreement = np.split(images, [STATISTICS], axis=2)
+    return np.asarray(np.where(here[..., None], np.concatenate([image, *backbone, agreement], axis=2), np.nan))
+
+
+def _image_features(images: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """[S, M, H, W] to [M, STATISTICS + M AGREEMENTS]."""
+    modalities, known = len(here), np.flatnonzero(here)
+    statistics = np.full((modalities, STATISTICS), np.nan)
+    statistics[known] = image_statistics(images[:, known])
+    pairs = np.full((modalities, modalities, AGREEMENTS), np.nan)
+    for one, other in combinations(known, 2):
+        pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
+    return np.concatenate([statistics, pairs.reshape(modalities, -1)], axis=1)
 
 
 @torch.inference_mode()
@@ -86,28 +109,56 @@ def _project(found: Matrix) -> Matrix:
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
+def only(found: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """The same patients as if they had no modalities but those of `here` [N, M]; as `features` gives with `present`."""
+    patients, modalities = here.shape
+    kept = np.where(here[..., None], found, np.nan)
+    agreement = kept[:, :, ALONE:].reshape(patients, modalities, modalities, AGREEMENTS)
+    kept[:, :, ALONE:] = np.where(here[:, None, :, None], agreement, np.nan).reshape(
+        patients, modalities, modalities * AGREEMENTS
+    )
+    return kept
+
+
+def _rows(found: Matrix) -> Matrix:
+    """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
+    modalities = found.shape[1]
+    one, other = np.triu_indices(modalities, 1)
+    agreement = found[:, :, ALONE:].reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
+    pairs = np.pad(agreement, ((0, 0), (0, 0), (0, ALONE - AGREEMENTS)))
+    pairs[~(_known(found[:, one, :ALONE]) & _known(found[:, other, :ALONE]))] = np.nan
+    return np.concatenate([found[:, :, :ALONE], pairs], axis=1)
+
+
+def _known(rows: Matrix) -> NDArray[np.bool_]:
+    """[N, R, f] to [N, R]: whether all is finite."""
+    return np.asarray(np.isfinite(rows).all(2))
+
+
 def moments_like(config: RunConfig) -> Arrays:
     """The moments of nobody: what names and shapes a site's moments have."""
     m = len(config.data.modalities)
-    shapes = ((m,), (m, FEATURES), (m, FEATURES, FEATURES))
-    return {name: np.zeros(shape, np.float32) for name, shape in zip(NAMES, shapes, strict=True)}
+    return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
 
 
-def moments(found: Matrix) -> Arrays:
-    """Count [M], sum [M, F] and sum of outer products [M, F, F] over the patients who have the modality.
+def moments(found: Matrix, least: int = 0) -> Arrays:
+    """Count [R], sum [R, f] and sum of outer products [R, f, f] over the patients in whom a modality, or a pair, is known.
 
     Args:
         found: [N, M, F], as `features` gives them.
+        least: a modality or a pair that fewer of the patients have is left out: those of one patient are his own features.
     """
-    here = np.isfinite(found).all(2)
-    known = np.where(here[..., None], found, 0.0)
-    parts = (here.sum(0), known.sum(0), np.einsum("nmf,nmg->mfg", known, known))
+    rows = _rows(found)
+    here = _known(rows)
+    here &= here.sum(0) >= least
+    known = np.where(here[..., None], rows, 0.0)
+    parts = (here.sum(0), known.sum(0), np.einsum("nrf,nrg->rfg", known, known))
     return {name: part.astype(np.float32) for name, part in zip(NAMES, parts, strict=True)}
 
 
 def add(*several: Arrays) -> Arrays:
-    """The moments of several sites together."""
-    return {name: np.sum([one[name].astype(np.float64) for one in several], axis=0).astype(np.float32) for name in NAMES}
+    """The moments of several sites together; of one or more."""
+    return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in NAMES}
 
 
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
@@ -117,62 +168,77 @@ def subtract(everyone: Arrays, own: Arrays) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A Gaussian for each modality."""
+    """What patients of the federation are like: for each row a Gaussian of each kind of features.
 
-    count: Matrix  # [M]
-    mean: Matrix  # [M, F]
-    precision: Matrix  # [M, F, F]
-    typical: Matrix  # [M], the mean squared distance of the patients behind it
+    Attributes:
+        known: [R], whether enough patients are behind it.
+        mean: [R, f].
+        precision: [R, f, f], zero between kinds; scaled: an average patient of the reference has squared distance 1 in each.
+    """
+
+    known: NDArray[np.bool_]
+    mean: Matrix
+    precision: Matrix
 
     @staticmethod
     def fit(sums: Arrays) -> "Reference":
-        """From moments to Gaussians, the covariance shrunk as far as few patients ask for."""
+        """From moments, as `moments` gives them or added up; covariances are shrunk as far as few patients ask for."""
         count, total, outer = (sums[name].astype(np.float64) for name in NAMES)
-        safe = np.maximum(count, 1.0)
-        mean = total / safe[:, None]
-        precision, typical = np.zeros_like(outer), np.ones_like(count)
-        for m in np.flatnonzero(count >= MIN_COUNT):
-            covariance = outer[m] / count[m] - np.outer(mean[m], mean[m])
-            shrunk = _shrink(covariance, count[m])
-            precision[m] = np.linalg.inv(shrunk)
-            typical[m] = np.trace(precision[m] @ covariance)
-        return Reference(count, mean, precision, typical)
+        safe = np.maximum(count, 1.0)[:, None]
+        mean = total / safe
+        covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
+        precision = np.zeros_like(outer)
+        for r in np.flatnonzero(count >= MIN_COUNT):
+            for part in _kinds(len(count), int(r)):
+                own = covariance[r, part, part]
+                inverse = np.linalg.inv(shrunk_covariance(own, mean[r, part], float(count[r])))
+                precision[r, part, part] = inverse / max(float(np.trace(inverse @ own)), 0.1 * len(own))
+        return Reference(count >= MIN_COUNT, mean, precision)
+
+    def distances(self, found: Matrix) -> Matrix:
+        """Mahalanobis distances, 1 for an average patient of the reference: [N, R, 3], NaN where nothing is known.
+
+        Of a modality: by its image, by the frozen features, by the adapted ones. Of a pair: by its agreement, and two NaN.
+        """
+        rows = _rows(found)
+        squared = np.full((*rows.shape[:2], len(KINDS)), np.nan)
+        for r in np.flatnonzero(self.known):
+            here = _known(rows[:, r : r + 1])[:, 0]
+            for k, part in enumerate(_kinds(len(self.known), int(r))):
+                away = rows[here, r, part] - self.mean[r, part]
+                squared[here, r, k] = np.einsum("nf,fg,ng->n", away, self.precision[r, part, part], away)
+        return np.sqrt(squared)
 
     def score(self, found: Matrix) -> Matrix:
-        """How strange each patient is, [N], from [N, M, F]: 1 is an average patient of the reference, larger is stranger.
+        """How strange each patient is, [N], from [N, M, F]: about 1 for the reference's own, larger is stranger.
 
-        The root of the squared Mahalanobis distance, each modality's over what is typical of it, averaged over those that he has.
-        NaN where none of them is known to the reference.
+        The power mean of all his distances, so that patients with few modalities compare with those with many. NaN where he has
+        nothing of which the reference knows anything.
         """
-        known = np.isfinite(found).all(2) & (self.count >= MIN_COUNT)
-        difference = np.where(known[..., None], found - self.mean, 0.0)
-        squared = np.einsum("nmf,mfg,nmg->nm", difference, self.precision, difference) / self.typical
-        return np.sqrt(squared.sum(1) / np.where(known.any(1), known.sum(1), np.nan))
+        distances = self.distances(found)
+        known = np.isfinite(distances)
+        count = known.sum((1, 2))
+        total = np.where(known, distances, 0.0) ** POWER
+        return np.asarray((total.sum((1, 2)) / np.where(count > 0, count, np.nan)) ** (1.0 / POWER))
 
 
-def _shrink(covariance: Matrix, count: float) -> Matrix:
-    """Towards its own diagonal, by oracle approximating shrinkage (Chen et al., IEEE TSP 2010, eq. 23) of the correlations."""
-    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-8))
-    correlation = covariance / np.outer(scale, scale)
-    width = len(scale)
-    square = np.mean(correlation**2)
-    level = np.trace(correlation) / width
-    over = (count + 1.0) * (square - level**2 / width)
-    shrinkage = 1.0 if over <= 0 else min(1.0, (square + level**2) / over)
-    mixed = (1.0 - shrinkage) * correlation + shrinkage * level * np.eye(width)
-    return np.asarray(mixed * np.outer(scale, scale))
+def _kinds(rows: int, row: int) -> tuple[slice, ...]:
+    """Which features of a row make up one Gaussian each."""
+    modalities = round((np.sqrt(8 * rows + 1) - 1) / 2)  # R = M (M + 1) / 2
+    return KINDS if row < modalities else (slice(0, AGREEMENTS),)
 
 
 def histogram(scores: Matrix) -> NDArray[np.float32]:
     """Scores in the bins of `SCORE_EDGES`, [K]; a score that is not a number is in none."""
-    return np.histogram(scores[~np.isnan(scores)], SCORE_EDGES)[0].astype(np.float32)
+    counts: NDArray[np.float32] = np.histogram(scores[~np.isnan(scores)], SCORE_EDGES)[0].astype(np.float32)
+    return counts
 
 
 def threshold(counts: NDArray[np.float32], rate: float) -> float:
     """The score above which at most `rate` of patients from the same distribution lie, in the mean over calibration draws.
 
-    The ceil((n + 1) (1 - rate))-th smallest of n scores (split conformal: Lei et al., JASA 2018), rounded up to its
-    bin's edge. With fewer than 1 / rate - 1 patients no score is known to be rare enough: infinite, nobody is flagged.
+    The ceil((n + 1) (1 - rate))-th smallest of n scores (split conformal: Lei et al., JASA 2018), rounded up to its bin's edge.
+    With fewer than 1 / rate - 1 patients no score is known to be rare enough: infinite, nobody is flagged.
 
     Args:
         counts: [K], histograms as `histogram` gives them, added up.

@@ -1,4 +1,4 @@
-"""Open a trained model: a run's folder, or one file of it. What the file says of itself is checked against what is built.
+"""Open a trained model: a run's folder, its model file, or an exported one. What it says of itself is checked.
 
 The header is read without torch, so that a command can start on the images while torch is still being loaded.
 """
@@ -58,7 +58,7 @@ def read_saved(path: Path) -> SavedModel:
     """Read a model's header.
 
     Args:
-        path: a run's folder, or its model file.
+        path: a run's folder, its model file, or a file that `fedmri-server export` made.
 
     Raises:
         ConfigError: no such file or folder.
@@ -96,7 +96,7 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenModel:
     from common.models.build import build_model  # noqa: PLC0415  (torch and timm: seconds)
     from common.models.exported import open_exported  # noqa: PLC0415
 
-    if "format" in saved.metadata:  # of `fedmri-server export`: all weights are in it
+    if "format" in saved.metadata:  # of `fedmri-server export`: holds its backbone and its calibration itself
         return open_exported(saved.file)
     config = saved.config
     if weights:

@@ -23,6 +23,9 @@ def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--sites", type=int, default=4, help="training hospitals, 2 or more (default 4)")
     parser.add_argument("--patients", type=int, default=24, help="patients in each of them (default 24)")
     parser.add_argument("--external", type=int, default=40, help="patients of the external hospital; 0: none (default 40)")
+    parser.add_argument(
+        "--broken", type=int, default=0, metavar="N", help="also N patients of each fault of broken physics, under OUT/broken"
+    )
     parser.add_argument("--seed", type=int, default=7, help="default 7")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="also draw one patient of each subtype")
     parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
@@ -42,6 +45,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
             patients=arguments.patients,
             external=arguments.external,
             seed=arguments.seed,
+            broken=arguments.broken,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             force=arguments.force,
         )

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from common.errors import ConfigError
 from common.files import sync_folder
 from simulation.phantom.anatomy import grow_head, sample_build
+from simulation.phantom.broken import break_images
 from simulation.phantom.lesion import Lesion, grow_lesion, sample_age, sample_lesion
 from simulation.phantom.scanner import SUBSLICES, Scan, acquire
-from simulation.phantom.sites import EXTERNAL, Hospital, hospital, label_sequence
+from simulation.phantom.sites import EXTERNAL, Hospital, broken_hospitals, hospital, label_sequence
 
 SUFFIXES = {"t1": "T1w", "t1c": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}
 Progress = Callable[[int, int], None]
@@ -52,16 +53,20 @@ def write_hospitals(
     patients: int,
     external: int,
     seed: int,
+    broken: int = 0,
     progress: Progress | None = None,
     force: bool = False,
     workers: int | None = None,
 ) -> None:
     """Write training hospitals `hospital-a`, `hospital-b`, ... and the folder `external` under `out`, all or nothing.
 
+    With `broken`, also `broken/ghosts`, `broken/inverted`, ...: one level deeper, so that no run trains on them.
+
     Args:
         sites: training hospitals, 2 or more; the last has no labels.
         patients: in each training hospital, 1 or more.
         external: patients of the external hospital; 0 leaves its folder out.
+        broken: patients of each fault of `simulation.phantom.broken`, otherwise like the external hospital's.
         progress: called with (patients done, patients in all).
         force: replace what stands at `out`.
         workers: processes; default 2 or the number of cores, whichever is smaller; 1 works in this process.
@@ -69,17 +74,25 @@ def write_hospitals(
     Raises:
         ConfigError: numbers out of range, or `out` exists, is not empty, and `force` is off.
     """
-    _check(out, sites, patients, external, seed, force)
+    numbers = {
+        "sites": (sites, 2),
+        "patients": (patients, 1),
+        "external": (external, 0),
+        "seed": (seed, 0),
+        "broken": (broken, 0),
+    }
+    _check(out, numbers, force)
     places = [(hospital(seed, number, labelled=number < sites - 1), patients) for number in range(sites)]
     places += [(hospital(seed, EXTERNAL, labelled=True), external)] if external else []
+    places += [(site, broken) for site in broken_hospitals()] if broken else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         folder = Path(name) / out.name
         folder.mkdir()
-        jobs = [(folder / site.name, site, number) for site, count in places for number in range(count)]
+        jobs = [(folder / site.folder, site, number) for site, count in places for number in range(count)]
         rows = _run(jobs, seed, workers or min(2, os.cpu_count() or 1), progress)
         for site, count in places:
-            _write_site(folder / site.name, site, [rows[site.name, number] for number in range(count)])
+            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)])
         if out.exists():
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         folder.rename(out)
@@ -100,6 +113,7 @@ def simulate_patient(site: Hospital, number: int, seed: int) -> Patient:
     growth = grow_lesion(generator, axes, head, lesion, scanner.field)
     modalities = site.draw_modalities(generator)
     scan = acquire(generator, scanner, head, growth, modalities)
+    scan = replace(scan, images=break_images(scan.images, site.fault, generator)) if site.fault else scan
     known_age = age if generator.random() < 0.95 else None
     return Patient(f"sub-{number + 1:04d}", subtype, known_age, "MF"[int(generator.random() < 0.45)], lesion, scan)
 
@@ -114,8 +128,8 @@ def nifti_bytes(values: NDArray[np.integer], affine: NDArray[np.float64]) -> byt
     return gzip.compress(content, compresslevel=4, mtime=0)
 
 
-def _check(out: Path, sites: int, patients: int, external: int, seed: int, force: bool) -> None:
-    for name, value, low in (("sites", sites, 2), ("patients", patients, 1), ("external", external, 0), ("seed", seed, 0)):
+def _check(out: Path, numbers: dict[str, tuple[int, int]], force: bool) -> None:
+    for name, (value, low) in numbers.items():
         if value < low:
             raise ConfigError(f"phantom hospitals: expected --{name} of {low} or more, got {value}.")
     if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -174,7 +188,7 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row]) -> None:
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     (folder / "site.toml").write_text(
         f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
-        "min_patients = 1  # simulated patients have no secrets\n",
+        "share_pictures = true\nmin_patients = 1  # simulated patients have no secrets\n",
         encoding="utf-8",
     )
     described = {

@@ -1,10 +1,11 @@
 """Which hospitals there are: scanner, class mix, missing modalities, labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.config import MODALITIES
+from simulation.phantom.broken import FAULTS
 from simulation.phantom.lesion import SUBTYPES
 from simulation.phantom.scanner import Scanner
 
@@ -20,6 +21,7 @@ class Hospital:
         mix: share of each of `SUBTYPES`.
         missing: modality to the chance that a patient lacks it; 1: never done here.
         labelled: whether participants.tsv tells the subtype.
+        fault: of `simulation.phantom.broken`, in every patient; "": none.
     """
 
     number: int
@@ -28,6 +30,12 @@ class Hospital:
     mix: tuple[float, float, float]
     missing: dict[str, float]
     labelled: bool
+    fault: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where it is written, under the folder of all hospitals."""
+        return f"broken/{self.name}" if self.fault else self.name
 
     def draw_modalities(self, generator: np.random.Generator) -> tuple[str, ...]:
         """The modalities one patient has, at least one, in the order of `MODALITIES`."""
@@ -71,6 +79,12 @@ def hospital(seed: int, number: int, *, labelled: bool) -> Hospital:
     first, second, third = generator.dirichlet((1.5, 1.5, 1.5))
     lacking = {m: float(generator.choice((0.0, 0.05, 0.3))) for m in MODALITIES}
     return Hospital(number, name, _draw_scanner(generator), (first, second, third), lacking, labelled)
+
+
+def broken_hospitals() -> list[Hospital]:
+    """For each fault a hospital like the external one, with other patients."""
+    places = enumerate(FAULTS, start=EXTERNAL + 1)
+    return [replace(EXTERNAL_HOSPITAL, number=number, name=fault, fault=fault) for number, fault in places]
 
 
 def label_sequence(site: Hospital, count: int) -> list[str]:

@@ -1,0 +1,188 @@
+"""Who is flagged as out of distribution: external gliomas, broken physics, single cases; each hospital external in turn.
+
+    fedmri-sim phantom PHANTOMS --sites 4 --patients 24 --external 40 --seed 7 --broken 12
+    python bench/ood.py OUT.json --config demo --data PHANTOMS --folds external --cases CASES
+    python bench/ood.py OUT.json --config real --set weights=FILE --data HOSPITALS --folds du cs fg+ez --cases CASES
+
+No training: features are those of a model that is not trained yet, or of `--model FILE` (then one fold, the one it was trained
+for). Thresholds are made as in a run, twice: each site scores all its patients against the others' moments, or only a share that
+it holds back, drawn many times.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from common.cli import config_path
+from common.config import RunConfig, load_config
+from common.data.cache import default_cache, open_site
+from common.data.cases import Case, Site, read_site
+from common.data.site import SiteConfig, find_sites
+from common.evaluation import ood
+from common.files import write_atomic
+from common.models.arrays import get_arrays, load_arrays
+from common.models.build import build_model
+from common.protocol import code_hash
+
+Features = dict[str, NDArray[np.float64]]  # by site, by broken/FAULT, by case/NAME
+
+CASE_FILES = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
+MASKS = ("seg.nii.gz", "seg_model_fused.nii.gz", "ms_lesion.nii.gz")
+DRAWS = 200  # of the patients held back
+
+
+def everybody(arguments: argparse.Namespace, config: RunConfig) -> Iterator[Site]:
+    """All sites and cases, to be read once whatever the folds."""
+    for folder in find_sites(arguments.data):
+        yield read_site(folder, config.data, simulated=True)
+    for folder in find_sites(arguments.data / "broken"):
+        yield replace(read_site(folder, config.data, simulated=True), name=f"broken: {folder.name}")
+    for folder in sorted(arguments.cases.iterdir()) if arguments.cases else ():
+        files = {m: folder / f"{name}.nii.gz" for m, name in CASE_FILES.items() if m in config.data.modalities}
+        for mask in (next((folder / name for name in MASKS if (folder / name).exists()), None), None):
+            name = f"{folder.name}, {'mask' if mask else 'no mask'}"
+            yield Site(f"case: {name}", folder, (Case(name, files, mask, -1, None, None, folder),), SiteConfig())
+
+
+def all_features(arguments: argparse.Namespace, config: RunConfig, console: Console) -> Features:
+    """[N, M, F] of every site and case."""
+    model = build_model(config)
+    arrays = load_arrays(arguments.model)[0] if arguments.model else get_arrays(model)
+    found = {}
+    for site in everybody(arguments, config):
+        patients = open_site(site, config.data, default_cache() / "slices", workers=1)
+        found[site.name] = ood.features(model, arrays, patients, config)
+        console.print(f"{site.name}: {len(patients)}", highlight=False)
+    return found
+
+
+def measure_fold(found: Features, external: list[str], hospitals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Threshold, rates and scores with these sites left out."""
+    training = [name for name in hospitals if name not in external]
+    scores = leave_one_out(found, {name: np.ones(len(found[name]), bool) for name in training})
+    reference = ood.Reference.fit(ood.add(*(ood.moments(found[name]) for name in training)))
+    limit = ood.threshold(ood.histogram(np.concatenate(list(scores.values()))), arguments.rate)
+    outside = np.concatenate([found[name] for name in external])
+    strangers = {name: x for name, x in found.items() if name not in hospitals}
+    return {
+        "external": external,
+        "training": {name: len(found[name]) for name in training},
+        "threshold": limit,
+        "scores": {name: [round(float(s), 3) for s in some] for name, some in scores.items()},
+        "external_scores": [round(float(s), 3) for s in reference.score(outside)],
+        "flagged": flagged(reference, outside, limit),
+        "subsets": by_subset_size(reference, outside, limit),
+        "strangers": {
+            name: {"n": len(x), "flagged": flagged(reference, x, limit), "score": float(np.median(reference.score(x)))}
+            for name, x in strangers.items()
+        },
+        "held_back": held_back(found, training, outside, strangers, arguments),
+    }
+
+
+def leave_one_out(found: Features, held: dict[str, NDArray[np.bool_]]) -> Features:
+    """Scores of each site's held patients against the others' moments."""
+    everyone = ood.add(*(ood.moments(found[name]) for name in held))
+    return {
+        name: ood.Reference.fit(ood.subtract(everyone, ood.moments(found[name]))).score(found[name][chosen])
+        for name, chosen in held.items()
+    }
+
+
+def held_back(
+    found: Features, training: list[str], outside: NDArray[np.float64], strangers: Features, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The same where only a share of the patients is scored, drawn many times: how often there is a threshold, and mean rates.
+
+    The moments are of all the sites' patients, not of those that are left: it is the threshold's scatter that is of interest.
+    """
+    generator, names = np.random.default_rng(0), list(training)
+    scores = np.concatenate(list(leave_one_out(found, {name: np.ones(len(found[name]), bool) for name in names}).values()))
+    reference = ood.Reference.fit(ood.add(*(ood.moments(found[name]) for name in names)))
+    draws = [scores[generator.random(len(scores)) < arguments.share] for _ in range(DRAWS)]
+    limits = np.array([ood.threshold(ood.histogram(draw), arguments.rate) for draw in draws])
+    rates = {name: np.mean([flagged(reference, x, limit) for limit in limits]) for name, x in strangers.items()}
+    return {
+        "share": arguments.share,
+        "with_threshold": float(np.isfinite(limits).mean()),
+        "flagged": float(np.mean([flagged(reference, outside, limit) for limit in limits])),
+        "strangers": {name: float(rate) for name, rate in rates.items()},
+    }
+
+
+def flagged(reference: ood.Reference, patients: NDArray[np.float64], limit: float) -> float:
+    """The share of the patients above the threshold."""
+    return float((reference.score(patients) > limit).mean())
+
+
+def by_subset_size(reference: ood.Reference, patients: NDArray[np.float64], limit: float) -> dict[str, float]:
+    """Flagged of the external patients as if they had only 1, 2, ... of their modalities; mean over all subsets."""
+    modalities = patients.shape[1]
+    rates: dict[int, list[float]] = {}
+    for kept in itertools.product([False, True], repeat=modalities):
+        some = ood.only(patients, np.tile(kept, (len(patients), 1)))
+        scores = reference.score(some)
+        if np.isfinite(scores).any():
+            rates.setdefault(sum(kept), []).append(float((scores[np.isfinite(scores)] > limit).mean()))
+    return {str(size): float(np.mean(found)) for size, found in sorted(rates.items())}
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table, in Markdown."""
+    folds = result["folds"]
+    print("| | " + " | ".join(" + ".join(fold["external"]) + " external" for fold in folds) + " |")
+    print("|---" * (len(folds) + 1) + "|")
+    print("| patients behind the threshold | " + " | ".join(str(sum(f["training"].values())) for f in folds) + " |")
+    print("| threshold | " + " | ".join(f"{f['threshold']:.2f}" for f in folds) + " |")
+    print(
+        "| external gliomas flagged | " + " | ".join(f"{f['flagged']:.1%} of {len(f['external_scores'])}" for f in folds) + " |"
+    )
+    for name in folds[0]["strangers"]:
+        cells = [f["strangers"][name] for f in folds]
+        print(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+    with_threshold = [f"{f['held_back']['with_threshold']:.0%}" for f in folds]
+    share = folds[0]["held_back"]["share"]
+    print(f"| a threshold where only {share:.0%} are scored | " + " | ".join(with_threshold) + " |")
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    if cell["n"] == 1:
+        return f"{'**flagged**' if cell['flagged'] else 'not flagged'}, score {cell['score']:.2f}"
+    return f"{cell['flagged']:.0%} of {cell['n']} flagged"
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", default="demo")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
+    parser.add_argument("--cases", type=Path, help="folder of single patients: NAME/{t1,t1ce,t2,flair}.nii.gz, perhaps a mask")
+    parser.add_argument("--model", type=Path, help="model.safetensors of a run, for the adapted features")
+    parser.add_argument("--rate", type=float, default=0.05, help="of patients like the training ones that may be flagged")
+    parser.add_argument("--share", type=float, default=0.2, help="of patients held back, in the second way to a threshold")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    console = Console(stderr=True)
+    found = all_features(arguments, config, console)
+    hospitals = [folder.name for folder in find_sites(arguments.data)]
+    result = {"code": code_hash(), "config": arguments.config, "model": "trained" if arguments.model else "not trained"}
+    result["folds"] = [measure_fold(found, fold.split("+"), hospitals, arguments) for fold in arguments.folds]
+    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+    show(result)
+
+
+if __name__ == "__main__":
+    main()
