@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.cli_deploy import add_verbs
 from client.cli_gate import add_approve, add_audit_verify
+from client.cli_predict import add_predict
 from common.cli import add_debug, config_path, run_command
 from common.config import DataConfig, RunConfig, load_config
 from common.errors import ConfigError
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_budget(verbs)
     _add_audit(verbs)
     _add_pins(verbs)
+    add_predict(verbs)
     add_approve(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)

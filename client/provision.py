@@ -18,6 +18,7 @@ POLICY = {
     "share_metrics": "the mean losses of a round",
     "metrics": 'which losses, where share_metrics is true: names with wildcards; "seconds" is the time of the round',
     "share_calibration": "after the last round: sums over patients that never trained, and of features of the others",
+    "share_pictures": "as the external site: slices of its patients, with the evidence drawn on them, in the report",
     "min_patients": "of fewer patients no counts, losses or sums leave, whatever is said above",
     "backbone_sha256": "hold the server to the agreed frozen weights (`fedmri-site pins`)",
     "initial_sha256": "hold the server to the agreed start of training (`fedmri-site pins`)",

@@ -12,6 +12,7 @@ from common.cli import add_debug, run_command
 from common.errors import ConfigError
 from common.privacy.charge import Charge
 from server.cli_deploy import add_deployment
+from server.cli_export import add_export
 from server.cli_report import add_report
 from server.report import HTML_NAME
 
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_audit(verbs)
     add_report(verbs)
     add_deployment(verbs)
+    add_export(verbs)
     return run_command(parser, argv)
 
 

@@ -62,7 +62,6 @@ def assemble(
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
             `server.audit` where there is one.
         aggregation: of `server.privacy.aggregation_claims`: what the server saw of the updates, and noise for whole hospitals.
-        ood: `rate`, `threshold`, `flagged`, `of`.
 
     Returns:
         Plain values only: numpy values become Python's, NaN and infinities None, paths text.

@@ -84,7 +84,7 @@ def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
-    folders = _patient_folders(name, root, config)
+    folders = patient_folders(name, root, config)
     try:
         participants, notes = _read_labels(home, root, config.labels, data)
     except (ConfigError, DataError) as error:
@@ -92,7 +92,7 @@ def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
     problems = _duplicates(folders)
     cases = []
     for folder in folders:
-        found, troubles = _find_files(folder, config.files)
+        found, troubles = find_files(folder, config.files)
         participant = participants.get(folder.name, Participant("", None, None))
         label, trouble = _class_of(participant.label, config.labels, data)
         problems += [f"patient {folder.name}: {text}" for text in troubles + trouble]
@@ -141,7 +141,12 @@ def raise_problems(where: str, problems: list[str]) -> None:
         raise DataError(f"{where}: {'; '.join(problems[:_SHOWN])}{more}.")
 
 
-def _patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
+def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
+    """The patients' folders, sorted by name.
+
+    Raises:
+        DataError: there is none.
+    """
     folders = sorted((f for f in root.glob(config.patients) if f.is_dir()), key=lambda f: (f.name, f))
     kept = [f for f in folders if not any(fnmatchcase(f.name, pattern) for pattern in config.exclude)]
     if not kept:
@@ -158,7 +163,7 @@ def _duplicates(folders: list[Path]) -> list[str]:
     return [f"patient {name}: {names.count(name)} folders have this name" for name in sorted(set(names)) if names.count(name) > 1]
 
 
-def _find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], list[str]]:
+def find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], list[str]]:
     """The file of each modality and the mask, and what is wrong with them."""
     matches = {
         kind: {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}

@@ -27,6 +27,7 @@ class SitePolicy:
     share_metrics: bool = False  # the training losses
     metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
     share_calibration: bool = False  # sums over held-out patients, and of features of the others; docs/hospital.md
+    share_pictures: bool = False  # slices of patients in the report, where this site is the external one
     min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort tells no counts, losses or sums
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
@@ -50,7 +51,7 @@ class SitePolicy:
     @classmethod
     def simulation(cls) -> "SitePolicy":
         """For virtual sites, whose data are the researcher's own: everything may be seen."""
-        return cls(share_counts=True, share_metrics=True, share_calibration=True, min_patients=1)
+        return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ No module imported here needs torch, so that the cache's worker processes start 
 """
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,23 @@ def scale_intensity(voxels: Array, low: float, high: float) -> Array:
 
     Voxels that are not finite become 0, and so does a volume without contrast.
     """
+    return apply_window(voxels, intensity_window(voxels, low, high))
+
+
+def intensity_window(voxels: Array, low: float, high: float) -> tuple[float, float] | None:
+    """The percentiles `low` and `high` of the volume's foreground; None for a volume without contrast."""
     inside = voxels[foreground(voxels)]
     if not inside.size:
-        return np.zeros_like(voxels)
+        return None
     bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
-    if top <= bottom:
+    return (bottom, top) if top > bottom else None
+
+
+def apply_window(voxels: Array, window: tuple[float, float] | None) -> Array:
+    """Map the window to 0 and 1, and clip; see `scale_intensity`."""
+    if window is None:
         return np.zeros_like(voxels)
+    bottom, top = window
     finite = np.where(np.isfinite(voxels), voxels, np.float32(bottom))
     scaled: Array = np.clip((finite - bottom) / (top - bottom), 0.0, 1.0)
     return scaled
@@ -178,32 +190,57 @@ def crop_slices(
     return np.ascontiguousarray(along_y.reshape(size, size, -1).transpose(2, 0, 1))
 
 
+@dataclass(frozen=True, eq=False)
+class Sliced:
+    """One patient's slices, and which they are."""
+
+    images: npt.NDArray[np.float16]  # [S, M, H, W] in 0 to 1, zeros where a modality is absent
+    present: Mask  # [M]
+    indices: npt.NDArray[np.int64]  # [S] along Z of the reference, from below
+    depth: int  # Z, slices that the reference has
+    tumour: bool  # they go through the mask's tumour; else through the brain
+
+
 def prepare_case(case: Case, data: DataConfig) -> tuple[npt.NDArray[np.float16], Mask]:
+    """`slice_case`, of which only images [S, M, H, W] and present [M] are kept."""
+    sliced = slice_case(case, data)
+    return sliced.images, sliced.present
+
+
+def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     """Read, orient, scale, choose and crop one patient.
 
     All modalities and the mask are brought to the grid of the first present one, in the order of `data.modalities`.
 
-    Returns:
-        images [S, M, H, W] in 0 to 1, zeros where a modality is absent; present [M].
+    Args:
+        threads: that read and scale volumes side by side; unpacking and sorting leave Python's lock to others.
 
     Raises:
         DataError: none of the modalities is there, or a file cannot be used.
     """
-    present = np.array([m in case.files for m in data.modalities])
-    if not present.any():
+    names = [m for m in data.modalities if m in case.files]
+    if not names:
         raise DataError(f"Patient {case.id}: none of {', '.join(data.modalities)}; it has {', '.join(case.files)}.")
-    volumes = {m: load_volume(case.files[m], case.where(case.files[m])) for m in data.modalities if m in case.files}
-    reference = next(iter(volumes.values()))
-    region, tumour = find_region(case, reference)
-    indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
-    centre = centre_of(region, reference.spacing)
+    with ThreadPoolExecutor(threads) as pool:
+        spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
+        volumes = list(spread(lambda m: load_volume(case.files[m], case.where(case.files[m])), names))
+        reference = volumes[0]
+        region, tumour = find_region(case, reference)
+        indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
+        centre = centre_of(region, reference.spacing)
+        cropped = list(spread(lambda v: _scaled_slices(resample(v, reference), indices, centre, data), volumes))
     images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
-    for index, modality in enumerate(data.modalities):
-        if modality in volumes:
-            volume = resample(volumes[modality], reference)
-            scaled = Volume(scale_intensity(volume.voxels, data.low_percentile, data.high_percentile), volume.affine)
-            images[:, index] = crop_slices(scaled, indices, centre, data.field_of_view, data.size)
-    return images, present
+    for modality, slices in zip(names, cropped, strict=True):
+        images[:, data.modalities.index(modality)] = slices
+    present = np.array([m in names for m in data.modalities])
+    return Sliced(images, present, indices, reference.voxels.shape[2], tumour)
+
+
+def _scaled_slices(volume: Volume, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig) -> Array:
+    """[S, H, W]: scaled by the whole volume's percentiles, but no other slices than these."""
+    window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
+    slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
+    return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
 
 
 def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:

@@ -116,7 +116,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in sorted(file.keys())}, _plain(file.metadata())
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, plain_metadata(file.metadata())
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"Model file {path}: not a readable safetensors file ({error}).") from error
 
@@ -126,8 +126,8 @@ def _repeatable(metadata: dict[str, str]) -> dict[str, str]:
     return {"fedmri": json.dumps(metadata, sort_keys=True)}
 
 
-def _plain(metadata: dict[str, str] | None) -> dict[str, str]:
-    """Undo `_repeatable`; a file of another maker keeps its own entries."""
+def plain_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
+    """A file's own metadata, as `save_arrays` was given them; a file of another maker keeps its own entries."""
     if metadata and "fedmri" in metadata:
         inner = json.loads(metadata["fedmri"])
         if not isinstance(inner, dict) or not all(isinstance(value, str) for value in inner.values()):

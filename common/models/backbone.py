@@ -55,7 +55,7 @@ def create_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, str]:
     if config.weights == "hub":
         vit = _from_hub(config.backbone, size)
         return vit, tensors_sha256(vit.state_dict())
-    vit = _empty(config.backbone, size)
+    vit = empty_backbone(config.backbone, size)
     if config.weights == "random":
         return vit, tensors_sha256(vit.state_dict())
     path = find_weights(config.weights)
@@ -86,7 +86,7 @@ def _shipped() -> Path:
     return SHIPPED if SHIPPED.is_file() or not copy.is_file() else copy
 
 
-def _empty(name: str, size: int) -> nn.Module:
+def empty_backbone(name: str, size: int) -> nn.Module:
     """The architecture with untrained weights, for any crop size that its patches divide."""
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4]) or "vit_small_patch14_dinov2"
@@ -100,7 +100,7 @@ def _empty(name: str, size: int) -> nn.Module:
 
 def _from_hub(name: str, size: int) -> nn.Module:
     """Pre-trained weights through timm; whatever keeps them from coming is an error that says how to get them."""
-    _empty(name, size)
+    empty_backbone(name, size)
     try:
         vit: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, img_size=size, dynamic_img_size=True)
     except Exception as error:  # the hub's libraries raise many kinds; none may end in random weights

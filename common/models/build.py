@@ -22,12 +22,24 @@ def build_model(config: RunConfig) -> MultiModalViT:
         torch.manual_seed(config.seed)
         vit, sha256 = create_backbone(config.model, config.data.size)
     adapt(vit, config.model, generator)
-    model = MultiModalViT(
+    model = assemble(vit, config, generator)
+    model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
+    return model
+
+
+def assemble(vit: nn.Module, config: RunConfig, generator: torch.Generator) -> MultiModalViT:
+    """Tokens and head around a backbone.
+
+    Args:
+        generator: for the head's starting values.
+    """
+    modalities, width = len(config.data.modalities), vit.embed_dim
+    return MultiModalViT(
         vit,
-        len(config.data.modalities),
+        modalities,
         PrototypeHead(
-            (1 + len(config.data.modalities)) * vit.embed_dim,  # type: ignore[arg-type,operator]
-            vit.embed_dim,  # type: ignore[arg-type]
+            (1 + modalities) * width,  # type: ignore[operator,arg-type]
+            width,  # type: ignore[arg-type]
             config.model.head_hidden,
             config.model.head_bottleneck,
             len(config.data.classes) + config.model.prototypes,
@@ -36,8 +48,6 @@ def build_model(config: RunConfig) -> MultiModalViT:
         *_pixel_statistics(vit),
         config.model.joint_blocks,
     )
-    model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
-    return model
 
 
 def _pixel_statistics(vit: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -188,7 +188,7 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row]) -> None:
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     (folder / "site.toml").write_text(
         f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
-        "min_patients = 1  # simulated patients have no secrets\n",
+        "share_pictures = true\nmin_patients = 1  # simulated patients have no secrets\n",
         encoding="utf-8",
     )
     described = {

@@ -69,7 +69,13 @@ def test_layout_and_grid(small: Path) -> None:
         settings = tomllib.loads((site / "site.toml").read_text())
         assert settings == {
             "name": site.name,
-            "policy": {"share_counts": True, "share_metrics": True, "share_calibration": True, "min_patients": 1},
+            "policy": {
+                "share_counts": True,
+                "share_metrics": True,
+                "share_calibration": True,
+                "share_pictures": True,
+                "min_patients": 1,
+            },
         }
         assert (site / "dataset_description.json").is_file()
         for row in _table(site):

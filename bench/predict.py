@@ -1,0 +1,133 @@
+"""How long `fedmri-site predict` takes, start of Python to its exit: `python bench/predict.py OUT.json [REAL_CASES]`.
+
+One real 3D patient from NIfTI on an untrained ViT-S at the default recipe (the size counts, not what it says), with calibration
+and out-of-distribution score; and 100 patients, phantoms of the demo and the real one a hundred times by links, each on the
+demo's model and on the ViT-S. Medians; beside them the processor's seconds, which other work on a machine changes less.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.cli import config_path
+from common.config import RunConfig, config_from_table, load_config
+from common.evaluation.calibration import CALIBRATION_NAME, Calibration, save_calibration
+from common.evaluation.modality_agreement import AGREEMENTS
+from common.evaluation.ood import ALONE, MIN_COUNT, moments
+from common.files import write_atomic
+from common.models.arrays import get_arrays, save_arrays
+from common.models.build import build_model
+from common.models.saved import MODEL_NAME
+from simulation.phantom.hospitals import write_hospitals
+
+MANY = 100
+CASE = "BraTS2021_00006"
+
+
+def make_run(run: Path, config: RunConfig) -> None:
+    """An untrained model, and a calibration whose reference is noise: work for the processor, and no more."""
+    model = build_model(config)
+    said = {"backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256, "config": config.to_json()}
+    save_arrays(run / MODEL_NAME, get_arrays(model), {**said, "classes": json.dumps(list(config.data.classes))})
+    modalities = len(config.data.modalities)
+    noise = np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, modalities, ALONE + modalities * AGREEMENTS))
+    save_calibration(run / CALIBRATION_NAME, Calibration(1.5, ood_threshold=5.0), moments(noise))
+
+
+def measure(*arguments: str | Path, repeats: int, answer: bool = False) -> dict[str, float]:
+    """Medians of wall-clock and processor seconds from start to exit.
+
+    Args:
+        answer: also until the answer stands on the screen; the evidence comes after it.
+    """
+    command = [sys.executable, "-m", "client.cli", "predict", *map(str, arguments)]
+    walls, cores, answers = [], [], []
+    for _ in range(repeats):
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+            for line in process.stdout or ():
+                if "Not a medical device" in line:
+                    answers.append(time.perf_counter() - began)
+        walls.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cores.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed with {process.returncode}.")
+    found = {"seconds": statistics.median(walls), "processor_seconds": statistics.median(cores)}
+    if answer:
+        found["seconds_to_answer"] = statistics.median(answers)
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def one(run: Path, patient: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """One patient: the answer alone, and with evidence."""
+    return {
+        level: measure(patient, "--model", run, "--evidence", level, repeats=repeats, answer=True)
+        for level in ("none", "modalities", "all")
+    }
+
+
+def many(run: Path, folder: Path) -> dict[str, float]:
+    """A folder of patients: seconds for each."""
+    found = measure(folder, "--model", run, repeats=1)
+    return {f"{name}_per_patient": round(value / MANY, 4) for name, value in found.items()}
+
+
+def links(folder: Path, patient: Path) -> Path:
+    """One patient under a hundred names."""
+    folder.mkdir()
+    for number in range(MANY):
+        (folder / f"{patient.name}-{number:03d}").symlink_to(patient, target_is_directory=True)
+    return folder
+
+
+def main(out: Path, cases: Path | None, repeats: int = 5) -> None:
+    """Measure all and write it after each part."""
+    torch.set_num_threads(1)
+    found: dict[str, object] = {
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "amx": torch.cpu._is_amx_tile_supported(),
+        "torch": torch.__version__,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+    with tempfile.TemporaryDirectory(prefix="fedmri-bench-") as name:
+        folder = Path(name)
+        demo, small = folder / "demo", folder / "vit-s"
+        make_run(demo, load_config(config_path("demo")))
+        make_run(small, config_from_table({"model": {"weights": "random"}}))
+        write_hospitals(folder / "phantoms", sites=2, patients=1, external=MANY, seed=7)
+        phantoms = folder / "phantoms" / "external"
+        parts: dict[str, Callable[[], object]] = {
+            "100 phantoms, demo": lambda: many(demo, phantoms),
+            "100 phantoms, ViT-S": lambda: many(small, phantoms),
+        }
+        if cases is not None:
+            real = links(folder / "real", (cases / CASE).resolve())
+            parts = {
+                "1 real patient, ViT-S": lambda: one(small, cases / CASE, repeats),
+                "1 real patient, demo": lambda: one(demo, cases / CASE, repeats),
+                "100 real patients, demo": lambda: many(demo, real),
+                "100 real patients, ViT-S": lambda: many(small, real),
+                **parts,
+            }
+        for title, part in parts.items():
+            found[title] = part()
+            write_atomic(out, (json.dumps(found, indent=2) + "\n").encode())
+            print(title, json.dumps(found[title]), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

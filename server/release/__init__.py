@@ -1,0 +1,1 @@
+"""Releasing a model: exported files, each checked against the trained model, a model card, a signed manifest."""

@@ -1,0 +1,147 @@
+"""A patient's NIfTI files become the network's input, and its answers a JSON file.
+
+In a bundle this file is `scripts/patients.py`. It needs MONAI, torch, nibabel and scipy, and nothing of FedMRI but what stands
+beside it. S slices, M modalities, H x W pixels, C classes.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import MapTransform  # type: ignore[attr-defined]
+
+from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, resample, scale_intensity
+
+MASK = "mask"
+Patient = dict[str, Any]
+
+
+def find_patients(folder: str, pattern: str, files: Mapping[str, str | Sequence[str]], listed: str = "") -> list[Patient]:
+    """The patients of a folder, or of a JSON list: [{"id": ..., "t1": file, ..., "mask": file}], absent files left out.
+
+    Args:
+        folder: holds one folder a patient, or is one patient's.
+        pattern: glob of the patients' folders.
+        files: modality or "mask" -> glob, or several, inside a patient's folder. A file of t1c is never taken for t1.
+        listed: path of a JSON list that stands in the folder's place; "": none.
+    """
+    if listed:
+        patients: list[Patient] = json.loads(Path(listed).read_text(encoding="utf-8"))
+    else:
+        root = Path(folder)
+        folders = sorted(f for f in root.glob(pattern) if f.is_dir()) or [root]
+        patients = [{"id": f.resolve().name} | _files_of(f, files) for f in folders]
+    empty = [patient["id"] for patient in patients if not patient.keys() - {"id", MASK}]
+    if empty or not patients:
+        raise FileNotFoundError(f"{folder}: no image of {', '.join(empty) or 'anybody'}. Set dataset_dir, patients and files.")
+    return patients
+
+
+def _files_of(folder: Path, files: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+    """Modality or mask -> the one file that matches."""
+    patterns = {key: [value] if isinstance(value, str) else value for key, value in files.items()}
+    found = {key: {f for p in globs for f in folder.glob(p) if f.is_file()} for key, globs in patterns.items()}
+    if "t1" in found:
+        found["t1"] -= found.get("t1c", set())
+    several = [f"{key} ({len(matches)} files)" for key, matches in found.items() if len(matches) > 1]
+    if several:
+        raise ValueError(f"{folder.name}: more than one file for {', '.join(several)}. Narrow the globs in files.")
+    return {key: str(min(matches)) for key, matches in found.items() if matches}
+
+
+class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
+    """Loaded volumes in RAS orientation become `images` [S, M, H, W] and `present` [M].
+
+    Args:
+        keys: the modalities, in the network's order.
+        slices, size, field_of_view, low, high: how the network's training cut and scaled (millimetres, percentiles).
+    """
+
+    def __init__(self, keys: Sequence[str], slices: int, size: int, field_of_view: float, low: float, high: float) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.settings = (slices, size, field_of_view, low, high)
+
+    def __call__(self, data: Patient) -> Patient:
+        """Read the volumes out of `data`; a patient has at least one modality."""
+        slices, size, field_of_view, low, high = self.settings
+        volumes = {key: _volume(data[key], key) for key in self.keys if key in data}
+        reference = next(iter(volumes.values()))
+        mask = resample(_volume(data[MASK], MASK), reference, order=0).voxels > 0 if MASK in data else None
+        tumour = mask is not None and bool(mask.any())
+        region = mask if mask is not None and tumour else foreground(reference.voxels)
+        indices = choose_slices(region, slices, tumour=tumour, thickness=reference.spacing[2])
+        centre = centre_of(region, reference.spacing)
+        images = np.zeros((slices, len(self.keys), size, size), np.float16)  # half precision, as in training
+        for m, key in enumerate(self.keys):
+            if key in volumes:
+                volume = resample(volumes[key], reference)
+                scaled = Volume(scale_intensity(volume.voxels, low, high), volume.affine)
+                images[:, m] = crop_slices(scaled, indices, centre, field_of_view, size)
+        present = torch.tensor([key in volumes for key in self.keys])
+        chosen = [int(index) for index in indices]
+        return {"id": data["id"], "images": torch.from_numpy(images.astype(np.float32)), "present": present, "slices": chosen}
+
+
+def _volume(image: Any, name: str) -> Volume:
+    """MONAI's [1, X, Y, Z] with its affine."""
+    voxels = np.asarray(image, dtype=np.float32)
+    if voxels.ndim != 4 or voxels.shape[0] != 1:
+        raise ValueError(
+            f"{name}: expected one volume with three axes, got shape {voxels.shape[1:]} in {voxels.shape[0]} frames."
+        )
+    return Volume(np.ascontiguousarray(voxels[0]), np.asarray(image.affine, dtype=np.float64))
+
+
+class Evaluator:
+    """Asks the network about each patient and writes what it says.
+
+    Args:
+        network: images [1, S, M, H, W] and present [1, M] to probabilities [1, C].
+        dataset: of what `SlicesOfPatientd` gives.
+        classes, modalities: names, in the network's order.
+        output: a file that ends in .json or .csv.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        dataset: Sequence[Patient],
+        inferer: Any,
+        device: torch.device,
+        classes: Sequence[str],
+        modalities: Sequence[str],
+        output: str,
+    ) -> None:
+        self.network, self.dataset, self.inferer, self.device = network, dataset, inferer, device
+        self.classes, self.modalities, self.output = classes, modalities, Path(output)
+        if self.output.suffix not in (".json", ".csv"):
+            raise ValueError(f"output: expected a file that ends in .json or .csv, got {output}.")
+
+    def run(self) -> None:
+        """All patients, one after the other."""
+        rows = [self._ask(self.dataset[index]) for index in range(len(self.dataset))]
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        if self.output.suffix == ".json":
+            self.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        else:
+            self._write_table(rows)
+        print(f"{len(rows)} patients: {self.output}")
+
+    @torch.inference_mode()
+    def _ask(self, patient: Patient) -> Patient:
+        images, present = (patient[key].unsqueeze(0).to(self.device) for key in ("images", "present"))
+        answer = self.inferer(images, self.network, present)[0].double().cpu().tolist()
+        used = [name for name, here in zip(self.modalities, patient["present"].tolist(), strict=True) if here]
+        probabilities = dict(zip(self.classes, answer, strict=True))
+        return {"id": patient["id"], "probabilities": probabilities, "modalities": used, "slices": patient["slices"]}
+
+    def _write_table(self, rows: Sequence[Patient]) -> None:
+        with self.output.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["id", *self.classes, "modalities"])
+            for row in rows:
+                table.writerow([row["id"], *row["probabilities"].values(), "+".join(row["modalities"])])
