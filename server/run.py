@@ -8,6 +8,7 @@ from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
@@ -25,6 +26,7 @@ from common.training.trained import most_trained
 from server.calibration import Calibrated, calibrate
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
 from server.external import measure_final, measure_round, open_external, read_external
+from server.pictures import draw_pictures, may_be_shown
 from server.plan import MODEL_NAME, RunPlan
 from server.privacy import aggregation_claims, privacy_claims
 from server.progress import Progress
@@ -176,7 +178,7 @@ def finish(
         plan.out,
         assemble(
             final.external,
-            final.patients,
+            with_pictures(plan, model, arrays, patients, final.patients),
             rounds,
             provenance,
             modality_subsets=final.modality_subsets,
@@ -189,6 +191,16 @@ def finish(
         ),
     )
     log(INFO, "Report: %s", plan.out / "report.html")
+
+
+def with_pictures(
+    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, entries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
+    allowed = may_be_shown(plan.data, plan.external, patients)
+    probabilities = np.array([entry["probabilities"] for entry in entries])
+    names = draw_pictures(plan.out, model, arrays, patients, plan.config, probabilities, allowed)
+    return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
 
 
 def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
