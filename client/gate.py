@@ -36,7 +36,7 @@ from client.process import SITE_VARIABLE, run_bundle
 from common.calibration_messages import CALIBRATION
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
-from common.errors import ConfigError, FedMRIError, PolicyError
+from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
 from common.privacy.charge import Charge
 from common.protocol import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, printable, read_task, write_status
 from common.secure.messages import MASKED, SECURE
@@ -60,6 +60,11 @@ class Gate:
         """Folder of site.toml."""
         return self.path.parent
 
+    @property
+    def state(self) -> Path:
+        """The site's state folder."""
+        return self._state(self._site()[0])
+
     def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
         """Answer one message, whatever happens: of an error its public sentence leaves, and no more.
 
@@ -73,11 +78,13 @@ class Gate:
         asked = message.content if message.has_content() else RecordDict()
         log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
         facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task, asked)}
+        came = time.monotonic()
         with alone(state):
             audit_log.record(log, "in", **facts, **_carried(asked))
             try:
                 if broken:
                     raise broken
+                _require_awaited(message, time.monotonic() - came)
                 content, context = self._pass(message, context, bundle, site, task)
             except FedMRIError as error:
                 logger.exception("Refused.")
@@ -170,6 +177,20 @@ class Gate:
         spent = max(epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort))
         if not spent <= site.privacy.epsilon:
             raise PolicyError(f"The ledger stands at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+
+
+def _require_awaited(message: Message, waited: float) -> None:
+    """Refuse work that nobody waits for: a site that fell behind must not stay behind, nor spend its patients' budget on it.
+
+    Args:
+        waited: seconds that the message stood behind others here; the clocks of two machines are not compared.
+
+    Raises:
+        FederationError: its time is over.
+    """
+    if waited > message.metadata.ttl:
+        text = "the site was busy with an earlier request until this one's time was over"
+        raise FederationError(f"The message waited {waited:.0f} s here: {text}.", public=text)
 
 
 def _left(message: Message) -> float:

@@ -2,7 +2,10 @@
 
 import argparse
 import logging
+import os
+import signal
 from contextlib import suppress
+from pathlib import Path
 
 from flwr.app import Error, Message
 from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
@@ -15,8 +18,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from client.explain import SUPERNODE
 from client.gate import Gate
 from common.errors import FedMRIError, PolicyError
+from common.supervisor import read_status
 
 CLIENT_APP = "flwr-clientapp"
 logger = logging.getLogger("fedmri.gate")
@@ -59,7 +64,11 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
         except Exception:  # whatever it is, the SuperNode must get a reply: it waits for one and takes no other request
             logger.exception("Nothing but an error without a text left the site.")
             reply = _failure(message)
-        push_message(client, reply, context)
+        try:
+            push_message(client, reply, context)
+        except Exception:
+            renew_supernode(gate.state)
+            raise
         replied = True
         return 0 if status == SubStatus.COMPLETED else 1
     finally:
@@ -69,6 +78,22 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
                 push_task_output(client=client, context=context, sub_status=status, details="")
         heartbeat.stop()
         client.close()
+
+
+def renew_supernode(state: Path) -> None:
+    """End the site's SuperNode; the supervisor starts another.
+
+    One that takes no reply has given up on this task and has replied in its place, and not for this task alone but for all of
+    the run. It sends one reply for each request, so from a reply too many on it would hold every later one back until the next
+    request comes: the site would miss each round.
+    """
+    programs = read_status(state).get("programs")
+    told = programs.get(SUPERNODE) if isinstance(programs, dict) else None
+    pid = told.get("pid") if isinstance(told, dict) else None
+    if isinstance(pid, int) and pid > 1:
+        logger.warning("The SuperNode took no reply to this request. It is started anew.")
+        with suppress(OSError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _failure(message: Message) -> Message:

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -223,6 +226,22 @@ def test_nothing_leaves_where_the_log_cannot_be_written(home, tmp_path) -> None:
     (home / "state" / LOG_NAME).mkdir()
     with pytest.raises(AuditLogError):
         Gate(home / "site.toml").answer(*asked(), content)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_request_whose_time_ran_out_behind_another_is_not_worked_on(home, tmp_path, monkeypatch) -> None:
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+
+    @contextmanager
+    def slow(state: Path) -> Iterator[None]:
+        time.sleep(0.2)
+        yield
+
+    monkeypatch.setattr("client.gate.alone", slow)
+    message, context = asked(ttl=0.1)
+    reply = read_status(Gate(home / "site.toml").answer(message, context, content)[0])
+    assert reply.error == "the site was busy with an earlier request until this one's time was over"
     assert not (tmp_path / "ran").exists()
 
 
