@@ -43,12 +43,9 @@ ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the
 KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
 NAMES = ("ood.count", "ood.sum", "ood.outer")
 MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
-SCANNER = (
-    0.2,
-    0.1,
-    0.1,
-)  # of KINDS: how much more the cube roots of distances scatter between hospitals (chosen on phantoms and one
-# real hospital); agreement has no part in it: a scanner changes both modalities
+# Of KINDS: how much more the cube roots of distances scatter between hospitals than within one; chosen on phantoms and one real
+# hospital. Agreement has no part in it: a scanner changes both modalities.
+SCANNER = (0.2, 0.1, 0.1)
 SCORE_EDGES: Matrix = np.concatenate([[0.0], np.geomspace(0.01, 1000.0, 577), [np.inf]])  # 2% apart
 
 
@@ -222,10 +219,11 @@ class Reference:
     def score(self, found: Matrix) -> Matrix:
         """How strange each patient is, [N], from [N, M, F]: 0 or more, larger is stranger.
 
-        The cube roots of his distances are close to normal (Wilson and Hilferty, PNAS 1931), so of each it is known how improbable
-        it is, as exp(-z^2 / 2); the score is the harmonic mean of these (Wilson, PNAS 2019), as minus its decimal logarithm. The
-        least probable decides, so one broken image among four is seen, and patients with few modalities compare with those with
-        many. It is no probability itself: hospitals differ by more than Gaussians say, so the threshold comes from hospitals.
+        The cube roots of his distances are close to normal (Wilson and Hilferty, PNAS 1931), so of each it is known how
+        improbable it is, as exp(-z^2 / 2); the score is the harmonic mean of these (Wilson, PNAS 2019), as minus its decimal
+        logarithm. The least probable decides, so one broken image among four is seen, and patients with few modalities compare
+        with those with many. It is no probability itself: hospitals differ by more than Gaussians say, so the threshold comes
+        from hospitals.
 
         NaN where a patient has nothing of which the reference knows anything.
         """

@@ -29,9 +29,9 @@ def shrunk_covariance(covariance: Matrix, mean: Matrix, count: float) -> tuple[M
 def typical_distance(ratio: Matrix, share: float, count: float) -> float:
     """The mean squared Mahalanobis distance of a patient who is like those behind the covariance, but not one of them.
 
-    Theirs is d = tr(ratio). Of others, all normal, it is d (count + 1) / (count - d - 2) where nothing was shrunk (Hotelling's T^2),
-    and d (count + 1) / (count - 3) where only the deviations are left; between them by the share. So distances to few patients
-    compare with those to many.
+    Theirs is d = tr(ratio). Of others, all normal, it is d (count + 1) / (count - d - 2) where nothing was shrunk (Hotelling's
+    T^2), and d (count + 1) / (count - 3) where only the deviations are left; between them by the share. So distances to few
+    patients compare with those to many.
 
     Args:
         ratio: [f, f], inverse of the shrunk covariance times the covariance.
