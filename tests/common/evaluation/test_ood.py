@@ -1,6 +1,7 @@
 """Distances, moments and thresholds against scipy, scikit-learn and naive loops; what features must not depend on."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,6 +277,9 @@ def test_features_of_a_modality_do_not_depend_on_the_others() -> None:
     assert np.isnan(alone[:, :3]).all()
     assert np.isnan(alone[:, 3, ALONE:]).all()
     np.testing.assert_allclose(only(found, kept), alone, atol=1e-5)
+    others = replace(patients, images=patients.images.copy())
+    others.images[:, :, :3] *= 0.5
+    np.testing.assert_allclose(features(model, arrays, others, config)[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5)
     agreement = found[:, :, ALONE:].reshape(5, 4, 4, AGREEMENTS)
     for n, i, j in zip(*np.nonzero(present[:, :, None] & present[:, None] & ~np.eye(4, dtype=bool)), strict=True):
         images = patients.images[n].astype(np.float64)
