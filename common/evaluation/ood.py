@@ -42,6 +42,7 @@ PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
 ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
 KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
 NAMES = ("ood.count", "ood.sum", "ood.outer")
+SLICES = 2  # of a patient, that the adapted backbone looks at, to save time; the frozen one sees all of them
 MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
 # Of KINDS: how much more the cube roots of distances scatter between hospitals than within one; chosen on phantoms and one real
 # hospital. Agreement has no part in it: a scanner changes both modalities.
@@ -67,40 +68,42 @@ def features(
         [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
     """
     here = patients.present if present is None else np.logical_and(patients.present, present)
-    images = np.empty((*here.shape, STATISTICS + here.shape[1] * AGREEMENTS))
+    found = np.full((*here.shape, ALONE + here.shape[1] * AGREEMENTS), np.nan)
     for row, known in enumerate(here):
-        images[row] = _image_features(patients.images[row].astype(np.float64), known)
-    backbone = [_project(frozen_features(model, patients, config)), _project(_adapted(model, arrays, patients, config))]
-    image, agreement = np.split(images, [STATISTICS], axis=2)
-    return np.asarray(np.where(here[..., None], np.concatenate([image, *backbone, agreement], axis=2), np.nan))
+        found[row, :, KINDS[0]], found[row, :, ALONE:] = _image_features(patients.images[row].astype(np.float64), known)
+    found[:, :, KINDS[1]] = _project(frozen_features(model, patients, config))
+    found[:, :, KINDS[2]] = _project(_adapted(model, arrays, patients, config))
+    return np.asarray(np.where(here[..., None], found, np.nan))
 
 
-def _image_features(images: Matrix, here: NDArray[np.bool_]) -> Matrix:
-    """[S, M, H, W] to [M, STATISTICS + M AGREEMENTS]."""
+def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+    """[S, M, H, W] to statistics [M, STATISTICS] and agreement with each modality [M, M AGREEMENTS]."""
     modalities, known = len(here), np.flatnonzero(here)
     statistics = np.full((modalities, STATISTICS), np.nan)
     statistics[known] = image_statistics(images[:, known])
     pairs = np.full((modalities, modalities, AGREEMENTS), np.nan)
     for one, other in combinations(known, 2):
         pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
-    return np.concatenate([statistics, pairs.reshape(modalities, -1)], axis=1)
+    return statistics, pairs.reshape(modalities, modalities * AGREEMENTS)
 
 
 @torch.inference_mode()
 def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
-    """The trained embedding of each modality by itself: CLS beside mean patch token, [N, M, 2D]."""
+    """The trained embedding of each modality by itself, of some slices: CLS beside mean patch token, [N, M, 2D]."""
     device = choose_device()
     model.to(device).eval()
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
     width: int = model.vit.embed_dim  # type: ignore[assignment]
     modalities = patients.present.shape[1]
+    slices = np.unique(((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1]).astype(np.int64))
     rows, columns = np.nonzero(patients.present)
     found = np.full((len(patients), modalities, 2 * width), np.nan)
     for start in range(0, len(rows), config.evaluation.batch_size):
         row, m = rows[start : start + config.evaluation.batch_size], columns[start : start + config.evaluation.batch_size]
         alone = torch.nn.functional.one_hot(torch.as_tensor(m), modalities).bool()
         with autocast(device, config.training.precision):
-            embedding = functional_call(model, trained, (patients.take(row)[0].to(device), alone.to(device))).embedding
+            x = patients.take(row)[0][:, slices].to(device)
+            embedding = functional_call(model, trained, (x, alone.to(device))).embedding
         parts = embedding.view(len(row), 1 + modalities, width).float().cpu().numpy()
         found[row, m] = np.concatenate([parts[:, 0], parts[np.arange(len(row)), 1 + m]], axis=1)
     return found
