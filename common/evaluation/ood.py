@@ -89,7 +89,7 @@ def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Ma
 
 @torch.inference_mode()
 def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
-    """The trained embedding of each modality by itself, of `SLICES` slices evenly spread: CLS beside mean patch token, [N, M, 2D]."""
+    """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
     device = choose_device()
     model.to(device).eval()
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
