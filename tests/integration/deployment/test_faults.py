@@ -302,9 +302,11 @@ def test_two_sites_with_one_name(federation, sites, told, capsys) -> None:
     told("two sites with one name", "the second is refused at admission", said, 0.0)
 
 
-# Loaded by every Python of the site before anything else. (libfaketime makes Python's own waits hang or fail.)
+# Loaded by every Python of the site before anything else. (libfaketime makes Python's own waits hang or fail, and the SuperNode's
+# gRPC counts its waits by time.time and the kernel's clock together: there the clock that signs is enough.)
 WRONG_CLOCK = """
 import datetime, time
+from pathlib import Path
 true, Datetime = time.time, datetime.datetime
 
 class Ahead(Datetime):
@@ -316,7 +318,9 @@ class Ahead(Datetime):
     def utcnow(cls):
         return Datetime.utcfromtimestamp(true() + 7200)
 
-time.time, datetime.datetime = lambda: true() + 7200, Ahead
+datetime.datetime = Ahead
+if b"flower-supernode" not in Path("/proc/self/cmdline").read_bytes():
+    time.time = lambda: true() + 7200
 """
 
 
