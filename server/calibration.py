@@ -38,7 +38,7 @@ class Calibrated:
 
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
-        moments: of all its sites, added up; empty without sites.
+        moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
         strangeness: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
         failures: why a site has no part in it.
     """
@@ -100,7 +100,7 @@ def _fit(fitted: Found, scored: Found, temperature: float, config: RunConfig) ->
         sites=tuple(sorted(fitted)),
     )
     log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
-    return Calibrated(calibration, moments, strangeness)
+    return Calibrated(calibration, moments if strangeness else {}, strangeness)
 
 
 def _nothing(config: RunConfig) -> Calibration:

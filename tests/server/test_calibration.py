@@ -23,6 +23,7 @@ from common.evaluation.calibration import (
     fit_temperature,
     load_calibration,
     nll_sums,
+    save_calibration,
     score_histogram,
 )
 from common.models.arrays import get_arrays, load_arrays
@@ -233,13 +234,16 @@ def test_if_nobody_answers_the_run_ends_uncalibrated_and_says_why(ask, sites, ch
     assert (found.moments, found.strangeness) == ({}, False)
 
 
-def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites) -> None:
+def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_path) -> None:
     sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
     sites["c"] = replace(SitePolicy.simulation(), share_counts=False)
     found = ask()
     assert found.calibration.sites == ("c",)
     assert found.calibration.patients is None  # the site keeps its number
     assert (found.strangeness, found.calibration.ood_threshold) == (False, np.inf)
+    assert found.moments == {}  # they are one hospital's own
+    save_calibration(tmp_path / CALIBRATION_NAME, found.calibration, found.moments)
+    assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})
 
 
 def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_grid, sites) -> None:

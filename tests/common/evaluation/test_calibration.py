@@ -133,6 +133,8 @@ def test_it_is_read_as_it_was_written(tmp_path, given) -> None:
         {"temperature": 0.0},
         {"temperature": None},
         {"temperature": True},
+        {"temperature": 10**400},
+        {"ood_threshold": -(10**400)},
         {"coverage": 1.0},
         {"set_threshold": 1.5},
         {"ood_rate": -0.1},
