@@ -74,10 +74,10 @@ def require_one_split(state: Path, config: RunConfig) -> None:
     known = _lines(state / SPLIT_NAME)
     if known and _split(config) not in known:
         raise PolicyError(
-            f"Sums for calibration have left this site with another seed, evaluation.holdout or [data] than seed {config.seed}, "
-            f"holdout {config.evaluation.holdout:g}: their differences could tell of single patients. Nothing left the site. "
+            f"Sums for calibration have left this site with another [data] or evaluation.holdout than "
+            f"{config.evaluation.holdout:g}: their differences could tell of single patients. Nothing left the site. "
             f"To calibrate this run all the same, remove {state / SPLIT_NAME}.",
-            public="the site has shared sums for calibration over another hold-out (seed, evaluation.holdout or [data])",
+            public="the site has shared sums for calibration over another hold-out (evaluation.holdout or [data])",
         )
 
 
@@ -88,7 +88,7 @@ def keep_split(state: Path, config: RunConfig) -> None:
 
 def _split(config: RunConfig) -> str:
     """All settings that decide which patients are in which sum."""
-    told = {"seed": config.seed, "holdout": config.evaluation.holdout, "data": asdict(config.data)}
+    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

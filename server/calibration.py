@@ -118,7 +118,13 @@ def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
     mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [M, F]
     square = np.diagonal(sums["ood.outer"], axis1=1, axis2=2) / np.maximum(count, 1.0)[:, None]
     possible = (mean**2 <= square * 1.001 + 1e-6) & (square <= LARGEST**2) & ((count > 0)[:, None] | (square == 0))
-    if not possible.all() or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0):
+    least = np.linalg.eigvalsh(sums["ood.outer"].astype(np.float64)).min(axis=1)  # of sums of outer products: never below 0
+    scale = np.diagonal(sums["ood.outer"], axis1=1, axis2=2).sum(axis=1)
+    if (
+        (least < -1e-4 * scale - 1e-6).any()
+        or not possible.all()
+        or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0)
+    ):
         failures[name] = "moments that no patients can have"
     return name not in failures
 

@@ -106,7 +106,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     parts = {}
     for name in SITES:
         patients = hospital(name, LABELS)
-        held = held_back(patients.ids, 0.3, config.seed)
+        held = held_back(patients.ids, 0.3)
         assert 0 < held.sum() < len(held)
         parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held & (patients.labels >= 0)))
     labels = np.concatenate([held.labels for _, held in parts.values()])
@@ -138,7 +138,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
 def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monkeypatch) -> None:
     """Change the image and the label of one held-back patient: the model's bytes stay; of one who trains: they do not."""
     ids = hospital("a", LABELS).ids
-    held = held_back(ids, 0.3, 0)
+    held = held_back(ids, 0.3)
     models = []
     for number, row in enumerate((None, int(np.argmax(held)), int(np.argmax(~held)))):
 
@@ -165,7 +165,7 @@ def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_gr
     push = grid.push_messages
     grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", ("a", "b"), sections=HELD, rounds=1))
-    held = held_back(hospital("a", LABELS).ids, 0.3, 0)
+    held = held_back(hospital("a", LABELS).ids, 0.3)
     counts = {(r.content["metrics"]["num-examples"], r.content["metrics"]["labelled"]) for r in seen}
     assert counts == {(int((~held).sum()), int((~held & (np.array(LABELS) >= 0)).sum()))}
 
