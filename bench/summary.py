@@ -1,4 +1,6 @@
-"""Means over runs (seeds): `python bench/summary.py RUN ...` prints external MCC and macro AUROC of every model, as Markdown."""
+"""Means over runs (seeds), as Markdown: `python bench/summary.py RUN ...` prints external MCC and macro AUROC of every model,
+what calibration did, and the MCC of every subset of the modalities.
+"""
 
 import json
 import statistics
@@ -32,5 +34,52 @@ def main(runs: list[Path]) -> None:
         print(f"| {name} | " + " | ".join(cells) + f" | {statistics.mean(mcc):.3f} | {statistics.mean(auroc):.3f} |")
 
 
+def calibrated(runs: list[Path]) -> None:
+    """Print a table: one row a measure, one column a run, and the mean."""
+    reports = [json.loads((run / "report.json").read_text(encoding="utf-8")) for run in runs]
+    if not all(report.get("calibration") for report in reports):
+        return
+    rows: dict[str, list[float]] = {}
+    for report in reports:
+        found, strange = report["calibration"], report.get("ood") or {}
+        sets = found.get("conformal") or {}
+        measures = {
+            "temperature": found["temperature"],
+            "held-back patients": found["patients"],
+            **{f"{name.upper()}, {when}": found[when][name] for name in ("ece", "brier", "nll") for when in ("before", "after")},
+            "coverage promised": sets.get("coverage"),
+            "coverage observed": (sets.get("observed") or {}).get("value"),
+            "classes in a set": sets.get("mean_size"),
+            "flagged as unlike": strange["flagged"] / strange["of"] if strange.get("of") else None,
+        }
+        for name, value in measures.items():
+            rows.setdefault(name, []).append(float("nan") if value is None else float(value))
+    print("\n| | " + " | ".join(run.name for run in runs) + " | mean |")
+    print("|---" * (len(runs) + 2) + "|")
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{value:.3g}" for value in values) + f" | {statistics.mean(values):.3g} |")
+
+
+def subsets(runs: list[Path]) -> None:
+    """Print a table: one row a subset, with n, and MCC and interval in each run."""
+    tables = [json.loads((run / "report.json").read_text(encoding="utf-8"))["modality_subsets"] for run in runs]
+    if not all(tables):
+        return
+    print("\n| modalities | n | " + " | ".join(run.name for run in runs) + " | drop against all |")
+    print("|---" * (len(runs) + 3) + "|")
+    for name, first in tables[0].items():
+        cells = [_span(table[name]["mcc"]) if name in table else "" for table in tables]
+        print(f"| {name} | {first['n']} | " + " | ".join(cells) + f" | {_span(first.get('drop') or {})} |")
+
+
+def _span(measure: dict[str, Any]) -> str:
+    if measure.get("value") is None:
+        return "-"
+    if measure.get("low") is None:
+        return f"{measure['value']:.2f}"
+    return f"{measure['value']:.2f} ({measure['low']:.2f} to {measure['high']:.2f})"
+
+
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    for table in (main, calibrated, subsets):
+        table([Path(argument) for argument in sys.argv[1:]])
