@@ -101,6 +101,9 @@ def patient_of_files(files: list[str]) -> Asked:
         found[kind] = Path(name.strip()).expanduser()
         if not found[kind].is_file():
             raise ConfigError(f"--files {pair}: no such file.")
+        twin = next((other for other, file in found.items() if other != kind and file.samefile(found[kind])), None)
+        if twin:
+            raise ConfigError(f"--files {pair}: is the file of {twin} as well. Name each modality's own.")
     if not any(m in found for m in MODALITIES):
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
     first = next(found[m] for m in MODALITIES if m in found)

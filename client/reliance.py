@@ -44,4 +44,5 @@ def warning(one: Answer) -> str:
     """What must be read beside the answer itself; "" where nothing must."""
     if one.flagged:
         return likeness_words(one)
-    return set_words(one) if one.in_set is not None and one.in_set.all() else ""
+    whole = one.in_set is not None and bool(one.in_set.all())
+    return "The prediction set holds every class: none is ruled out for this patient." if whole else ""

@@ -112,3 +112,12 @@ def test_any_words_after_files_are_a_patient_or_a_clear_error(tmp_path, monkeypa
     assert found - {"mask"}
     assert {KINDS[word.partition("=")[0].strip().lower()] for word in words} == found
     assert len(found) == len(words)
+
+
+def test_one_file_is_not_two_modalities(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
+    for second in ("a.nii", "link.nii"):
+        with pytest.raises(ConfigError, match="is the file of t1 as well"):
+            patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / second}"])
+    assert len(patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / 'b.nii'}"]).cases[0].files) == 2
