@@ -1,6 +1,7 @@
 """A made-up run is released once; the files are then looked at by onnxruntime, MONAI and `fedmri-site`'s own reader."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -262,6 +263,20 @@ def test_a_bundle_that_does_not_run_is_named(tmp_path, released, monkeypatch):
 def test_a_release_is_never_written_over(released, capsys):
     assert main(["export", str(released[0]), "--out", str(released[1]), "--unsigned"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_release_without_room_is_no_traceback_and_leaves_nothing(released, tmp_path, monkeypatch, capsys):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "file").touch()
+    assert main(["export", str(released[0]), "--out", str(tmp_path / "file" / "out"), "--unsigned"]) == 1
+    assert "file" in capsys.readouterr().err
+    monkeypatch.setattr(export, "write_onnx", full)
+    assert main(["export", str(released[0]), "--out", str(tmp_path / "out"), "--unsigned"]) == 1
+    error = capsys.readouterr().err
+    assert "model.onnx: No space left on device. No release was made" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_missing_packages_are_named_with_their_extra(monkeypatch):
