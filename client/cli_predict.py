@@ -66,6 +66,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
     saved = read_saved(arguments.model)
     asked = find_patients(arguments.patients) if arguments.files is None else patient_of_files(arguments.files)
+    if arguments.card and arguments.card.suffix == ".html" and not asked.single:
+        raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         with without_compiler():
             import timm  # noqa: F401
@@ -101,8 +103,6 @@ def _many(read: "Iterable[Read]", asked: "Asked", opened: "OpenModel", arguments
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict import answer_table
 
-    if arguments.card and arguments.card.suffix == ".html":
-        raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "unlike training", "modalities")
     for column in rows.columns:
         column.overflow = "fold"  # half a class's name is no answer
