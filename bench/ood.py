@@ -76,7 +76,7 @@ def measure_fold(found: Features, external: list[str], hospitals: list[str], arg
     return {
         "external": external,
         "training": {name: len(found[name]) for name in training},
-        "threshold": limit,
+        "threshold": limit if np.isfinite(limit) else None,  # None: too few patients, nobody is flagged
         "scores": {name: [round(float(s), 3) for s in some] for name, some in scores.items()},
         "external_scores": [round(float(s), 3) for s in reference.score(outside)],
         "flagged": flagged(reference, outside, limit),
@@ -142,7 +142,7 @@ def show(result: dict[str, Any]) -> None:
     print("| | " + " | ".join(" + ".join(fold["external"]) + " external" for fold in folds) + " |")
     print("|---" * (len(folds) + 1) + "|")
     print("| patients behind the threshold | " + " | ".join(str(sum(f["training"].values())) for f in folds) + " |")
-    print("| threshold | " + " | ".join(f"{f['threshold']:.2f}" for f in folds) + " |")
+    print("| threshold | " + " | ".join(f"{f['threshold']:.2f}" if f["threshold"] else "none" for f in folds) + " |")
     print(
         "| external gliomas flagged | " + " | ".join(f"{f['flagged']:.1%} of {len(f['external_scores'])}" for f in folds) + " |"
     )

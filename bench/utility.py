@@ -92,7 +92,7 @@ def run_job(job: Job) -> dict[str, Any]:
     for fold in job.folds:
         external = fold.split("+")
         model = build_model(config)
-        trained = {name: split(sites[name], config.evaluation.holdout, config.seed)[0] for name in names if name not in external}
+        trained = {name: split(sites[name], config.evaluation.holdout)[0] for name in names if name not in external}
         arrays = federate(model, trained, config)
         for name in external:
             labels.append(sites[name].labels)

@@ -61,7 +61,7 @@ def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: Sit
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
-        **_moments(model, arrays, training, config, least),
+        **ood.moments(ood.features(model, arrays, training, config), least),
     }
 
 
@@ -75,7 +75,10 @@ def score_sums(
     temperature: float,
     reference: Arrays | None,
 ) -> Arrays:
-    """How the scores of the held-back patients are spread.
+    """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
+
+    Held-back patients alone are too few for a threshold at a rate of 5%. Those that trained may stand with them: image, frozen
+    features and agreement have not seen them, and of the adapted features the site's own moments are taken out.
 
     Args:
         least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
@@ -86,14 +89,10 @@ def score_sums(
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    others = ood.Reference.fit(ood.subtract(reference, _moments(model, arrays, training, config, least)))
-    strange = ood.histogram(others.score(ood.features(model, arrays, held, config)))
+    found = [ood.features(model, arrays, patients, config) for patients in (training, held) if len(patients)]
+    others = ood.Reference.fit(ood.subtract(reference, ood.moments(found[0], least)))
+    strange = ood.histogram(others.score(np.concatenate(found)))
     return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
-
-
-def _moments(model: MultiModalViT, arrays: Arrays, training: SiteData, config: RunConfig, least: int) -> Arrays:
-    """The moments, without what fewer than `least` patients have."""
-    return ood.moments(ood.features(model, arrays, training, config), least)
 
 
 def _answers(

@@ -22,7 +22,7 @@ from flwr.app import Context, Message, RecordDict
 
 from client import approved, audit_log
 from client.ledger import Ledger, read_ledger
-from client.once import alone, require_once, require_pinned_start
+from client.once import alone, keep_split, require_once, require_one_split, require_pinned_start
 from client.policy import (
     asked_arrays,
     keep_back,
@@ -33,7 +33,7 @@ from client.policy import (
     secure_stage,
 )
 from client.process import SITE_VARIABLE, run_bundle
-from common.calibration_messages import CALIBRATION
+from common.calibration_messages import CALIBRATION, SUMS
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
@@ -122,8 +122,10 @@ class Gate:
         if site.policy.initial_sha256 and ARRAYS in asked:
             require_pinned_start(state, task.run, asked_arrays(asked), site.policy.initial_sha256)
         if CALIBRATION in asked:  # refused before any patient is opened
-            private = bool(site.privacy.epsilon) or config_from_json(task.config).privacy.enabled
+            config = config_from_json(task.config)
+            private = bool(site.privacy.epsilon) or config.privacy.enabled
             require_calibrating(site.policy, private=private, cohort=self._cohort(site))
+            require_one_split(state, config)
         stage = secure_stage(asked)
         if stage is not None:  # last of the rules: what is refused before has told nothing
             require_once(state, str(asked[SECURE].get("session")), stage)  # type: ignore[union-attr]
@@ -134,6 +136,8 @@ class Gate:
         content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
         require_leaving(content, asked, site.policy)
         self._require_charged(site, task, content, before)
+        if SUMS in content:
+            keep_split(state, config_from_json(task.config))
         return keep_back(content, site.policy, cohort=self._cohort(site)), context
 
     def _cohort(self, site: SiteConfig) -> int:

@@ -85,9 +85,11 @@ def renew_supernode(state: Path) -> None:
 
     One that takes no reply has given up on this task and has replied in its place, and not for this task alone but for all of
     the run. It sends one reply for each request, so from a reply too many on it would hold every later one back until the next
-    request comes: the site would miss each round.
+    request comes: the site would miss each round. Where no supervisor is alive none would start it anew, and the number that it
+    left behind may be another's by now.
     """
-    programs = read_status(state).get("programs")
+    status = read_status(state)
+    programs = status.get("programs") if status.get("state") != "stopped" else None
     told = programs.get(SUPERNODE) if isinstance(programs, dict) else None
     pid = told.get("pid") if isinstance(told, dict) else None
     if isinstance(pid, int) and pid > 1:

@@ -1,17 +1,22 @@
-"""What a gate must remember over messages: one at a time, each stage of a secure round once, where a run began."""
+"""What a gate must remember over messages: one at a time, each stage of a secure round once, where a run began, which patients
+sums for calibration were of."""
 
 import fcntl
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from common.errors import AuditLogError, FederationError, WeightsError
+from common.config import RunConfig
+from common.errors import AuditLogError, FederationError, PolicyError, WeightsError
 from common.files import write_atomic
 from common.models.arrays import Arrays, arrays_sha256
 from common.secure.messages import OUT_OF_STEP
 
 LOCK_NAME, STAGES_NAME, RUNS_NAME = "gate.lock", "secure-stages.txt", "runs.txt"
+SPLIT_NAME = "calibration-split.txt"
 KEPT = 10_000  # lines
 
 
@@ -55,6 +60,36 @@ def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> 
             public="the run is not the one that the site pinned (initial_sha256)",
         )
     _add(state / RUNS_NAME, name)
+
+
+def require_one_split(state: Path, config: RunConfig) -> None:
+    """Refuse sums for calibration over other groups of the patients than those that have left before.
+
+    Who is held back, and who counts as labelled, is decided by settings that a server chooses. Of two hold-outs that differ by
+    one patient the sums differ by his own numbers, whatever `policy.min_patients` says of each.
+
+    Raises:
+        PolicyError: sums over other groups have left.
+    """
+    known = _lines(state / SPLIT_NAME)
+    if known and _split(config) not in known:
+        raise PolicyError(
+            f"Sums for calibration have left this site with another [data] or evaluation.holdout than "
+            f"{config.evaluation.holdout:g}: their differences could tell of single patients. Nothing left the site. "
+            f"To calibrate this run all the same, remove {state / SPLIT_NAME}.",
+            public="the site has shared sums for calibration over another hold-out (evaluation.holdout or [data])",
+        )
+
+
+def keep_split(state: Path, config: RunConfig) -> None:
+    """Note that sums over these groups are about to leave."""
+    _add(state / SPLIT_NAME, _split(config))
+
+
+def _split(config: RunConfig) -> str:
+    """All settings that decide which patients are in which sum."""
+    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _add(path: Path, name: str) -> bool:

@@ -191,7 +191,7 @@ def _open(place: Place, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = read_site(place.folder, config.data, simulated=place.simulated)
     patients = open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
-    return Prepared(site, *split(patients, config.evaluation.holdout, config.seed))
+    return Prepared(site, *split(patients, config.evaluation.holdout))
 
 
 def _name(path: Path) -> str:

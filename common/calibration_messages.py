@@ -26,6 +26,7 @@ CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of re
 FIT, SCORE = "fit", "score"
 NLL, COUNT, SCORES, STRANGENESS = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
 HAVING = "ood.count"  # of the moments: how many patients have each modality
+OF_THOSE = ("ood.sum", "ood.outer")  # of the moments: what is summed over them
 WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
 
 
@@ -103,7 +104,7 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
 
     Raises:
         FederationError: other names, shapes or types; values that are not finite; counts that are not whole or below 0; losses
-            that no such number of patients can have.
+            that no such number of patients can have; moments of nobody.
     """
     record = content.get(SUMS)
     if not isinstance(record, ArrayRecord):
@@ -117,6 +118,9 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
         most = sums[COUNT].astype(np.float64) * (WORST / TEMPERATURES + WORST)
         if (sums[NLL] < 0).any() or (sums[NLL] > most).any():
             raise FederationError(f"Array {NLL}: expected losses of {int(sums[COUNT][0])} patients.")
+    for name in sums.keys() & set(OF_THOSE):  # what was left out for being of few is out of all three
+        if sums[name][sums[HAVING] == 0].any():
+            raise FederationError(f"Array {name}: expected zeros where {HAVING} is 0.")
     return sums
 
 

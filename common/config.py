@@ -205,6 +205,11 @@ class RunConfig:
             )
         if self.privacy.enabled:
             self._require_bounded()
+        if self.site_level.enabled and self.evaluation.holdout:
+            raise ConfigError(
+                f"evaluation.holdout = {self.evaluation.holdout!r} cannot run with site_level.enabled: the noise hides whole "
+                "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
+            )
 
     def _require_bounded(self) -> None:
         """Refuse what would let one patient move a private step by more than the clipping norm."""

@@ -38,7 +38,7 @@ class Calibrated:
 
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
-        moments: of all its sites, added up; empty without sites.
+        moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
         strangeness: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
         failures: why a site has no part in it.
     """
@@ -100,7 +100,7 @@ def _fit(fitted: Found, scored: Found, temperature: float, config: RunConfig) ->
         sites=tuple(sorted(fitted)),
     )
     log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
-    return Calibrated(calibration, moments, strangeness)
+    return Calibrated(calibration, moments if strangeness else {}, strangeness)
 
 
 def _nothing(config: RunConfig) -> Calibration:
@@ -118,7 +118,13 @@ def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
     mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [M, F]
     square = np.diagonal(sums["ood.outer"], axis1=1, axis2=2) / np.maximum(count, 1.0)[:, None]
     possible = (mean**2 <= square * 1.001 + 1e-6) & (square <= LARGEST**2) & ((count > 0)[:, None] | (square == 0))
-    if not possible.all() or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0):
+    least = np.linalg.eigvalsh(sums["ood.outer"].astype(np.float64)).min(axis=1)  # of sums of outer products: never below 0
+    scale = np.diagonal(sums["ood.outer"], axis1=1, axis2=2).sum(axis=1)
+    if (
+        (least < -1e-4 * scale - 1e-6).any()
+        or not possible.all()
+        or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0)
+    ):
         failures[name] = "moments that no patients can have"
     return name not in failures
 

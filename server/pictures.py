@@ -32,8 +32,9 @@ def may_be_shown(folder: Path, names: Sequence[str], patients: SiteData) -> NDAr
     if len(names) == 1:
         return np.full(len(patients), allowed[names[0]])
     # Named by the site's own word for itself, which may be another than its folder's: unknown ones are not shown.
-    own_names = {(read_site_config(folder / name).name or name): allowed[name] for name in names}
-    return np.array([own_names.get(patient.partition("/")[0], False) for patient in patients.ids])
+    named = [(read_site_config(folder / name).name or name, allowed[name]) for name in names]
+    shown = {own for own, _ in named} - {own for own, yes in named if not yes}  # of two with one name the stricter decides
+    return np.array([patient.partition("/")[0] in shown for patient in patients.ids])
 
 
 def draw_pictures(

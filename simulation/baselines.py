@@ -74,7 +74,7 @@ def plan_baselines(
 def _learns(folder: Path, config: RunConfig) -> bool:
     """Whether any of the patients of a site who train is labelled."""
     cases = read_site(folder, config.data, simulated=True).cases
-    held = held_back([case.id for case in cases], config.evaluation.holdout, config.seed)
+    held = held_back([case.id for case in cases], config.evaluation.holdout)
     return any(case.label >= 0 for case, back in zip(cases, held, strict=True) if not back)
 
 
@@ -139,7 +139,7 @@ def open_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> Sit
 
 def split_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> tuple[SiteData, SiteData]:
     """Those who train and those who are held back, of several site folders: in each site the same ones as in the federation."""
-    sites = [split(site, config.evaluation.holdout, config.seed) for site in _open(folders, config, cache)]
+    sites = [split(site, config.evaluation.holdout) for site in _open(folders, config, cache)]
     return _pooled([training for training, _ in sites], folders), _pooled([held for _, held in sites], folders)
 
 

@@ -89,7 +89,7 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     answers: Answers = {}
     for run, report in reports:
         fold = run.name.removeprefix(FOLD)
-        patients += [{**p, "id": f"{fold}/{p['id']}"} for p in report["patients"]]
+        patients += [_without_picture(p) | {"id": f"{fold}/{p['id']}"} for p in report["patients"]]
         told = {"federated": {p["id"]: p["probabilities"] for p in report["patients"]}} | _read_answers(run)
         for name, table in told.items():
             answers.setdefault(name, {}).update({f"{fold}/{patient}": values for patient, values in table.items()})
@@ -106,6 +106,11 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     pooled = assemble(external, patients, [], provenance, baselines=baselines, detectable=least)
     write_report(out, pooled)
     return pooled
+
+
+def _without_picture(patient: dict[str, Any]) -> dict[str, Any]:
+    """His picture stays with the fold's own report: it lies in that fold's folder, and the folds' names for them are alike."""
+    return {name: value for name, value in patient.items() if name != "picture"}
 
 
 def _labels(patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.int64]:

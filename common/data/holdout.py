@@ -1,7 +1,9 @@
 """Which patients of a site never train: held back to calibrate the model that the others trained.
 
-Each patient is decided by himself, by a hash of his id and the run's seed: whoever joins or leaves the folder later, and whatever
-the labels say, nobody else changes sides. N patients.
+Each patient is decided by himself, by a hash of his id: whoever joins or leaves the folder later, whatever the labels say, and
+whatever seed a run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would tell of him.
+
+N patients.
 """
 
 import hashlib
@@ -13,25 +15,24 @@ from numpy.typing import NDArray
 from common.data.dataset import SiteData
 
 
-def split(patients: SiteData, share: float, seed: int) -> tuple[SiteData, SiteData]:
+def split(patients: SiteData, share: float) -> tuple[SiteData, SiteData]:
     """One site's training patients and those held back; of pooled sites each is split before they are pooled.
 
     Args:
         share: of the patients that are held back, on average; 0: none, and `patients` comes back as it is.
-        seed: of the run.
     """
-    held = held_back(patients.ids, share, seed)
+    held = held_back(patients.ids, share)
     training = patients.select(np.flatnonzero(~held)) if held.any() else patients
     return training, patients.select(np.flatnonzero(held))
 
 
-def held_back(ids: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+def held_back(ids: Sequence[str], share: float) -> NDArray[np.bool_]:
     """Which of one site's patients are held back [N]. Where that would be all of them, none is: the site trains."""
-    held = np.array([_chance(patient, seed) < share for patient in ids], bool)
+    held = np.array([_chance(patient) < share for patient in ids], bool)
     return np.zeros_like(held) if held.all() else held
 
 
-def _chance(patient: str, seed: int) -> float:
-    """A number from 0 to 1, spread evenly over patients, that depends on nothing but the id and the seed."""
-    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
+def _chance(patient: str) -> float:
+    """A number from 0 to 1, spread evenly over patients, that depends on nothing but the id."""
+    digest = hashlib.sha256(f"held back/{patient}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -14,6 +14,7 @@ from client import training
 from client.answer import answer
 from client.audit_log import LOG_NAME
 from client.gate import Gate
+from client.once import SPLIT_NAME
 from client.policy import keep_back, require_leaving
 from common.calibration_messages import CALIBRATION, COUNT, FIT, HAVING, NLL, SCORE, SCORES, STRANGENESS, SUMS, Asked, write_asked
 from common.config import config_from_table
@@ -69,7 +70,7 @@ def ask(model, wanted, **changes):
 
 def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     patients = site()
-    held = held_back(patients.ids, 0.3, 0)
+    held = held_back(patients.ids, 0.3)
     status, sums, content = ask(model, Asked(FIT))
     assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
     assert set(content["metrics"]) == {"num-examples", "labelled", "round"}
@@ -88,7 +89,7 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     [
         (SitePolicy(min_patients=1), "does not share sums"),
         (replace(OPEN, secure_only=True), "secure aggregation only"),
-        (replace(OPEN, min_patients=5), "too few patients"),  # four are held back
+        (replace(OPEN, min_patients=9), "too few patients"),  # nine train, fewer are held back
         (replace(OPEN, backbone_sha256="f" * 64), "not the one that the site pinned"),
     ],
 )
@@ -226,6 +227,26 @@ def test_the_gate_refuses_before_any_of_the_bundle_runs(home, tmp_path, policy, 
     assert SUMS not in content
     assert not (tmp_path / "ran").exists()
     assert (lines[1]["event"], lines[1]["calibration"]) == ("refused", FIT)
+
+
+@pytest.mark.parametrize("change", [{"evaluation": {"holdout": 0.301}}, {"data": {"modalities": ["t1"]}}])
+def test_the_gate_tells_sums_over_one_hold_out_only(home, tmp_path, change) -> None:  # noqa: F811
+    table = {name: {**SECTIONS.get(name, {}), **value} if isinstance(value, dict) else value for name, value in change.items()}
+    other = config_from_table(SECTIONS | table)
+    error, content, _ = through_the_gate(home, tmp_path, SHARES, count=9)  # nothing has left: any hold-out may still be told
+    assert SUMS not in content
+    assert not (home / "state" / SPLIT_NAME).exists()
+    for _ in range(2):
+        assert through_the_gate(home, tmp_path, SHARES)[0] == ""
+    seeded = config_from_table(SECTIONS | {"seed": 1})
+    assert through_the_gate(home, tmp_path, SHARES, config=seeded)[0] == ""  # a seed decides nobody's side
+    (tmp_path / "ran").unlink()
+    error, content, _ = through_the_gate(home, tmp_path, SHARES, config=other)
+    assert "another hold-out" in error
+    assert SUMS not in content
+    assert not (tmp_path / "ran").exists()
+    (home / "state" / SPLIT_NAME).unlink()  # the hospital's own decision
+    assert "another hold-out" not in through_the_gate(home, tmp_path, SHARES, config=other)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The gate's side towards Flower: a SuperNode that took no reply is started anew."""
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import gate_flower
 from client.gate import Gate
-from common.supervisor import STATUS_NAME
+from common.supervisor import LOCK_NAME, STATUS_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,9 @@ def supernode(tmp_path: Path):
     process = subprocess.Popen(["/bin/sleep", "600"])
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / STATUS_NAME).write_text(json.dumps({"programs": {"flower-supernode": {"pid": process.pid}}}))
-    yield process
+    with (tmp_path / "state" / LOCK_NAME).open("w") as lock:  # a supervisor is alive
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield process
     process.kill()
     process.wait()
 
@@ -63,6 +66,13 @@ def test_one_that_takes_it_goes_on(tmp_path, monkeypatch, supernode) -> None:
     assert serve_once(tmp_path, monkeypatch, lambda client, reply, context: said.append(reply)) == 0
     assert "has not approved" in str(said[0].content["site"]["error"])
     assert supernode.poll() is None
+
+
+def test_a_number_that_a_dead_supervisor_left_behind_is_not_ended(tmp_path, supernode) -> None:
+    (tmp_path / "state" / LOCK_NAME).unlink()
+    gate_flower.renew_supernode(tmp_path / "state")
+    with pytest.raises(subprocess.TimeoutExpired):
+        supernode.wait(0.3)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"programs": []}', '{"programs": {"flower-supernode": {"pid": null}}}'])

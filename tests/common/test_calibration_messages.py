@@ -111,6 +111,8 @@ def test_sums_are_read_as_they_were_written() -> None:
         {COUNT: np.array([12.0])},
         {HAVING: np.array([-3, 1, 1], np.float32)},
         {"ood.image": np.zeros(1, np.float32)},
+        {HAVING: np.zeros(3, np.float32), "ood.sum": np.ones_like(LIKE[FIT]["ood.sum"])},
+        {HAVING: np.array([30, 0, 30], np.float32), "ood.outer": np.ones_like(LIKE[FIT]["ood.outer"])},
     ],
 )
 def test_sums_that_no_patients_have_are_refused(changes) -> None:

@@ -102,6 +102,13 @@ def test_a_private_run_holds_no_patients_back():
         config_from_table(table | {"evaluation": {"holdout": 0.2}})
 
 
+def test_a_run_that_hides_hospitals_publishes_no_sums_of_theirs():
+    table = {"site_level": {"enabled": True}}
+    assert config_from_table(table).site_level.enabled
+    with pytest.raises(ConfigError, match=r"evaluation\.holdout = 0\.2 cannot run with site_level\.enabled"):
+        config_from_table(table | {"evaluation": {"holdout": 0.2}})
+
+
 @pytest.mark.parametrize("setting", [{"holdout": 0.6}, {"holdout": -0.1}, {"coverage": 1.0}, {"ood_rate": 0.0}])
 def test_shares_of_patients_have_bounds(setting):
     with pytest.raises(ConfigError, match=f"evaluation.{next(iter(setting))}"):

@@ -23,6 +23,7 @@ from common.evaluation.calibration import (
     fit_temperature,
     load_calibration,
     nll_sums,
+    save_calibration,
     score_histogram,
 )
 from common.models.arrays import get_arrays, load_arrays
@@ -105,7 +106,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     parts = {}
     for name in SITES:
         patients = hospital(name, LABELS)
-        held = held_back(patients.ids, 0.3, config.seed)
+        held = held_back(patients.ids, 0.3)
         assert 0 < held.sum() < len(held)
         parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held & (patients.labels >= 0)))
     labels = np.concatenate([held.labels for _, held in parts.values()])
@@ -137,7 +138,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
 def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monkeypatch) -> None:
     """Change the image and the label of one held-back patient: the model's bytes stay; of one who trains: they do not."""
     ids = hospital("a", LABELS).ids
-    held = held_back(ids, 0.3, 0)
+    held = held_back(ids, 0.3)
     models = []
     for number, row in enumerate((None, int(np.argmax(held)), int(np.argmax(~held)))):
 
@@ -164,7 +165,7 @@ def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_gr
     push = grid.push_messages
     grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", ("a", "b"), sections=HELD, rounds=1))
-    held = held_back(hospital("a", LABELS).ids, 0.3, 0)
+    held = held_back(hospital("a", LABELS).ids, 0.3)
     counts = {(r.content["metrics"]["num-examples"], r.content["metrics"]["labelled"]) for r in seen}
     assert counts == {(int((~held).sum()), int((~held & (np.array(LABELS) >= 0)).sum()))}
 
@@ -233,13 +234,16 @@ def test_if_nobody_answers_the_run_ends_uncalibrated_and_says_why(ask, sites, ch
     assert (found.moments, found.strangeness) == ({}, False)
 
 
-def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites) -> None:
+def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_path) -> None:
     sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
     sites["c"] = replace(SitePolicy.simulation(), share_counts=False)
     found = ask()
     assert found.calibration.sites == ("c",)
     assert found.calibration.patients is None  # the site keeps its number
     assert (found.strangeness, found.calibration.ood_threshold) == (False, np.inf)
+    assert found.moments == {}  # they are one hospital's own
+    save_calibration(tmp_path / CALIBRATION_NAME, found.calibration, found.moments)
+    assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})
 
 
 def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_grid, sites) -> None:

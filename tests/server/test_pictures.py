@@ -47,6 +47,15 @@ def test_of_several_sites_each_for_itself(tmp_path):
     assert may_be_shown(tmp_path, ["h", "k"], pooled).tolist() == [True, False, True, False, False]
 
 
+def test_of_two_sites_with_one_name_the_stricter_decides(tmp_path):
+    for folder, text in (("h", 'name = "k"'), ("k", "[policy]\nshare_pictures = true")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "site.toml").write_text(text)
+    pooled = site(ids=("k/a", "k/b", "k/c", "k/d", "k/e"))
+    for names in (["h", "k"], ["k", "h"]):
+        assert not may_be_shown(tmp_path, names, pooled).any()
+
+
 def test_pictures_are_written_under_names_that_say_no_id(tmp_path):
     section = {"backbone": "fedmri_vit_mini", "weights": "random"}
     config = config_from_table({"data": {"size": 32, "slices": 2, "classes": ["u", "v"]}, "model": section})

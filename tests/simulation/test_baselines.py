@@ -58,7 +58,7 @@ def expected(*names: str) -> tuple[list[tuple[str, str]], np.ndarray]:
     trains, labels, own = [], [], []
     for name in names:
         patients = site(name)
-        held = held_back(patients.ids, 0.3, CONFIG.seed)
+        held = held_back(patients.ids, 0.3)
         for row, patient in enumerate(patients.ids):
             if not held[row]:
                 trains.append((name, patient))

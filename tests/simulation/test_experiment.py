@@ -173,6 +173,7 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
                 "label": classes[y],
                 "probabilities": p.tolist(),
                 "modalities": ["t1"],
+                "picture": "patient-0000.png",  # the same name in every fold, each in that fold's own folder
             }
             for i, (y, p) in enumerate(zip(labels, values, strict=True))
         ]
@@ -199,6 +200,7 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
     )  # of the patients whom it was asked about, where it says what the federated model says
     assert report["detectable"] is None or report["detectable"]["n"] == 32
     assert set(report["external"]["roc"]) == set(classes)
+    assert not any("picture" in patient for patient in report["patients"])
     assert report["privacy"] == {}  # each fold is a run of its own: its claim and its audit stand in its own report
     assert (tmp_path / "report.html").is_file()
 

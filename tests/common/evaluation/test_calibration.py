@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 
 from common.errors import FedMRIError
 from common.evaluation.calibration import (
+    PRIOR,
     SCORE_BINS,
     TEMPERATURES,
     Calibration,
@@ -42,7 +43,9 @@ def test_the_temperature_is_where_scipy_finds_the_exact_minimum(too_sure) -> Non
     labels, told = answers(400, too_sure)
     logits = np.log(told)
     exact = minimize_scalar(
-        lambda t: -log_softmax(logits / math.exp(t), axis=1)[np.arange(400), labels].sum(), bounds=(-1.3, 2.7), method="bounded"
+        lambda t: 0.5 * (t / PRIOR) ** 2 - log_softmax(logits / math.exp(t), axis=1)[np.arange(400), labels].sum(),
+        bounds=(-1.3, 2.7),
+        method="bounded",
     )
     assert fit_temperature(nll_sums(labels, told).astype(np.float32)) == pytest.approx(math.exp(exact.x), rel=2e-3)
 
@@ -70,10 +73,17 @@ def test_a_temperature_of_two_is_the_square_root_made_to_sum_to_one() -> None:
     assert np.isfinite(apply_temperature(told, TEMPERATURES[0])).all()
 
 
-def test_patients_who_are_all_right_stop_at_the_edge() -> None:
-    labels = np.zeros(9, np.int64)
-    assert fit_temperature(nll_sums(labels, np.tile([0.9, 0.05, 0.05], (9, 1)))) == TEMPERATURES[0]
-    assert fit_temperature(nll_sums(labels, np.tile([0.01, 0.98, 0.01], (9, 1)))) == TEMPERATURES[-1]
+def test_patients_who_are_all_right_or_all_wrong_stop_at_the_edge() -> None:
+    for tell, edge in (([0.36, 0.32, 0.32], TEMPERATURES[0]), ([0.01, 0.98, 0.01], TEMPERATURES[-1])):
+        labels = np.zeros(900, np.int64)
+        assert fit_temperature(nll_sums(labels, np.tile(tell, (900, 1)))) == edge
+
+
+def test_six_patients_of_a_calibrated_model_hardly_move_it() -> None:
+    found = [fit_temperature(nll_sums(*answers(6, 1.0, seed))) for seed in range(60)]
+    assert min(found) > 0.4
+    assert max(found) < 2.5
+    assert abs(np.log(found).mean()) < 0.1
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
@@ -133,6 +143,8 @@ def test_it_is_read_as_it_was_written(tmp_path, given) -> None:
         {"temperature": 0.0},
         {"temperature": None},
         {"temperature": True},
+        {"temperature": 10**400},
+        {"ood_threshold": -(10**400)},
         {"coverage": 1.0},
         {"set_threshold": 1.5},
         {"ood_rate": -0.1},
