@@ -33,7 +33,7 @@ def likeness_words(one: Answer) -> str:
     if one.strangeness is None or one.calibration is None:
         return f"{open_} the model has nothing to compare these images with."
     if one.flagged is None:
-        return f"{open_} too few patients were held back to say which score is too high (it is {one.strangeness:.2f})."
+        return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.strangeness:.2f})."
     limit = f"score {one.strangeness:.2f}, threshold {one.calibration.ood_threshold:.2f}"
     if one.flagged:
         return f"UNLIKE the patients of the training ({limit}): do not rely on this answer."

@@ -20,7 +20,7 @@ def read(entry: Mapping[str, Any]) -> str:
     flagged, of, rate = whole(entry.get("flagged")), whole(entry.get("of")), real(entry.get("rate"))
     if of and "threshold" in entry and entry["threshold"] is None:
         return (
-            f"Nobody could be flagged: too few patients were held back at the hospitals to say which of the {of} scores are too "
+            f"Nobody could be flagged: the training hospitals scored too few patients to say which of these {of} scores are too "
             "high. Whether these patients are like those in training is not known."
         )
     if flagged is None or not of or flagged > of:
