@@ -8,7 +8,8 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
 from client.card_template import TEMPLATE
-from client.predict import LIMITS, NO_CALIBRATION, RESEARCH, Answer, answer_table
+from client.predict import LIMITS, RESEARCH, Answer, answer_table
+from client.reliance import calibration_words, likeness_words, set_words, warning
 from common.evaluation.picture import overlay_png, slice_png, strength
 
 
@@ -17,8 +18,11 @@ def render_card(one: Answer) -> str:
     return _template().render(
         table=answer_table(one),
         answer=one,
-        calibration=one.calibration,
-        no_calibration=NO_CALIBRATION,
+        warning=warning(one),
+        calibration=calibration_words(one),
+        set_words=set_words(one),
+        likeness=likeness_words(one),
+        strongest=f"{strength(one.by_place):.2g}" if one.by_place is not None else "",
         research=RESEARCH,
         limits=LIMITS,
         rows=_pictures(one),

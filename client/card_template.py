@@ -51,6 +51,7 @@ TEMPLATE = (
     + """</style></head><body><main>
 <p class="note">{{ research }}</p>
 <h1>{{ table.patient }}: {{ table.prediction }}, {{ table.probabilities[table.prediction]|percent }}</h1>
+{% if warning %}<p class="alarm">{{ warning }}</p>{% endif %}
 
 <section><h2>How likely each class is</h2>
 <div class="bars">
@@ -61,19 +62,10 @@ TEMPLATE = (
 {% endfor %}
 </div>
 <dl>
-<dt>Calibration</dt><dd>{% if calibration %}yes, on patients held back at {{ calibration.sites|length }} hospitals
- (temperature {{ '%.2f'|format(calibration.temperature) }}){% else %}<span class="alarm">{{ no_calibration }}</span>{% endif
- %}</dd>
+<dt>Calibration</dt><dd{% if not answer.calibrated %} class="alarm"{% endif %}>{{ calibration }}</dd>
 <dt>Prediction set</dt><dd>{% if table.prediction_set is none %}not known without a calibration{% else %}
-{{ table.prediction_set|join(", ") }} <span class="soft">(such sets hold the true class for {{ calibration.coverage|percent }}
- of
- patients like those of the federation)</span>{% endif %}</dd>
-<dt>Like the training patients?</dt><dd>{% if table.ood is none %}not known: the model has no reference for this patient
-{% elif table.ood.flagged is none %}score {{ '%.2f'|format(table.ood.score) }}, but no threshold is known
-{% elif table.ood.flagged %}<span class="alarm">No: score {{ '%.2f'|format(table.ood.score) }}, above the threshold
- {{ '%.2f'|format(calibration.ood_threshold) }}. Do not rely on this answer.</span>
-{% else %}yes: score {{ '%.2f'|format(table.ood.score) }}, threshold {{ '%.2f'|format(calibration.ood_threshold) }}{% endif
- %}</dd>
+{{ table.prediction_set|join(", ") }}. <span class="soft">{{ set_words }}</span>{% endif %}</dd>
+<dt>Like the training patients?</dt><dd{% if answer.flagged %} class="alarm"{% endif %}>{{ likeness }}</dd>
 <dt>Modalities used</dt><dd>{{ table.modalities.used|join(", ") }}{% if table.modalities.missing %}; missing:
  {{ table.modalities.missing|join(", ") }}{% endif %}{% if table.modalities.ignored %}; the model does not know:
  {{ table.modalities.ignored|join(", ") }}{% endif %}</dd>
@@ -91,7 +83,8 @@ TEMPLATE = (
 {% endfor %}
 </div>
 <p class="soft">Points of probability that {{ table.prediction }} loses (or, with a minus, gains) when the modality is left
- out.</p>
+ out. The longest bar is this patient's largest
+ value.</p>
 {% else %}
 <p>There is one modality only: none can be left out.</p>
 {% endif %}
@@ -102,8 +95,11 @@ TEMPLATE = (
 {% if answer.by_place is not none %}
 <input type="checkbox" id="show" checked><label for="show">Show the evidence by place</label>
 <p class="soft"><span class="key" style="background:#ff8c00"></span>carries {{ table.prediction }} &nbsp;
-<span class="key" style="background:#2878ff"></span>speaks against it</p>
+<span class="key" style="background:#2878ff"></span>speaks against it. The colours are scaled to this
+ patient: the strongest stands for {{ strongest }} of the logit in one square, so weak evidence looks as strong as firm.</p>
 {% endif %}
+<p class="soft">The patient's right is on the left, the front above; {{ '%g'|format(answer.config.data.field_of_view) }} mm
+ from edge to edge.</p>
 <div class="rows">
 {% for row in rows %}
 <div class="row"><h3>{{ row.name }}</h3><div class="tiles">

@@ -46,7 +46,10 @@ def add_predict(verbs: "Verbs") -> None:
         help="what to explain; all: also by place (default: all for one patient, none for a folder)",
     )
     verb.add_argument(
-        "--card", type=Path, metavar="FILE.html|DIR", help="write an HTML card; of a folder's patients one each, into DIR"
+        "--card",
+        type=Path,
+        metavar="FILE.html|DIR",
+        help="write an HTML card: as FILE.html, or into DIR under the patient's name",
     )
     verb.add_argument("--json", action="store_true", help="print JSON: of a folder's patients one list")
     add_debug(verb)
@@ -63,6 +66,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
     saved = read_saved(arguments.model)
     asked = find_patients(arguments.patients) if arguments.files is None else patient_of_files(arguments.files)
+    if arguments.card and arguments.card.suffix == ".html" and not asked.single:
+        raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         with without_compiler():
             import timm  # noqa: F401
@@ -89,7 +94,8 @@ def _one(read: "Read", opened: "OpenModel", arguments: argparse.Namespace) -> in
     else:
         _print_evidence(found, console)
     if arguments.card:
-        _write_card(found, arguments.card, arguments.json)
+        into = arguments.card.is_dir() or not arguments.card.suffix
+        _write_card(found, arguments.card / _card_name(found) if into else arguments.card, arguments.json)
     return 0
 
 
@@ -97,9 +103,9 @@ def _many(read: "Iterable[Read]", asked: "Asked", opened: "OpenModel", arguments
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict import answer_table
 
-    if arguments.card and arguments.card.suffix == ".html":
-        raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
-    broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "flag", "modalities")
+    broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "unlike training", "modalities")
+    for column in rows.columns:
+        column.overflow = "fold"  # half a class's name is no answer
     total = len(asked.cases)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task, todo = bar.add_task(f"Predicting {total} patients", total=total), iter(read)
@@ -108,7 +114,7 @@ def _many(read: "Iterable[Read]", asked: "Asked", opened: "OpenModel", arguments
                 tables.append(answer_table(found))
                 _add_row(rows, found)
                 if arguments.card:
-                    _write_card(found, arguments.card / f"{_file_name(found.case.id)}.html", quiet=True)
+                    _write_card(found, arguments.card / _card_name(found), quiet=True)
             bar.advance(task, len(batch))
     _say_many(tables, rows, broken, opened, arguments)
     return 1 if broken else 0
@@ -129,14 +135,17 @@ def _say_many(
 ) -> None:
     from client.predict import NO_CALIBRATION, RESEARCH
 
+    known = [table["ood"] is not None and table["ood"]["flagged"] is not None for table in tables]
     if arguments.json:
         print(json.dumps([*tables, *({"patient": name, "error": text} for name, text in broken.items())], indent=2))
     else:
         console = Console(highlight=False)
         if tables:
             console.print(rows)
-        if not opened.calibration:
+        if tables and not tables[0]["calibrated"]:
             console.print(f"Probabilities are {NO_CALIBRATION}.", style="yellow")
+        if not all(known):
+            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like those of the training.")
         if arguments.card and tables:
             console.print(f"Cards: {arguments.card}", markup=False, soft_wrap=True)
         console.print(RESEARCH)
@@ -146,15 +155,15 @@ def _say_many(
 
 
 def _add_row(rows: Table, found: "Answer") -> None:
-    among = "" if found.prediction_set is None else ", ".join(found.prediction_set)
-    flag = {True: Text("unlike training", style="red"), False: Text("no"), None: Text("")}[found.flagged]
+    among = "" if found.in_set is None else "all classes" if found.in_set.all() else ", ".join(found.prediction_set or ())
+    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("not known")}[found.flagged]
     cells = (found.case.id, found.prediction, f"{found.probabilities.max():.3f}", among)
     rows.add_row(*(Text(cell) for cell in cells), flag, Text("+".join(found.used)))
 
 
 def _print_answer(found: "Answer", console: Console) -> None:
     """Probabilities, and how far to believe them."""
-    from client.predict import NO_CALIBRATION, RESEARCH
+    from client.predict import RESEARCH
 
     table = Table("class", "probability", "in the set", title=Text(f"Patient {found.case.id}"), title_justify="left")
     for i, name in enumerate(found.config.data.classes):
@@ -164,35 +173,24 @@ def _print_answer(found: "Answer", console: Console) -> None:
     console.print(table)
     for line, style in _facts(found):
         console.print(line, style=style, markup=False, highlight=False)
-    if not found.calibration:
-        console.print(f"Probabilities are {NO_CALIBRATION}.", style="yellow", markup=False)
     console.print(RESEARCH)
 
 
 def _facts(found: "Answer") -> list[tuple[str, str]]:
     """Sentences and their style."""
-    lines = []
-    if found.calibration:
-        sites, coverage = len(found.calibration.sites), f"{found.calibration.coverage:.0%}"
-        lines.append(
-            (f"Calibrated on patients held back at {sites} sites; such sets hold the truth for {coverage} of patients.", "")
-        )
-    if found.flagged is None:
-        lines.append(
-            (
-                "Not known whether the patient is like those of the training: the run has no reference or threshold for him.",
-                "yellow",
-            )
-        )
-    elif found.flagged:
-        lines.append((f"UNLIKE the patients of the training (score {found.strangeness:.2f}): do not rely on this.", "bold red"))
-    else:
-        lines.append((f"Like the patients of the training (score {found.strangeness:.2f}).", ""))
+    from client.reliance import calibration_words, likeness_words, set_words
+
+    style = {True: "bold red", False: "", None: "yellow"}[found.flagged]
+    lines = [
+        (calibration_words(found), "" if found.calibrated else "yellow"),
+        (set_words(found), ""),
+        (likeness_words(found), style),
+    ]
     unknown = f"; the model does not know {', '.join(found.ignored)}" if found.ignored else ""
     missing = f"; missing: {', '.join(found.missing)}" if found.missing else ""
     lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
     lines.append((f"Looked at {found.why_slices}.", ""))
-    return lines
+    return [line for line in lines if line[0]]
 
 
 def _print_evidence(found: "Answer", console: Console) -> None:
@@ -202,14 +200,14 @@ def _print_evidence(found: "Answer", console: Console) -> None:
     evidence = answer_table(found)["evidence"]
     if evidence is None:
         return
-    table = Table("evidence", "left out, the prediction's probability falls by", title="By modality", title_justify="left")
+    table = Table("modality", "left out, the prediction's probability falls by", title="By modality", title_justify="left")
     for name, value in evidence.get("modalities", {}).items():
         table.add_row(name, f"{value:+.3f}")
-    console.print(table if evidence.get("modalities") else "Evidence by modality: there is one only, none can be left out.")
+    console.print(table if evidence.get("modalities") else "Evidence by modality: there is only one, so none can be left out.")
     if "place" in evidence:
-        places = Table(
-            "slice", "modality", "row", "column", "logit", title="By place: the patches that carry most", title_justify="left"
-        )
+        rows, columns = evidence["place"]["patches"]
+        header = ("slice", "modality", f"row of {rows}, from the front", f"column of {columns}, from the right", "logit")
+        places = Table(*header, title="By place: the squares that carry most", title_justify="left")
         for one in evidence["place"]["strongest"]:
             places.add_row(str(one["slice"]), one["modality"], str(one["row"]), str(one["column"]), f"{one['logit']:+.4f}")
         console.print(places)
@@ -228,6 +226,7 @@ def _write_card(found: "Answer", path: Path, quiet: bool) -> None:
         Console(soft_wrap=True, highlight=False, markup=False).print(f"Card: {path}")
 
 
-def _file_name(patient: str) -> str:
-    """A patient's id as a file's name."""
-    return re.sub(r"[^\w.-]+", "_", patient.replace(os.sep, "_")).lstrip(".") or "patient"
+def _card_name(found: "Answer") -> str:
+    """A patient's id as the name of a card."""
+    name = re.sub(r"[^\w.-]+", "_", found.case.id.replace(os.sep, "_")).lstrip(".") or "patient"
+    return f"{name}.html"

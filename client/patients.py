@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.config import MODALITIES
 from common.data.cases import UNLABELLED, Case, find_files, patient_folders
-from common.data.site import FileConfig, SiteConfig, is_site, read_site_config
+from common.data.site import FileConfig, SiteConfig, find_sites, is_site, read_site_config
 from common.errors import ConfigError, DataError
 
 KINDS = {**{name: name for name in (*MODALITIES, "mask")}, "t1ce": "t1c", "t1gd": "t1c", "seg": "mask"}
@@ -70,9 +70,12 @@ def find_patients(path: Path) -> Asked:
     config = read_site_config(path)
     if is_site(path) and not (own and _is_patient(path, config)):
         return _site(path, config)
-    if _holds_patient(path):
+    if _holds_patient(path) and not _holds_folders(path):
         return _patient(path)
     folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".") and _holds_patient(f)]
+    several = [f.name for f in dict.fromkeys((*find_sites(path), *folders)) if not _holds_patient(f) or _holds_folders(f)]
+    if several:
+        raise DataError(f"{path}: holds several folders of patients ({', '.join(several[:3])}). Name one of them.")
     if not folders:
         raise DataError(
             f"{path}: no modality of a patient found in it, and no folder of patients. Expected files named as BIDS or BraTS "
@@ -98,6 +101,9 @@ def patient_of_files(files: list[str]) -> Asked:
         found[kind] = Path(name.strip()).expanduser()
         if not found[kind].is_file():
             raise ConfigError(f"--files {pair}: no such file.")
+        twin = next((other for other, file in found.items() if other != kind and file.samefile(found[kind])), None)
+        if twin:
+            raise ConfigError(f"--files {pair}: is the file of {twin} as well. Name each modality's own.")
     if not any(m in found for m in MODALITIES):
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
     first = next(found[m] for m in MODALITIES if m in found)
@@ -153,11 +159,25 @@ def _holds_patient(folder: Path) -> bool:
     return any(m in found for m in MODALITIES)
 
 
+def _holds_folders(folder: Path) -> bool:
+    """Whether what BIDS finds in a folder lies in folders that are no session of one patient: those are patients of their own.
+
+    Taken for one patient, they would lend each other the modalities that one of them lacks.
+    """
+    naming = _naming_of(folder)
+    if naming != FileConfig():
+        return False
+    found, _ = find_files(folder, naming)
+    tops = {found[m].relative_to(folder).parts[0] for m in MODALITIES if m in found}
+    return any(top != "anat" and not top.startswith("ses-") for top in tops)
+
+
 def _naming_of(folder: Path) -> FileConfig:
-    """The patterns of the nearest site.toml, beside the files or above; without one, the naming that finds anything."""
+    """The patterns of the nearest site.toml, beside the files or above; where it names none, the naming that finds anything."""
     home = _home(folder)
-    if home:
-        return read_site_config(home).files
+    own = read_site_config(home).files if home else FileConfig()
+    if own != FileConfig():
+        return own
     return next((n for n in NAMINGS if any(m in find_files(folder, n)[0] for m in MODALITIES)), NAMINGS[0])
 
 

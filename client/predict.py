@@ -24,9 +24,10 @@ from common.training.predict import predict
 RESEARCH = "For research. Not a medical device."
 NO_CALIBRATION = "not calibrated: the model comes without a calibration"
 LIMITS = (
-    "By modality: the predicted class's probability less what it is without that modality. By place: how far the winning class's "
-    "logit falls when one patch token is left out of the last pooling. Before that the tokens have attended to each other, so a "
-    "patch also holds what it saw elsewhere. It shows what this model looked at, and is no segmentation."
+    "By modality: the predicted class's probability less what it is without that modality. By place: how far that class's logit "
+    "(the score that its probability is made of) falls when one square of one slice is left out at the end. By then the squares "
+    "have exchanged what they hold, so one also tells of others. It shows what this model looked at: it is no segmentation, and "
+    "no proof that the answer has a good reason."
 )
 STRONGEST = 5  # patches that JSON names
 
@@ -38,7 +39,7 @@ class Answer:
     Attributes:
         probabilities: [C], calibrated where there is a calibration.
         in_set: [C], the prediction set; None without a calibration.
-        strangeness: out-of-distribution score; None where the run has no reference for him.
+        strangeness: out-of-distribution score; None where there is nothing to compare the patient with.
         by_modality: [M], see `modality_evidence`; None: not asked for.
         by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
     """
@@ -68,8 +69,13 @@ class Answer:
         )
 
     @property
+    def calibrated(self) -> bool:
+        """Whether any labelled patient is behind the probabilities' calibration."""
+        return self.calibration is not None and bool(self.calibration.sites) and self.calibration.patients != 0
+
+    @property
     def flagged(self) -> bool | None:
-        """Whether he is unlike the patients that the model was trained on; None where that is not known."""
+        """Whether the patient is unlike those that the model was trained on; None where that is not known."""
         if self.strangeness is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
             return None
         return self.strangeness > self.calibration.ood_threshold
@@ -173,10 +179,10 @@ def answer_table(one: Answer) -> dict[str, Any]:
         "patient": one.case.id,
         "prediction": one.prediction,
         "probabilities": {name: float(p) for name, p in zip(classes, one.probabilities, strict=True)},
-        "calibrated": calibration is not None,
+        "calibrated": one.calibrated,
         "prediction_set": one.prediction_set,
         "coverage": calibration.coverage if calibration else None,
-        "ood": None if one.strangeness is None else {"score": one.strangeness, "flagged": one.flagged},
+        "ood": _ood_table(one),
         "modalities": {"used": one.used, "ignored": one.ignored, "missing": one.missing},
         "slices": {
             "numbers": [int(i) + 1 for i in one.sliced.indices],
@@ -189,8 +195,19 @@ def answer_table(one: Answer) -> dict[str, Any]:
     }
 
 
+def _ood_table(one: Answer) -> dict[str, Any] | None:
+    """Score, threshold and flag; the last two None where no threshold is known."""
+    if one.strangeness is None:
+        return None
+    threshold = one.calibration.ood_threshold if one.calibration and one.flagged is not None else None
+    return {"score": one.strangeness, "threshold": threshold, "flagged": one.flagged}
+
+
 def _evidence_table(one: Answer) -> dict[str, Any] | None:
-    """By modality, and by place: sums by modality and slice, and the patches that carry most."""
+    """By modality, and by place: sums by modality and slice, and the patches that carry most, all counted from 1.
+
+    Rows are counted from the front, columns from the patient's right, slices from below.
+    """
     if one.by_modality is None and one.by_place is None:
         return None
     names = one.config.data.modalities
@@ -208,8 +225,8 @@ def _evidence_table(one: Answer) -> dict[str, Any] | None:
                 {
                     "slice": int(s) + 1,
                     "modality": names[m],
-                    "row": int(row),
-                    "column": int(column),
+                    "row": int(row) + 1,
+                    "column": int(column) + 1,
                     "logit": float(one.by_place[p]),
                 }
                 for p in places

@@ -73,6 +73,8 @@ def _several(arguments: argparse.Namespace) -> int:
         print(json.dumps(compared, indent=2))
         return 0
     Console().print(_table(compared))
+    for sentence in page.cautions(compared["runs"]):
+        print(sentence)
     for run in compared["runs"]:
         if run["unpaired"]:
             print(f"{run['name']}: {run['unpaired']}.".replace("..", "."))

@@ -124,15 +124,19 @@ def _with_sets(
 def _with_strangeness(
     entries: list[dict[str, Any]], scores: NDArray[np.float64], calibration: Calibration
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Each patient's score (None where he has no modality that the sites know), and how many are flagged."""
+    """Each patient's score (None for one without a modality that the sites know), and how many are flagged.
+
+    Without a threshold nobody can be flagged; then `flagged` is None, for that is not the same as to be unsuspicious.
+    """
+    limit = calibration.ood_threshold if np.isfinite(calibration.ood_threshold) else None
     told = [
-        {"score": float(score), "flagged": bool(score > calibration.ood_threshold)} if np.isfinite(score) else None
+        {"score": float(score), "flagged": None if limit is None else bool(score > limit)} if np.isfinite(score) else None
         for score in scores
     ]
-    flagged = sum(one["flagged"] for one in told if one)
+    flagged = None if limit is None else sum(one["flagged"] is True for one in told if one)
     summary = {
         "rate": calibration.ood_rate,
-        "threshold": calibration.ood_threshold,
+        "threshold": limit,
         "flagged": flagged,
         "of": sum(one is not None for one in told),
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.errors import FedMRIError
 from server.page.comparison import measured
+from server.page.headline import caution
 from server.page.provenance import config_table
 from server.page.values import measure, real, table, whole
 from server.report import read_report
@@ -20,10 +21,11 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
         runs: folders of finished runs, two or more; the others are held against the first.
 
     Returns:
-        `runs`: one a run, in their order: {`name`, `external` (the hospital), `n`, `mcc`, `balanced_accuracy`, `auroc`, `brier`
-        {value, low, high}, `calibration` {temperature, ece, ece_before, coverage {nominal, observed}}, `subsets` {name: MCC
-        {value, low, high}}, `paired` (what `compare_reports` said: this run minus the first; None for the first), `unpaired` (why
-        it could not be paired)}; `config` {dotted key: [value of each run]}: settings that differ.
+        `runs`: one a run, in their order: {`name`, `external` (the hospital), `n`, `caution` ("": none), `mcc`,
+        `balanced_accuracy`, `auroc`, `brier` {value, low, high}, `calibration` {temperature, ece, ece_before, coverage
+        {nominal, observed}}, `subsets` {name: MCC {value, low, high}}, `paired` (what `compare_reports` said: this run minus
+        the first; None for the first), `unpaired` (why it could not be paired)}; `config` {dotted key: [value of each run]}:
+        settings that differ.
 
     Raises:
         FedMRIError: a run without a report, or with a damaged one.
@@ -60,6 +62,7 @@ def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "external": str(table(report["provenance"]).get("external") or ""),
         "n": whole(report["external"].get("n")) or 0,
+        "caution": caution(report["external"]),
         **{key: vars(getattr(row, key)) for key in ("mcc", "balanced_accuracy", "auroc", "brier")},
         "calibration": {
             "temperature": real(calibration.get("temperature")),

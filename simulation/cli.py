@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,7 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:
         console.print(sentence, style="red", soft_wrap=True, markup=False, highlight=False)
     console.print(f"Report: {arguments.out / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,6 +33,7 @@ endfor %}{% endfor %}</tbody></table></div></details>{% endif %}
 endif %}
 </section>{% endif %}
 """
+FEW_PATIENTS = 50  # below which a temperature is rough
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
 
 
@@ -109,6 +110,8 @@ def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
     )
     count = patients_text(patients) if patients is not None else "patients whose number a site keeps to itself"
     source = f" It was fitted on {count} of {and_text(sites)} who were held out of training." if sites else ""
+    if sites and patients is not None and patients < FEW_PATIENTS:
+        source += " That is few: the number is rough."
     return (
         f"One number, the temperature {number(temperature)}, corrects all probabilities.{source} The external patients had no "
         f"part in it. {how} Which class is most likely stays the same.",

@@ -34,6 +34,12 @@ line that rises to the right means that the model knows when it does not know.</
 """
 
 
+ALL = (
+    "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
+    "These sets say nothing of a patient."
+)
+
+
 @dataclass(frozen=True)
 class Size:
     """How many patients have a set of so many classes."""
@@ -70,7 +76,8 @@ def read_sets(entry: Mapping[str, Any]) -> Conformal | None:
     total = sum(n or 0 for _, n in found)
     sizes = tuple(Size(classes, n, n / total) for classes, n in sorted(found, key=_by_size) if n and total)
     nominal, observed = real(entry.get("coverage")), measure(entry.get("observed"))
-    return Conformal(nominal, observed, real(entry.get("mean_size")), sizes, _kept(nominal, observed))
+    said = ALL if (real(entry.get("threshold")) or 0.0) >= 1 else _kept(nominal, observed)
+    return Conformal(nominal, observed, real(entry.get("mean_size")), sizes, said)
 
 
 def _by_size(pair: tuple[str, Any]) -> tuple[int, str]:

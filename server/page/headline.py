@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from server.page.classes import read_confusion
 from server.page.comparison import ALONE, Row, comparison
 from server.page.values import Measure, interval_text, measure, number, patients_text, percent, real, table, whole
 
@@ -58,7 +59,7 @@ def read(report: Mapping[str, Any]) -> Top:
         hospital=hospital if isinstance(hospital, str) and hospital else "the external hospital",
         headline=headline(report),
         beside=_beside(rows),
-        caution=_caution(external),
+        caution=caution(external),
         tiles=_tiles(rows[0], external),
     )
 
@@ -102,8 +103,8 @@ def _beside(rows: Sequence[Row]) -> str:
     return f"Beside it, with the same patients: {', '.join(parts)}." if parts else ""
 
 
-def _caution(external: Mapping[str, Any]) -> str:
-    """Few patients, classes that are not there."""
+def caution(external: Mapping[str, Any]) -> str:
+    """Few patients, classes that are not there, a model that names one class for everybody."""
     n = whole(external.get("n")) or 0
     absent = [str(name) for name, count in table(external.get("support")).items() if not count]
     if not n:
@@ -111,7 +112,16 @@ def _caution(external: Mapping[str, Any]) -> str:
     advice = "too few to conclude anything" if n < VERY_FEW_PATIENTS else "read the intervals, not the points"
     few = f"Only {n} labelled {'patient' if n == 1 else 'patients'}: {advice}. " if n < FEW_PATIENTS else ""
     lack = f"No external patient is known to have {' or '.join(absent)}: nothing is measured for that." if absent else ""
-    return (few + lack).strip()
+    return " ".join(filter(None, (few.strip(), lack, _one_answer(external))))
+
+
+def _one_answer(external: Mapping[str, Any]) -> str:
+    """A model that tells no patient from another has MCC 0 by definition, with an interval of no width."""
+    rows = read_confusion(external)
+    named = [rows[c].name for c in range(len(rows)) if any(row.guesses[c] for row in rows)]
+    if len(named) != 1 or sum(row.support > 0 for row in rows) < 2:
+        return ""
+    return f"The model named {named[0]} for every patient: its MCC is 0 by definition, and the interval has no meaning."
 
 
 def _tiles(row: Row, external: Mapping[str, Any]) -> tuple[Tile, ...]:

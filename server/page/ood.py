@@ -18,6 +18,11 @@ endif %}
 def read(entry: Mapping[str, Any]) -> str:
     """How many were flagged against the stated rate, in sentences; nothing where nothing was scored."""
     flagged, of, rate = whole(entry.get("flagged")), whole(entry.get("of")), real(entry.get("rate"))
+    if of and "threshold" in entry and entry["threshold"] is None:
+        return (
+            f"Nobody could be flagged: the training hospitals scored too few patients to say which of these {of} scores are too "
+            "high. Whether these patients are like those in training is not known."
+        )
     if flagged is None or not of or flagged > of:
         return ""
     share = wilson(flagged, of)

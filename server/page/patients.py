@@ -11,8 +11,10 @@ from server.page.values import NOTHING, listed, names, real, table
 TEMPLATE = """
 {% if view.patients %}
 <section id="patients"><h2>The external patients</h2>
-{% if view.patients|selectattr("picture")|list %}<p class="soft">Where there is a picture, what is marked in it is what the answer
-depended on. It is no outline of a tumour, and no proof that the answer has a good reason.</p>{% endif %}
+{% if view.patients|selectattr("picture")|list %}<p class="soft">Where there is a picture, orange
+squares carry the class that the model named, and blue ones speak against it. The colours are scaled to each patient, so weak
+evidence looks as strong as firm. The patient's right is on the left, the front above. It is no outline of a tumour, and no proof
+that the answer has a good reason.</p>{% endif %}
 <details{% if view.patients|length <= 60 %} open{% endif %}><summary>{{ view.patients|length }} {{ "patient" if
 view.patients|length == 1 else "patients" }}</summary>
 <table class="stack patients mods"><thead><tr><th scope="col">Patient</th><th scope="col" class="cls">Model

@@ -1,7 +1,7 @@
 """The page that shows runs side by side."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.page import comparison, svg
@@ -13,7 +13,8 @@ TEMPLATE = (
     HEAD
     + """
 <header><p class="eyebrow">FedMRI runs side by side</p><h1>{{ title }}</h1>
-<p class="soft">Each is measured on an external hospital that took no part in its training. {{ patients }}</p></header>
+<p class="soft">Each is measured on an external hospital that took no part in its training. {{ patients }}</p>
+{% for sentence in cautions %}<p class="note">{{ sentence }}</p>{% endfor %}</header>
 <section><h2>What each run reached</h2><table class="forest stack"><thead><tr><th scope="col">Run</th>
 <th scope="col">MCC (95% interval)</th><td></td><th scope="col" class="num">Balanced accuracy</th><th scope="col"
 class="num">AUROC</th><th scope="col" class="num">Brier score</th></tr></thead><tbody>
@@ -66,6 +67,7 @@ def render(compared: Mapping[str, Any]) -> str:
     return compiled(comparison.MACROS + TEMPLATE).render(
         title=headline(compared),
         patients=_patients(compared),
+        cautions=cautions(compared["runs"]),
         runs=runs,
         axis=svg.mcc_axis([run["mcc"] for run in runs]),
         paired=paired,
@@ -82,6 +84,12 @@ def headline(compared: Mapping[str, Any]) -> str:
     """The runs' MCC in a sentence."""
     parts = tuple(f"{run['name']} {number(run['mcc']['value'])}" for run in compared["runs"])
     return f"MCC on the external hospital: {and_text(parts)}."
+
+
+def cautions(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know before reading on: once where it holds for all runs, else with the run's name."""
+    said = {run["caution"] for run in runs}
+    return [*filter(None, said)] if len(said) == 1 else [f"{run['name']}: {run['caution']}" for run in runs if run["caution"]]
 
 
 def text(value: Any) -> str:

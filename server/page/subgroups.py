@@ -14,7 +14,7 @@ interval holds 0, chance is explanation enough. Among many groups one will look 
 {% for kind in view.subgroups %}<h3>By {{ kind.name }}</h3>
 {{ forest(kind.rows, kind.name|capitalize, "Minus all others") }}{% endfor %}</section>{% endif %}
 """
-KINDS = ("site", "cluster", "age", "sex")
+KINDS = {"site": "hospital", "cluster": "kind of images", "age": "age", "sex": "sex"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Kind:
 def read(groups: Mapping[str, Any]) -> tuple[Kind, ...]:
     """The divisions that the report has, the usual ones first."""
     order = [*(kind for kind in KINDS if kind in groups), *(kind for kind in groups if kind not in KINDS)]
-    kinds = (Kind(kind, tuple(_row(name, entry) for name, entry in table(groups[kind]).items())) for kind in order)
+    kinds = (
+        Kind(KINDS.get(kind, kind), tuple(_row(name, entry) for name, entry in table(groups[kind]).items())) for kind in order
+    )
     return tuple(kind for kind in kinds if kind.rows)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import timm
 
 from common.config import ModelConfig, RunConfig
+from server.page.conformal import ALL
+from server.page.headline import caution
 
 NOT_TOLD = "not told"
 INTENDED = (
@@ -53,7 +55,7 @@ def model_card(
         ("Checked when it was exported", _checks(checks)),
         ("How to verify these files", [VERIFY]),
     ]
-    body = "\n\n".join(f"## {title}\n\n" + "\n".join(line for line in lines if line) for title, lines in parts)
+    body = "\n\n".join(f"## {title}\n\n" + "\n\n".join(line for line in lines if line) for title, lines in parts)
     return f"# Model card: {config.model.backbone} with {config.model.adapter}, trained by FedMRI\n\n{body}\n"
 
 
@@ -111,7 +113,7 @@ def _patients(report: Mapping[str, Any], config: RunConfig) -> list[str]:
     rows.append([report["provenance"].get("external") or "external", "measured", len(people), *counts])
     header = ["site", "part", "patients", *classes, *config.data.modalities]
     told = "How many patients a training hospital has, of which class, is its own to tell; this run's report does not hold it."
-    return [table(header, rows), "", told]
+    return [table(header, rows), told]
 
 
 def _class(label: Any, classes: Sequence[str]) -> Any:
@@ -146,7 +148,11 @@ def _metrics(report: Mapping[str, Any]) -> list[str]:
         per_class = auroc.get("per_class")
         rows.append(["auroc, macro", interval(auroc.get("macro"))])
         rows += [[f"auroc, {c}", interval(m)] for c, m in per_class.items()] if isinstance(per_class, Mapping) else []
-    return [f"{external.get('n', '-')} patients; in brackets 95% intervals.", "", table(["measure", "value"], rows)]
+    return [
+        f"{external.get('n', '-')} patients; in brackets 95% intervals.",
+        caution(external),
+        table(["measure", "value"], rows),
+    ]
 
 
 def _calibration(report: Mapping[str, Any]) -> list[str]:
@@ -160,14 +166,12 @@ def _calibration(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Temperature {number(known.get('temperature'))}, fitted on patients that no hospital trained on: {patients}, at {sites}."
     ]
-    lines += ["", table(["", "before", "after"], rows)]
+    lines += ["On the external patients:", table(["", "before", "after"], rows)]
     conformal = known.get("conformal")
     if isinstance(conformal, Mapping):
         observed = interval(conformal.get("observed"))
-        lines += [
-            "",
-            f"Prediction sets: promised to hold the truth for {number(conformal.get('coverage'))}, observed {observed}.",
-        ]
+        lines.append(f"Prediction sets: promised to hold the truth for {number(conformal.get('coverage'))}, observed {observed}.")
+        lines.append(ALL if conformal.get("threshold") == 1 else "")
     return lines
 
 

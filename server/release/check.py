@@ -64,7 +64,7 @@ def check_files(folder: Path, trained: OpenModel, site: Path | None) -> list[dic
             "model.onnx": _onnx(folder / "model.onnx", patients),
             "bundle": _bundle(folder / "bundle", cases, trained, Path(scratch)),
         }
-    source = "real patients" if site else "seeded noise"
+    source = "patients of a site" if site else "seeded noise"
     return [asdict(Check(name, len(cases), _compare(name, patients, expected, p), source)) for name, p in found.items()]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.cli import CONFIGS
-from common.errors import ConfigError
+from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
 from common.models.dense import DenseModel
 from common.models.exported import merge_trained, save_exported
@@ -75,11 +75,14 @@ def export(wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     say("Opening the trained model")
     trained = open_saved(read_saved(wanted.run), wanted.weights)
     draft = wanted.out.parent / f".{wanted.out.name}.{uuid.uuid4().hex}"
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         checks = _write(draft, wanted, trained, report, say)
         os.rename(draft, wanted.out)
         sync_folder(wanted.out.parent)
+    except OSError as error:
+        place, why = error.filename or wanted.out, error.strerror or error
+        raise FedMRIError(f"Export: {place}: {why}. No release was made; name a folder with room for it by --out.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return checks

@@ -43,16 +43,23 @@ def make_key(folder: Path, passphrase: str) -> PublicKey:
         passphrase: "": the key is not encrypted.
 
     Raises:
-        ConfigError: a key is there already; it is never overwritten.
+        ConfigError: the folder cannot be written to, or a key is there already; it is never overwritten.
     """
     private = Ed25519PrivateKey.generate()
     locked = form.BestAvailableEncryption(passphrase.encode()) if passphrase else form.NoEncryption()
     content = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made ({error.strerror}). Name a folder that you may write to.") from error
     try:
         handle = os.open(folder / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise ConfigError(f"{folder / KEY} is there already. A key is never overwritten: name another folder.") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{folder / KEY}: cannot be written ({error.strerror}). Name a folder that you may write to."
+        ) from error
     with os.fdopen(handle, "wb") as file:
         file.write(content)
         file.flush()

@@ -58,7 +58,7 @@ def test_what_the_card_says():
     assert not re.search(r"<script|https?://|url\(", page)
     told = made_up(calibration=CALIBRATION, in_set=np.array([True, True, False]), strangeness=3.0)
     page = render_card(told)
-    assert "Do not rely on this answer" in page
+    assert "do not rely on this answer" in page
     assert "idh-mutant-astrocytoma, idh-wildtype" in page
     assert told.flagged is True
     assert replace(told, strangeness=2.0).flagged is False

@@ -51,6 +51,30 @@ def test_folders_of_patients_and_what_is_wrong_with_some(tmp_path):
         find_patients(tmp_path / "two")
 
 
+def test_two_patients_never_lend_each_other_a_modality(tmp_path):
+    touch(tmp_path / "one" / "anat", "x_T1w.nii.gz")
+    touch(tmp_path / "two" / "anat", "x_FLAIR.nii.gz")
+    asked = find_patients(tmp_path)
+    assert not asked.single
+    assert {case.id: set(case.files) for case in asked.cases} == {"one": {"t1"}, "two": {"flair"}}
+
+
+@pytest.mark.parametrize("mark", ["sub-1/anat/x_T1w.nii.gz", "p1/anat/x_T1w.nii.gz"])
+def test_a_folder_of_sites_is_no_patient(tmp_path, mark):
+    for site in ("hospital-a", "hospital-b"):
+        touch(tmp_path / site, mark)
+    with pytest.raises(DataError, match=r"several folders of patients \(hospital-a, hospital-b\)\. Name one"):
+        find_patients(tmp_path)
+
+
+def test_the_anat_folder_of_a_patient_of_a_site(tmp_path):
+    touch(tmp_path / "sub-1" / "anat", "x_T1w.nii.gz")
+    (tmp_path / "site.toml").write_text('name = "a"\n')
+    asked = find_patients(tmp_path / "sub-1" / "anat")
+    assert asked.single
+    assert set(asked.cases[0].files) == {"t1"}
+
+
 def test_a_site_toml_above_a_patient_counts_and_one_beside_his_files(tmp_path):
     touch(tmp_path / "site" / "mri" / "p1", "brain.nii.gz", "t2.nii.gz")
     text = 'data = "mri"\npatients = "p*"\n[files]\nflair = "brain.nii.gz"\nt2 = ""\n[connection]\nweights = "w.pth"\n'
@@ -88,3 +112,12 @@ def test_any_words_after_files_are_a_patient_or_a_clear_error(tmp_path, monkeypa
     assert found - {"mask"}
     assert {KINDS[word.partition("=")[0].strip().lower()] for word in words} == found
     assert len(found) == len(words)
+
+
+def test_one_file_is_not_two_modalities(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
+    for second in ("a.nii", "link.nii"):
+        with pytest.raises(ConfigError, match="is the file of t1 as well"):
+            patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / second}"])
+    assert len(patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / 'b.nii'}"]).cases[0].files) == 2

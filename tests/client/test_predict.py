@@ -92,8 +92,21 @@ def test_one_patient_with_all_evidence(calibrated_run, phantom, capsys):
         assert drop == pytest.approx(calibrated[winning] - without[winning], abs=1e-6)
     place = table["evidence"]["place"]
     strongest = [one["logit"] for one in place["strongest"]]
+    first = place["strongest"][0]
+    assert first["slice"] in table["slices"]["numbers"]
+    assert all(
+        1 <= one[key] <= size for one in place["strongest"] for key, size in zip(("row", "column"), place["patches"], strict=True)
+    )
     assert strongest == sorted(strongest, reverse=True)
     assert set(place["logit_by_slice"]) == set(MODALITIES)
+
+
+def test_the_card_of_one_patient_goes_into_a_folder_as_well(run, phantom, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    for place in (tmp_path / "there", tmp_path / "new"):
+        assert main(["predict", str(phantom), "--model", str(run), "--evidence", "none", "--card", str(place)]) == 0
+        assert [file.name for file in place.iterdir()] == [f"{phantom.name}.html"]
+    capsys.readouterr()
 
 
 def test_without_a_calibration_it_says_so(run, phantom, capsys):

@@ -7,6 +7,7 @@ import pytest
 from common.config import config_from_table
 from common.data.dataset import SiteData
 from common.evaluation import subsets
+from common.evaluation.calibration import Calibration
 from server import external
 from server.external import measure_final, measure_round, open_external, read_external
 
@@ -98,3 +99,13 @@ def test_without_labels_the_patients_are_predicted_and_nothing_is_measured(asked
 
 def test_one_class_alone_has_no_mcc(asked):
     assert measure_round(None, {}, hospital([1, 1], [[1, 1]] * 2), CONFIG) == {}
+
+
+def test_without_a_threshold_nobody_is_called_unsuspicious():
+    scores = np.array([1.0, 3.0, np.nan])
+    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration(ood_threshold=2.0))
+    assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [False, True, None]
+    assert summary == {"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 2}
+    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration())
+    assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [None, None, None]
+    assert (summary["threshold"], summary["flagged"], summary["of"]) == (None, None, 2)

@@ -89,6 +89,8 @@ def test_reliability_shows_each_bin_with_its_count():
     assert "patients whose number a site keeps to itself of a and b" in found.said[0]
     assert "too sure" in found.said[0]
     assert "not sure enough" in calibration.read({"temperature": 0.5}).said[0]
+    assert "That is few" in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 2}).said[0]
+    assert "That is few" not in calibration.read({"temperature": 1.5, "sites": ["a"], "patients": 80}).said[0]
     assert "No site gave" in calibration.read({"temperature": 1.0, "sites": []}).said[0]
     assert calibration.read({}) is None
 
@@ -100,6 +102,8 @@ def test_prediction_sets_say_whether_the_promise_was_kept():
     assert "Fewer" in said(0.7, 0.85)
     assert "More" in said(0.92, 0.99)
     assert "lies within" in said(0.85, 0.95)
+    everything = {"coverage": 0.9, "threshold": 1.0, "observed": {"value": 1.0, "low": 0.68, "high": 1.0}}
+    assert conformal.read_sets(everything).said == conformal.ALL, "no promise was put to the test"
     sizes = conformal.read_sets({"sizes": {"10": 1, "2": 3, "1": 4}}).sizes
     assert [(size.classes, size.n, size.share) for size in sizes] == [("1", 4, 0.5), ("2", 3, 0.375), ("10", 1, 0.125)]
 
@@ -118,6 +122,19 @@ def test_strange_patients_are_held_against_the_stated_rate():
     assert "within chance" in ood.read({"rate": 0.05, "flagged": 4, "of": 60})
     assert "differ from the training hospitals" in ood.read({"rate": 0.05, "flagged": 30, "of": 60})
     assert ood.read({}) == ood.read({"flagged": 3, "of": 2}) == ""
+    unknown = ood.read({"rate": 0.05, "threshold": None, "flagged": 0, "of": 8})
+    assert "Nobody could be flagged" in unknown
+    assert "kept" not in unknown
+
+
+def test_a_model_with_one_answer_for_everybody_is_called_that():
+    classes = {"a": 3, "b": 3, "c": 2}
+    assert "named a for every patient" in headline.caution(
+        {"n": 8, "support": classes, "confusion": [[3, 0, 0], [3, 0, 0], [2, 0, 0]]}
+    )
+    assert "every patient" not in headline.caution({"n": 8, "support": classes, "confusion": [[3, 0, 0], [2, 1, 0], [2, 0, 0]]})
+    one = {"n": 3, "support": {"a": 3, "b": 0}, "confusion": [[3, 0], [0, 0]]}
+    assert "every patient" not in headline.caution(one), "of one class, MCC is not defined at all"
 
 
 def test_the_smallest_difference_is_said_in_words():

@@ -50,6 +50,20 @@ def test_only_settings_that_differ_are_told(runs):
     assert compare_runs([runs[1], runs[1]])["config"] == {}
 
 
+def test_few_patients_are_said_beside_every_comparison(tmp_path, runs, capsys):
+    for name, labels in (("a", [0, 1, 2]), ("b", [0, 1, 2]), ("c", [0, 1, 2] * 5)):
+        write_report(tmp_path / name, samples["bare"](labels))
+    few, more = "Only 3 labelled patients: too few", "Only 15 labelled patients: read"
+    page = render(compare_runs([tmp_path / "a", tmp_path / "b"]))
+    assert page.count(few) == 1, "it holds for both"
+    page = render(compare_runs([tmp_path / "a", tmp_path / "c"]))
+    assert f"a: {few}" in page
+    assert f"c: {more}" in page
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
+    assert f"a: {few}" in capsys.readouterr().out
+    assert "labelled patients: " not in render(compare_runs(runs[:2]))
+
+
 def test_runs_that_share_a_folder_name_are_told_apart(tmp_path):
     for parent in ("a", "b"):
         write_report(tmp_path / parent / "run", samples["bare"]([0, 1, 2]))

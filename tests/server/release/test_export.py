@@ -1,6 +1,8 @@
 """A made-up run is released once; the files are then looked at by onnxruntime, MONAI and `fedmri-site`'s own reader."""
 
 import csv
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -199,7 +201,7 @@ def test_real_patients_get_the_same_from_every_file(released, real_data, tmp_pat
     for site in (tmp_path, real_data / "tcga-lgg" / "fg"):
         found = check.check_files(release, trained, site)
         assert [entry["file"] for entry in found] == ["model.safetensors", "model.onnx", "bundle"]
-        assert all(entry["difference"] <= 1e-4 and entry["source"] == "real patients" for entry in found)
+        assert all(entry["difference"] <= 1e-4 and entry["source"] == "patients of a site" for entry in found)
 
 
 @pytest.mark.slow
@@ -216,7 +218,7 @@ def test_deit_tiny_on_real_patients(real_data, real_weights, tmp_path):
     site = real_data / "tcga-lgg" / "cs"
     arguments = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--unsigned", "--check", str(site)]
     assert main([*arguments, "--weights", str(real_weights)]) == 0
-    assert "real patients" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "patients of a site" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
 def stub(monkeypatch):
@@ -263,6 +265,20 @@ def test_a_release_is_never_written_over(released, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_a_release_without_room_is_no_traceback_and_leaves_nothing(released, tmp_path, monkeypatch, capsys):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "file").touch()
+    assert main(["export", str(released[0]), "--out", str(tmp_path / "file" / "out"), "--unsigned"]) == 1
+    assert "file" in capsys.readouterr().err
+    monkeypatch.setattr(export, "write_onnx", full)
+    assert main(["export", str(released[0]), "--out", str(tmp_path / "out"), "--unsigned"]) == 1
+    error = capsys.readouterr().err
+    assert "model.onnx: No space left on device. No release was made" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_missing_packages_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "onnxscript" else True)
     with pytest.raises(ConfigError, match=r"needs onnxscript: .*extra `export`"):
@@ -305,6 +321,9 @@ def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path
     assert "no medical device" in text
     assert "apache-2.0" in text
     assert "| model.onnx | 3 | 3.0e-08 | seeded noise |" in text
+    lines = text.splitlines()
+    ends = [(a, b) for a, b in itertools.pairwise(lines) if a.startswith("|") != b.startswith("|")]
+    assert all("" in pair for pair in ends), "without an empty line beside it, a table swallows the next sentence"
 
 
 def test_what_a_hospital_keeps_is_not_told():

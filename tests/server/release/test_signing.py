@@ -125,6 +125,13 @@ def test_a_key_is_for_its_owner_alone_and_never_overwritten(tmp_path, capsys):
     assert "PRIVATE" not in capsys.readouterr().out
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["release-key", str(folder), "--no-passphrase"]) == 2
+        assert "file: cannot be made" in capsys.readouterr().err.replace("/below", "")
+
+
 def test_a_passphrase_locks_the_key(tmp_path):
     (tmp_path / "phrase").write_text("correct horse\n")
     assert main(["release-key", str(tmp_path), "--passphrase-file", str(tmp_path / "phrase")]) == 0
