@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from server.page.values import listed, table
+from server.page.values import listed, names, table
 from server.report_audit import AUDIT
 
 PRIVACY = (
@@ -51,7 +51,8 @@ def read(report: Mapping[str, Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]
 def _claim(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The claim, in which an audit of another shape than ours counts as none."""
     audit = table(entry.get("audit"))
-    if "audit" not in entry or not audit:
+    entry = {name: value for name, value in entry.items() if name != "audit"} | {"outside": names(entry.get("outside"))}
+    if not audit:
         return entry
     checks = [table(check) for check in listed(audit.get("checks"))]
     shown = [{"name": c.get("name"), "passed": c.get("passed") is True, "detail": c.get("detail")} for c in checks]
