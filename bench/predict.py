@@ -110,19 +110,17 @@ def main(out: Path, cases: Path | None, repeats: int = 5) -> None:
         make_run(small, config_from_table({"model": {"weights": "random"}}))
         write_hospitals(folder / "phantoms", sites=2, patients=1, external=MANY, seed=7)
         phantoms = folder / "phantoms" / "external"
-        parts: dict[str, Callable[[], object]] = {
-            "100 phantoms, demo": lambda: many(demo, phantoms),
-            "100 phantoms, ViT-S": lambda: many(small, phantoms),
-        }
+        parts: dict[str, Callable[[], object]] = {"100 phantoms, demo": lambda: many(demo, phantoms)}
         if cases is not None:
             real = links(folder / "real", (cases / CASE).resolve())
             parts = {
                 "1 real patient, ViT-S": lambda: one(small, cases / CASE, repeats),
                 "1 real patient, demo": lambda: one(demo, cases / CASE, repeats),
+                **parts,
                 "100 real patients, demo": lambda: many(demo, real),
                 "100 real patients, ViT-S": lambda: many(small, real),
-                **parts,
             }
+        parts["100 phantoms, ViT-S"] = lambda: many(small, phantoms)
         for title, part in parts.items():
             found[title] = part()
             write_atomic(out, (json.dumps(found, indent=2) + "\n").encode())

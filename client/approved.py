@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.errors import ConfigError, PolicyError
 from common.files import write_atomic
-from common.protocol import printable
+from common.printable import printable
 
 LIST_NAME = "bundles.txt"
 KEPT = 5  # refused bundles

@@ -37,8 +37,9 @@ from common.calibration_messages import CALIBRATION, SUMS
 from common.config import config_from_json
 from common.data.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
+from common.printable import printable
 from common.privacy.charge import Charge
-from common.protocol import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, printable, read_task, write_status
+from common.protocol import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
 from common.secure.messages import MASKED, SECURE
 
 NAMES = 20  # of arrays, in a line of the audit log

@@ -16,6 +16,7 @@ from common.config import config_from_json
 from common.data.site import SitePolicy, read_hours
 from common.errors import ConfigError, FederationError, PolicyError
 from common.models.arrays import Arrays, update_norm
+from common.printable import printable
 from common.protocol import (
     ARRAYS,
     COUNTS_SHARED,
@@ -29,7 +30,6 @@ from common.protocol import (
     NUM_EXAMPLES,
     ROUND,
     SITE,
-    printable,
     read_task,
     unpack_array,
     unpack_arrays,

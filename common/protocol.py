@@ -26,6 +26,7 @@ from numpy.lib import format as npy
 
 from common.errors import FederationError
 from common.models.arrays import Arrays, check_arrays
+from common.printable import printable
 
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 NUM_EXAMPLES, LABELLED, ROUND = "num-examples", "labelled", "round"
@@ -179,12 +180,6 @@ def unpack_arrays(record: ArrayRecord, like: Arrays) -> Arrays:
 def record_bytes(record: ArrayRecord | None) -> int:
     """Bytes of the packed arrays: what a round moves, without Flower's envelope of about a kilobyte."""
     return sum(len(array.data) for array in record.values()) if record else 0
-
-
-def printable(text: str, limit: int) -> str:
-    """Text from elsewhere, made fit for a log line or a page: one line, printable characters, at most `limit` of them."""
-    head = text[: 4 * limit]
-    return " ".join("".join(c if c.isprintable() else " " for c in head).split())[:limit]
 
 
 @cache

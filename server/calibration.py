@@ -21,7 +21,8 @@ from common.errors import FederationError
 from common.evaluation import ood
 from common.evaluation.calibration import Calibration, conformal_threshold, fit_temperature
 from common.models.arrays import Arrays
-from common.protocol import SiteReply, pack_arrays, printable, record_bytes
+from common.printable import printable
+from common.protocol import SiteReply, pack_arrays, record_bytes
 from server.aggregation import judge_status
 from server.exchange import error_name, exchange
 from server.rounds import Address

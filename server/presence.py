@@ -10,7 +10,7 @@ from flwr.supercore import log
 
 from common.config import FederationConfig
 from common.errors import FederationError
-from common.protocol import printable
+from common.printable import printable
 from server.attendance import Attendance
 from server.exchange import answered
 from server.progress import Progress

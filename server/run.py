@@ -21,7 +21,8 @@ from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
-from common.protocol import Task, code_hash, pack_arrays, printable, unpack_arrays
+from common.printable import printable
+from common.protocol import Task, code_hash, pack_arrays, unpack_arrays
 from common.training.trained import most_trained
 from server.calibration import Calibrated, calibrate
 from server.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint

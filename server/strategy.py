@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from common.config import FederationConfig, RunConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.models.arrays import Arrays
+from common.printable import printable
 from common.privacy.site_level import noise_to_signal
-from common.protocol import SiteReply, Task, pack_arrays, printable, record_bytes, unpack_arrays, write_task
+from common.protocol import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
 from common.training.trained import most_trained, trained_names
 from server.aggregation import aggregate, aggregate_noised, judge_reply, outsized
 from server.exchange import error_name, exchange

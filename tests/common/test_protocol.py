@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import FederationError
+from common.printable import printable
 from common.protocol import (
     SiteReply,
     Task,
     code_hash,
     pack_arrays,
-    printable,
     read_reply,
     read_task,
     record_bytes,
