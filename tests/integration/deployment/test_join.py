@@ -56,9 +56,10 @@ def test_hospitals_join_train_and_appear_in_the_report(federation, capsys) -> No
     said = (run.out / "report.json").read_text() + (run.out / "rounds.jsonl").read_text()
     assert str(federation.folder / "hospitals") not in said  # no path of a hospital's
     for site in sites:
-        assert verify(site.home / "state" / "audit.jsonl").events["in"] == 2
+        assert verify(site.home / "state" / "audit.jsonl").events["in"] == 3  # two rounds, and what calibration asks
+        assert "does not share sums" in site.log()[-1]["reason"]  # by default nothing but updates leaves
         assert {entry["run"] for entry in site.log()} == {site.log()[0]["run"]}
-    out = sites[1].log()[-1]
+    out = [entry for entry in sites[1].log() if entry["event"] == "out"][-1]
     assert out["arrays"]
     assert out["bytes"] > 1000
     assert not federation.status()["sites"][0].get("reason")
