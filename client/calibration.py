@@ -52,16 +52,17 @@ def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[Recor
 
 
 def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig, least: int) -> Arrays:
-    """Summed loss of the held-back labelled patients at each temperature, their number, moments of the training patients.
+    """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
 
     Args:
-        least: a modality, or a pair, that fewer training patients have is left out of the moments.
+        least: a row of the moments that fewer patients stand behind is left out.
     """
     labels, probabilities = _answers(model, arrays, held, config)
+    found = [ood.features(model, arrays, patients, config) for patients in (training, held)]
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(ood.features(model, arrays, training, config), least),
+        **ood.moments(*found, least),
     }
 
 
@@ -78,7 +79,7 @@ def score_sums(
     """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
 
     Held-back patients alone are too few for a threshold at a rate of 5%. Those that trained may stand with them: image, frozen
-    features and agreement have not seen them, and of the adapted features the site's own moments are taken out.
+    features and agreement have not seen them, and the adapted Gaussians are of patients that never trained.
 
     Args:
         least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
@@ -89,8 +90,8 @@ def score_sums(
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    found = [ood.features(model, arrays, patients, config) for patients in (training, held) if len(patients)]
-    others = ood.Reference.fit(ood.subtract(reference, ood.moments(found[0], least)))
+    found = [ood.features(model, arrays, patients, config) for patients in (training, held)]
+    others = ood.Reference.fit(ood.subtract(reference, ood.moments(*found, least)))
     strange = ood.histogram(others.score(np.concatenate(found)))
     return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
 

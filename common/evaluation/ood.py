@@ -7,14 +7,16 @@ Gaussians (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on four kinds 
 - adapted: what the trained one says of it;
 - pair: how well two modalities agree (`common.evaluation.modality_agreement`).
 
-Each modality runs through the backbones by itself, so nothing said of it depends on which others there are.
+Each modality runs through the backbones by itself, so nothing said of it depends on which others there are. The adapted Gaussians
+are of patients that never trained: a trained model knows those it has seen, so strangers looked stranger than they were.
 
 The Gaussians travel as counts, sums and sums of outer products, which add up over sites, and from which a site can take its own
 out again. **What they tell about patients**: the moments of one patient are his features; those of a few bound them. They are
 no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
 where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
-N patients, M modalities, R = M (M + 1) / 2 modalities and pairs, D width, F features of a modality, f = ALONE of a row, K bins.
+N patients, M modalities, D width, F features of a modality, K bins. R = M (M + 3) / 2 rows of f features each: modalities by their
+images and frozen features, pairs by their agreement, modalities by their adapted features.
 """
 
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ Matrix = NDArray[np.float64]
 PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
 ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
 KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
+WIDTH = STATISTICS + PROJECTED  # features f of a row
 NAMES = ("ood.count", "ood.sum", "ood.outer")
 SLICES = 5  # of a patient at most, that the adapted backbone looks at: fewer save time, and with 2 real strangers are missed
 MIN_COUNT = 8  # patients behind a Gaussian, below which it says nothing
@@ -127,13 +130,14 @@ def only(found: Matrix, here: NDArray[np.bool_]) -> Matrix:
 
 
 def _rows(found: Matrix) -> Matrix:
-    """From [N, M, F] to [N, R, F]: the modalities by themselves, then the pairs, whose features beyond AGREEMENTS are 0."""
+    """From [N, M, F] to [N, R, f]: modalities untrained, pairs, modalities adapted; features that a row lacks are 0."""
     modalities = found.shape[1]
     one, other = np.triu_indices(modalities, 1)
     agreement = found[:, :, ALONE:].reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
-    pairs = np.pad(agreement, ((0, 0), (0, 0), (0, ALONE - AGREEMENTS)))
+    pairs = np.pad(agreement, ((0, 0), (0, 0), (0, WIDTH - AGREEMENTS)))
     pairs[~(_known(found[:, one, :ALONE]) & _known(found[:, other, :ALONE]))] = np.nan
-    return np.concatenate([found[:, :, :ALONE], pairs], axis=1)
+    adapted = np.pad(found[:, :, KINDS[2]], ((0, 0), (0, 0), (0, WIDTH - PROJECTED)))
+    return np.concatenate([found[:, :, :WIDTH], pairs, adapted], axis=1)
 
 
 def _known(rows: Matrix) -> NDArray[np.bool_]:
@@ -147,14 +151,20 @@ def moments_like(config: RunConfig) -> Arrays:
     return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
 
 
-def moments(found: Matrix, least: int = 0) -> Arrays:
-    """Count [R], sum [R, f] and sum of outer products [R, f, f] over the patients in whom a modality, or a pair, is known.
+def moments(found: Matrix, held: Matrix | None = None, least: int = 0) -> Arrays:
+    """Count [R], sum [R, f] and sum of outer products [R, f, f] over the patients in whom a row is known.
 
     Args:
-        found: [N, M, F], as `features` gives them.
-        least: a modality or a pair that fewer of the patients have is left out: those of one patient are his own features.
+        found: [N, M, F], as `features` gives them, of patients that trained.
+        held: the same of those that did not, for the rows of adapted features. None: none of `found` trained; they serve for all.
+        least: a row that fewer of the patients have is left out: the moments of one patient are his own features.
     """
     rows = _rows(found)
+    if held is not None:
+        first = rows.shape[1] - found.shape[1]  # of the adapted rows
+        trained, rows = rows, np.concatenate([rows, _rows(held)])
+        rows[: len(trained), first:] = np.nan
+        rows[len(trained) :, :first] = np.nan
     here = _known(rows)
     here &= here.sum(0) >= least
     known = np.where(here[..., None], rows, 0.0)
@@ -180,7 +190,7 @@ class Reference:
         known: [R], whether enough patients are behind it.
         mean: [R, f].
         precision: [R, f, f], zero between kinds; scaled: a patient like those of the reference has squared distance 1 on average.
-        spread: [R, 3], variance of the cube root of that squared distance; NaN where a row has no such kind.
+        spread: [R, 2], variance of the cube root of that squared distance; NaN where a row has no such kind.
     """
 
     known: NDArray[np.bool_]
@@ -195,9 +205,9 @@ class Reference:
         safe = np.maximum(count, 1.0)[:, None]
         mean = total / safe
         covariance = outer / safe[..., None] - mean[:, :, None] * mean[:, None, :]
-        precision, spread = np.zeros_like(outer), np.full((len(count), len(KINDS)), np.nan)
+        precision, spread = np.zeros_like(outer), np.full((len(count), 2), np.nan)
         for r in np.flatnonzero(count >= MIN_COUNT):
-            for k, part in enumerate(_kinds(len(count), int(r))):
+            for k, part in enumerate(_kinds(len(count))[r]):
                 own = covariance[r, part, part]
                 shrunk, share = shrunk_covariance(own, mean[r, part], float(count[r]))
                 inverse: Matrix = np.linalg.inv(shrunk).astype(np.float64)
@@ -206,15 +216,15 @@ class Reference:
         return Reference(count >= MIN_COUNT, mean, precision, spread)
 
     def distances(self, found: Matrix) -> Matrix:
-        """Squared Mahalanobis distances over the average one, [N, R, 3], NaN where nothing is known.
+        """Squared Mahalanobis distances over the average one, [N, R, 2], NaN where nothing is known.
 
-        Of a modality: by its image, by the frozen features, by the adapted ones. Of a pair: by its agreement, and two NaN.
+        Of a modality: by its image, by the frozen features. Of a pair: by its agreement. Of a modality again: by the adapted features.
         """
         rows = _rows(found)
-        squared = np.full((*rows.shape[:2], len(KINDS)), np.nan)
+        squared = np.full((*rows.shape[:2], 2), np.nan)
         for r in np.flatnonzero(self.known):
             here = _known(rows[:, r : r + 1])[:, 0]
-            for k, part in enumerate(_kinds(len(self.known), int(r))):
+            for k, part in enumerate(_kinds(len(self.known))[r]):
                 away = rows[here, r, part] - self.mean[r, part]
                 squared[here, r, k] = np.einsum("nf,fg,ng->n", away, self.precision[r, part, part], away)
         return squared
@@ -231,8 +241,7 @@ class Reference:
         NaN where a patient has nothing of which the reference knows anything.
         """
         distances = self.distances(found)
-        rows, modalities = len(self.known), found.shape[1]
-        scanner = np.where(np.arange(rows)[:, None] < modalities, SCANNER, 0.0)
+        scanner = _scanner(len(self.known))
         deviation = (np.cbrt(distances) - 1.0 + self.spread) / np.sqrt(self.spread + scanner**2)
         known = np.isfinite(deviation)
         count = known.sum((1, 2))
@@ -241,10 +250,22 @@ class Reference:
         return np.asarray(np.where(count > 0, total - np.log(np.maximum(count, 1)), np.nan) / np.log(10.0))
 
 
-def _kinds(rows: int, row: int) -> tuple[slice, ...]:
-    """Which features of a row make up one Gaussian each."""
-    modalities = round((np.sqrt(8 * rows + 1) - 1) / 2)  # R = M (M + 1) / 2
-    return KINDS if row < modalities else (slice(0, AGREEMENTS),)
+def _groups(rows: int) -> tuple[int, int]:
+    """How many modalities M there are, and how many pairs of them, by the number of rows R = M (M + 3) / 2."""
+    modalities = round((np.sqrt(8 * rows + 9) - 3) / 2)
+    return modalities, rows - 2 * modalities
+
+
+def _kinds(rows: int) -> list[tuple[slice, ...]]:
+    """Which features of each row make up one Gaussian each."""
+    modalities, pairs = _groups(rows)
+    return [KINDS[:2]] * modalities + [(slice(0, AGREEMENTS),)] * pairs + [(slice(0, PROJECTED),)] * modalities
+
+
+def _scanner(rows: int) -> Matrix:
+    """How much more each row's kinds scatter between hospitals, [R, 2]."""
+    modalities, pairs = _groups(rows)
+    return np.array([SCANNER[:2]] * modalities + [(0.0, 0.0)] * pairs + [(SCANNER[2], 0.0)] * modalities)
 
 
 def histogram(scores: Matrix) -> NDArray[np.float32]:

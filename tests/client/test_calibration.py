@@ -75,7 +75,7 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
     assert set(content["metrics"]) == {"num-examples", "labelled", "round"}
     assert sums[COUNT] == [int((held & (patients.labels >= 0)).sum())]
-    assert sums[HAVING].tolist() == [int((~held).sum())] * 10  # four modalities and their pairs
+    assert sums[HAVING].tolist() == [int((~held).sum())] * 10 + [int(held.sum())] * 4  # modalities and pairs; adapted
     moments = pack_arrays(ood.add(*[{name: sums[name] for name in ood.NAMES}] * 2))
     status, sums, _ = ask(model, Asked(SCORE, 1.5), reference=moments)
     assert (status.error, set(sums)) == ("", {SCORES, STRANGENESS})
@@ -140,7 +140,7 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
         ({NLL: Array(np.zeros(98, np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([4.5], np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([2], np.float32))}, "too few patients"),
-        ({HAVING: Array(np.array([9, 9, 2] + [9] * 7, np.float32))}, "too few patients"),
+        ({HAVING: Array(np.array([9, 9, 2] + [9] * 11, np.float32))}, "too few patients"),
     ],
 )
 def test_the_gates_rules_over_a_reply_made_by_other_code(model, site, spoil, says) -> None:
@@ -176,7 +176,7 @@ def test_neither_losses_nor_updates_ride_along(model, site) -> None:
 CONTENT = """
     from flwr.app import RecordDict
     zeros = {{"calibration.nll": np.zeros(97, np.float32), "calibration.count": np.array([{count}], np.float32)}}
-    shapes = {{"ood.count": (10,), "ood.sum": (10, {f}), "ood.outer": (10, {f}, {f})}}
+    shapes = {{"ood.count": (14,), "ood.sum": (14, {f}), "ood.outer": (14, {f}, {f})}}
     zeros |= {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}
     {spoil}
     content = reply(message, arrays).content
@@ -190,7 +190,7 @@ def through_the_gate(folder, tmp_path, policy, wanted=FIT, spoil="pass", count=1
     (folder / "site.toml").write_text(f'name = "a"\n{policy}')
     for number in range(12):
         (folder / f"sub-{number}").mkdir(exist_ok=True)
-    code = bundle(tmp_path, CONTENT.format(spoil=spoil, count=count, f=ood.ALONE).strip())
+    code = bundle(tmp_path, CONTENT.format(spoil=spoil, count=count, f=ood.WIDTH).strip())
     from client.approved import approve
 
     approve(folder, hashlib.sha256(code).hexdigest())
@@ -253,7 +253,7 @@ def test_the_gate_tells_sums_over_one_hold_out_only(home, tmp_path, change) -> N
     ("spoil", "count", "says"),
     [
         ("zeros['x'] = np.zeros(3, np.float32)", 12, "not of the form"),
-        ("zeros['ood.sum'] = np.zeros((10, 3), np.float32)", 12, "not of the form"),
+        ("zeros['ood.sum'] = np.zeros((14, 3), np.float32)", 12, "not of the form"),
         ("pass", 9, "too few patients"),
     ],
 )

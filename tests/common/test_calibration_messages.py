@@ -43,7 +43,7 @@ LIKE = {asked: form(Asked(asked), CONFIG, scored=True) for asked in (FIT, SCORE)
 
 def fit(**changes):
     sums = LIKE[FIT] | {COUNT: np.array([12], np.float32), NLL: np.full(len(TEMPERATURES), 7.5, np.float32)}
-    return sums | {HAVING: np.array([30, 20, 20], np.float32)} | changes
+    return sums | {HAVING: np.array([30, 20, 20, 9, 9], np.float32)} | changes
 
 
 def read(sums, stage=FIT):
@@ -109,10 +109,10 @@ def test_sums_are_read_as_they_were_written() -> None:
         {COUNT: np.array([1e9], np.float32)},
         {COUNT: np.array([0], np.float32)},  # losses of nobody
         {COUNT: np.array([12.0])},
-        {HAVING: np.array([-3, 1, 1], np.float32)},
+        {HAVING: np.array([-3, 1, 1, 1, 1], np.float32)},
         {"ood.image": np.zeros(1, np.float32)},
-        {HAVING: np.zeros(3, np.float32), "ood.sum": np.ones_like(LIKE[FIT]["ood.sum"])},
-        {HAVING: np.array([30, 0, 30], np.float32), "ood.outer": np.ones_like(LIKE[FIT]["ood.outer"])},
+        {HAVING: np.zeros(5, np.float32), "ood.sum": np.ones_like(LIKE[FIT]["ood.sum"])},
+        {HAVING: np.array([30, 0, 30, 9, 9], np.float32), "ood.outer": np.ones_like(LIKE[FIT]["ood.outer"])},
     ],
 )
 def test_sums_that_no_patients_have_are_refused(changes) -> None:
@@ -131,8 +131,8 @@ def test_histograms_hold_whole_patients() -> None:
 
 def test_the_smallest_group_of_any_sum_is_found() -> None:
     assert smallest_cohort(fit()) == 12
-    assert smallest_cohort(fit(**{HAVING: np.array([30, 9, 4], np.float32)})) == 4
-    assert smallest_cohort(fit(**{HAVING: np.array([30, 0, 0], np.float32)})) == 12
+    assert smallest_cohort(fit(**{HAVING: np.array([30, 9, 4, 9, 9], np.float32)})) == 4
+    assert smallest_cohort(fit(**{HAVING: np.array([30, 0, 0, 0, 0], np.float32)})) == 12
     assert smallest_cohort(LIKE[SCORE]) == float("inf")
 
 

@@ -108,9 +108,10 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
         patients = hospital(name, LABELS)
         held = held_back(patients.ids, 0.3)
         assert 0 < held.sum() < len(held)
-        parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held & (patients.labels >= 0)))
-    labels = np.concatenate([held.labels for _, held in parts.values()])
-    answers = np.concatenate([predict(model, arrays, held, config) for _, held in parts.values()])
+        parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held))
+    known = [held.select(held.labelled) for _, held in parts.values()]
+    labels = np.concatenate([held.labels for held in known])
+    answers = np.concatenate([predict(model, arrays, held, config) for held in known])
     temperature = fit_temperature(nll_sums(labels, answers))
     calibration, moments = load_calibration(tmp_path / "run" / CALIBRATION_NAME)
     assert calibration.temperature == told["temperature"] == pytest.approx(temperature, rel=1e-3)
@@ -119,7 +120,8 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert calibration.sites == tuple(told["sites"]) == SITES
     assert calibration.patients == told["patients"] == len(labels)
     assert told["failures"] == {"broken": DataError.public_default}
-    expected = ood.add(*(ood.moments(ood.features(model, arrays, trained, config)) for trained, _ in parts.values()))
+    found = [[ood.features(model, arrays, patients, config) for patients in both] for both in parts.values()]
+    expected = ood.add(*(ood.moments(*both) for both in found))
     assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
     raw = predict(model, arrays, hospital("ext", LABELS[:9]), config)
     found = np.array([patient["probabilities"] for patient in report["patients"]])

@@ -20,6 +20,7 @@ from common.evaluation.ood import (
     MIN_COUNT,
     SCANNER,
     SCORE_EDGES,
+    WIDTH,
     Reference,
     add,
     features,
@@ -64,17 +65,18 @@ def by_hand(x: np.ndarray) -> tuple[np.ndarray, float]:
 def test_distances_are_scipys_with_the_covariance_shrunk_as_scikit_learn_does() -> None:
     training, patients = made_up(60, 0, absent=0.2), made_up(6, 1, absent=0.2)
     found = Reference.fit(moments(training)).distances(patients)
-    assert found.shape == (6, 6, len(KINDS))
+    assert found.shape == (6, 9, 2)
     for m, (k, part) in itertools.product(range(3), enumerate(KINDS)):
+        r, column = (m, k) if k < 2 else (6 + m, 0)  # modalities, three pairs, modalities by their adapted features
         x = training[:, m, part]
         x = x[np.isfinite(x[:, 0])]
         inverse, typical = by_hand(x)
         for n in range(6):
             if np.isnan(patients[n, m, 0]):
-                assert np.isnan(found[n, m, k])
+                assert np.isnan(found[n, r, column])
             else:
                 squared = mahalanobis(patients[n, m, part], x.mean(0), inverse) ** 2
-                assert found[n, m, k] == pytest.approx(squared / typical, rel=1e-3)  # sums travel in float32
+                assert found[n, r, column] == pytest.approx(squared / typical, rel=1e-3)  # sums travel in float32
 
 
 def test_pairs_are_scored_by_their_agreement_where_both_are_there() -> None:
@@ -90,16 +92,16 @@ def test_pairs_are_scored_by_their_agreement_where_both_are_there() -> None:
         for n in np.flatnonzero(here):
             squared = mahalanobis(patients[n, i, start : start + AGREEMENTS], x.mean(0), inverse) ** 2
             assert found[n, r, 0] == pytest.approx(squared / typical, rel=1e-3)
-        assert np.isnan(found[:, r, 1:]).all()
+        assert np.isnan(found[:, r, 1]).all()
 
 
 def test_score_is_the_harmonic_mean_of_what_is_known() -> None:
     reference, patients = Reference.fit(moments(made_up(40, 0))), made_up(20, 1, absent=0.5)
     for patient, score in zip(reference.distances(patients), reference.score(patients), strict=True):
         inverse_probabilities = []
-        for r, k in itertools.product(range(6), range(3)):
+        for r, k in itertools.product(range(9), range(2)):
             if np.isfinite(patient[r, k]):
-                scanner = SCANNER[k] if r < 3 else 0.0
+                scanner = SCANNER[k] if r < 3 else 0.0 if r < 6 else SCANNER[2]
                 spread = reference.spread[r, k]
                 z = (patient[r, k] ** (1 / 3) - (1 - spread)) / np.sqrt(spread + scanner**2)
                 inverse_probabilities.append(np.exp(max(z, 0) ** 2 / 2))
@@ -163,7 +165,7 @@ def test_moments_against_a_loop_and_of_nobody() -> None:
     patients = made_up(9, 0, absent=0.4)
     sums = moments(patients)
     for m in range(3):
-        mine = [patient[m, :ALONE] for patient in patients if np.isfinite(patient[m, 0])]
+        mine = [patient[m, :WIDTH] for patient in patients if np.isfinite(patient[m, 0])]
         assert sums["ood.count"][m] == len(mine)
         np.testing.assert_allclose(sums["ood.sum"][m], np.sum(mine, axis=0), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(sums["ood.outer"][m], sum(np.outer(x, x) for x in mine), rtol=1e-4, atol=1e-4)
@@ -173,11 +175,28 @@ def test_moments_against_a_loop_and_of_nobody() -> None:
     assert sum(array.nbytes for array in moments_like(RunConfig()).values()) < 1e6
 
 
+def test_adapted_features_are_known_by_patients_that_never_trained() -> None:
+    """A model knows those it trained on: as far apart as they then lie, they say nothing of how far others may."""
+    trained, held, new = made_up(60, 0), made_up(20, 1), made_up(30, 2)
+    squeezed = trained.copy()
+    squeezed[:, :, KINDS[2]] *= 0.01
+    reference = Reference.fit(moments(squeezed, held))
+    np.testing.assert_allclose(reference.distances(new), Reference.fit(moments(trained, held)).distances(new))
+    np.testing.assert_allclose(reference.distances(new)[:, 6:, 0], Reference.fit(moments(held)).distances(new)[:, 6:, 0])
+    np.testing.assert_allclose(reference.distances(new)[:, :6], Reference.fit(moments(trained)).distances(new)[:, :6])
+    few = Reference.fit(moments(trained, held[: MIN_COUNT - 1]))
+    assert np.isnan(few.distances(new)[:, 6:]).all()
+    assert np.isfinite(few.score(new)).all()
+    nobody = moments(trained, held[:0])
+    assert not nobody["ood.count"][6:].any()
+
+
 def test_too_few_patients_leave_no_trace() -> None:
     patients = made_up(9, 0)
     patients = only(patients, np.array([[n < 4, True, True] for n in range(9)]))
     sums = moments(patients, least=5)
-    for r, kept in enumerate([False, True, True, False, False, True]):  # modalities, then 01, 02, 12
+    kept_rows = [False, True, True, False, False, True, False, True, True]  # modalities, then 01, 02, 12, then adapted
+    for r, kept in enumerate(kept_rows):
         assert bool(sums["ood.count"][r]) == bool(sums["ood.sum"][r].any()) == bool(sums["ood.outer"][r].any()) == kept
     assert np.isnan(Reference.fit(moments(patients[:4])).score(patients)).all()
 
@@ -186,8 +205,8 @@ def test_absent_modalities_change_nothing_else() -> None:
     reference, patients = Reference.fit(moments(made_up(50, 0))), made_up(10, 1)
     fewer = only(patients, np.tile([True, False, True], (10, 1)))
     all_of_them, some = reference.distances(patients), reference.distances(fewer)
-    np.testing.assert_array_equal(some[:, [0, 2, 4]], all_of_them[:, [0, 2, 4]])
-    assert np.isnan(some[:, [1, 3, 5]]).all()
+    np.testing.assert_array_equal(some[:, [0, 2, 4, 6, 8]], all_of_them[:, [0, 2, 4, 6, 8]])
+    assert np.isnan(some[:, [1, 3, 5, 7]]).all()
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3])
