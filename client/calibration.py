@@ -58,11 +58,11 @@ def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: Sit
         least: a row of the moments that fewer patients stand behind is left out.
     """
     labels, probabilities = _answers(model, arrays, held, config)
-    found = [ood.features(model, arrays, patients, config) for patients in (training, held)]
+    trained, untrained = (ood.features(model, arrays, patients, config) for patients in (training, held))
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(*found, least),
+        **ood.moments(trained, untrained, least),
     }
 
 
@@ -90,9 +90,9 @@ def score_sums(
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    found = [ood.features(model, arrays, patients, config) for patients in (training, held)]
-    others = ood.Reference.fit(ood.subtract(reference, ood.moments(*found, least)))
-    strange = ood.histogram(others.score(np.concatenate(found)))
+    trained, untrained = (ood.features(model, arrays, patients, config) for patients in (training, held))
+    others = ood.Reference.fit(ood.subtract(reference, ood.moments(trained, untrained, least)))
+    strange = ood.histogram(others.score(np.concatenate([trained, untrained])))
     return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
 
 

@@ -15,8 +15,8 @@ out again. **What they tell about patients**: the moments of one patient are his
 no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
 where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
-N patients, M modalities, D width, F features of a modality, K bins. R = M (M + 3) / 2 rows of f features each: modalities by their
-images and frozen features, pairs by their agreement, modalities by their adapted features.
+N patients, M modalities, D width, F features of a modality, K bins. R = M (M + 3) / 2 rows of f features each: modalities by
+their images and frozen features, pairs by their agreement, modalities by their adapted features.
 """
 
 from dataclasses import dataclass
@@ -218,7 +218,8 @@ class Reference:
     def distances(self, found: Matrix) -> Matrix:
         """Squared Mahalanobis distances over the average one, [N, R, 2], NaN where nothing is known.
 
-        Of a modality: by its image, by the frozen features. Of a pair: by its agreement. Of a modality again: by the adapted features.
+        Of a modality: by its image, by the frozen features; of a pair: by its agreement; of a modality again: by the adapted
+        features.
         """
         rows = _rows(found)
         squared = np.full((*rows.shape[:2], 2), np.nan)
