@@ -35,10 +35,14 @@ def main(runs: list[Path]) -> None:
 
 
 def calibrated(runs: list[Path]) -> None:
-    """Print a table: one row a measure, one column a run, and the mean."""
+    """Print what calibration did in runs that hold patients back."""
     reports = [json.loads((run / "report.json").read_text(encoding="utf-8")) for run in runs]
-    if not all(report.get("calibration") for report in reports):
-        return
+    if all(report.get("calibration") for report in reports):
+        show_calibration([run.name for run in runs], reports)
+
+
+def show_calibration(names: list[str], reports: list[dict[str, Any]]) -> None:
+    """Print a table: one row a measure, one column a run, and the mean."""
     rows: dict[str, list[float]] = {}
     for report in reports:
         found, strange = report["calibration"], report.get("ood") or {}
@@ -54,8 +58,8 @@ def calibrated(runs: list[Path]) -> None:
         }
         for name, value in measures.items():
             rows.setdefault(name, []).append(float("nan") if value is None else float(value))
-    print("\n| | " + " | ".join(run.name for run in runs) + " | mean |")
-    print("|---" * (len(runs) + 2) + "|")
+    print("\n| | " + " | ".join(names) + " | mean |")
+    print("|---" * (len(names) + 2) + "|")
     for name, values in rows.items():
         print(f"| {name} | " + " | ".join(f"{value:.3g}" for value in values) + f" | {statistics.mean(values):.3g} |")
 

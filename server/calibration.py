@@ -70,7 +70,7 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     fitted = {name: told for name, told in panel.ask(there, Asked(FIT)).items() if _is_sound(name, told[1], failures)}
     scored: Found = {}
     while fitted:  # until all whose losses were fitted have been scored at that temperature
-        temperature = fit_temperature(_total(fitted, NLL))
+        temperature = fit_temperature(total(fitted, NLL))
         moments = ood.add(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
         scored = panel.ask(called, Asked(SCORE, temperature), moments)
@@ -83,21 +83,26 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     if not fitted:
         log(WARNING, "The model is not calibrated: no site told its sums.")
         return Calibrated(_nothing(config), failures=failures)
-    return replace(_fit(fitted, scored, temperature, config), failures=failures)
+    return replace(combine(fitted, scored, temperature, config), failures=failures)
 
 
-def _fit(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
-    """From all sums to the calibration."""
+def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
+    """From all sums to the calibration.
+
+    Args:
+        fitted, scored: the answers to both exchanges, of the same sites.
+        temperature: that was fitted, at which the second exchange's patients were scored.
+    """
     plan, moments = config.evaluation, ood.add(*(fitted[name][1] for name in sorted(fitted)))
     strangeness = len(fitted) > 1 and _can_score(moments)
     shared = all(reply.counts_shared for reply, _ in fitted.values())
     calibration = Calibration(
         temperature=temperature,
         coverage=plan.coverage,
-        set_threshold=conformal_threshold(_total(scored, SCORES), plan.coverage),
+        set_threshold=conformal_threshold(total(scored, SCORES), plan.coverage),
         ood_rate=plan.ood_rate,
-        ood_threshold=ood.threshold(_total(scored, STRANGENESS).astype(np.float32), plan.ood_rate) if strangeness else np.inf,
-        patients=int(_total(fitted, COUNT)[0]) if shared else None,
+        ood_threshold=ood.threshold(total(scored, STRANGENESS).astype(np.float32), plan.ood_rate) if strangeness else np.inf,
+        patients=int(total(fitted, COUNT)[0]) if shared else None,
         sites=tuple(sorted(fitted)),
     )
     log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
@@ -108,7 +113,7 @@ def _nothing(config: RunConfig) -> Calibration:
     return Calibration(coverage=config.evaluation.coverage, ood_rate=config.evaluation.ood_rate)
 
 
-def _total(found: Found, name: str) -> NDArray[np.float64]:
+def total(found: Found, name: str) -> NDArray[np.float64]:
     """The sum over sites, in the order of their names, so that equal answers give equal bits."""
     return np.asarray(np.sum([found[site][1][name].astype(np.float64) for site in sorted(found)], axis=0))
 

@@ -40,8 +40,9 @@ from common.training.predict import frozen_features
 
 Matrix = NDArray[np.float64]
 
-PROJECTED = 32  # numbers kept of the frozen features, and of the adapted ones
-ALONE = STATISTICS + 2 * PROJECTED  # features f of a modality by itself: of the image, frozen, adapted
+PROJECTED = 32  # numbers kept of the frozen features
+ADAPTED = 8  # and of the adapted ones: few patients are held back, and with 32 numbers their Gaussians are too sure
+ALONE = STATISTICS + PROJECTED + ADAPTED  # features of a modality by itself: of the image, frozen, adapted
 KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
 WIDTH = STATISTICS + PROJECTED  # features f of a row
 NAMES = ("ood.count", "ood.sum", "ood.outer")
@@ -74,8 +75,8 @@ def features(
     found = np.full((*here.shape, ALONE + here.shape[1] * AGREEMENTS), np.nan)
     for row, known in enumerate(here):
         found[row, :, KINDS[0]], found[row, :, ALONE:] = _image_features(patients.images[row].astype(np.float64), known)
-    found[:, :, KINDS[1]] = _project(frozen_features(model, patients, config))
-    found[:, :, KINDS[2]] = _project(_adapted(model, arrays, patients, config))
+    found[:, :, KINDS[1]] = _project(frozen_features(model, patients, config), PROJECTED)
+    found[:, :, KINDS[2]] = _project(_adapted(model, arrays, patients, config), ADAPTED)
     return np.asarray(np.where(here[..., None], found, np.nan))
 
 
@@ -112,9 +113,9 @@ def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: R
     return found
 
 
-def _project(found: Matrix) -> Matrix:
-    """[N, M, 2D] to [N, M, PROJECTED]: random signs (Achlioptas, PODS 2001), the same for everybody."""
-    signs = np.random.default_rng(0).integers(0, 2, (found.shape[2], PROJECTED)) * 2.0 - 1.0
+def _project(found: Matrix, numbers: int) -> Matrix:
+    """[N, M, 2D] to [N, M, numbers]: random signs (Achlioptas, PODS 2001), the same for everybody."""
+    signs = np.random.default_rng(0).integers(0, 2, (found.shape[2], numbers)) * 2.0 - 1.0
     return np.asarray(found @ signs / np.sqrt(found.shape[2]))
 
 
@@ -136,7 +137,7 @@ def _rows(found: Matrix) -> Matrix:
     agreement = found[:, :, ALONE:].reshape(len(found), modalities, modalities, AGREEMENTS)[:, one, other]
     pairs = np.pad(agreement, ((0, 0), (0, 0), (0, WIDTH - AGREEMENTS)))
     pairs[~(_known(found[:, one, :ALONE]) & _known(found[:, other, :ALONE]))] = np.nan
-    adapted = np.pad(found[:, :, KINDS[2]], ((0, 0), (0, 0), (0, WIDTH - PROJECTED)))
+    adapted = np.pad(found[:, :, KINDS[2]], ((0, 0), (0, 0), (0, WIDTH - ADAPTED)))
     return np.concatenate([found[:, :, :WIDTH], pairs, adapted], axis=1)
 
 
@@ -260,7 +261,7 @@ def _groups(rows: int) -> tuple[int, int]:
 def _kinds(rows: int) -> list[tuple[slice, ...]]:
     """Which features of each row make up one Gaussian each."""
     modalities, pairs = _groups(rows)
-    return [KINDS[:2]] * modalities + [(slice(0, AGREEMENTS),)] * pairs + [(slice(0, PROJECTED),)] * modalities
+    return [KINDS[:2]] * modalities + [(slice(0, AGREEMENTS),)] * pairs + [(slice(0, ADAPTED),)] * modalities
 
 
 def _scanner(rows: int) -> Matrix:

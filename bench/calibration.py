@@ -1,0 +1,133 @@
+"""How calibration, prediction sets and the out-of-distribution flag do on external patients, by how many the hospitals have.
+
+    fedmri-sim phantom DIR --sites 4 --patients 60 --external 600 --seed 7
+    python bench/calibration.py bench/calibration.json --data DIR --seeds 0 1 2
+
+The same federation as `fedmri-sim run --set baselines=false`, but in this program: sites train and tell their sums by the very
+functions that Flower's clients call, and the server's own combines them. What is done is kept in OUT: an interrupted
+measurement goes on.
+"""
+
+import argparse
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from summary import show_calibration
+from utility import federate
+
+from client.calibration import fit_sums, score_sums
+from common.calibration_messages import NLL
+from common.cli import config_path
+from common.config import RunConfig, config_from_json, load_config
+from common.data.cache import default_cache, open_site
+from common.data.cases import read_site
+from common.data.dataset import SiteData
+from common.data.holdout import split
+from common.data.site import find_sites
+from common.evaluation import ood
+from common.evaluation.calibration import fit_temperature
+from common.files import write_atomic
+from common.models.arrays import Arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.protocol import SiteReply, code_hash
+from server.calibration import Calibrated, combine, total
+from server.external import measure_final
+
+
+@dataclass(frozen=True)
+class Job:
+    """One federation, in plain values that a new process can take."""
+
+    config: str
+    data: Path
+    external: tuple[str, ...]
+    cache: Path
+
+
+Parts = dict[str, tuple[SiteData, SiteData]]  # by site: patients that train, patients held back
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train, calibrate and measure."""
+    torch.set_num_threads(1)
+    config = config_from_json(job.config)
+    names = sorted(folder.name for folder in find_sites(job.data))
+    sites = {name: _open(job, config, name) for name in names}
+    parts = {name: split(sites[name], config.evaluation.holdout) for name in names if name not in job.external}
+    model = build_model(config)
+    arrays = federate(model, {name: training for name, (training, _) in parts.items()}, config)
+    outside = SiteData.pool([sites[name] for name in job.external], "+".join(job.external))
+    found = measure_final(model, arrays, outside, config, calibrate(model, arrays, parts, config))
+    return {
+        "seed": config.seed,
+        "patients": {name: len(patients) for name, patients in sites.items()},
+        "external": {"mcc": found.external["mcc"], "auroc": found.external["auroc"]["macro"]},
+        "calibration": found.calibration,
+        "ood": found.strangeness,
+    }
+
+
+def calibrate(model: MultiModalViT, arrays: Arrays, parts: Parts, config: RunConfig) -> Calibrated:
+    """Both exchanges of `server.calibration.calibrate`, without the wire."""
+    status = {name: SiteReply(name, config.federation.rounds, counts_shared=True) for name in parts}
+    fitted = {name: (status[name], fit_sums(model, arrays, *both, config, 1)) for name, both in parts.items()}
+    temperature = fit_temperature(total(fitted, NLL))
+    reference = ood.add(*(sums for _, sums in fitted.values()))
+    scored = {
+        name: (status[name], score_sums(model, arrays, *both, config, 1, temperature, reference)) for name, both in parts.items()
+    }
+    return combine(fitted, scored, temperature, config)
+
+
+def _open(job: Job, config: RunConfig, name: str) -> SiteData:
+    site = read_site(job.data / name, config.data, simulated=True)
+    return open_site(site, config.data, job.cache, workers=1)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is not there yet."""
+    console = Console(stderr=True)
+    config = load_config(config_path(arguments.config), (*arguments.set, "modality_subsets=false"))
+    identity: dict[str, Any] = {"code": code_hash(), "config": json.loads(config.to_json()), "external": arguments.external}
+    identity["config"]["model"]["weights"] = Path(config.model.weights).name  # results name no machine's paths
+    results: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    if results and {key: results.get(key) for key in identity} != identity:
+        raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
+    runs = results.get("runs", {})
+    cache, external = default_cache() / "slices", tuple(arguments.external.split("+"))
+    todo = [seed for seed in arguments.seeds if str(seed) not in runs]
+    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {seed: Job(replace(config, seed=seed).to_json(), arguments.data, external, cache) for seed in todo}
+        futures = {pool.submit(run_job, job): seed for seed, job in jobs.items()}
+        for future in as_completed(futures):
+            runs[str(futures[future])] = future.result()
+            write_atomic(arguments.out, (json.dumps(identity | {"runs": dict(sorted(runs.items()))}) + "\n").encode())
+            console.print(f"seed {futures[future]} done; {len(runs)} of {len(arguments.seeds)}", highlight=False)
+    chosen = [runs[str(seed)] for seed in arguments.seeds]
+    for seed, run in zip(arguments.seeds, chosen, strict=True):
+        print(f"seed {seed}: external MCC {run['external']['mcc']['value']:.3f}, AUROC {run['external']['auroc']:.3f}")
+    show_calibration([f"seed {seed}" for seed in arguments.seeds], chosen)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", default="demo")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--external", default="external", help="external site; several joined by +")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2)
+    measure(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
