@@ -1,10 +1,14 @@
-"""How long `fedmri-site predict` takes, start of Python to its exit: `python bench/predict.py OUT.json [REAL_CASES]`.
+"""How long `fedmri-site predict` takes, start of Python to its exit.
+
+    python bench/predict.py bench/predict.json --cases CASES
+    python bench/predict.py GPU.json --cases CASES --only ViT-S --repeats 3
 
 One real 3D patient from NIfTI on an untrained ViT-S at the default recipe (the size counts, not what it says), with calibration
 and out-of-distribution score; and 100 patients, phantoms of the demo and the real one a hundred times by links, each on the
 demo's model and on the ViT-S. Medians; beside them the processor's seconds, which other work on a machine changes less.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -92,40 +96,55 @@ def links(folder: Path, patient: Path) -> Path:
     return folder
 
 
-def main(out: Path, cases: Path | None, repeats: int = 5) -> None:
+def main() -> None:
     """Measure all and write it after each part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cases", type=Path, help="folder of real patients, BraTS2021_00006 among them")
+    parser.add_argument("--only", default="", metavar="TEXT", help="parts whose title holds this")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, object] = {
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "amx": torch.cpu._is_amx_tile_supported(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "load_before": round(os.getloadavg()[0], 2),
     }
     with tempfile.TemporaryDirectory(prefix="fedmri-bench-") as name:
-        folder = Path(name)
-        demo, small = folder / "demo", folder / "vit-s"
-        make_run(demo, load_config(config_path("demo")))
-        make_run(small, config_from_table({"model": {"weights": "random"}}))
-        write_hospitals(folder / "phantoms", sites=2, patients=1, external=MANY, seed=7)
-        phantoms = folder / "phantoms" / "external"
-        parts: dict[str, Callable[[], object]] = {"100 phantoms, demo": lambda: many(demo, phantoms)}
-        if cases is not None:
-            real = links(folder / "real", (cases / CASE).resolve())
-            parts = {
-                "1 real patient, ViT-S": lambda: one(small, cases / CASE, repeats),
-                "1 real patient, demo": lambda: one(demo, cases / CASE, repeats),
-                **parts,
-                "100 real patients, demo": lambda: many(demo, real),
-                "100 real patients, ViT-S": lambda: many(small, real),
-            }
-        parts["100 phantoms, ViT-S"] = lambda: many(small, phantoms)
-        for title, part in parts.items():
-            found[title] = part()
-            write_atomic(out, (json.dumps(found, indent=2) + "\n").encode())
-            print(title, json.dumps(found[title]), flush=True)
+        for title, part in parts(Path(name), arguments.cases, arguments.repeats).items():
+            if arguments.only in title:
+                found[title] = part()
+                write_atomic(arguments.out, (json.dumps(found, indent=2) + "\n").encode())
+                print(title, json.dumps(found[title]), flush=True)
+
+
+def parts(folder: Path, cases: Path | None, repeats: int) -> dict[str, Callable[[], object]]:
+    """What there is to be measured, by its title."""
+    demo, small, phantoms = folder / "demo", folder / "vit-s", folder / "phantoms" / "external"
+    make_run(demo, load_config(config_path("demo")))
+    make_run(small, config_from_table({"model": {"weights": "random"}}))
+
+    def many_phantoms(run: Path) -> dict[str, float]:
+        if not phantoms.exists():
+            write_hospitals(folder / "phantoms", sites=2, patients=1, external=MANY, seed=7)
+        return many(run, phantoms)
+
+    found: dict[str, Callable[[], object]] = {"100 phantoms, demo": lambda: many_phantoms(demo)}
+    if cases is not None:
+        real = links(folder / "real", (cases / CASE).resolve())
+        found = {
+            "1 real patient, ViT-S": lambda: one(small, cases / CASE, repeats),
+            "1 real patient, demo": lambda: one(demo, cases / CASE, repeats),
+            **found,
+            "100 real patients, demo": lambda: many(demo, real),
+            "100 real patients, ViT-S": lambda: many(small, real),
+        }
+    return found | {"100 phantoms, ViT-S": lambda: many_phantoms(small)}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main()
