@@ -11,6 +11,15 @@ torch.set_num_threads(1)
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide GPUs from every test of this process that is not about them."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    elif not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+
+
 def _shared(name: str, variable: str) -> Path:
     folder = Path(os.environ.get(variable, CHECKOUT.parent / "shared" / name))
     if not folder.is_dir():

@@ -21,7 +21,7 @@ from common.data.dataset import SiteData
 from common.evaluation.calibration import apply_temperature
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT, patient_embedding
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 from common.training.predict import predict
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,8 @@ def place_evidence(
         carries the winning class, 0 where the modality is absent.
     """
     device = choose_device()
-    explained = _Explained(model.to(device).eval(), len(config.data.classes), config.objective.student_temperature)
+    place(model, device)
+    explained = _Explained(model, len(config.data.classes), config.objective.student_temperature)
     trained = {f"model.{name}": torch.tensor(array, device=device) for name, array in arrays.items()}
     answers, places = [], []
     for start in range(0, len(patients), config.evaluation.batch_size):

@@ -35,7 +35,7 @@ from common.evaluation.modality_agreement import AGREEMENTS, modality_agreement
 from common.evaluation.shrinkage import cube_root_variance, shrunk_covariance, typical_distance
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 from common.training.predict import frozen_features
 
 Matrix = NDArray[np.float64]
@@ -95,7 +95,7 @@ def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Ma
 def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
     """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
     width: int = model.vit.embed_dim  # type: ignore[assignment]
     modalities = patients.present.shape[1]

@@ -3,11 +3,18 @@
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 
 def choose_device() -> torch.device:
     """The first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move a model for use, and so that it can still be trained: tensors that move in inference mode never take gradients."""
+    with torch.inference_mode(False):
+        model.to(device).eval()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance
 from common.objectives.teacher import update_teacher
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.probing import probe_round
 from common.training.schedule import cosine, teacher_temperature
@@ -51,7 +51,7 @@ def train_round(
         return probe_round(model, arrays, patients, config, site_seed=site_seed)
     began = time.monotonic()
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
     student = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
     trained = {name: student[name].requires_grad_() for name in trained_names(student, config, round_number)}

@@ -15,7 +15,7 @@ from common.config import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def predict(
         [N, C], rows add up to one.
     """
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
     classes = len(config.data.classes)
     rows = []
@@ -61,7 +61,7 @@ def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig)
         [N, M, 2D], NaN where a modality is absent.
     """
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     width: int = model.vit.embed_dim  # type: ignore[assignment]
     features = np.full((len(patients), len(config.data.modalities), 2 * width), np.nan)
     for chosen, x, here in _batches(patients, config.evaluation.batch_size):

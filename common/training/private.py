@@ -24,7 +24,7 @@ from common.privacy.charge import Charge
 from common.privacy.gradients import Parameters, looped_gradients, mapped_gradients
 from common.privacy.noise import system_sample
 from common.privacy.optimizer import SystemNoiseOptimizer
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.private_probing import embed_patients, head_gradients
 from common.training.private_random import own_generator
@@ -69,7 +69,7 @@ def private_round(
     privacy, began = config.privacy, time.monotonic()
     charge(Charge(privacy.noise_multiplier, privacy.sample_rate, privacy.steps))
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     values = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
     student = {name: values[name].requires_grad_() for name in trained_names(values, config, round_number)}
     fixed = {name: value for name, value in values.items() if name not in student}

@@ -17,7 +17,7 @@ from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance, classification_loss
 from common.objectives.masking import drop_modalities
-from common.training.device import autocast, choose_device
+from common.training.device import autocast, choose_device, place
 from common.training.trained import HEAD
 from common.training.update import LocalUpdate
 
@@ -51,7 +51,7 @@ def _embed(
 ) -> tuple[Tensor, Tensor]:
     """Embeddings [COPIES N, E] from all slices, and their labels; [N, E] where the run drops no modalities."""
     device = choose_device()
-    model.to(device).eval()
+    place(model, device)
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
     embeddings, labels = [], []
     for copy in range(COPIES if config.objective.modality_dropout else 1):

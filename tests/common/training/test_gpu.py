@@ -1,0 +1,132 @@
+"""A GPU gives what the CPU gives: the same functions on both, side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.config import RunConfig, config_from_table
+from common.data.dataset import SiteData
+from common.evaluation import ood
+from common.evaluation.evidence import place_evidence
+from common.models.arrays import Arrays, get_arrays
+from common.models.build import build_model
+from common.training.local import train_round
+from common.training.predict import frozen_features, predict
+from common.training.private import draw_example, patient_gradients, private_round
+
+pytestmark = pytest.mark.gpu
+
+
+def config_of(precision: str = "fp32", **sections: dict[str, Any]) -> RunConfig:
+    table = {
+        "data": {"size": 64, "slices": 3},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "joint_blocks": 2},
+        "objective": {"local_crops": 2},
+        "training": {"precision": precision, "head_rounds": 1, "head_steps": 10, "warmup_rounds": 0},
+        "federation": {"rounds": 2},
+    }
+    return config_from_table({name: table.get(name, {}) | sections.get(name, {}) for name in table.keys() | sections.keys()})
+
+
+def site_of(patients: int = 8) -> SiteData:
+    generator = np.random.default_rng(0)
+    labels = np.arange(patients) % 3
+    images = generator.random((patients, 3, 4, 64, 64)) * 0.5 + labels.reshape(-1, 1, 1, 1, 1) * 0.2
+    present = generator.random((patients, 4)) < 0.7
+    present[:, 3] = True
+    images[~present[:, None].repeat(3, 1)] = 0
+    return SiteData("site", tuple(map(str, range(patients))), images.astype(np.float16), present, labels, "key")
+
+
+def moved(arrays: Arrays) -> Arrays:
+    """So that student and untouched backbone differ."""
+    generator = np.random.default_rng(1)
+    return {name: array + generator.normal(0, 0.02, array.shape).astype(np.float32) for name, array in arrays.items()}
+
+
+def on_both(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> tuple[Any, Any]:
+    """What comes of it on the CPU and on the GPU."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        cpu = work()
+    return cpu, work()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("bf16", 3e-2)])
+def test_answers_and_features(monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float) -> None:
+    config, site = config_of(precision), site_of()
+    model = build_model(config)
+    arrays = moved(get_arrays(model))
+    cpu, gpu = on_both(monkeypatch, lambda: predict(model, arrays, site, config))
+    np.testing.assert_allclose(gpu, cpu, atol=tolerance)
+    for work in (
+        lambda: frozen_features(model, site, config),
+        lambda: ood.features(model, arrays, site, config),
+        lambda: place_evidence(model, arrays, site, config)[1],
+    ):
+        cpu, gpu = on_both(monkeypatch, work)
+        np.testing.assert_allclose(gpu, cpu, atol=tolerance * np.nanmax(np.abs(cpu)))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_round_moves_the_arrays_the_same_way(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    config, site = config_of(), site_of()
+    model = build_model(config)
+    start = get_arrays(model)
+    cpu, gpu = on_both(monkeypatch, lambda: train_round(model, start, site, config, round_number=number, site_seed=3))
+    assert gpu.metrics["loss"] == pytest.approx(cpu.metrics["loss"], rel=1e-2)
+    steps = [np.concatenate([(u.arrays[name] - start[name]).ravel() for name in sorted(start)]) for u in (cpu, gpu)]
+    assert np.linalg.norm(steps[0]) > 0
+    assert steps[0] @ steps[1] / np.linalg.norm(steps[0]) / np.linalg.norm(steps[1]) > 0.98
+
+
+def test_a_model_that_has_predicted_can_still_be_trained() -> None:
+    """What `predict` moved to the GPU in inference mode could not be trained afterwards."""
+    config, site = config_of(), site_of()
+    model = build_model(config)
+    arrays = get_arrays(model)
+    predict(model, arrays, site, config)
+    ood.features(model, arrays, site, config)
+    update = train_round(model, arrays, site, config, round_number=2, site_seed=0)
+    assert np.isfinite(update.metrics["loss"])
+
+
+def private_config(gradients: str = "auto") -> RunConfig:
+    return config_of(
+        objective={"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0},
+        privacy={"enabled": True, "steps": 2, "sample_rate": 0.5, "gradients": gradients},
+    )
+
+
+def test_private_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_of()
+
+    def gradients(method: str) -> dict[str, np.ndarray]:
+        config = private_config(method)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(0)
+        model = build_model(config).to(device).eval()
+        arrays = moved(get_arrays(model))
+        student = {name: torch.tensor(a, device=device, requires_grad=True) for name, a in sorted(arrays.items())}
+        teacher = {name: torch.tensor(a, device=device) for name, a in get_arrays(model).items()}
+        examples = [draw_example(model, site, row, config, (7, 0)) for row in range(len(site))]
+        found = patient_gradients(model, student, teacher, examples, config, 0.5)
+        return {name: value.detach().cpu().numpy() for name, value in found.items()}
+
+    cpu, mapped = on_both(monkeypatch, lambda: gradients("vmap"))
+    looped = gradients("loop")
+    scale = max(np.abs(value).max() for value in cpu.values())
+    for name in cpu:
+        np.testing.assert_allclose(mapped[name], cpu[name], atol=1e-2 * scale, err_msg=name)
+        np.testing.assert_allclose(mapped[name], looped[name], atol=1e-2 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_private_round(number: int) -> None:
+    config, site = private_config(), site_of()
+    model = build_model(config)
+    update = private_round(model, get_arrays(model), site, config, round_number=number, site_seed=0, charge=lambda _: None)
+    assert all(np.isfinite(array).all() for array in update.arrays.values())
