@@ -4,6 +4,7 @@ DINOv2 (Oquab et al., 2023), with registers (Darcet et al., 2024), DINOv3 (Simé
 are only names in the configuration. timm converts the official `.pth` files and resamples position embeddings.
 """
 
+import contextlib
 import hashlib
 import pickle
 from collections.abc import Mapping
@@ -55,10 +56,11 @@ def create_backbone(config: ModelConfig, size: int) -> tuple[nn.Module, str]:
     if config.weights == "hub":
         vit = _from_hub(config.backbone, size)
         return vit, tensors_sha256(vit.state_dict())
-    vit = empty_backbone(config.backbone, size)
     if config.weights == "random":
+        vit = empty_backbone(config.backbone, size)
         return vit, tensors_sha256(vit.state_dict())
     path = find_weights(config.weights)
+    vit = empty_backbone(config.backbone, size, filled=True)
     _load(vit, path, config.backbone)
     return vit, file_sha256(path)
 
@@ -86,13 +88,21 @@ def _shipped() -> Path:
     return SHIPPED if SHIPPED.is_file() or not copy.is_file() else copy
 
 
-def empty_backbone(name: str, size: int) -> nn.Module:
-    """The architecture with untrained weights, for any crop size that its patches divide."""
+def empty_backbone(name: str, size: int, *, filled: bool = False) -> nn.Module:
+    """The architecture with untrained weights, for any crop size that its patches divide.
+
+    Args:
+        filled: every weight will be replaced: timm need not draw them first, which takes as long as all else.
+    """
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4]) or "vit_small_patch14_dinov2"
         raise ConfigError(f"model.backbone: timm knows no '{name}'. Near it: {near}.")
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "img_size": size, "dynamic_img_size": True}
     try:
-        vit: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, img_size=size, dynamic_img_size=True)
+        with contextlib.suppress(TypeError):  # an architecture that cannot be told so
+            if filled:
+                return _require_vit(timm.create_model(name, **settings, weight_init="skip"), name, size)
+        vit: nn.Module = timm.create_model(name, **settings)
     except TypeError as error:  # an architecture that knows no image size
         raise ConfigError(f"model.backbone: expected a plain vision transformer, '{name}' is none ({error}).") from error
     return _require_vit(vit, name, size)
