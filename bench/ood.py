@@ -5,15 +5,16 @@
     python bench/ood.py OUT.json --config real --set weights=FILE --data HOSPITALS --folds du cs fg+ez --cases CASES
 
 No training: features are those of a model that is not trained yet, or of `--model FILE` (then one fold, the one it was trained
-for). Thresholds are made as in a run, twice: each site scores all its patients against the others' moments, or only a share that
-it holds back, drawn many times.
+for). Moments and thresholds are made as in a run: a site's held-back patients stand behind the adapted features, the others
+behind the rest, and each site scores all its patients against the others' moments; or, a second way, only a share of them, drawn
+many times.
 """
 
 import argparse
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,29 @@ from common.cli import config_path
 from common.config import RunConfig, load_config
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, Site, read_site
+from common.data.holdout import held_back
 from common.data.site import SiteConfig, find_sites
 from common.evaluation import ood
 from common.files import write_atomic
-from common.models.arrays import get_arrays, load_arrays
+from common.models.arrays import Arrays, get_arrays, load_arrays
 from common.models.build import build_model
 from common.protocol import code_hash
 
-Features = dict[str, NDArray[np.float64]]  # by site, by broken/FAULT, by case/NAME
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Features [N, M, F] of the patients of one site, kind of broken physics, or case; who of them is held back [N]."""
+
+    features: NDArray[np.float64]
+    held: NDArray[np.bool_]
+
+    @property
+    def moments(self) -> Arrays:
+        """As the site tells them in a run."""
+        return ood.moments(self.features[~self.held], self.features[self.held])
+
+
+Features = dict[str, Known]  # by site, by broken: FAULT, by case: NAME
 
 CASE_FILES = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
 MASKS = ("seg.nii.gz", "seg_model_fused.nii.gz", "ms_lesion.nii.gz")
@@ -54,13 +70,14 @@ def everybody(arguments: argparse.Namespace, config: RunConfig) -> Iterator[Site
 
 
 def all_features(arguments: argparse.Namespace, config: RunConfig, console: Console) -> Features:
-    """[N, M, F] of every site and case."""
+    """Of every site and case."""
     model = build_model(config)
     arrays = load_arrays(arguments.model)[0] if arguments.model else get_arrays(model)
     found = {}
     for site in everybody(arguments, config):
         patients = open_site(site, config.data, default_cache() / "slices", workers=1)
-        found[site.name] = ood.features(model, arrays, patients, config)
+        held = held_back(patients.ids, config.evaluation.holdout)
+        found[site.name] = Known(ood.features(model, arrays, patients, config), held)
         console.print(f"{site.name}: {len(patients)}", highlight=False)
     return found
 
@@ -68,14 +85,15 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
 def measure_fold(found: Features, external: list[str], hospitals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Threshold, rates and scores with these sites left out."""
     training = [name for name in hospitals if name not in external]
-    scores = leave_one_out(found, {name: np.ones(len(found[name]), bool) for name in training})
-    reference = ood.Reference.fit(ood.add(*(ood.moments(found[name]) for name in training)))
+    scores = leave_one_out(found, training)
+    reference = ood.Reference.fit(ood.add(*(found[name].moments for name in training)))
     limit = ood.threshold(ood.histogram(np.concatenate(list(scores.values()))), arguments.rate)
-    outside = np.concatenate([found[name] for name in external])
-    strangers = {name: x for name, x in found.items() if name not in hospitals}
+    outside = np.concatenate([found[name].features for name in external])
+    strangers = {name: known.features for name, known in found.items() if name not in hospitals}
     return {
         "external": external,
-        "training": {name: len(found[name]) for name in training},
+        "training": {name: len(found[name].held) for name in training},
+        "held": {name: int(found[name].held.sum()) for name in training},
         "threshold": limit if np.isfinite(limit) else None,  # None: too few patients, nobody is flagged
         "scores": {name: [round(float(s), 3) for s in some] for name, some in scores.items()},
         "external_scores": [round(float(s), 3) for s in reference.score(outside)],
@@ -85,29 +103,30 @@ def measure_fold(found: Features, external: list[str], hospitals: list[str], arg
             name: {"n": len(x), "flagged": flagged(reference, x, limit), "score": float(np.median(reference.score(x)))}
             for name, x in strangers.items()
         },
-        "held_back": held_back(found, training, outside, strangers, arguments),
+        "share_scored": share_scored(found, training, outside, strangers, arguments),
     }
 
 
-def leave_one_out(found: Features, held: dict[str, NDArray[np.bool_]]) -> Features:
-    """Scores of each site's held patients against the others' moments."""
-    everyone = ood.add(*(ood.moments(found[name]) for name in held))
-    return {
-        name: ood.Reference.fit(ood.subtract(everyone, ood.moments(found[name]))).score(found[name][chosen])
-        for name, chosen in held.items()
-    }
+def leave_one_out(found: Features, names: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Scores of each site's patients against the others' moments."""
+    everyone = ood.add(*(found[name].moments for name in names))
+    return {name: ood.Reference.fit(ood.subtract(everyone, found[name].moments)).score(found[name].features) for name in names}
 
 
-def held_back(
-    found: Features, training: list[str], outside: NDArray[np.float64], strangers: Features, arguments: argparse.Namespace
+def share_scored(
+    found: Features,
+    training: list[str],
+    outside: NDArray[np.float64],
+    strangers: dict[str, NDArray[np.float64]],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """The same where only a share of the patients is scored, drawn many times: how often there is a threshold, and mean rates.
 
     The moments are of all the sites' patients, not of those that are left: it is the threshold's scatter that is of interest.
     """
-    generator, names = np.random.default_rng(0), list(training)
-    scores = np.concatenate(list(leave_one_out(found, {name: np.ones(len(found[name]), bool) for name in names}).values()))
-    reference = ood.Reference.fit(ood.add(*(ood.moments(found[name]) for name in names)))
+    generator = np.random.default_rng(0)
+    scores = np.concatenate(list(leave_one_out(found, training).values()))
+    reference = ood.Reference.fit(ood.add(*(found[name].moments for name in training)))
     draws = [scores[generator.random(len(scores)) < arguments.share] for _ in range(DRAWS)]
     limits = np.array([ood.threshold(ood.histogram(draw), arguments.rate) for draw in draws])
     rates = {name: np.mean([flagged(reference, x, limit) for limit in limits]) for name, x in strangers.items()}
@@ -142,6 +161,7 @@ def show(result: dict[str, Any]) -> None:
     print("| | " + " | ".join(" + ".join(fold["external"]) + " external" for fold in folds) + " |")
     print("|---" * (len(folds) + 1) + "|")
     print("| patients behind the threshold | " + " | ".join(str(sum(f["training"].values())) for f in folds) + " |")
+    print("| held back, behind the adapted features | " + " | ".join(str(sum(f["held"].values())) for f in folds) + " |")
     print("| threshold | " + " | ".join(f"{f['threshold']:.2f}" if f["threshold"] else "none" for f in folds) + " |")
     print(
         "| external gliomas flagged | " + " | ".join(f"{f['flagged']:.1%} of {len(f['external_scores'])}" for f in folds) + " |"
@@ -149,8 +169,8 @@ def show(result: dict[str, Any]) -> None:
     for name in folds[0]["strangers"]:
         cells = [f["strangers"][name] for f in folds]
         print(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
-    with_threshold = [f"{f['held_back']['with_threshold']:.0%}" for f in folds]
-    share = folds[0]["held_back"]["share"]
+    with_threshold = [f"{f['share_scored']['with_threshold']:.0%}" for f in folds]
+    share = folds[0]["share_scored"]["share"]
     print(f"| a threshold where only {share:.0%} are scored | " + " | ".join(with_threshold) + " |")
 
 
@@ -171,7 +191,7 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, help="folder of single patients: NAME/{t1,t1ce,t2,flair}.nii.gz, perhaps a mask")
     parser.add_argument("--model", type=Path, help="model.safetensors of a run, for the adapted features")
     parser.add_argument("--rate", type=float, default=0.05, help="of patients like the training ones that may be flagged")
-    parser.add_argument("--share", type=float, default=0.2, help="of patients held back, in the second way to a threshold")
+    parser.add_argument("--share", type=float, default=0.2, help="of patients scored, in the second way to a threshold")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config(config_path(arguments.config), tuple(arguments.set))
