@@ -84,7 +84,7 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
 
 def measure_fold(found: Features, external: list[str], hospitals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Threshold, rates and scores with these sites left out."""
-    training = [name for name in hospitals if name not in external]
+    training = [name for name in hospitals if name not in external and found[name].held.any()]  # others tell no sums
     scores = leave_one_out(found, training)
     reference = ood.Reference.fit(ood.add(*(found[name].moments for name in training)))
     limit = ood.threshold(ood.histogram(np.concatenate(list(scores.values()))), arguments.rate)

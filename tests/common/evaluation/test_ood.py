@@ -90,9 +90,24 @@ def test_pairs_are_scored_by_their_agreement_where_both_are_there() -> None:
         assert 0 < here.sum() < 8
         assert np.isnan(found[~here, r]).all()
         for n in np.flatnonzero(here):
-            squared = mahalanobis(patients[n, i, start : start + AGREEMENTS], x.mean(0), inverse) ** 2
+            away = patients[n, i, start : start + AGREEMENTS] - x.mean(0)
+            worse = [max(away[0], 0.0), min(away[1], 0.0), away[2]]  # edges that agree better than others' are no fault
+            squared = mahalanobis(worse, np.zeros(AGREEMENTS), inverse) ** 2
             assert found[n, r, 0] == pytest.approx(squared / typical, rel=1e-3)
         assert np.isnan(found[:, r, 1]).all()
+
+
+def test_edges_that_agree_better_are_no_fault_and_one_image_twice_is() -> None:
+    reference, patient = Reference.fit(moments(made_up(60, 0))), made_up(1, 1)
+    agreement = patient[:, :, ALONE:].reshape(1, 3, 3, AGREEMENTS)
+    usual = reference.distances(patient)[0, 3, 0]
+    moved = {}
+    for name, change in {"better": [-5.0, 5.0, 0.0], "worse": [5.0, -5.0, 0.0], "one image twice": [-9.0, 9.0, 4.0]}.items():
+        agreement[0, 0, 1] = agreement[0, 1, 0] = change
+        moved[name] = reference.distances(patient)[0, 3, 0]
+    assert moved["better"] <= usual + 1.0
+    assert moved["worse"] > 5.0
+    assert moved["one image twice"] > 3.0
 
 
 def test_score_is_the_harmonic_mean_of_what_is_known() -> None:
@@ -112,7 +127,10 @@ def test_score_is_the_harmonic_mean_of_what_is_known() -> None:
 def test_new_patients_are_as_far_away_as_the_reference_expects_however_few_are_behind_it(patients: int) -> None:
     mean = [Reference.fit(moments(made_up(patients, s))).distances(made_up(100, 1000 + s)).mean(0) for s in range(8)]
     found = np.mean(mean, axis=0)
+    pairs = found[3:6, 0].copy()
+    found[3:6] = np.nan
     np.testing.assert_allclose(found[np.isfinite(found)], 1.0, atol=0.3 if patients < 40 else 0.12)
+    assert (pairs < 1.0).all()  # half of their deviations are none
 
 
 def test_typical_distance_without_shrinkage_is_hotellings() -> None:
