@@ -1,8 +1,8 @@
 """`fedmri-site predict`: an answer for the next patient, or for all patients of a folder. Nothing leaves this machine."""
 
 import argparse
+import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -229,6 +229,7 @@ def _write_card(found: "Answer", path: Path, quiet: bool) -> None:
 
 
 def _card_name(found: "Answer") -> str:
-    """A patient's id as the name of a card."""
-    name = re.sub(r"[^\w.-]+", "_", found.case.id.replace(os.sep, "_")).lstrip(".") or "patient"
-    return f"{name}.html"
+    """A patient's id as the name of a card; where it cannot be that as it is, with what keeps it apart from others' names."""
+    patient = found.case.id
+    name = re.sub(r"[^\w.-]+", "_", patient).lstrip(".") or "patient"
+    return f"{name}.html" if name == patient else f"{name}-{hashlib.sha256(patient.encode()).hexdigest()[:8]}.html"

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from common.evaluation.calibration import TEMPERATURES
 from server.page.chart import UNIT, Chart, Line, counts, draw
 from server.page.values import and_text, listed, names, number, patients_text, real, table, whole, wilson
 
@@ -112,6 +113,8 @@ def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
     source = f" It was fitted on {count} of {and_text(sites)} who were held out of training." if sites else ""
     if sites and patients is not None and patients < FEW_PATIENTS:
         source += " That is few: the number is rough."
+    if not TEMPERATURES[0] < temperature < TEMPERATURES[-1]:
+        source += " It lies at the edge of what is tried: these probabilities should not be relied on."
     return (
         f"One number, the temperature {number(temperature)}, corrects all probabilities.{source} The external patients had no "
         f"part in it. {how} Which class is most likely stays the same.",

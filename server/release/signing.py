@@ -7,7 +7,6 @@ The formats are those of https://jedisct1.github.io/minisign (public keys and si
 import base64
 import binascii
 import hashlib
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import ConfigError, FedMRIError
-from common.files import sync_folder, write_atomic
+from common.files import write_atomic, write_secret
 
 KEY, PUBLIC, SUFFIX = "release.key", "release.pub", ".minisig"
 HASHED = b"ED"  # the signature is over the file's hash; `Ed` names the key's algorithm
@@ -53,18 +52,13 @@ def make_key(folder: Path, passphrase: str) -> PublicKey:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made ({error.strerror}). Name a folder that you may write to.") from error
     try:
-        handle = os.open(folder / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_secret(folder / KEY, content)
     except FileExistsError as error:
         raise ConfigError(f"{folder / KEY} is there already. A key is never overwritten: name another folder.") from error
     except OSError as error:
         raise ConfigError(
             f"{folder / KEY}: cannot be written ({error.strerror}). Name a folder that you may write to."
         ) from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(folder)
     public = _public(private)
     text = f"{UNTRUSTED}minisign public key {_shown(public.number)}\n{public.line()}\n"
     write_atomic(folder / PUBLIC, text.encode())

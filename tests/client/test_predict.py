@@ -1,6 +1,7 @@
 """`fedmri-site predict`: answers against `common.training.predict`, every subset of modalities, and all that can be wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,17 @@ def test_files_by_name_and_a_modality_that_the_model_does_not_know(model_of, pha
     code, _, error = asked(capsys, "--model", run, "--files", f"t2={volume(phantom, 't2')}")
     assert code == 1
     assert "none of t1, flair" in error
+
+
+def test_cards_of_patients_with_like_names_lie_side_by_side(calibrated_run, phantom, tmp_path, capsys):
+    site = tmp_path / "site"
+    for name in ("sub-1 a", "sub-1_a"):
+        shutil.copytree(phantom, site / name)
+    code, _, _ = asked(capsys, site, "--model", calibrated_run, "--card", tmp_path / "cards")
+    assert code == 0
+    plain, spaced = sorted((p.name for p in (tmp_path / "cards").iterdir()), key=len)
+    assert plain == "sub-1_a.html"
+    assert re.fullmatch(r"sub-1_a-[0-9a-f]{8}\.html", spaced)
 
 
 def test_a_broken_patient_is_named_and_the_others_go_on(calibrated_run, phantom, tmp_path, capsys):

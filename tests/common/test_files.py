@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_atomic
+from common.files import write_atomic, write_secret
 
 
 def test_it_is_whole_and_readable_as_any_other_file(tmp_path: Path) -> None:
@@ -29,3 +29,20 @@ def test_a_failure_keeps_the_old_and_leaves_nothing(tmp_path: Path, monkeypatch:
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_secret_is_its_owners_and_never_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key"
+    write_secret(path, b"one")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        write_secret(path, b"two")
+    assert path.read_bytes() == b"one"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_secret(tmp_path / "other", b"three")
+    assert os.listdir(tmp_path) == ["key"]

@@ -90,6 +90,8 @@ def test_reliability_shows_each_bin_with_its_count():
     assert "too sure" in found.said[0]
     assert "not sure enough" in calibration.read({"temperature": 0.5}).said[0]
     assert "That is few" in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 2}).said[0]
+    assert "edge of what is tried" in calibration.read({"temperature": 16.0, "sites": ["a"], "patients": 80}).said[0]
+    assert "edge of what is tried" not in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 80}).said[0]
     assert "That is few" not in calibration.read({"temperature": 1.5, "sites": ["a"], "patients": 80}).said[0]
     assert "No site gave" in calibration.read({"temperature": 1.0, "sites": []}).said[0]
     assert calibration.read({}) is None
