@@ -14,7 +14,8 @@ from common.config import RunConfig
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
 from common.data.volumes import Sliced
-from common.evaluation.calibration import Calibration, apply_temperature, prediction_sets
+from common.errors import FederationError, WeightsError
+from common.evaluation.calibration import CALIBRATION_NAME, Calibration, apply_temperature, prediction_sets
 from common.evaluation.evidence import modality_evidence, place_evidence
 from common.evaluation.ood import Reference, features, moments_like
 from common.models.arrays import check_arrays
@@ -163,11 +164,17 @@ def _strangeness(opened: OpenModel, batch: SiteData) -> list[float | None]:
     """Out-of-distribution scores; None where nothing is known to compare with.
 
     Raises:
-        FederationError: the reference is not of this model, or of another version.
+        WeightsError: the reference is not of this model, or of another version.
     """
     if not opened.reference:
         return [None] * len(batch)
-    check_arrays(opened.reference, moments_like(opened.config))
+    try:
+        check_arrays(opened.reference, moments_like(opened.config))
+    except FederationError as error:
+        raise WeightsError(
+            f"The sums that patients are compared with belong to another model or another version of FedMRI ({error}). Take the "
+            f"model and its {CALIBRATION_NAME} from one run; without that file the model answers uncalibrated."
+        ) from error
     scores = Reference.fit(opened.reference).score(features(opened.model, opened.arrays, batch, opened.config))
     return [float(score) if np.isfinite(score) else None for score in scores]
 

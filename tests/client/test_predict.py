@@ -17,7 +17,7 @@ from common.config import MODALITIES
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
 from common.data.volumes import prepare_case
-from common.evaluation.calibration import apply_temperature
+from common.evaluation.calibration import CALIBRATION_NAME, apply_temperature, load_calibration, save_calibration
 from common.models.exported import merge_trained, save_exported
 from common.models.saved import open_saved, read_saved
 from common.training.predict import predict
@@ -135,6 +135,18 @@ def test_files_by_name_and_a_modality_that_the_model_does_not_know(model_of, pha
     code, _, error = asked(capsys, "--model", run, "--files", f"t2={volume(phantom, 't2')}")
     assert code == 1
     assert "none of t1, flair" in error
+
+
+def test_a_calibration_of_another_version_is_named(calibrated_run, phantom, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(calibrated_run, run)
+    calibration, sums = load_calibration(run / CALIBRATION_NAME)
+    save_calibration(run / CALIBRATION_NAME, calibration, sums | {"ood.count": np.zeros(10, np.float32)})
+    code, _, error = asked(capsys, phantom, "--model", run)
+    assert code == 1
+    assert "another version of FedMRI (Array ood.count: expected float32 (14,), got float32 (10,).)" in " ".join(error.split())
+    (run / CALIBRATION_NAME).unlink()
+    assert asked(capsys, phantom, "--model", run)[0] == 0
 
 
 def test_cards_of_patients_with_like_names_lie_side_by_side(calibrated_run, phantom, tmp_path, capsys):
