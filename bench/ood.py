@@ -30,6 +30,7 @@ from common.data.cases import Case, Site, read_site
 from common.data.holdout import held_back
 from common.data.site import SiteConfig, find_sites
 from common.evaluation import ood
+from common.evaluation.ood_features import features, only
 from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays, load_arrays
 from common.models.build import build_model
@@ -77,7 +78,7 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
     for site in everybody(arguments, config):
         patients = open_site(site, config.data, default_cache() / "slices", workers=1)
         held = held_back(patients.ids, config.evaluation.holdout)
-        found[site.name] = Known(ood.features(model, arrays, patients, config), held)
+        found[site.name] = Known(features(model, arrays, patients, config), held)
         console.print(f"{site.name}: {len(patients)}", highlight=False)
     return found
 
@@ -148,7 +149,7 @@ def by_subset_size(reference: ood.Reference, patients: NDArray[np.float64], limi
     modalities = patients.shape[1]
     rates: dict[int, list[float]] = {}
     for kept in itertools.product([False, True], repeat=modalities):
-        some = ood.only(patients, np.tile(kept, (len(patients), 1)))
+        some = only(patients, np.tile(kept, (len(patients), 1)))
         scores = reference.score(some)
         if np.isfinite(scores).any():
             rates.setdefault(sum(kept), []).append(float((scores[np.isfinite(scores)] > limit).mean()))

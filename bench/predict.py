@@ -28,7 +28,8 @@ from common.cli import config_path
 from common.config import RunConfig, config_from_table, load_config
 from common.evaluation.calibration import CALIBRATION_NAME, Calibration, save_calibration
 from common.evaluation.modality_agreement import AGREEMENTS
-from common.evaluation.ood import ALONE, MIN_COUNT, moments
+from common.evaluation.ood import MIN_COUNT, moments
+from common.evaluation.ood_features import ALONE
 from common.files import write_atomic
 from common.models.arrays import get_arrays, save_arrays
 from common.models.backbone import empty_backbone

@@ -17,6 +17,7 @@ from common.data.cases import Site
 from common.data.dataset import SiteData
 from common.evaluation import ood
 from common.evaluation.calibration import apply_temperature, nll_sums, score_histogram
+from common.evaluation.ood_features import features
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.protocol import SiteReply, Task
@@ -58,7 +59,7 @@ def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: Sit
         least: a row of the moments that fewer patients stand behind is left out.
     """
     labels, probabilities = _answers(model, arrays, held, config)
-    trained, untrained = (ood.features(model, arrays, patients, config) for patients in (training, held))
+    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
@@ -90,7 +91,7 @@ def score_sums(
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    trained, untrained = (ood.features(model, arrays, patients, config) for patients in (training, held))
+    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
     others = ood.Reference.fit(ood.subtract(reference, ood.moments(trained, untrained, least)))
     strange = ood.histogram(others.score(np.concatenate([trained, untrained])))
     return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}

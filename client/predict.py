@@ -17,7 +17,8 @@ from common.data.volumes import Sliced
 from common.errors import FederationError, WeightsError
 from common.evaluation.calibration import CALIBRATION_NAME, Calibration, apply_temperature, prediction_sets
 from common.evaluation.evidence import modality_evidence, place_evidence
-from common.evaluation.ood import Reference, features, moments_like
+from common.evaluation.ood import Reference, moments_like
+from common.evaluation.ood_features import features
 from common.models.arrays import check_arrays
 from common.models.saved import OpenModel
 from common.training.predict import predict

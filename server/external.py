@@ -21,6 +21,7 @@ from common.evaluation.calibration import Calibration, apply_temperature, predic
 from common.evaluation.comparison import detectable, measure
 from common.evaluation.curves import roc_curves
 from common.evaluation.metrics import evaluate
+from common.evaluation.ood_features import features
 from common.evaluation.reliability import report_calibration
 from common.evaluation.subgroups import measure_subgroups
 from common.evaluation.subsets import modality_subsets
@@ -96,7 +97,7 @@ def measure_final(
         if calibrated.calibration.sites:
             entries = _with_sets(entries, probabilities, calibrated.calibration, config)
         if calibrated.strangeness:
-            scores = ood.Reference.fit(calibrated.moments).score(ood.features(model, arrays, patients, config))
+            scores = ood.Reference.fit(calibrated.moments).score(features(model, arrays, patients, config))
             entries, strange = _with_strangeness(entries, scores, calibrated.calibration)
     labels, subsets = patients.labels, {}
     if config.evaluation.modality_subsets:

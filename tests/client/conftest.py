@@ -12,7 +12,8 @@ from common.config import config_from_table
 from common.data.cases import UNLABELLED, Case
 from common.data.volumes import slice_case
 from common.evaluation.calibration import Calibration, save_calibration
-from common.evaluation.ood import MIN_COUNT, features, moments
+from common.evaluation.ood import MIN_COUNT, moments
+from common.evaluation.ood_features import features
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
 from simulation.phantom.hospitals import SUFFIXES, nifti_bytes, simulate_patient

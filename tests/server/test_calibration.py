@@ -26,6 +26,7 @@ from common.evaluation.calibration import (
     save_calibration,
     score_histogram,
 )
+from common.evaluation.ood_features import features
 from common.models.arrays import get_arrays, load_arrays
 from common.models.build import build_model
 from common.training.predict import predict
@@ -120,7 +121,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert calibration.sites == tuple(told["sites"]) == SITES
     assert calibration.patients == told["patients"] == len(labels)
     assert told["failures"] == {"broken": DataError.public_default}
-    found = [[ood.features(model, arrays, patients, config) for patients in both] for both in parts.values()]
+    found = [[features(model, arrays, patients, config) for patients in both] for both in parts.values()]
     expected = ood.add(*(ood.moments(*both) for both in found))
     assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
     raw = predict(model, arrays, hospital("ext", LABELS[:9]), config)

@@ -15,22 +15,19 @@ from common.config import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.evaluation.modality_agreement import AGREEMENTS, modality_agreement
 from common.evaluation.ood import (
-    ALONE,
-    KINDS,
     MIN_COUNT,
     SCANNER,
     SCORE_EDGES,
     WIDTH,
     Reference,
     add,
-    features,
     histogram,
     moments,
     moments_like,
-    only,
     subtract,
     threshold,
 )
+from common.evaluation.ood_features import ALONE, KINDS, features, only
 from common.evaluation.shrinkage import cube_root_variance, shrunk_covariance, typical_distance
 from common.models.arrays import check_arrays, get_arrays
 from common.models.build import build_model

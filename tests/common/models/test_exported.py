@@ -15,8 +15,8 @@ from torch.func import functional_call
 from common.config import config_from_table
 from common.data.dataset import SiteData
 from common.errors import FedMRIError, WeightsError
-from common.evaluation import ood
 from common.evaluation.calibration import Calibration
+from common.evaluation.ood_features import features
 from common.models.adapters import LoRALinear
 from common.models.arrays import get_arrays, load_arrays, save_arrays, set_arrays
 from common.models.build import build_model
@@ -188,7 +188,7 @@ def test_a_merged_model_answers_as_the_one_with_adapters(adapter):
     assert not any(isinstance(module, LoRALinear) for module in plain.model.modules())
     for ask in (
         lambda one: predict(one.model, one.arrays, site, one.config),
-        lambda one: ood.features(one.model, one.arrays, site, one.config),
+        lambda one: features(one.model, one.arrays, site, one.config),
     ):
         np.testing.assert_allclose(ask(plain), ask(opened), atol=1e-5)
     assert (

@@ -9,8 +9,8 @@ import torch
 
 from common.config import RunConfig, config_from_table
 from common.data.dataset import SiteData
-from common.evaluation import ood
 from common.evaluation.evidence import place_evidence
+from common.evaluation.ood_features import features
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training.local import train_round
@@ -64,7 +64,7 @@ def test_answers_and_features(monkeypatch: pytest.MonkeyPatch, precision: str, t
     np.testing.assert_allclose(gpu, cpu, atol=tolerance)
     for work in (
         lambda: frozen_features(model, site, config),
-        lambda: ood.features(model, arrays, site, config),
+        lambda: features(model, arrays, site, config),
         lambda: place_evidence(model, arrays, site, config)[1],
     ):
         cpu, gpu = on_both(monkeypatch, work)
@@ -89,7 +89,7 @@ def test_a_model_that_has_predicted_can_still_be_trained() -> None:
     model = build_model(config)
     arrays = get_arrays(model)
     predict(model, arrays, site, config)
-    ood.features(model, arrays, site, config)
+    features(model, arrays, site, config)
     update = train_round(model, arrays, site, config, round_number=2, site_seed=0)
     assert np.isfinite(update.metrics["loss"])
 
