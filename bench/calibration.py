@@ -9,15 +9,12 @@ measurement goes on.
 """
 
 import argparse
-import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from kept import identity, run_kept
 from summary import show_calibration
 from utility import federate
 
@@ -32,11 +29,10 @@ from common.data.holdout import split
 from common.data.site import find_sites
 from common.evaluation import ood
 from common.evaluation.calibration import fit_temperature
-from common.files import write_atomic
 from common.models.arrays import Arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
-from common.protocol import SiteReply, code_hash
+from common.protocol import SiteReply
 from server.calibration import Calibrated, combine, total
 from server.external import measure_final
 
@@ -93,27 +89,19 @@ def _open(job: Job, config: RunConfig, name: str) -> SiteData:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is not there yet."""
-    console = Console(stderr=True)
     config = load_config(config_path(arguments.config), (*arguments.set, "modality_subsets=false"))
-    identity: dict[str, Any] = {"code": code_hash(), "config": json.loads(config.to_json()), "external": arguments.external}
-    identity["config"]["model"]["weights"] = Path(config.model.weights).name  # results name no machine's paths
-    results: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
-    if results and {key: results.get(key) for key in identity} != identity:
-        raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
-    runs = results.get("runs", {})
     cache, external = default_cache() / "slices", tuple(arguments.external.split("+"))
-    todo = [seed for seed in arguments.seeds if str(seed) not in runs]
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = {seed: Job(replace(config, seed=seed).to_json(), arguments.data, external, cache) for seed in todo}
-        futures = {pool.submit(run_job, job): seed for seed, job in jobs.items()}
-        for future in as_completed(futures):
-            runs[str(futures[future])] = future.result()
-            write_atomic(arguments.out, (json.dumps(identity | {"runs": dict(sorted(runs.items()))}) + "\n").encode())
-            console.print(f"seed {futures[future]} done; {len(runs)} of {len(arguments.seeds)}", highlight=False)
-    chosen = [runs[str(seed)] for seed in arguments.seeds]
-    for seed, run in zip(arguments.seeds, chosen, strict=True):
-        print(f"seed {seed}: external MCC {run['external']['mcc']['value']:.3f}, AUROC {run['external']['auroc']:.3f}")
-    show_calibration([f"seed {seed}" for seed in arguments.seeds], chosen)
+    jobs = {
+        f"seed {seed}": Job(replace(config, seed=seed).to_json(), arguments.data, external, cache) for seed in arguments.seeds
+    }
+
+    def told(run: dict[str, Any]) -> str:
+        return f"external MCC {run['external']['mcc']['value']:.3f}, AUROC {run['external']['auroc']:.3f}"
+
+    runs = run_kept(arguments.out, identity(config, external=list(external)), run_job, jobs, arguments.workers, told)
+    for name, run in runs.items():
+        print(f"{name}: {told(run)}")
+    show_calibration(list(runs), list(runs.values()))
 
 
 def main() -> None:

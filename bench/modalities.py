@@ -15,15 +15,13 @@ measurement goes on.
 """
 
 import argparse
-import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from kept import identity, run_kept
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -37,9 +35,7 @@ from common.data.dataset import SiteData
 from common.data.site import find_sites
 from common.evaluation.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.evaluation.subsets import answer_subsets, measure_subsets
-from common.files import write_atomic
 from common.models.build import build_model
-from common.protocol import code_hash
 from common.training.predict import predict
 
 ARMS = ("dropout", "none", "bare")
@@ -171,30 +167,22 @@ def show(console: Console, runs: list[dict[str, Any]], config: RunConfig) -> Non
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is not there yet."""
-    console = Console(stderr=True)
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     cache, folds = default_cache() / "slices", tuple(arguments.folds)
     configs = [(arm, arm_of(config, arm, seed)) for seed in arguments.seeds for arm in arguments.arms]
     jobs = [Job(arm, changed.to_json(), arguments.data, folds, cache) for arm, changed in configs]
-    results: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
-    identity: dict[str, Any] = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(folds)}
-    identity["config"]["model"]["weights"] = Path(config.model.weights).name  # results name no machine's paths
-    if results and {key: results.get(key) for key in identity} != identity:
-        raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
-    runs = results.get("runs", {})
-    todo = [job for job in jobs if job.name not in runs]
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job): job.name for job in todo}
-        for future in as_completed(futures):
-            runs[futures[future]] = future.result()
-            done = list(runs.values())
-            gained = {f"dropout minus {arm}": gains(done, arm, config) for arm in arguments.arms if arm != "dropout"}
-            text = json.dumps(identity | {"gains": gained, "runs": dict(sorted(runs.items()))}) + "\n"
-            write_atomic(arguments.out, text.encode())
-            full, incomplete = summary(runs[futures[future]])
-            said = f"{futures[future]}: full set {full:.3f}, mean of incomplete subsets {incomplete:.3f}"
-            console.print(f"{said}; {len([j for j in jobs if j.name in runs])} of {len(jobs)}", highlight=False)
-    show(Console(width=110), [runs[job.name] for job in jobs], config)
+
+    def told(run: dict[str, Any]) -> str:
+        full, incomplete = summary(run)
+        return f"full set {full:.3f}, mean of incomplete subsets {incomplete:.3f}"
+
+    def gained(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        others = [arm for arm in arguments.arms if arm != "dropout"]
+        return {"gains": {f"dropout minus {arm}": gains(list(runs.values()), arm, config) for arm in others}}
+
+    known, by_name = identity(config, folds=list(folds)), {job.name: job for job in jobs}
+    runs = run_kept(arguments.out, known, run_job, by_name, arguments.workers, told, gained)
+    show(Console(width=110), list(runs.values()), config)
 
 
 def main() -> None:

@@ -9,8 +9,6 @@ kept in OUT.json: an interrupted run goes on.
 
 import argparse
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from kept import identity, run_kept
 from matplotlib import pyplot
 from numpy.typing import NDArray
-from rich.console import Console
 from torch.func import functional_call
 
 from client.training import site_seed
@@ -32,13 +30,12 @@ from common.data.dataset import SiteData
 from common.data.holdout import split
 from common.data.site import find_sites
 from common.evaluation.metrics import evaluate
-from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
-from common.protocol import SiteReply, code_hash
+from common.protocol import SiteReply
 from common.training.local import train_round
 from common.training.predict import predict
 from common.training.private import private_round
@@ -157,7 +154,6 @@ def _open(job: Job, config: RunConfig, name: str) -> SiteData:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is not there yet."""
-    console = Console(stderr=True)
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     cache = default_cache() / "slices"
     private = [(e, private_at(config, e)) for e in sorted(arguments.epsilons, reverse=True)]
@@ -170,21 +166,10 @@ def measure(arguments: argparse.Namespace) -> None:
         sizes = [len(read_site(f, config.data, simulated=True).cases) for f in find_sites(arguments.data)]
         plain = without_privacy(config, seed, round(float(np.median(sizes))))
         jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
-    results = _read(arguments.out)
-    identity: dict[str, Any] = {"code": code_hash(), "config": json.loads(config.to_json()), "folds": list(arguments.folds)}
-    identity["config"]["model"]["weights"] = Path(config.model.weights).name  # results name no machine's paths
-    identity["reference"] = "no noise" if arguments.noiseless else "plain training"
-    if results and {key: results.get(key) for key in identity} != identity:
-        raise SystemExit(f"{arguments.out} holds results of another configuration or code. Name another file.")
-    runs = results.get("runs", {})
-    todo = [job for job in jobs if job.name not in runs]
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job): job for job in todo}
-        for future in as_completed(futures):
-            name = futures[future].name
-            runs[name] = future.result()
-            write_atomic(arguments.out, (json.dumps(identity | {"runs": dict(sorted(runs.items()))}, indent=1) + "\n").encode())
-            console.print(f"{name}: MCC {runs[name]['mcc']['value']:.3f}, {len(runs)} of {len(jobs)}", highlight=False)
+    reference = "no noise" if arguments.noiseless else "plain training"
+    known = identity(config, folds=list(arguments.folds), reference=reference)
+    by_name = {job.name: job for job in jobs}
+    run_kept(arguments.out, known, run_job, by_name, arguments.workers, lambda run: f"MCC {run['mcc']['value']:.3f}")
 
 
 def plot(results: dict[str, Any], out: Path) -> None:
@@ -205,11 +190,6 @@ def plot(results: dict[str, Any], out: Path) -> None:
     figure.savefig(out, metadata={"Date": None})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return results
-
-
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,7 +207,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="only draw what OUT holds")
     arguments = parser.parse_args()
     if arguments.plot:
-        plot(_read(arguments.out), arguments.plot)
+        plot(json.loads(arguments.out.read_text(encoding="utf-8")), arguments.plot)
     else:
         measure(arguments)
 
