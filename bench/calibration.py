@@ -75,7 +75,7 @@ def calibrate(model: MultiModalViT, arrays: Arrays, parts: Parts, config: RunCon
     status = {name: SiteReply(name, config.federation.rounds, counts_shared=True) for name in parts}
     fitted = {name: (status[name], fit_sums(model, arrays, *both, config, 1)) for name, both in parts.items()}
     temperature = fit_temperature(total(fitted, NLL))
-    reference = ood.add(*(sums for _, sums in fitted.values()))
+    reference = ood.pool(*(sums for _, sums in fitted.values()))
     scored = {
         name: (status[name], score_sums(model, arrays, *both, config, 1, temperature, reference)) for name, both in parts.items()
     }
@@ -98,7 +98,9 @@ def measure(arguments: argparse.Namespace) -> None:
     def told(run: dict[str, Any]) -> str:
         return f"external MCC {run['external']['mcc']['value']:.3f}, AUROC {run['external']['auroc']:.3f}"
 
-    runs = run_kept(arguments.out, identity(config, external=list(external)), run_job, jobs, arguments.workers, told)
+    runs = run_kept(
+        arguments.out, identity(config, data=arguments.data.name, external=list(external)), run_job, jobs, arguments.workers, told
+    )
     for name, run in runs.items():
         print(f"{name}: {told(run)}")
     show_calibration(list(runs), list(runs.values()))

@@ -180,7 +180,7 @@ def measure(arguments: argparse.Namespace) -> None:
         others = [arm for arm in arguments.arms if arm != "dropout"]
         return {"gains": {f"dropout minus {arm}": gains(list(runs.values()), arm, config) for arm in others}}
 
-    known, by_name = identity(config, folds=list(folds)), {job.name: job for job in jobs}
+    known, by_name = identity(config, data=arguments.data.name, folds=list(folds)), {job.name: job for job in jobs}
     runs = run_kept(arguments.out, known, run_job, by_name, arguments.workers, told, gained)
     show(Console(width=110), list(runs.values()), config)
 

@@ -86,8 +86,10 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
 def measure_fold(found: Features, external: list[str], hospitals: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Threshold, rates and scores with these sites left out."""
     training = [name for name in hospitals if name not in external and found[name].held.any()]  # others tell no sums
+    if len(training) < 2:
+        raise SystemExit(f"Without {' and '.join(external)}: fewer than two sites hold patients back. Nobody can be scored.")
     scores = leave_one_out(found, training)
-    reference = ood.Reference.fit(ood.add(*(found[name].moments for name in training)))
+    reference = ood.Reference.fit(ood.pool(*(found[name].moments for name in training)))
     limit = ood.threshold(ood.histogram(np.concatenate(list(scores.values()))), arguments.rate)
     outside = np.concatenate([found[name].features for name in external])
     strangers = {name: known.features for name, known in found.items() if name not in hospitals}
@@ -110,7 +112,7 @@ def measure_fold(found: Features, external: list[str], hospitals: list[str], arg
 
 def leave_one_out(found: Features, names: list[str]) -> dict[str, NDArray[np.float64]]:
     """Scores of each site's patients against the others' moments."""
-    everyone = ood.add(*(found[name].moments for name in names))
+    everyone = ood.pool(*(found[name].moments for name in names))
     return {name: ood.Reference.fit(ood.subtract(everyone, found[name].moments)).score(found[name].features) for name in names}
 
 
@@ -127,7 +129,7 @@ def share_scored(
     """
     generator = np.random.default_rng(0)
     scores = np.concatenate(list(leave_one_out(found, training).values()))
-    reference = ood.Reference.fit(ood.add(*(found[name].moments for name in training)))
+    reference = ood.Reference.fit(ood.pool(*(found[name].moments for name in training)))
     draws = [scores[generator.random(len(scores)) < arguments.share] for _ in range(DRAWS)]
     limits = np.array([ood.threshold(ood.histogram(draw), arguments.rate) for draw in draws])
     rates = {name: np.mean([flagged(reference, x, limit) for limit in limits]) for name, x in strangers.items()}

@@ -167,7 +167,7 @@ def measure(arguments: argparse.Namespace) -> None:
         plain = without_privacy(config, seed, round(float(np.median(sizes))))
         jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
     reference = "no noise" if arguments.noiseless else "plain training"
-    known = identity(config, folds=list(arguments.folds), reference=reference)
+    known = identity(config, data=arguments.data.name, folds=list(arguments.folds), reference=reference)
     by_name = {job.name: job for job in jobs}
     run_kept(arguments.out, known, run_job, by_name, arguments.workers, lambda run: f"MCC {run['mcc']['value']:.3f}")
 

@@ -1,4 +1,4 @@
-"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of those that did.
+"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of all patients.
 
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
 """
@@ -79,8 +79,9 @@ def score_sums(
 ) -> Arrays:
     """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
 
-    Held-back patients alone are too few for a threshold at a rate of 5%. Those that trained may stand with them: image, frozen
-    features and agreement have not seen them, and the adapted Gaussians are of patients that never trained.
+    Held-back patients alone are too few for a threshold at a rate of 5%, so those that trained stand with them. Image, frozen
+    features and agreement have not seen them. The adapted features have: it is an assumption that they lie as far from held-back
+    patients of other sites as a new patient's do, and what comes of it is measured (docs/results.md).
 
     Args:
         least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.

@@ -71,9 +71,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         with without_compiler():
             import timm  # noqa: F401
-        from common.models.exported import merged
-
-        opened = merged(open_saved(saved, arguments.weights or asked.weights))
+        opened = open_saved(saved, arguments.weights or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
 
 

@@ -174,7 +174,8 @@ def _strangeness(opened: OpenModel, batch: SiteData) -> list[float | None]:
     except FederationError as error:
         raise WeightsError(
             f"The sums that patients are compared with belong to another model or another version of FedMRI ({error}). Take the "
-            f"model and its {CALIBRATION_NAME} from one run; without that file the model answers uncalibrated."
+            f"model and its {CALIBRATION_NAME} from one run of this version (without that file a run's model answers "
+            "uncalibrated), or a release that was exported of such a run."
         ) from error
     scores = Reference.fit(opened.reference).score(features(opened.model, opened.arrays, batch, opened.config))
     return [float(score) if np.isfinite(score) else None for score in scores]

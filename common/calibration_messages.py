@@ -25,7 +25,7 @@ from common.protocol import MAX_PATIENTS, SiteReply, Task, pack_arrays, unpack_a
 CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
 FIT, SCORE = "fit", "score"
 NLL, COUNT, SCORES, STRANGENESS = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
-HAVING = "ood.count"  # of the moments: how many patients have each modality
+HAVING = "ood.count"  # of the moments: how many patients stand behind each row
 OF_THOSE = ("ood.sum", "ood.outer")  # of the moments: what is summed over them
 WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
 

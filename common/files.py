@@ -26,7 +26,14 @@ def write_secret(path: Path, content: bytes) -> None:
         FileExistsError: there is something at `path`.
     """
     with _beside(path, content, 0o600) as name:
-        os.link(name, path)
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links, as on a USB stick
+            if path.exists():
+                raise FileExistsError(path) from None
+            os.replace(name, path)
     sync_folder(path.parent)
 
 

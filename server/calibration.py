@@ -71,7 +71,7 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     scored: Found = {}
     while fitted:  # until all whose losses were fitted have been scored at that temperature
         temperature = fit_temperature(total(fitted, NLL))
-        moments = ood.add(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
+        moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
         scored = panel.ask(called, Asked(SCORE, temperature), moments)
         scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
@@ -93,7 +93,7 @@ def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig)
         fitted, scored: the answers to both exchanges, of the same sites.
         temperature: that was fitted, at which the second exchange's patients were scored.
     """
-    plan, moments = config.evaluation, ood.add(*(fitted[name][1] for name in sorted(fitted)))
+    plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
     strangeness = len(fitted) > 1 and _can_score(moments)
     shared = all(reply.counts_shared for reply, _ in fitted.values())
     calibration = Calibration(
@@ -121,7 +121,7 @@ def total(found: Found, name: str) -> NDArray[np.float64]:
 def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
     """Whether a site's moments can be those of patients: else they would spoil what all are scored against."""
     count = sums["ood.count"].astype(np.float64)
-    mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [M, F]
+    mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [R, f]
     square = np.diagonal(sums["ood.outer"], axis1=1, axis2=2) / np.maximum(count, 1.0)[:, None]
     possible = (mean**2 <= square * 1.001 + 1e-6) & (square <= LARGEST**2) & ((count > 0)[:, None] | (square == 0))
     least = np.linalg.eigvalsh(sums["ood.outer"].astype(np.float64)).min(axis=1)  # of sums of outer products: never below 0

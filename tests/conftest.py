@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,26 @@ import torch
 
 torch.set_num_threads(1)
 
+GPU = torch.cuda.is_available()
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide GPUs from every test of this process that is not about them."""
-    if request.node.get_closest_marker("gpu") is None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    elif not torch.cuda.is_available():
+@pytest.fixture(scope="session", autouse=True)
+def _hidden_gpu() -> Iterator[pytest.MonkeyPatch]:
+    """Hide GPUs from this process; every fixture of the session comes after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield patch
+
+
+@pytest.fixture
+def gpu(_hidden_gpu: pytest.MonkeyPatch) -> Iterator[None]:
+    """Show them to a test that asks for one."""
+    if not GPU:
         pytest.skip("no GPU here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        yield
 
 
 def _shared(name: str, variable: str) -> Path:

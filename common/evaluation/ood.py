@@ -89,6 +89,17 @@ def add(*several: Arrays) -> Arrays:
     return {name: np.asarray(sum(one[name].astype(np.float64) for one in several), np.float32) for name in NAMES}
 
 
+def pool(*sites: Arrays) -> Arrays:
+    """The moments of all sites together, without rows that some site would not know once its own are taken out.
+
+    Sites make the threshold by scoring their patients against the others; what they cannot score with must not score anybody.
+    """
+    together = add(*sites)
+    fewest = np.min([together[NAMES[0]] - own[NAMES[0]] for own in sites], axis=0)
+    known = fewest >= MIN_COUNT
+    return {name: np.where(known.reshape(-1, *[1] * (part.ndim - 1)), part, np.float32(0.0)) for name, part in together.items()}
+
+
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
     """The moments of everyone but one site."""
     return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
@@ -101,7 +112,8 @@ class Reference:
     Attributes:
         known: [R], whether enough patients are behind it.
         mean: [R, f].
-        precision: [R, f, f], zero between kinds; scaled: a patient like those of the reference has squared distance 1 on average.
+        precision: [R, f, f], zero between kinds; scaled: a patient like those of the reference has squared distance 1 on average,
+            by a pair's agreement less, for half of it is excused.
         spread: [R, 2], variance of the cube root of that squared distance; NaN where a row has no such kind.
     """
 
@@ -138,8 +150,11 @@ class Reference:
         for r in np.flatnonzero(self.known):
             here = _known(rows[:, r : r + 1])[:, 0]
             for k, part in enumerate(_kinds(len(self.known))[r]):
-                away = _worse(rows[here, r, part] - self.mean[r, part], int(r), len(self.known))
-                squared[here, r, k] = np.einsum("nf,fg,ng->n", away, self.precision[r, part, part], away)
+                away = rows[here, r, part] - self.mean[r, part]
+                forms = [
+                    np.einsum("nf,fg,ng->n", x, self.precision[r, part, part], x) for x in _excused(away, int(r), rows.shape[1])
+                ]
+                squared[here, r, k] = np.minimum.reduce(forms)
         return squared
 
     def score(self, found: Matrix) -> Matrix:
@@ -175,16 +190,16 @@ def _kinds(rows: int) -> list[tuple[slice, ...]]:
     return [KINDS[:2]] * modalities + [(slice(0, AGREEMENTS),)] * pairs + [(slice(0, ADAPTED),)] * modalities
 
 
-def _worse(away: Matrix, row: int, rows: int) -> Matrix:
-    """Deviations [n, f] from the mean; of a pair's edges, those towards better agreement are none.
+def _excused(away: Matrix, row: int, rows: int) -> list[Matrix]:
+    """Deviations [n, f] from the mean, and for a pair the same without what its edges agree better: the smaller distance counts.
 
     Faults make edges agree less. Hospitals differ in how well they agree, and one whose registration is better than the others'
     is not suspicious; one image in two modalities' places shows by its intensities.
     """
     modalities, pairs = _groups(rows)
     if not modalities <= row < modalities + pairs:
-        return away
-    return np.stack([np.maximum(away[:, 0], 0.0), np.minimum(away[:, 1], 0.0), away[:, 2]], axis=1)
+        return [away]
+    return [away, np.stack([np.maximum(away[:, 0], 0.0), np.minimum(away[:, 1], 0.0), away[:, 2]], axis=1)]
 
 
 def _scanner(rows: int) -> Matrix:

@@ -18,7 +18,7 @@ import torch
 from common.config import RunConfig, config_from_json
 from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration import Calibration
-from common.models.adapters import LoRALinear, adapt
+from common.models.adapters import adapt
 from common.models.arrays import Arrays, load_arrays, save_arrays, set_arrays
 from common.models.backbone import empty_backbone
 from common.models.build import assemble
@@ -95,15 +95,6 @@ def open_exported(path: Path) -> OpenModel:
         detail = " ".join(str(error).split())[:200]
         raise WeightsError(f"Model file {path}: its parts do not belong together ({detail}). Take the file anew.") from error
     return OpenModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
-
-
-def merged(opened: OpenModel) -> OpenModel:
-    """The same model with equal answers up to rounding, LoRA merged: unmerged, a pass takes a third longer."""
-    if not any(isinstance(module, LoRALinear) for module in opened.model.modules()):
-        return opened
-    trained = copy.deepcopy(opened.model)
-    set_arrays(trained, opened.arrays)
-    return replace(opened, model=merge(opened.model).eval(), arrays=_state(merge(trained)))
 
 
 def trained_model(opened: OpenModel) -> MultiModalViT:

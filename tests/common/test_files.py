@@ -39,10 +39,20 @@ def test_a_secret_is_its_owners_and_never_replaces_another(tmp_path: Path, monke
         write_secret(path, b"two")
     assert path.read_bytes() == b"one"
 
+    def no_links(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        with pytest.raises(FileExistsError):
+            write_secret(path, b"two")
+        write_secret(tmp_path / "stick", b"three")
+    assert (path.read_bytes(), (tmp_path / "stick").read_bytes()) == (b"one", b"three")
+
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_secret(tmp_path / "other", b"three")
-    assert os.listdir(tmp_path) == ["key"]
+        write_secret(tmp_path / "other", b"four")
+    assert sorted(os.listdir(tmp_path)) == ["key", "stick"]

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,18 +12,15 @@ from torch import nn
 from torch.func import functional_call
 
 from common.config import config_from_table
-from common.data.dataset import SiteData
 from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration import Calibration
-from common.evaluation.ood_features import features
 from common.models.adapters import LoRALinear
 from common.models.arrays import get_arrays, load_arrays, save_arrays, set_arrays
 from common.models.build import build_model
 from common.models.dense import DenseModel
-from common.models.exported import merge_trained, merged, open_exported, save_exported, trained_model
+from common.models.exported import merge_trained, open_exported, save_exported, trained_model
 from common.models.merge import kept_modules, merge
-from common.models.saved import OpenModel, open_saved, read_saved
-from common.training.predict import predict
+from common.models.saved import open_saved, read_saved
 
 BACKBONES = [  # a plain one, one with registers, one with rotary positions; how many last blocks are joint
     ("fedmri_vit_mini", 32, 0),
@@ -175,22 +171,3 @@ def test_merging_twice_changes_nothing():
     plain, _ = merge_trained(fresh, arrays)
     again = merge(plain).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in plain.state_dict().items())
-
-
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_a_merged_model_answers_as_the_one_with_adapters(adapter):
-    fresh, arrays, config = trained(adapter=adapter, joint_blocks=2)
-    x, present = patients()
-    images = (x * present[:, None, :, None, None]).numpy().astype(np.float16)
-    site = SiteData("site", tuple("abcde"), images, present.numpy(), np.zeros(5, np.int64), "key")
-    opened = OpenModel(fresh, arrays, replace(config, training=replace(config.training, precision="fp32")))
-    plain = merged(opened)
-    assert not any(isinstance(module, LoRALinear) for module in plain.model.modules())
-    for ask in (
-        lambda one: predict(one.model, one.arrays, site, one.config),
-        lambda one: features(one.model, one.arrays, site, one.config),
-    ):
-        np.testing.assert_allclose(ask(plain), ask(opened), atol=1e-5)
-    assert (
-        np.abs(predict(fresh, get_arrays(fresh), site, opened.config) - predict(fresh, arrays, site, opened.config)).max() > 1e-3
-    )

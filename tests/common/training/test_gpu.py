@@ -17,7 +17,7 @@ from common.training.local import train_round
 from common.training.predict import frozen_features, predict
 from common.training.private import draw_example, patient_gradients, private_round
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
 
 def config_of(precision: str = "fp32", **sections: dict[str, Any]) -> RunConfig:
