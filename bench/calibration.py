@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from kept import identity, run_kept
+from options import hospital_options
 from summary import show_calibration
 from utility import federate
 
@@ -108,11 +109,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--config", default="demo")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--data", type=Path, required=True)
+    parser = hospital_options(__doc__)
     parser.add_argument("--external", default="external", help="external site; several joined by +")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)

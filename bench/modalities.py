@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from kept import identity, run_kept
 from numpy.typing import NDArray
+from options import hospital_options
 from rich.console import Console
 from rich.table import Table
 from utility import federate
@@ -187,11 +188,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--config", default="demo")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--data", type=Path, required=True)
+    parser = hospital_options(__doc__)
     parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["dropout", "none"])

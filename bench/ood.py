@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from options import hospital_options
 from rich.console import Console
 
 from common.cli import config_path
@@ -185,11 +186,7 @@ def _cell(cell: dict[str, Any]) -> str:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--config", default="demo")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--data", type=Path, required=True)
+    parser = hospital_options(__doc__)
     parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
     parser.add_argument("--cases", type=Path, help="folder of single patients: NAME/{t1,t1ce,t2,flair}.nii.gz, perhaps a mask")
     parser.add_argument("--model", type=Path, help="model.safetensors of a run, for the adapted features")

@@ -249,6 +249,16 @@ def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_
     assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})
 
 
+def test_features_that_no_site_could_make_the_threshold_with_are_not_published(ask, sites) -> None:
+    """Two sites hold five patients back each: ten would make a Gaussian, but each site has only the other's five."""
+    sites["c"] = replace(SitePolicy.simulation(), share_calibration=False)
+    found = ask()
+    counts = found.moments["ood.count"]
+    assert counts[:10].min() >= 2 * ood.MIN_COUNT  # modalities and pairs, of those who trained
+    assert not counts[10:].any()
+    assert not found.moments["ood.outer"][10:].any()
+
+
 def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_grid, sites) -> None:
     sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
     _, report = go(folder, tmp_path / "run", local_grid, ("a", "b"))
