@@ -49,7 +49,7 @@ faults: $(READY) ## a real federation, and what can be done to it: the table of 
 	FEDMRI_FAULTS=bench/faults.json $(BIN)/python -m pytest -v tests/integration/deployment $(ARGS)
 
 fuzz: $(READY) ## what is read from wires and files, ten thousand damaged inputs each
-	FEDMRI_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/common/test_hypothesis_protocol.py tests/common/test_hypothesis_settings.py tests/common/test_calibration_messages.py tests/server/test_hypothesis_files.py $(ARGS)
+	FEDMRI_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/common/messages/test_hypothesis_messages.py tests/common/config/test_hypothesis_config.py tests/common/messages/test_calibration.py tests/server/run/test_hypothesis_files.py $(ARGS)
 
 clean: ## remove the environment and what the tools leave
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

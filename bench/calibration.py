@@ -19,23 +19,23 @@ from options import hospital_options
 from summary import show_calibration
 from utility import federate
 
-from client.calibration import fit_sums, score_sums
-from common.calibration_messages import NLL
+from client.round.calibrate import fit_sums, score_sums
 from common.cli import config_path
-from common.config import RunConfig, config_from_json, load_config
+from common.config.run import RunConfig, config_from_json, load_config
+from common.config.site import find_sites
 from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.data.site import find_sites
-from common.evaluation import ood
-from common.evaluation.calibration import fit_temperature
+from common.evaluation.calibration.calibration import fit_temperature
+from common.evaluation.ood import score as ood
+from common.messages.calibration import NLL
+from common.messages.round import SiteReply
 from common.models.arrays import Arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
-from common.protocol import SiteReply
-from server.calibration import Calibrated, combine, total
-from server.external import measure_final
+from server.run.calibrate import Calibrated, combine, total
+from server.run.external import measure_final
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def calibrate(model: MultiModalViT, arrays: Arrays, parts: Parts, config: RunConfig) -> Calibrated:
-    """Both exchanges of `server.calibration.calibrate`, without the wire."""
+    """Both exchanges of `server.run.calibrate.calibrate`, without the wire."""
     status = {name: SiteReply(name, config.federation.rounds, counts_shared=True) for name in parts}
     fitted = {name: (status[name], fit_sums(model, arrays, *both, config, 1)) for name, both in parts.items()}
     temperature = fit_temperature(total(fitted, NLL))

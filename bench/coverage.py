@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from common.evaluation.metrics import evaluate, paired_difference
+from common.evaluation.metrics.metrics import evaluate, paired_difference
 from common.files import write_atomic
 
 CLASSES = ("a", "b", "c")

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.files import write_atomic
-from common.protocol import code_hash
+from common.messages.code_version import code_hash
 
 J = TypeVar("J")
 Result = dict[str, Any]

@@ -29,13 +29,13 @@ from rich.table import Table
 from utility import federate
 
 from common.cli import config_path
-from common.config import RunConfig, config_from_json, load_config
+from common.config.run import RunConfig, config_from_json, load_config
+from common.config.site import find_sites
 from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.data.site import find_sites
-from common.evaluation.bootstrap import confusion, draw_counts, mcc, t_interval
-from common.evaluation.subsets import answer_subsets, measure_subsets
+from common.evaluation.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
+from common.evaluation.metrics.subsets import answer_subsets, measure_subsets
 from common.models.build import build_model
 from common.training.predict import predict
 

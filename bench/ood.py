@@ -25,17 +25,17 @@ from options import hospital_options
 from rich.console import Console
 
 from common.cli import config_path
-from common.config import RunConfig, load_config
+from common.config.run import RunConfig, load_config
+from common.config.site import SiteConfig, find_sites
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, Site, read_site
 from common.data.holdout import held_back
-from common.data.site import SiteConfig, find_sites
-from common.evaluation import ood
-from common.evaluation.ood_features import features, only
+from common.evaluation.ood import score as ood
+from common.evaluation.ood.features import features, only
 from common.files import write_atomic
+from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays
 from common.models.build import build_model
-from common.protocol import code_hash
 
 
 @dataclass(frozen=True, eq=False)

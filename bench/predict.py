@@ -25,16 +25,16 @@ import numpy as np
 import torch
 
 from common.cli import config_path
-from common.config import RunConfig, config_from_table, load_config
-from common.evaluation.calibration import CALIBRATION_NAME, Calibration, save_calibration
-from common.evaluation.modality_agreement import AGREEMENTS
-from common.evaluation.ood import MIN_COUNT, moments
-from common.evaluation.ood_features import ALONE
+from common.config.run import RunConfig, config_from_table, load_config
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, save_calibration
+from common.evaluation.ood.features import ALONE
+from common.evaluation.ood.modality_agreement import AGREEMENTS
+from common.evaluation.ood.score import MIN_COUNT, moments
 from common.files import write_atomic
+from common.model_files.open import MODEL_NAME
 from common.models.arrays import get_arrays, save_arrays
 from common.models.backbone import empty_backbone
 from common.models.build import build_model
-from common.models.saved import MODEL_NAME
 from simulation.phantom.hospitals import write_hospitals
 
 MANY = 100
@@ -64,7 +64,7 @@ def measure(*arguments: str | Path, repeats: int, answer: bool = False) -> dict[
     Args:
         answer: also until the answer stands on the screen; the evidence comes after it.
     """
-    command = [sys.executable, "-m", "client.cli", "predict", *map(str, arguments)]
+    command = [sys.executable, "-m", "client.cli.main", "predict", *map(str, arguments)]
     walls, cores, answers = [], [], []
     for _ in range(repeats):
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

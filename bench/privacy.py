@@ -16,7 +16,7 @@ from ratio import ratio
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.files import write_atomic
 from common.models.arrays import get_arrays

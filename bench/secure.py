@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from client.secure import begin, mask, open_letters, share, unmask
-from common.config import RunConfig, config_from_table
+from client.round.secure_aggregation import begin, mask, open_letters, share, unmask
+from common.config.run import RunConfig, config_from_table
 from common.files import write_atomic
+from common.messages.secure_aggregation import to_record
 from common.models.arrays import average
 from common.secure.fixed_point import FixedPoint, Values
-from common.secure.messages import to_record
-from server.secure import SecureRound
+from server.strategy.secure_aggregation import SecureRound
 
 SITES, THRESHOLD, DROPPED = 8, 5, (3, 8)
 CONFIG = config_from_table({"secure": {"enabled": True}})

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ratio import ratio
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.files import write_atomic
 from common.models.arrays import get_arrays

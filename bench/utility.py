@@ -3,8 +3,8 @@
     python bench/utility.py OUT.json --config private --data DIR --folds external --epsilons 1 2 4 8 --seeds 0 1 2
     python bench/utility.py OUT.json --plot docs/privacy-utility.svg
 
-Sites train in this program, by the very functions that Flower's clients call, and `server.aggregation` averages. What is done is
-kept in OUT.json: an interrupted run goes on.
+Sites train in this program, by the very functions that Flower's clients call, and `server.strategy.aggregation` averages. What is
+done is kept in OUT.json: an interrupted run goes on.
 """
 
 import argparse
@@ -21,26 +21,26 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from torch.func import functional_call
 
-from client.training import site_seed
+from client.round.train import site_seed
 from common.cli import config_path
-from common.config import RunConfig, config_from_json, load_config
+from common.config.run import RunConfig, config_from_json, load_config
+from common.config.site import find_sites
 from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.data.site import find_sites
-from common.evaluation.metrics import evaluate
+from common.evaluation.metrics.metrics import evaluate
+from common.messages.round import SiteReply
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
-from common.protocol import SiteReply
 from common.training.local import train_round
 from common.training.predict import predict
 from common.training.private import private_round
 from common.training.private_probing import embed_patients
-from server.aggregation import aggregate
+from server.strategy.aggregation import aggregate
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The ClientApp: Flower's door to `client.answer`."""
+"""The ClientApp: Flower's door to `client.round.dispatch`."""
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.answer import answer
+from client.round.dispatch import answer
 
 app = ClientApp()
 

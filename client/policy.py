@@ -1,7 +1,7 @@
 """What the hospital lets run and leave: plain rules over a request and the reply to it.
 
-The same rules are held twice: by the bundle's own code (`client.answer`), and outside it by the gate (`client.gate`), which is
-the hospital's installed code and trusts nothing that a bundle made.
+The same rules are held twice: by the bundle's own code (`client.round.dispatch`), and outside it by the gate (`client.gate`),
+which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,11 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from common.calibration_messages import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
-from common.config import config_from_json
-from common.data.site import SitePolicy, read_hours
+from common.config.run import config_from_json
+from common.config.site import SitePolicy, read_hours
 from common.errors import ConfigError, FederationError, PolicyError
-from common.models.arrays import Arrays, update_norm
-from common.printable import printable
-from common.protocol import (
+from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.messages.round import (
     ARRAYS,
     COUNTS_SHARED,
     EPSILON,
@@ -34,7 +32,7 @@ from common.protocol import (
     unpack_array,
     unpack_arrays,
 )
-from common.secure.messages import (
+from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
     KeysTold,
@@ -44,6 +42,8 @@ from common.secure.messages import (
     from_record,
     read_masked,
 )
+from common.models.arrays import Arrays, update_norm
+from common.text import printable
 
 KINDS: Mapping[str, type] = {
     ARRAYS: ArrayRecord,
@@ -79,7 +79,7 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
 
 
 def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> None:
-    """Refuse to tell the sums that calibrate a model (`common.calibration_messages`).
+    """Refuse to tell the sums that calibrate a model (`common.messages.calibration`).
 
     Args:
         private: the site, or the run, trains with differential privacy only: the sums have no noise.

@@ -1,4 +1,4 @@
-"""The ServerApp: Flower's door to `server.run`."""
+"""The ServerApp: Flower's door to `server.run.federate`."""
 
 import os
 
@@ -6,8 +6,8 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.plan import read_plan, run_folder
-from server.run import federate, leave_error
+from server.run.federate import federate, leave_error
+from server.run.plan import read_plan, run_folder
 
 app = ServerApp()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from client.audit import audit_privacy, audit_table, run_canaries
-from common.config import RunConfig, config_from_json
+from client.privacy.audit import audit_privacy, audit_table, run_canaries
+from common.config.run import RunConfig, config_from_json
 from common.privacy.audit import CanaryAudit
 from simulation.baselines import open_folders
 from simulation.processes import side_by_side
@@ -61,7 +61,7 @@ def audit_sites(
         on_done: told `CANARIES`, then the name of each audited site.
 
     Returns:
-        What `client.audit.audit_table` makes, by the site's name.
+        What `client.privacy.audit.audit_table` makes, by the site's name.
     """
     canary = run_canaries(torch.Generator().manual_seed(config.seed))
     on_done(CANARIES)

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.training import site_seed
-from common.config import RunConfig, config_from_json
+from client.round.train import site_seed
+from common.config.run import RunConfig, config_from_json
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import held_back, split
-from common.evaluation.calibration import apply_temperature, fit_temperature, nll_sums
-from common.evaluation.comparison import measure_beside
-from common.evaluation.probe import linear_probe
+from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
+from common.evaluation.metrics.comparison import measure_beside
+from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
-from common.protocol import code_hash
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
+from simulation.probe import linear_probe
 from simulation.processes import side_by_side
 
 PROBE = "linear_probe"

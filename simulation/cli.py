@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from common.cli import add_debug, config_path, run_command
-from common.config import load_config
+from common.config.run import load_config
 from common.data.cache import default_cache
-from server.report_audit import refutations
-from server.report_table import result_table
+from server.report.audit_section import refutations
+from server.report.terminal import result_table
 from simulation.cross_site import plan_folds, run_cross_site
 from simulation.example import write_example
 from simulation.experiment import plan_experiment, run_experiment

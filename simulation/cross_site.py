@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import RunConfig, config_from_table
-from common.data.site import find_sites
+from common.config.run import RunConfig, config_from_table
+from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
-from common.evaluation.comparison import detectable, measure, warning
-from common.evaluation.curves import roc_curves
-from server.plan import require_fresh
-from server.report import assemble, read_report, write_report
-from server.report_audit import refutations
+from common.evaluation.metrics.comparison import detectable, measure, warning
+from common.evaluation.metrics.roc import roc_curves
+from server.report.audit_section import refutations
+from server.report.report import assemble, read_report, write_report
+from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
 

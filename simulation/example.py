@@ -1,6 +1,7 @@
 """What `flwr run .` finds when it is given no argument: small phantom hospitals and the shipped backbone, in the user's cache.
 
-A Flower bundle carries neither data nor weights, and runs in a folder of its own: both are looked for here (`server.run`).
+A Flower bundle carries neither data nor weights, and runs in a folder of its own: both are looked for here
+(`server.run.federate`).
 """
 
 import shutil

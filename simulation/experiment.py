@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from common.cli import config_path
-from common.config import RunConfig, load_config
+from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.errors import ConfigError, DataError
-from common.evaluation.comparison import detectable, warning
+from common.evaluation.metrics.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
-from server.audit import with_audit
-from server.plan import MODEL_NAME, require_folder, split_external, training_sites
-from server.report import read_report, write_report
-from server.report_audit import refutations
+from server.report.audit_section import refutations
+from server.report.privacy_audit import with_audit
+from server.report.report import read_report, write_report
+from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.example import copy_weights

@@ -13,11 +13,21 @@ from pathlib import Path
 
 import torch
 
+from common.deployment.flower_cli import (
+    NAME,
+    OnRound,
+    Rounds,
+    error_sentence,
+    flwr,
+    program,
+    run_status,
+    whole_lines,
+    write_run_config,
+)
 from common.errors import FederationError
-from common.flower import NAME, OnRound, Rounds, error_sentence, flwr, program, run_status, whole_lines, write_run_config
-from common.protocol import code_hash
-from server.plan import require_folder
-from server.run import ERROR_NAME
+from common.messages.code_version import code_hash
+from server.run.federate import ERROR_NAME
+from server.run.plan import require_folder
 from simulation.superlink import SuperLink, own_superlink
 
 POLL_SECONDS = 0.5

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from common.config import RunConfig
+from common.config.run import RunConfig
+from common.config.site import find_sites
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.data.site import find_sites
 from common.errors import ConfigError
 from common.files import write_atomic
 from common.models.arrays import Arrays, get_arrays

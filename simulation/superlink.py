@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from common.deployment.flower_cli import NAME, flower_environment, free_port, program
 from common.errors import FederationError
-from common.flower import NAME, flower_environment, free_port, program
 
 MARK = "FEDMRI_PROCESS_MARK"  # in the environment of every process of a run, so that each can be found and ended
 START_SECONDS = 90.0

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.data.cases import Case, Site, raise_problems
 from common.data.dataset import SiteData
 from common.data.volumes import prepare_case

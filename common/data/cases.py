@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from common.config import MODALITIES, DataConfig
-from common.data.site import NO_LABELS, FileConfig, LabelConfig, SiteConfig, SitePolicy, check_name, read_site_config
+from common.config.run import MODALITIES, DataConfig
+from common.config.site import NO_LABELS, FileConfig, LabelConfig, SiteConfig, SitePolicy, check_name, read_site_config
 from common.errors import ConfigError, DataError
 
 UNLABELLED = -1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import MODALITIES, DataConfig
+from common.config.run import MODALITIES, DataConfig
 from common.data.cases import Case, Site
 from common.data.volumes import Volume, load_volume, resample
 from common.errors import DataError

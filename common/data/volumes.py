@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.data.cases import Case
 from common.errors import DataError
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from common.config import ModelConfig
+from common.config.run import ModelConfig
 from common.errors import ConfigError
 
 # Attention and MLP names of timm's ViT and of its Eva (DINOv3).

@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as filter_vit
 from torch import Tensor, nn
 
-from common.config import ModelConfig
+from common.config.run import ModelConfig
 from common.errors import ConfigError, WeightsError
 
 SHIPPED = Path(__file__).parent / "weights" / "fedmri_vit_mini.safetensors"

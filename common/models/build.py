@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.models.adapters import adapt
 from common.models.backbone import create_backbone
 from common.models.head import PrototypeHead

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
@@ -19,7 +19,7 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.probing import probe_round
 from common.training.schedule import cosine, teacher_temperature
 from common.training.step import Centers, batch_loss
-from common.training.trained import is_head_round, trained_names
+from common.training.trainable import is_head_round, trained_names
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.training.schedule import learning_rate
 from common.training.step import Parameters
 

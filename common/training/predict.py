@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
@@ -29,7 +29,7 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.private_probing import embed_patients, head_gradients
 from common.training.private_random import own_generator
 from common.training.schedule import cosine, teacher_temperature
-from common.training.trained import is_head_round, trained_names
+from common.training.trainable import is_head_round, trained_names
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, arrays_sha256
 from common.models.multimodal import MultiModalViT
@@ -22,7 +22,7 @@ from common.objectives.masking import drop_modalities
 from common.privacy.gradients import Parameters, mapped_gradients
 from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
-from common.training.trained import HEAD
+from common.training.trainable import HEAD
 
 KEPT = 16  # sites whose features are kept in this process: 0.5 MB a hundred patients
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.objectives.classification import class_balance, classification_loss
 from common.objectives.masking import drop_modalities
 from common.training.device import autocast, choose_device, place
-from common.training.trained import HEAD
+from common.training.trainable import HEAD
 from common.training.update import LocalUpdate
 
 # Of each patient: once as it is, else always with modalities dropped, where the run drops any. With two copies, and dropped by a

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config import ObjectiveConfig
+from common.config.run import ObjectiveConfig
 from common.models.multimodal import MultiModalViT, Output
 from common.objectives.classification import ClassBalance, classification_loss
 from common.objectives.dino import dino_loss, teacher_targets, update_center

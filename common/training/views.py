@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import ObjectiveConfig
+from common.config.run import ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
 from common.objectives.masking import drop_modalities, sample_block_masks, sample_masked_modalities, student_masks
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import timm
 
-from common.config import ModelConfig, RunConfig
-from server.page.conformal import ALL
-from server.page.headline import caution
+from common.config.run import ModelConfig, RunConfig
+from server.report.page.conformal import ALL
+from server.report.page.headline import caution
 
 NOT_TOLD = "not told"
 INTENDED = (
@@ -41,7 +41,7 @@ def model_card(
         report: `report.json`, of this version or an older one.
         sha256: of the backbone's weights.
         adapter: whether adapters were merged, as the exported file says.
-        checks: of `server.release.check`: `file`, `patients`, `difference`, `source`.
+        checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.
     """
     parts = [
         ("Intended use, and its limits", [INTENDED, _limits(report, config)]),

@@ -20,17 +20,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.cli import CONFIGS
 from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
-from common.models.dense import DenseModel
-from common.models.exported import merge_trained, save_exported
-from common.models.merge import kept_modules
+from common.model_files.dense import DenseModel
+from common.model_files.exported import merge_trained, save_exported
+from common.model_files.merge import kept_modules
+from common.model_files.open import open_saved, read_saved
+from common.model_files.trained_model import TrainedModel
 from common.models.multimodal import MultiModalViT
-from common.models.saved import OpenModel, open_saved, read_saved
-from server.release.bundle import readme, write_bundle
 from server.release.card import INTENDED, model_card, weights_licence
-from server.release.check import check_files
+from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest
-from server.report import read_report
+from server.release.monai_bundle import readme, write_bundle
+from server.report.report import read_report
 
 CARD = "MODEL_CARD.md"
 
@@ -88,7 +89,7 @@ def export(wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     return checks
 
 
-def _write(draft: Path, wanted: Wanted, trained: OpenModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
+def _write(draft: Path, wanted: Wanted, trained: TrainedModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
     """All files into the draft. The card comes after the checks, which stand in it."""
     config = trained.config
     say("Merging the adapters")
@@ -110,7 +111,7 @@ def _write(draft: Path, wanted: Wanted, trained: OpenModel, report: dict[str, An
     return checks
 
 
-def _save(draft: Path, trained: OpenModel) -> MultiModalViT:
+def _save(draft: Path, trained: TrainedModel) -> MultiModalViT:
     """model.safetensors; returns the merged model."""
     plain, untouched = merge_trained(trained.model, trained.arrays)
     calibration = (trained.calibration, trained.reference) if trained.calibration else None
@@ -118,14 +119,14 @@ def _save(draft: Path, trained: OpenModel) -> MultiModalViT:
     return plain
 
 
-def _dense(plain: MultiModalViT, trained: OpenModel) -> DenseModel:
+def _dense(plain: MultiModalViT, trained: TrainedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
     config, calibration = trained.config, trained.calibration
     temperature = config.objective.student_temperature * (calibration.temperature if calibration else 1.0)
     return DenseModel(plain.cpu().eval(), len(config.data.classes), temperature).eval()
 
 
-def _about(wanted: Wanted, trained: OpenModel, report: dict[str, Any]) -> dict[str, Any]:
+def _about(wanted: Wanted, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:
     """What metadata.json says besides formats."""
     config, external = trained.config, report["external"]
     mcc = external.get("mcc") or {}
@@ -143,7 +144,7 @@ def _about(wanted: Wanted, trained: OpenModel, report: dict[str, Any]) -> dict[s
     }
 
 
-def _licence(trained: OpenModel) -> str:
+def _licence(trained: TrainedModel) -> str:
     """The code's licence, after a line on the weights."""
     file = CONFIGS.parent / "LICENSE"
     code = (

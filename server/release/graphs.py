@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.errors import ConfigError, FedMRIError
-from common.models.dense import DenseModel
+from common.model_files.dense import DenseModel
 
 INPUTS, OUTPUT = ("images", "present"), "probabilities"
 EXTRA = ("onnx", "onnxruntime", "onnxscript", "fire")  # fire: the command line of `python -m monai.bundle`

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.config import MODALITIES
+from common.config.run import MODALITIES
 from common.errors import DataError
 from common.files import write_atomic
 from simulation.phantom.hospitals import SUFFIXES

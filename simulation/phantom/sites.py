@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.config import MODALITIES
+from common.config.run import MODALITIES
 from simulation.phantom.broken import FAULTS
 from simulation.phantom.lesion import SUBTYPES
 from simulation.phantom.scanner import Scanner

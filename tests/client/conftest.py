@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.predict import as_batch
-from common.config import config_from_table
+from client.predict.prediction import as_batch
+from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
 from common.data.volumes import slice_case
-from common.evaluation.calibration import Calibration, save_calibration
-from common.evaluation.ood import MIN_COUNT, moments
-from common.evaluation.ood_features import features
+from common.evaluation.calibration.calibration import Calibration, save_calibration
+from common.evaluation.ood.features import features
+from common.evaluation.ood.score import MIN_COUNT, moments
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
 from simulation.phantom.hospitals import SUFFIXES, nifti_bytes, simulate_patient
@@ -64,7 +64,7 @@ def run(model_of) -> Path:
 def calibrated_run(model_of, phantom) -> Path:
     """Its reference knows the phantom and noisy copies of its features."""
     folder = model_of()
-    from common.models.saved import open_saved, read_saved
+    from common.model_files.open import open_saved, read_saved
 
     opened = open_saved(read_saved(folder))
     files = {m: phantom / "anat" / f"sub-1_{suffix}.nii.gz" for m, suffix in SUFFIXES.items()}

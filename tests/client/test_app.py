@@ -6,7 +6,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
 from common.errors import FederationError
-from common.protocol import read_reply
+from common.messages.round import read_reply
 
 
 def test_a_bad_request_is_answered_not_raised(monkeypatch):

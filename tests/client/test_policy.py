@@ -7,9 +7,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.policy import keep_back, reply_bytes, require_hours, require_leaving
-from common.data.site import SiteConfig, SitePolicy, read_site_config
+from common.config.site import SiteConfig, SitePolicy, read_site_config
 from common.errors import ConfigError, PolicyError
-from common.protocol import SiteReply, Task, pack_arrays, read_status, write_reply, write_task
+from common.messages.round import SiteReply, Task, pack_arrays, read_status, write_reply, write_task
 
 BEFORE = {"head.weight": np.zeros((3, 4), np.float32), "vit.lora_a": np.ones(5, np.float32)}
 ASKED = write_task(Task(1, "{}", "c", "b"), pack_arrays(BEFORE))

@@ -13,7 +13,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEPLOY = CHECKOUT / "configs" / "deploy"
 UNITS = {"fedmri-server.service": "fedmri-server start", "fedmri-site.service": "fedmri-site start"}
-CONTAINERS = {"Containerfile.server": "server.cli", "Containerfile.site": "client.cli"}
+CONTAINERS = {"Containerfile.server": "server.cli.main", "Containerfile.site": "client.cli.main"}
 
 
 @pytest.mark.parametrize(("unit", "command"), UNITS.items())

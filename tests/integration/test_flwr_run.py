@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.training import site_seed
-from common.config import load_config
+from client.round.train import site_seed
+from common.config.run import load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.errors import DataError, FederationError

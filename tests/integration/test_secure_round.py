@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import RecordDict
 from flwr.common.secure_aggregation.crypto.shamir import create_shares
 
-from client.secure import SiteSecrets, begin, mask, open_letters, remember, require_new, share, unmask
-from common.config import config_from_table
+from client.round.secure_aggregation import SiteSecrets, begin, mask, open_letters, remember, require_new, share, unmask
+from common.config.run import config_from_table
 from common.errors import FederationError
+from common.messages.secure_aggregation import KeysAsked, LettersAsked, UnmaskAsked
 from common.secure.fixed_point import FixedPoint, Values
-from common.secure.messages import KeysAsked, LettersAsked, UnmaskAsked
-from server.secure import SecureRound
+from server.strategy.secure_aggregation import SecureRound
 
 LENGTH, SITES, THRESHOLD = 500, 8, 5
 REQUEST = bytes(32)

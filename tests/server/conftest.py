@@ -7,11 +7,11 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import training
+from client.round import train as training
+from common.config.site import SiteConfig, SitePolicy
 from common.data.cases import Site
-from common.data.site import SiteConfig, SitePolicy
 from common.errors import DataError
-from server import run
+from server.run import federate as run
 from tests.server.made_up_sites import hospital
 
 Node = Callable[[Message], Message | RecordDict | None]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from flwr.app import RecordDict
 
-from client.answer import answer
-from common.config import config_from_table
+from client.round.dispatch import answer
+from common.config.run import config_from_table
 from common.data.dataset import SiteData
-from server.plan import RunPlan
+from server.run.plan import RunPlan
 
 TINY = """
 [data]

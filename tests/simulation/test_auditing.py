@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from client import audit
-from client.cli import main as at_the_site
-from common.config import RunConfig, config_from_table
+from client.cli.main import main as at_the_site
+from client.privacy import audit
+from common.config.run import RunConfig, config_from_table
 from common.models.arrays import get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
 from common.privacy.audit import CHECKS, CanaryAudit
 from common.privacy.gradients import Parameters
 from common.training.predict import predict
-from server.cli import main as at_the_server
-from server.privacy import privacy_claims
-from server.report import assemble, read_report, write_report
+from server.cli.main import main as at_the_server
+from server.report.report import assemble, read_report, write_report
+from server.run.privacy_claims import privacy_claims
 from simulation import auditing, experiment
 from simulation.auditing import CANARIES, AuditJob, audit_site, audit_sites
 from simulation.baselines import open_folders

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import config_from_table
+from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.data.holdout import held_back
-from common.evaluation.calibration import apply_temperature, fit_temperature, nll_sums
+from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
 from simulation import baselines
 from simulation.baselines import PROBE, Job, run_job, split_folders
 

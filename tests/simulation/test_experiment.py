@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from common.config import RunConfig, load_config
+from common.config.run import RunConfig, load_config
 from common.errors import ConfigError, DataError, FederationError, WeightsError
 from common.models.arrays import load_arrays
-from server.report import assemble, read_report, write_report
+from server.report.report import assemble, read_report, write_report
 from simulation import baselines
 from simulation.baselines import measure, plan_baselines, run_job
 from simulation.cli import main

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 
 SUFFIXES = {
     "t1": "T1w",

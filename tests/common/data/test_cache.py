@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import common.data.cache as module
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.data.cache import content_key, default_cache, open_site
 from common.data.cases import read_site
 from common.data.volumes import prepare_case

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.config import DataConfig
+from common.config.run import DataConfig
+from common.config.site import SitePolicy
 from common.data.cases import Participant, read_participants, read_site
-from common.data.site import SitePolicy
 from common.errors import ConfigError, DataError
 
 ALL = ["t1", "t1c", "t2", "flair", "mask"]

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.data.cases import read_site
 from common.data.check import check_site
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from common.config import DataConfig
+from common.config.run import DataConfig
 from common.data.cases import Case, read_site
 from common.data.volumes import (
     Volume,

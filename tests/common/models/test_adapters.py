@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import config_from_table
+from common.config.run import config_from_table
 from common.errors import ConfigError
 from common.models.adapters import LoRALinear
 from common.models.arrays import get_arrays

@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from common.config import ModelConfig
+from common.config.run import ModelConfig
 from common.errors import ConfigError, WeightsError
 from common.models.backbone import SHIPPED, create_backbone, file_sha256, find_weights
 

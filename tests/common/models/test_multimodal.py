@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.models.build import build_model, trained_share
 from common.models.multimodal import MultiModalViT
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
-from common.evaluation.evidence import place_evidence
-from common.evaluation.ood_features import features
+from common.evaluation.explanation.attribution import place_evidence
+from common.evaluation.ood.features import features
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training.local import train_round

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.errors import FederationError
 from common.models.arrays import get_arrays

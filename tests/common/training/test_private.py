@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import RunConfig, config_from_table, load_config
+from common.config.run import RunConfig, config_from_table, load_config
 from common.data.dataset import SiteData
 from common.errors import ConfigError
 from common.models.arrays import get_arrays

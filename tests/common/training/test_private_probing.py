@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from common.config import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays
 from common.models.build import build_model
@@ -13,7 +13,7 @@ from common.privacy.charge import Charge
 from common.training import private
 from common.training.private import private_round
 from common.training.private_probing import embed_patients, head_gradients
-from common.training.trained import trained_names
+from common.training.trainable import trained_names
 
 
 def config_of(**privacy: object) -> RunConfig:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import config_from_table
+from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.models.multimodal import Output
 from common.training import probing

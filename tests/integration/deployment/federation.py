@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.cli import main as site_main
-from client.home import open_home
-from client.service_status import site_status
+from client.cli.main import main as site_main
+from client.deployment.home import open_home
+from client.deployment.status import site_status
 from common.models.backbone import SHIPPED
-from server.cli import main as server_main
+from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -227,8 +227,8 @@ class Federation:
 
     def status(self, capsys: Any = None) -> dict[str, Any]:
         """What `fedmri-server status --json` knows."""
-        from server.settings import open_home
-        from server.status import as_json, server_status
+        from server.deployment.home import open_home
+        from server.deployment.status import as_json, server_status
 
         return as_json(server_status(open_home(self.home)))
 

@@ -11,10 +11,10 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: E402
 
-from client.gate import Gate  # noqa: E402
-from client.gate_flower import serve  # noqa: E402
-from client.process import SITE_VARIABLE  # noqa: E402
-from common.protocol import ARRAYS, METRICS, pack_arrays  # noqa: E402
+from client.gate.gate import Gate  # noqa: E402
+from client.gate.supernode import serve  # noqa: E402
+from common.config.site import SITE_VARIABLE  # noqa: E402
+from common.messages.round import ARRAYS, METRICS, pack_arrays  # noqa: E402
 
 
 def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:

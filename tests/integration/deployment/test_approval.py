@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from client.audit_log import verify
+from client.gate.audit_log import verify
 from tests.integration.deployment.federation import Federation, Run, until
 
 pytestmark = [
@@ -26,7 +26,7 @@ def federation(tmp_path) -> Iterator[Federation]:
 
 
 def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> None:
-    from server.bundle import build_bundle
+    from server.deployment.bundle import build_bundle
 
     federation.build(sites=2, joined=1)
     federation.start()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from client.audit_log import verify
-from server.cli import main as server_main
+from client.gate.audit_log import verify
+from server.cli.main import main as server_main
 from tests.integration.deployment.federation import Federation, Hospital, Proxy, Run, carrying, small_disk, until
 
 TABLE = os.environ.get("FEDMRI_FAULTS", "")
@@ -40,7 +40,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory) -> Iterator[Federation]:
-    from server.bundle import build_bundle
+    from server.deployment.bundle import build_bundle
 
     one = Federation(tmp_path_factory.mktemp("fed"))
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client.audit_log import verify
+from client.gate.audit_log import verify
 from tests.integration.deployment.federation import Federation, Run, until
 
 pytestmark = [
@@ -31,7 +31,7 @@ def federation(tmp_path) -> Iterator[Federation]:
 
 
 def test_hospitals_join_train_and_appear_in_the_report(federation, capsys) -> None:
-    from server.bundle import build_bundle
+    from server.deployment.bundle import build_bundle
 
     federation.build()
     federation.start()

@@ -19,20 +19,21 @@ from monai.bundle.properties import InferProperties
 from monai.utils import BundleProperty
 from torch.func import functional_call
 
-from common.config import config_from_table
+from common.config.run import config_from_table
 from common.data.cases import read_site
 from common.errors import ConfigError, FedMRIError
-from common.evaluation.calibration import CALIBRATION_NAME, Calibration, save_calibration
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, save_calibration
+from common.model_files.open import open_saved, read_saved
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
-from common.models.saved import open_saved, read_saved
-from server.cli import main
-from server.release import check, export, graphs
-from server.release.bundle import pure_source
+from server.cli.main import main
+from server.release import equivalence as check
+from server.release import export, graphs
 from server.release.card import model_card
-from server.report import assemble, read_report, write_report
-from server.run import model_metadata
-from tests.server.report_samples import CLASSES, bare, whole
+from server.release.monai_bundle import pure_source
+from server.report.report import assemble, read_report, write_report
+from server.run.federate import model_metadata
+from tests.server.report.report_samples import CLASSES, bare, whole
 
 BRATS = """
 patients = "BraTS2021_00006"
@@ -79,7 +80,7 @@ SCHEMA = {
 
 
 def make_run(folder, weights="phantom", **data):
-    """A run's folder as `server.run` leaves it, its arrays made up; returns its configuration."""
+    """A run's folder as `server.run.federate` leaves it, its arrays made up; returns its configuration."""
     table = {"backbone": "fedmri_vit_mini", "weights": weights, "blocks": 2, "joint_blocks": 2, "head_hidden": 0}
     config = config_from_table({"data": {"size": 64, "slices": 2, **data}, "model": table})
     model, rng = build_model(config), np.random.default_rng(0)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, FedMRIError
-from server.cli import main
+from server.cli.main import main
 from server.release.manifest import MANIFEST, verify_release, write_manifest
 from server.release.signing import KEY, PUBLIC, SUFFIX, is_locked, make_key, read_key, read_public, sign, verify
 

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from common.data.site import find_sites
+from common.config.site import find_sites
 from simulation.phantom import write_hospitals
 from simulation.phantom.broken import FAULTS, break_images
 from simulation.phantom.scanner import Scanner, acquire

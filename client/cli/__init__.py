@@ -1,0 +1,1 @@
+"""`fedmri-site`, one file for each group of verbs."""

@@ -1,0 +1,233 @@
+"""`fedmri-site predict`: an answer for the next patient, or for all patients of a folder. Nothing leaves this machine."""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from common.cli import add_debug
+from common.errors import ConfigError, DataError, FedMRIError
+
+if TYPE_CHECKING:
+    from client.predict.inputs import Asked
+    from client.predict.prediction import Answer
+    from client.predict.prefetch import Read
+    from common.model_files.trained_model import TrainedModel
+
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_predict(verbs: "Verbs") -> None:
+    """Add the verb."""
+    text = (
+        "Class probabilities for one patient or a folder of them, with calibration, prediction set, out-of-distribution flag and "
+        "evidence. Nothing leaves this machine. For research. Not a medical device."
+    )
+    verb = verbs.add_parser("predict", help="an answer for the next patient", description=text)
+    verb.add_argument(
+        "patients", type=Path, nargs="?", metavar="PATIENT|SITE", help="a patient's or a site's folder, or a site.toml"
+    )
+    verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help="one patient's volumes: t1=, t1c=, t2=, flair=, mask=")
+    verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
+    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: what the run says)")
+    verb.add_argument(
+        "--evidence",
+        choices=("none", "modalities", "all"),
+        help="what to explain; all: also by place (default: all for one patient, none for a folder)",
+    )
+    verb.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE.html|DIR",
+        help="write an HTML card: as FILE.html, or into DIR under the patient's name",
+    )
+    verb.add_argument("--json", action="store_true", help="print JSON: of a folder's patients one list")
+    add_debug(verb)
+    verb.set_defaults(handler=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from client.predict.fast_import import without_compiler
+    from client.predict.inputs import find_patients, patient_of_files
+    from client.predict.prefetch import reading
+    from common.model_files.open import open_saved, read_saved
+
+    if (arguments.patients is None) == (arguments.files is None):
+        raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
+    saved = read_saved(arguments.model)
+    asked = find_patients(arguments.patients) if arguments.files is None else patient_of_files(arguments.files)
+    if arguments.card and arguments.card.suffix == ".html" and not asked.single:
+        raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
+    with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
+        with without_compiler():
+            import timm  # noqa: F401
+        opened = open_saved(saved, arguments.weights or asked.weights)
+        return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+
+
+def _one(read: "Read", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
+    """The answer first; the evidence by modality takes longer, and follows."""
+    from client.predict.prediction import answer, answer_table, weigh_modalities
+
+    case, sliced = read
+    if isinstance(sliced, DataError):
+        raise sliced
+    evidence, console = arguments.evidence or "all", Console()
+    found = answer(opened, [(case, sliced)], places=evidence == "all")[0]
+    if not arguments.json:
+        _print_answer(found, console)
+    if evidence != "none":
+        with Console(stderr=True).status("Leaving out one modality after the other"):
+            found = weigh_modalities(opened, [found])[0]
+    if arguments.json:
+        print(json.dumps(answer_table(found), indent=2))
+    else:
+        _print_evidence(found, console)
+    if arguments.card:
+        into = arguments.card.is_dir() or not arguments.card.suffix
+        _write_card(found, arguments.card / _card_name(found) if into else arguments.card, arguments.json)
+    return 0
+
+
+def _many(read: "Iterable[Read]", asked: "Asked", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
+    """All patients in batches; one that fails is named, and the others go on."""
+    from client.predict.prediction import answer_table
+
+    broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "unlike training", "modalities")
+    for column in rows.columns:
+        column.overflow = "fold"  # half a class's name is no answer
+    total = len(asked.cases)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task, todo = bar.add_task(f"Predicting {total} patients", total=total), iter(read)
+        while batch := list(islice(todo, opened.config.evaluation.batch_size)):
+            for found in _batch(batch, broken, opened, arguments.evidence or "none"):
+                tables.append(answer_table(found))
+                _add_row(rows, found)
+                if arguments.card:
+                    _write_card(found, arguments.card / _card_name(found), quiet=True)
+            bar.advance(task, len(batch))
+    _say_many(tables, rows, broken, opened, arguments)
+    return 1 if broken else 0
+
+
+def _batch(batch: "Sequence[Read]", broken: dict[str, str], opened: "TrainedModel", evidence: str) -> "list[Answer]":
+    """Answers for those who could be read; the others are added to `broken`."""
+    from client.predict.prediction import answer, weigh_modalities
+
+    good = [(case, sliced) for case, sliced in batch if not isinstance(sliced, DataError)]
+    broken.update({case.id: str(error) for case, error in batch if isinstance(error, DataError)})
+    found = answer(opened, good, places=evidence == "all") if good else []
+    return weigh_modalities(opened, found) if found and evidence != "none" else found
+
+
+def _say_many(
+    tables: list[dict[str, Any]], rows: Table, broken: dict[str, str], opened: "TrainedModel", arguments: argparse.Namespace
+) -> None:
+    from client.predict.prediction import NO_CALIBRATION, RESEARCH
+
+    known = [table["ood"] is not None and table["ood"]["flagged"] is not None for table in tables]
+    if arguments.json:
+        print(json.dumps([*tables, *({"patient": name, "error": text} for name, text in broken.items())], indent=2))
+    else:
+        console = Console(highlight=False)
+        if tables:
+            console.print(rows)
+        if tables and not tables[0]["calibrated"]:
+            console.print(f"Probabilities are {NO_CALIBRATION}.", style="yellow")
+        if not all(known):
+            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like those of the training.")
+        if arguments.card and tables:
+            console.print(f"Cards: {arguments.card}", markup=False, soft_wrap=True)
+        console.print(RESEARCH)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for name, text in broken.items():
+        errors.print(f"No answer for {name}: {text}", style="red")
+
+
+def _add_row(rows: Table, found: "Answer") -> None:
+    among = "" if found.in_set is None else "all classes" if found.in_set.all() else ", ".join(found.prediction_set or ())
+    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("not known")}[found.flagged]
+    cells = (found.case.id, found.prediction, f"{found.probabilities.max():.3f}", among)
+    rows.add_row(*(Text(cell) for cell in cells), flag, Text("+".join(found.used)))
+
+
+def _print_answer(found: "Answer", console: Console) -> None:
+    """Probabilities, and how far to believe them."""
+    from client.predict.prediction import RESEARCH
+
+    table = Table("class", "probability", "in the set", title=Text(f"Patient {found.case.id}"), title_justify="left")
+    for i, name in enumerate(found.config.data.classes):
+        style = "bold" if name == found.prediction else ""
+        inside = "" if found.in_set is None else "yes" if found.in_set[i] else "no"
+        table.add_row(Text(name, style=style), Text(f"{found.probabilities[i]:.3f}", style=style), Text(inside))
+    console.print(table)
+    for line, style in _facts(found):
+        console.print(line, style=style, markup=False, highlight=False)
+    console.print(RESEARCH)
+
+
+def _facts(found: "Answer") -> list[tuple[str, str]]:
+    """Sentences and their style."""
+    from client.predict.confidence import calibration_words, likeness_words, set_words
+
+    style = {True: "bold red", False: "", None: "yellow"}[found.flagged]
+    lines = [
+        (calibration_words(found), "" if found.calibrated else "yellow"),
+        (set_words(found), ""),
+        (likeness_words(found), style),
+    ]
+    unknown = f"; the model does not know {', '.join(found.ignored)}" if found.ignored else ""
+    missing = f"; missing: {', '.join(found.missing)}" if found.missing else ""
+    lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
+    lines.append((f"Looked at {found.why_slices}.", ""))
+    return [line for line in lines if line[0]]
+
+
+def _print_evidence(found: "Answer", console: Console) -> None:
+    """What the answer rests on, and what that means."""
+    from client.predict.prediction import LIMITS, answer_table
+
+    evidence = answer_table(found)["evidence"]
+    if evidence is None:
+        return
+    table = Table("modality", "left out, the prediction's probability falls by", title="By modality", title_justify="left")
+    for name, value in evidence.get("modalities", {}).items():
+        table.add_row(name, f"{value:+.3f}")
+    console.print(table if evidence.get("modalities") else "Evidence by modality: there is only one, so none can be left out.")
+    if "place" in evidence:
+        rows, columns = evidence["place"]["patches"]
+        header = ("slice", "modality", f"row of {rows}, from the front", f"column of {columns}, from the right", "logit")
+        places = Table(*header, title="By place: the squares that carry most", title_justify="left")
+        for one in evidence["place"]["strongest"]:
+            places.add_row(str(one["slice"]), one["modality"], str(one["row"]), str(one["column"]), f"{one['logit']:+.4f}")
+        console.print(places)
+    console.print(LIMITS, highlight=False, style="dim")
+
+
+def _write_card(found: "Answer", path: Path, quiet: bool) -> None:
+    from client.predict.card import render_card
+    from common.files import write_atomic
+
+    try:
+        write_atomic(path, render_card(found).encode())
+    except OSError as error:
+        raise FedMRIError(f"--card {path}: cannot be written ({error.strerror}). Name a place to write to.") from error
+    if not quiet:
+        Console(soft_wrap=True, highlight=False, markup=False).print(f"Card: {path}")
+
+
+def _card_name(found: "Answer") -> str:
+    """A patient's id as the name of a card; where it cannot be that as it is, with what keeps it apart from others' names."""
+    patient = found.case.id
+    name = re.sub(r"[^\w.-]+", "_", patient).lstrip(".") or "patient"
+    return f"{name}.html" if name == patient else f"{name}-{hashlib.sha256(patient.encode()).hexdigest()[:8]}.html"

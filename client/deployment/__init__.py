@@ -1,0 +1,1 @@
+"""A site that is deployed: its folder, its keys, its programs."""

@@ -1,0 +1,84 @@
+"""A deployed site's folder: where site.toml, key, certificate authority and state are, as absolute paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.site import SiteConfig, read_site_config, split_address
+from common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SiteHome:
+    """What `fedmri-site init` has made, found again."""
+
+    toml: Path
+    config: SiteConfig
+
+    @property
+    def folder(self) -> Path:
+        """The folder of site.toml, to which all its paths are relative."""
+        return self.toml.parent
+
+    @property
+    def name(self) -> str:
+        """The site's name; that of the folder where site.toml gives none."""
+        return self.config.name or self.folder.name
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Host and port of the coordinator."""
+        return split_address("connection.server", self.config.connection.server)
+
+    @property
+    def address(self) -> str:
+        """The same as one text, as it stands in site.toml."""
+        return self.config.connection.server
+
+    @property
+    def key(self) -> Path:
+        """The private key; it never leaves this machine."""
+        return self.folder / Path(self.config.connection.key).expanduser()
+
+    @property
+    def public_key(self) -> Path:
+        """What the coordinator is sent."""
+        return self.key.with_name(f"{self.key.name}.pub")
+
+    @property
+    def ca(self) -> Path:
+        """The one certificate authority that is trusted."""
+        return self.folder / Path(self.config.connection.ca).expanduser()
+
+    @property
+    def state(self) -> Path:
+        """Logs, audit log, refused bundles, what runs now."""
+        return self.folder / Path(self.config.connection.state).expanduser()
+
+    @property
+    def logs(self) -> Path:
+        """What the programs print."""
+        return self.state / "logs"
+
+
+def open_home(path: Path) -> SiteHome:
+    """Read a deployed site's site.toml.
+
+    Args:
+        path: the file, or the folder that holds it.
+
+    Raises:
+        ConfigError: it is absent, refused, or says nothing of a coordinator.
+    """
+    toml = (path / "site.toml" if path.is_dir() else path).absolute()
+    if not toml.is_file():
+        raise ConfigError(f"{toml}: no such file. Make it with `fedmri-site init FOLDER --server HOST:PORT --ca ca.crt`.")
+    config = read_site_config(toml)
+    if not config.connection.server:
+        raise ConfigError(f"{toml}: no server under [connection]. `fedmri-site init` adds that section.")
+    return SiteHome(toml, config)
+
+
+def toml_string(text: str) -> str:
+    """A TOML basic string; quotes and control characters are escaped by number, so that no quote stands inside."""
+    escaped = text.replace("\\", "\\\\")
+    return '"' + "".join(f"\\u{ord(c):04X}" if c == '"' or ord(c) < 32 or ord(c) == 127 else c for c in escaped) + '"'

@@ -1,0 +1,1 @@
+"""`fedmri-site doctor`: every condition for taking part, checked one by one."""

@@ -1,0 +1,138 @@
+"""Checks of what trains: GPU, weights, patients, and one step for trial. Nothing is charged to the ledger, nothing leaves."""
+
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client.deployment.home import SiteHome
+from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
+from client.round.train import Place, own_weights, prepared_model
+from common.config.run import DataConfig, RunConfig
+from common.data.cache import default_cache, open_site
+from common.data.cases import Case, read_site
+from common.data.check import check_site
+from common.errors import DataError, FedMRIError
+from common.models.arrays import get_arrays
+from common.models.backbone import find_weights
+from common.training.device import choose_device
+from common.training.local import train_round
+from common.training.private import private_round
+
+FEW = 4  # patients of the trial
+FETCH = "Fetch the file that the coordinator names, and name it as weights under [connection] in site.toml."
+
+
+def check_device() -> Iterator[Finding]:
+    """A GPU, or none."""
+    if not torch.cuda.is_available():
+        yield Finding("GPU", WARNING, "None that PyTorch can use: training runs on the CPU.", "A small backbone is fine with it.")
+        return
+    free, total = torch.cuda.mem_get_info()
+    name = torch.cuda.get_device_name()
+    yield Finding("GPU", OK, f"{name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free.")
+
+
+def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding, None, bool]:
+    """The backbone can be built from local weights and is the pinned one; returns whether it is."""
+    own, pinned = own_weights(_place(home)), home.config.policy.backbone_sha256
+    if config is None:
+        if own:
+            file = _own_file(own)
+            yield file
+            return file.level == OK
+        yield Finding("weights", NOTE, "Not looked at: which weights are needed, the planned run says.", "Name it with --config.")
+        return True
+    if config.model.weights == "hub" and not own:
+        text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."
+        yield Finding("weights", WARNING, text, FETCH)
+        return False
+    try:
+        model, _ = prepared_model(config.to_json(), own)
+    except FedMRIError as error:
+        yield Finding("weights", FAILED, str(error), FETCH)
+        return False
+    found = f"{model.backbone_name}, SHA-256 {model.backbone_sha256}"
+    if pinned and pinned != model.backbone_sha256:
+        text = f"{found}; but policy.backbone_sha256 pins {pinned[:12]}."
+        yield Finding("weights", FAILED, text, "Fetch the agreed file, or correct the pin (`fedmri-site pins`).")
+        return False
+    advice = "" if pinned else "Compare the hash with the coordinator's, and pin it: `fedmri-site pins`."
+    yield Finding("weights", OK, f"{found}{', as pinned' if pinned else '; not pinned'}.", advice)
+    return True
+
+
+def check_data(home: SiteHome, config: RunConfig | None) -> Generator[Finding, None, bool]:
+    """All volumes open and fit; returns whether they do."""
+    data = config.data if config else DataConfig()
+    see = f"fedmri-site check {home.folder} names each patient and file."
+    try:
+        found = check_site(read_site(home.toml, data), data)
+    except FedMRIError as error:
+        yield Finding("data", FAILED, str(error), see)
+        return False
+    labelled = found.patients - found.classes["unlabelled"]
+    text = f"{found.patients} patients, {labelled} with a label"
+    if found.problems:
+        yield Finding("data", FAILED, f"{text}; problems: {len(found.problems)}, warnings: {len(found.warnings)}.", see)
+    elif found.warnings:
+        yield Finding("data", WARNING, f"{text}; warnings: {len(found.warnings)}.", see)
+    else:
+        yield Finding("data", OK, f"{text}.")
+    return not found.problems
+
+
+def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
+    """One real step on a few patients, whose slices are made in a folder that is deleted."""
+    began = time.monotonic()
+    model, _ = prepared_model(config.to_json(), own_weights(_place(home)))
+    site = read_site(home.toml, config.data)
+    few = replace(site, cases=_few(site.cases))
+    trial = _one_step(config)
+    arrays = get_arrays(model)
+    with tempfile.TemporaryDirectory(prefix="fedmri-doctor-") as folder:
+        patients = open_site(few, config.data, Path(folder), workers=1)
+        if config.privacy.enabled:
+            update = private_round(model, arrays, patients, trial, round_number=1, site_seed=0, charge=lambda cost: None)
+        else:
+            update = train_round(model, arrays, patients, trial, round_number=1, site_seed=0)
+    wrong = [name for name, array in update.arrays.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise DataError(f"The trial step gave values that are not finite, in {len(wrong)} arrays. Look at `fedmri-site check`.")
+    took, device = time.monotonic() - began, choose_device().type
+    kind = "private step" if config.privacy.enabled else "step"
+    yield Finding("dry run", OK, f"One {kind} on {len(patients)} patients ({device}): {took:.1f} s. Nothing was charged or sent.")
+
+
+def _one_step(config: RunConfig) -> RunConfig:
+    """The run, as one step that trains the adapters."""
+    return replace(
+        config,
+        training=replace(config.training, head_rounds=0, local_epochs=1, batch_size=max(FEW, config.training.batch_size)),
+        privacy=replace(config.privacy, steps=1, sample_rate=1.0),
+    )
+
+
+def _few(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """The first few, one of them without a label where there is any, the others with."""
+    labelled, others = [c for c in cases if c.label >= 0], [c for c in cases if c.label < 0]
+    chosen = (labelled[: FEW - bool(others)] + others)[:FEW]
+    return tuple(sorted(chosen, key=lambda case: case.id))
+
+
+def _own_file(own: str) -> Finding:
+    """connection.weights is there; whether it is the right file, the run's architecture would say."""
+    try:
+        path = find_weights(own)
+    except FedMRIError as error:
+        return Finding("weights", FAILED, str(error), "Correct weights under [connection] in site.toml.")
+    size = path.stat().st_size / 1e6
+    return Finding("weights", OK, f"{path} is there ({size:.0f} MB); --config would say whether it fits the planned run.")
+
+
+def _place(home: SiteHome) -> Place:
+    return Place(home.name, home.toml, default_cache(), simulated=False)

@@ -1,0 +1,1 @@
+"""Guards the app: holds what comes in and what leaves against the policy, and runs approved bundles only. Installed code."""

@@ -1,0 +1,28 @@
+"""Stands in for every program that Flower's executor may start at a hospital: `python -m client.gate NAME ...`."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from client.gate.gate import Gate
+from client.gate.supernode import serve
+from common.config.site import SITE_VARIABLE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Answer one message; returns the exit code.
+
+    Args:
+        argv: the name of Flower's program, then its arguments.
+    """
+    os.umask(0o077)
+    name, *arguments = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return serve(name, arguments, Gate(Path(os.environ.get(SITE_VARIABLE, ""))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""An approved bundle, run in a process of its own, bounded in time and in what it answers; no process is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto, recorddict_from_proto
+from flwr.proto.message_pb2 import Context as ContextProto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from client.gate.bundle_main import read_part, write_part
+from common.config.site import SITE_VARIABLE
+from common.deployment.supervisor import die_with_parent
+from common.errors import FederationError
+
+ENDED = "the site's process ended before it answered"
+TOO_LATE = "the site did not finish in time"
+
+
+def run_bundle(message: Message, context: Context, folder: Path, *, seconds: float, most: int) -> tuple[RecordDict, Context]:
+    """Let the bundle's ClientApp answer, in a process of its own that ends with this one.
+
+    Args:
+        folder: the unpacked bundle.
+        seconds: after which it is ended.
+        most: bytes that it may answer.
+
+    Raises:
+        FederationError: it failed, took too long, or answered what cannot be read. Its own words stay in the site's log.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("bundle_main.py")), str(folder)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", SITE_VARIABLE)}
+    sent = BytesIO()
+    write_part(sent, message_to_proto(message).SerializeToString())
+    write_part(sent, context_to_proto(context).SerializeToString())
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
+        process_group=0,  # with the processes that it starts itself
+    )
+    with process:
+        try:
+            out, _ = process.communicate(sent.getvalue(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise FederationError(f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE) from None
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode or len(out) > most:
+        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}, {len(out)} bytes"
+        raise FederationError(f"The bundle's process ended with {how}; the log above says more.", public=ENDED)
+    try:
+        answer = BytesIO(out)
+        content = recorddict_from_proto(RecordDictProto.FromString(read_part(answer, most)))
+        return content, context_from_proto(ContextProto.FromString(read_part(answer, most)))
+    except Exception as error:  # protobuf and Flower raise many kinds
+        raise FederationError(f"The bundle's answer cannot be read ({type(error).__name__}).", public=ENDED) from error

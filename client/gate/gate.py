@@ -1,0 +1,243 @@
+"""The hospital's gate: what Flower's executor starts here in the place of `flwr-clientapp` (`client.gate.__main__`).
+
+It takes a message and its bundle from the site's SuperNode. A bundle that is not approved is refused before anything of it is on
+disk; an approved one answers in a process of its own (`client.gate.bundle_main`); what it answers is held against the hospital's
+policy,
+written into the audit log, and only then handed on. The gate is installed code: no server can change it. It guards against a
+server that asks too much and code that does so by mistake; approved code runs as the same user and could go around it: hence the
+approval.
+"""
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+
+from client.gate import approvals as approved
+from client.gate import audit_log
+from client.gate.bundle_process import run_bundle
+from client.gate.replay_guard import alone, keep_split, require_once, require_one_split, require_pinned_start
+from client.policy import (
+    asked_arrays,
+    keep_back,
+    reply_bytes,
+    require_calibrating,
+    require_hours,
+    require_leaving,
+    secure_stage,
+)
+from client.privacy.ledger import Ledger, read_ledger
+from common.config.run import config_from_json
+from common.config.site import SiteConfig, read_site_config
+from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
+from common.messages.calibration import CALIBRATION, SUMS
+from common.messages.round import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
+from common.messages.secure_aggregation import MASKED, SECURE
+from common.privacy.charge import Charge
+from common.text import printable
+
+NAMES = 20  # of arrays, in a line of the audit log
+logger = logging.getLogger("fedmri.gate")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One hospital's gate.
+
+    Attributes:
+        path: of site.toml, read anew for every message: the hospital may change its policy at any time.
+    """
+
+    path: Path
+
+    @property
+    def home(self) -> Path:
+        """Folder of site.toml."""
+        return self.path.parent
+
+    @property
+    def state(self) -> Path:
+        """The site's state folder."""
+        return self._state(self._site()[0])
+
+    def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
+        """Answer one message, whatever happens: of an error its public sentence leaves, and no more.
+
+        One at a time: Flower may start two side by side, and in a secure round each would see the same secrets.
+
+        Raises:
+            AuditLogError: the log cannot be written. Nothing leaves then, not even a refusal with its reason.
+        """
+        site, broken = self._site()
+        state = self._state(site)
+        asked = message.content if message.has_content() else RecordDict()
+        log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
+        facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task, asked)}
+        came = time.monotonic()
+        with alone(state):
+            audit_log.record(log, "in", **facts, **_carried(asked))
+            try:
+                if broken:
+                    raise broken
+                _require_awaited(message, time.monotonic() - came)
+                content, context = self._pass(message, context, bundle, site, task)
+            except FedMRIError as error:
+                logger.exception("Refused.")
+                content = write_status(SiteReply(name, task.round, error=error.public))
+                audit_log.record(log, "refused", **facts, rule=type(error).__name__, reason=error.public)
+                return content, context
+            except Exception as error:  # of an unknown error not even the text may leave
+                logger.exception("The message failed at the gate.")
+                content = write_status(SiteReply(name, task.round, error=f"an unexpected {type(error).__name__} at the site"))
+                audit_log.record(log, "refused", **facts, rule=type(error).__name__, reason="unexpected")
+                return content, context
+            audit_log.record(log, "out", **facts, **_carried(content), policy="let out", **_outcome(content))
+            return content, context
+
+    def _state(self, site: SiteConfig) -> Path:
+        return self.home / Path(site.connection.state).expanduser()
+
+    def _site(self) -> tuple[SiteConfig, ConfigError | None]:
+        """site.toml; where it cannot be read, the strict default, and why: nothing will be done then."""
+        try:
+            return read_site_config(self.path), None
+        except ConfigError as error:
+            return SiteConfig(), error
+
+    def _pass(
+        self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
+    ) -> tuple[RecordDict, Context]:
+        """All rules, then the bundle, then all rules again over what it made."""
+        state, asked = self._state(site), message.content
+        require_hours(site.policy, datetime.now().astimezone())
+        sha256 = hashlib.sha256(bundle).hexdigest()
+        if site.policy.approval:
+            approved.require_approved(self.home, state, bundle)
+        before = self._open_ledger(site, task)
+        if site.policy.initial_sha256 and ARRAYS in asked:
+            require_pinned_start(state, task.run, asked_arrays(asked), site.policy.initial_sha256)
+        if CALIBRATION in asked:  # refused before any patient is opened
+            config = config_from_json(task.config)
+            private = bool(site.privacy.epsilon) or config.privacy.enabled
+            require_calibrating(site.policy, private=private, cohort=self._cohort(site))
+            require_one_split(state, config)
+        stage = secure_stage(asked)
+        if stage is not None:  # last of the rules: what is refused before has told nothing
+            require_once(state, str(asked[SECURE].get("session")), stage)  # type: ignore[union-attr]
+        folder = state / "bundles" / sha256
+        approved.unpack(bundle, folder)
+        most = int(site.policy.max_megabytes * 1e6) + 1_000_000
+        seconds = min(_left(message), site.policy.max_hours * 3600)
+        content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
+        require_leaving(content, asked, site.policy)
+        self._require_charged(site, task, content, before)
+        if SUMS in content:
+            keep_split(state, config_from_json(task.config))
+        return keep_back(content, site.policy, cohort=self._cohort(site)), context
+
+    def _cohort(self, site: SiteConfig) -> int:
+        """How many patients' folders there are: as many patients as the site can have trained on."""
+        data = self.home / Path(site.data).expanduser()
+        return sum(1 for folder in data.glob(site.patients) if folder.is_dir())
+
+    def _open_ledger(self, site: SiteConfig, task: Task) -> Ledger | None:
+        """The ledger as it stands, where the hospital has set a budget.
+
+        Raises:
+            PolicyError: the run trains without privacy.
+            PrivacyError: the ledger cannot be trusted.
+        """
+        if not site.privacy.epsilon:
+            return None
+        if not config_from_json(task.config).privacy.enabled:
+            raise PolicyError(
+                "site.toml sets a privacy budget, but the run trains without privacy.",
+                public="the site trains with differential privacy only",
+            )
+        return read_ledger(self.home / site.privacy.ledger)
+
+    def _require_charged(self, site: SiteConfig, task: Task, content: RecordDict, before: Ledger | None) -> None:
+        """An update leaves only after its charge, and only within the budget, by the gate's own count.
+
+        Raises:
+            PolicyError: no charge was written, or the budget is exceeded.
+        """
+        if before is None or (ARRAYS not in content and MASKED not in content):
+            return
+        after = read_ledger(self.home / site.privacy.ledger)
+        plan = config_from_json(task.config).privacy
+        due = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
+        new = after.entries[len(before.entries) :]
+        if after.lines[: len(before.lines)] != before.lines or [(e.charge, e.run) for e in new] != [(due, task.run)]:
+            raise PolicyError("The bundle trained, but did not charge the round to the privacy ledger. Nothing left the site.")
+        from common.privacy.accounting import epsilon_of  # noqa: PLC0415  it brings torch, which most messages do without
+
+        newest = after.entries[-1]
+        spent = max(epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort))
+        if not spent <= site.privacy.epsilon:
+            raise PolicyError(f"The ledger stands at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+
+
+def _require_awaited(message: Message, waited: float) -> None:
+    """Refuse work that nobody waits for: a site that fell behind must not stay behind, nor spend its patients' budget on it.
+
+    Args:
+        waited: seconds that the message stood behind others here; the clocks of two machines are not compared.
+
+    Raises:
+        FederationError: its time is over.
+    """
+    if waited > message.metadata.ttl:
+        text = "the site was busy with an earlier request until this one's time was over"
+        raise FederationError(f"The message waited {waited:.0f} s here: {text}.", public=text)
+
+
+def _left(message: Message) -> float:
+    """Seconds until nobody waits for the answer; at least one minute, for clocks differ."""
+    return max(60.0, message.metadata.created_at + message.metadata.ttl - time.time())
+
+
+def _task(content: RecordDict) -> Task:
+    """What is asked, for the log; an unreadable request is the bundle's to refuse."""
+    try:
+        return read_task(content)
+    except FedMRIError:
+        return Task(round=1, config="", code="", backbone="")
+
+
+def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
+    calibration = asked.config_records.get(CALIBRATION)
+    stage = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
+    return {"run": task.run, "round": task.round, **stage}
+
+
+def _carried(content: RecordDict) -> dict[str, Any]:
+    """What a message carries: how many arrays and the first names, bytes, and a hash over all array bytes.
+
+    Of what came from elsewhere no more is written than fits a short line.
+    """
+    digest, names = hashlib.sha256(), []
+    for _, record in sorted(content.array_records.items()):
+        for name, array in sorted(record.items()):
+            names.append(printable(name, 80))
+            digest.update(f"{name}\0{len(array.data)}\0".encode() + array.data)
+    metrics, secure = content.metric_records.get(METRICS), content.config_records.get(SECURE)
+    told = [printable(name, 64) for name in sorted(metrics)][:NAMES] if metrics else []
+    facts: dict[str, Any] = {"bytes": reply_bytes(content), "arrays": names[:NAMES], "number": len(names), "metrics": told}
+    stage = {"stage": printable(str(secure.get("stage")), 20)} if secure is not None else {}
+    return facts | stage | ({"sha256": digest.hexdigest()} if names else {})
+
+
+def _outcome(content: RecordDict) -> dict[str, Any]:
+    """What the reply says of itself: an error of the bundle's, epsilon spent."""
+    site = content.config_records.get(SITE)
+    if site is None:
+        return {}
+    epsilon, error = site.get(EPSILON), site.get(ERROR)
+    spent = {"epsilon": epsilon} if isinstance(epsilon, float) and 0 <= epsilon < float("inf") else {}
+    return ({"error": error} if error else {}) | spent

@@ -1,0 +1,108 @@
+"""What a gate must remember over messages: one at a time, each stage of a secure round once, where a run began, which patients
+sums for calibration were of."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from common.config.run import RunConfig
+from common.errors import AuditLogError, FederationError, PolicyError, WeightsError
+from common.files import write_atomic
+from common.messages.secure_aggregation import OUT_OF_STEP
+from common.models.arrays import Arrays, arrays_sha256
+
+LOCK_NAME, STAGES_NAME, RUNS_NAME = "gate.lock", "secure-stages.txt", "runs.txt"
+SPLIT_NAME = "calibration-split.txt"
+KEPT = 10_000  # lines
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """One message at a time; the kernel frees the lock of a process that dies."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / LOCK_NAME).open("w")
+    except OSError as error:
+        raise AuditLogError(f"{state}: cannot be written to ({error.strerror}). Nothing left the site.") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def require_once(state: Path, session: str, stage: str) -> None:
+    """Refuse a stage of a secure round that was asked before: its secrets must never answer twice. Call it while `alone`.
+
+    Raises:
+        FederationError: it was, or that cannot be told.
+    """
+    name = hashlib.sha256(f"{session}\0{stage}".encode()).hexdigest()
+    if not _add(state / STAGES_NAME, name):
+        raise FederationError(f"Stage {stage!r} of this secure round was asked before.", public=OUT_OF_STEP)
+
+
+def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> None:
+    """Refuse a run whose first request here does not begin with the pinned arrays, whatever round it says to be.
+
+    Raises:
+        WeightsError: it does not; the server cannot know by how much.
+    """
+    name = hashlib.sha256(run.encode()).hexdigest()
+    if name in _lines(state / RUNS_NAME):
+        return
+    found = arrays_sha256(arrays)
+    if found != pinned:
+        raise WeightsError(
+            f"policy.initial_sha256 of site.toml is {pinned[:12]}; the run's first request here began with {found[:12]}.",
+            public="the run is not the one that the site pinned (initial_sha256)",
+        )
+    _add(state / RUNS_NAME, name)
+
+
+def require_one_split(state: Path, config: RunConfig) -> None:
+    """Refuse sums for calibration over other groups of the patients than those that have left before.
+
+    Who is held back, and who counts as labelled, is decided by settings that a server chooses. Of two hold-outs that differ by
+    one patient the sums differ by his own numbers, whatever `policy.min_patients` says of each.
+
+    Raises:
+        PolicyError: sums over other groups have left.
+    """
+    known = _lines(state / SPLIT_NAME)
+    if known and _split(config) not in known:
+        raise PolicyError(
+            f"Sums for calibration have left this site with another [data] or evaluation.holdout than "
+            f"{config.evaluation.holdout:g}: their differences could tell of single patients. Nothing left the site. "
+            f"To calibrate this run all the same, remove {state / SPLIT_NAME}.",
+            public="the site has shared sums for calibration over another hold-out (evaluation.holdout or [data])",
+        )
+
+
+def keep_split(state: Path, config: RunConfig) -> None:
+    """Note that sums over these groups are about to leave."""
+    _add(state / SPLIT_NAME, _split(config))
+
+
+def _split(config: RunConfig) -> str:
+    """All settings that decide which patients are in which sum."""
+    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _add(path: Path, name: str) -> bool:
+    """Write one more line, on the disk when this returns; False where it was there."""
+    lines = _lines(path)
+    if name in lines:
+        return False
+    try:
+        write_atomic(path, "".join(line + "\n" for line in [*lines, name][-KEPT:]).encode())
+    except OSError as error:
+        raise FederationError(f"{path}: cannot be written ({error.strerror}). The request was refused.") from error
+    return True
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

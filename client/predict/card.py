@@ -1,0 +1,70 @@
+"""One patient's answer as one self-contained HTML page: pictures inside it, no script, no network, light and dark, on paper."""
+
+import base64
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+
+from client.predict.card_template import TEMPLATE
+from client.predict.confidence import calibration_words, likeness_words, set_words, warning
+from client.predict.prediction import LIMITS, RESEARCH, Answer, answer_table
+from common.evaluation.explanation.picture import overlay_png, slice_png, strength
+
+
+def render_card(one: Answer) -> str:
+    """The page."""
+    return _template().render(
+        table=answer_table(one),
+        answer=one,
+        warning=warning(one),
+        calibration=calibration_words(one),
+        set_words=set_words(one),
+        likeness=likeness_words(one),
+        strongest=f"{strength(one.by_place):.2g}" if one.by_place is not None else "",
+        research=RESEARCH,
+        limits=LIMITS,
+        rows=_pictures(one),
+        drops=_drops(one),
+    )
+
+
+def _pictures(one: Answer) -> list[dict[str, Any]]:
+    """A row for each modality: its slices, each with the evidence as a small picture to be laid over it."""
+    places = one.by_place
+    scale = strength(places) if places is not None else 0.0
+    rows = []
+    for m, name in enumerate(one.config.data.modalities):
+        if one.sliced.present[m]:
+            tiles = [
+                {
+                    "number": int(index) + 1,
+                    "slice": _uri(slice_png(one.sliced.images[s, m])),
+                    "over": _uri(overlay_png(places[s, m], scale)) if places is not None else "",
+                }
+                for s, index in enumerate(one.sliced.indices)
+            ]
+            rows.append({"name": name.upper(), "tiles": tiles})
+    return rows
+
+
+def _drops(one: Answer) -> list[dict[str, Any]]:
+    """Evidence by modality with the width of its bar in percent."""
+    if one.by_modality is None:
+        return []
+    known = [(m, float(v)) for m, v in zip(one.config.data.modalities, one.by_modality, strict=True) if np.isfinite(v)]
+    largest = max([abs(v) for _, v in known], default=0.0) or 1.0
+    return [{"name": m.upper(), "value": v, "width": 100 * abs(v) / largest} for m, v in known]
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
+    environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return environment.from_string(TEMPLATE)

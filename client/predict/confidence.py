@@ -1,0 +1,48 @@
+"""How far an answer may be believed, in sentences: the same on the terminal and on the card."""
+
+from client.predict.prediction import NO_CALIBRATION, Answer
+
+FEW = 50  # patients behind a calibration, below which its numbers are rough
+
+
+def calibration_words(one: Answer) -> str:
+    """Whether the probabilities are calibrated, and on whom."""
+    calibration = one.calibration
+    if calibration is None or not one.calibrated:
+        return f"Probabilities are {NO_CALIBRATION}."
+    n, sites = calibration.patients, len(calibration.sites)
+    who = "patients" if n is None else "1 patient" if n == 1 else f"{n} patients"
+    rough = "" if n is None or n >= FEW else " So few make probabilities and sets rough guesses."
+    return f"Probabilities are calibrated on {who} held back at {sites} {'site' if sites == 1 else 'sites'}.{rough}"
+
+
+def set_words(one: Answer) -> str:
+    """What the prediction set is worth; "" where there is none."""
+    calibration = one.calibration
+    if calibration is None or one.in_set is None:
+        return ""
+    if calibration.set_threshold >= 1:
+        return "Every set holds all classes, as too little was known to rule any out: it says nothing of this patient."
+    kept = f"such sets hold the true class for {calibration.coverage:.0%} of patients like those of the federation"
+    return f"No class can be ruled out: {kept}." if one.in_set.all() else f"{kept[0].upper()}{kept[1:]}."
+
+
+def likeness_words(one: Answer) -> str:
+    """Whether the patient is unlike those of the training."""
+    open_ = "Not known whether the patient is like those of the training:"
+    if one.strangeness is None or one.calibration is None:
+        return f"{open_} the model has nothing to compare these images with."
+    if one.flagged is None:
+        return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.strangeness:.2f})."
+    limit = f"score {one.strangeness:.2f}, threshold {one.calibration.ood_threshold:.2f}"
+    if one.flagged:
+        return f"UNLIKE the patients of the training ({limit}): do not rely on this answer."
+    return f"Not flagged as unlike the patients of the training ({limit}). The answer can still be wrong."
+
+
+def warning(one: Answer) -> str:
+    """What must be read beside the answer itself; "" where nothing must."""
+    if one.flagged:
+        return likeness_words(one)
+    whole = one.in_set is not None and bool(one.in_set.all())
+    return "The prediction set holds every class: none is ruled out for this patient." if whole else ""

@@ -1,0 +1,196 @@
+"""Which patients a prediction is asked for: one folder of his, single files, or a site with all its patients. Opens no volume.
+
+Labels are not looked at. A patient with a problem is named, and keeps none of the others from an answer.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.config.run import MODALITIES
+from common.config.site import FileConfig, SiteConfig, find_sites, is_site, read_site_config
+from common.data.cases import UNLABELLED, Case, find_files, patient_folders
+from common.errors import ConfigError, DataError
+
+KINDS = {**{name: name for name in (*MODALITIES, "mask")}, "t1ce": "t1c", "t1gd": "t1c", "seg": "mask"}
+SITE_FILE = "site.toml"
+ABOVE = 3  # folders above a patient's in which a site.toml is looked for
+
+
+def _naming(t1: str, t1c: str, t2: str, flair: str, mask: str) -> FileConfig:
+    return FileConfig((t1,), (t1c,), (t2,), (flair,), (mask,))
+
+
+# How files are named where no site.toml says it; the first that finds anything counts.
+NAMINGS = (
+    FileConfig(),  # BIDS, in its folders
+    FileConfig(("*_T1w.nii*",), ("*_ce-*_T1w.nii*",), ("*_T2w.nii*",), ("*_FLAIR.nii*",)),  # BIDS, flat
+    _naming("*t1.nii*", "*t1ce.nii*", "*t2.nii*", "*flair.nii*", "*seg.nii*"),  # BraTS to 2021
+    _naming("*-t1n.nii*", "*-t1c.nii*", "*-t2w.nii*", "*-t2f.nii*", "*-seg.nii*"),  # BraTS from 2023
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked for.
+
+    Attributes:
+        name: of the patient or the site.
+        cases: patients whose files were found.
+        single: it is about one patient.
+        broken: {patient: what is wrong with him}.
+        weights: file of the backbone's weights that the site's own site.toml names; "": none.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    single: bool
+    broken: dict[str, str] = field(default_factory=dict)
+    weights: str = ""
+
+
+def find_patients(path: Path) -> Asked:
+    """The patients of a path.
+
+    Args:
+        path: a patient's folder, a site's folder or its site.toml, or a folder of patients' folders.
+
+    Raises:
+        ConfigError: there is no such thing, or its site.toml is wrong.
+        DataError: no patient in it; or, asked for one patient, what is wrong with him.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder. Name a patient's folder, a site's folder, or a site.toml.")
+    if path.is_file():
+        if path.suffix != ".toml":
+            raise ConfigError(
+                f"{path}: expected a folder or a site.toml. Single volumes are named by --files t1=FILE flair=FILE."
+            )
+        return _site(path.parent, read_site_config(path))
+    own = (path / SITE_FILE).is_file()
+    config = read_site_config(path)
+    if is_site(path) and not (own and _is_patient(path, config)):
+        return _site(path, config)
+    if _holds_patient(path) and not _holds_folders(path):
+        return _patient(path)
+    folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".") and _holds_patient(f)]
+    several = [f.name for f in dict.fromkeys((*find_sites(path), *folders)) if not _holds_patient(f) or _holds_folders(f)]
+    if several:
+        raise DataError(f"{path}: holds several folders of patients ({', '.join(several[:3])}). Name one of them.")
+    if not folders:
+        raise DataError(
+            f"{path}: no modality of a patient found in it, and no folder of patients. Expected files named as BIDS or BraTS "
+            "(*t1.nii.gz, *t1ce.nii.gz, *t2.nii.gz, *flair.nii.gz); other names go into a site.toml, or into --files."
+        )
+    return _all(path.resolve().name, [(folder, _naming_of(folder)) for folder in folders], path, "")
+
+
+def patient_of_files(files: list[str]) -> Asked:
+    """One patient from `kind=file` pairs.
+
+    Raises:
+        ConfigError: no pair, an unknown kind, one that stands there twice, or a file that is not there.
+    """
+    found: dict[str, Path] = {}
+    for pair in files:
+        word, equals, name = pair.partition("=")
+        kind = KINDS.get(word.strip().lower())
+        if not equals or not name.strip() or kind is None:
+            raise ConfigError(f"--files {pair}: expected KIND=FILE, KIND one of {', '.join(KINDS)}; such as t1=brain_t1.nii.gz.")
+        if kind in found:
+            raise ConfigError(f"--files {pair}: {kind} stands there twice. Name one file for it.")
+        found[kind] = Path(name.strip()).expanduser()
+        if not found[kind].is_file():
+            raise ConfigError(f"--files {pair}: no such file.")
+        twin = next((other for other, file in found.items() if other != kind and file.samefile(found[kind])), None)
+        if twin:
+            raise ConfigError(f"--files {pair}: is the file of {twin} as well. Name each modality's own.")
+    if not any(m in found for m in MODALITIES):
+        raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
+    first = next(found[m] for m in MODALITIES if m in found)
+    name = first.name.split(".nii")[0]
+    return Asked(name, (_case(name, found, first.parent),), single=True)
+
+
+def _site(home: Path, config: SiteConfig) -> Asked:
+    name = config.name or home.resolve().name
+    root = (home / Path(config.data).expanduser()).resolve()
+    if not root.is_dir():
+        raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
+    folders = [(folder, config.files) for folder in patient_folders(name, root, config)]
+    return _all(name, folders, root, _weights(home, config))
+
+
+def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights: str) -> Asked:
+    """Every folder's patient; two folders of one name are told apart by their paths."""
+    names = [folder.name for folder, _ in folders]
+    cases, broken = [], {}
+    for folder, files in folders:
+        patient = folder.name if names.count(folder.name) == 1 else str(folder.relative_to(root))
+        found, troubles = find_files(folder, files)
+        if troubles:
+            broken[patient] = "; ".join(troubles)
+        else:
+            cases.append(_case(patient, found, root))
+    return Asked(name, tuple(cases), False, broken, weights)
+
+
+def _patient(folder: Path) -> Asked:
+    """The one patient of a folder.
+
+    Raises:
+        DataError: what is wrong with him.
+    """
+    name = folder.resolve().name
+    found, troubles = find_files(folder, _naming_of(folder))
+    if troubles:
+        raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
+    home = _home(folder)
+    weights = _weights(home, read_site_config(home)) if home else ""
+    return Asked(name, (_case(name, found, folder),), True, {}, weights)
+
+
+def _is_patient(folder: Path, config: SiteConfig) -> bool:
+    """Whether a folder with a site.toml is a patient's own: files of his lie there, and no patients' folders."""
+    return not config.data and not any(f.is_dir() for f in folder.glob(config.patients)) and _holds_patient(folder)
+
+
+def _holds_patient(folder: Path) -> bool:
+    found, _ = find_files(folder, _naming_of(folder))
+    return any(m in found for m in MODALITIES)
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Whether what BIDS finds in a folder lies in folders that are no session of one patient: those are patients of their own.
+
+    Taken for one patient, they would lend each other the modalities that one of them lacks.
+    """
+    naming = _naming_of(folder)
+    if naming != FileConfig():
+        return False
+    found, _ = find_files(folder, naming)
+    tops = {found[m].relative_to(folder).parts[0] for m in MODALITIES if m in found}
+    return any(top != "anat" and not top.startswith("ses-") for top in tops)
+
+
+def _naming_of(folder: Path) -> FileConfig:
+    """The patterns of the nearest site.toml, beside the files or above; where it names none, the naming that finds anything."""
+    home = _home(folder)
+    own = read_site_config(home).files if home else FileConfig()
+    if own != FileConfig():
+        return own
+    return next((n for n in NAMINGS if any(m in find_files(folder, n)[0] for m in MODALITIES)), NAMINGS[0])
+
+
+def _home(folder: Path) -> Path | None:
+    """The nearest folder with a site.toml, from the patient's upwards."""
+    here = folder.resolve()
+    return next((f for f in (here, *here.parents[:ABOVE]) if (f / SITE_FILE).is_file()), None)
+
+
+def _weights(home: Path, config: SiteConfig) -> str:
+    own = config.connection.weights
+    return str(home / Path(own).expanduser()) if own else ""
+
+
+def _case(name: str, found: dict[str, Path], root: Path) -> Case:
+    return Case(name, {m: found[m] for m in MODALITIES if m in found}, found.get("mask"), UNLABELLED, None, None, root)

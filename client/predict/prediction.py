@@ -1,0 +1,245 @@
+"""Answers for patients of this site: how likely each class is, how far to believe it, and what it rests on. All of it stays here.
+
+S slices, M modalities, C classes, h x w patches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.data.cases import UNLABELLED, Case
+from common.data.dataset import SiteData
+from common.data.volumes import Sliced
+from common.errors import FederationError, WeightsError
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, apply_temperature, prediction_sets
+from common.evaluation.explanation.attribution import modality_evidence, place_evidence
+from common.evaluation.ood.features import features
+from common.evaluation.ood.score import Reference, moments_like
+from common.model_files.trained_model import TrainedModel
+from common.models.arrays import check_arrays
+from common.training.predict import predict
+
+RESEARCH = "For research. Not a medical device."
+NO_CALIBRATION = "not calibrated: the model comes without a calibration"
+LIMITS = (
+    "By modality: the predicted class's probability less what it is without that modality. By place: how far that class's logit "
+    "(the score that its probability is made of) falls when one square of one slice is left out at the end. By then the squares "
+    "have exchanged what they hold, so one also tells of others. It shows what this model looked at: it is no segmentation, and "
+    "no proof that the answer has a good reason."
+)
+STRONGEST = 5  # patches that JSON names
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says of one patient.
+
+    Attributes:
+        probabilities: [C], calibrated where there is a calibration.
+        in_set: [C], the prediction set; None without a calibration.
+        strangeness: out-of-distribution score; None where there is nothing to compare the patient with.
+        by_modality: [M], see `modality_evidence`; None: not asked for.
+        by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
+    """
+
+    case: Case
+    sliced: Sliced
+    config: RunConfig
+    calibration: Calibration | None
+    probabilities: NDArray[np.float64]
+    in_set: NDArray[np.bool_] | None
+    strangeness: float | None
+    by_modality: NDArray[np.float64] | None = None
+    by_place: NDArray[np.float32] | None = None
+
+    @property
+    def prediction(self) -> str:
+        """The most likely class."""
+        return self.config.data.classes[int(self.probabilities.argmax())]
+
+    @property
+    def prediction_set(self) -> list[str] | None:
+        """Classes that the set holds."""
+        return (
+            None
+            if self.in_set is None
+            else [c for c, inside in zip(self.config.data.classes, self.in_set, strict=True) if inside]
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any labelled patient is behind the probabilities' calibration."""
+        return self.calibration is not None and bool(self.calibration.sites) and self.calibration.patients != 0
+
+    @property
+    def flagged(self) -> bool | None:
+        """Whether the patient is unlike those that the model was trained on; None where that is not known."""
+        if self.strangeness is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
+            return None
+        return self.strangeness > self.calibration.ood_threshold
+
+    @property
+    def used(self) -> list[str]:
+        """Modalities that the model looked at."""
+        return [m for m, here in zip(self.config.data.modalities, self.sliced.present, strict=True) if here]
+
+    @property
+    def ignored(self) -> list[str]:
+        """Modalities that he has and the model does not know."""
+        return [m for m in self.case.files if m not in self.config.data.modalities]
+
+    @property
+    def missing(self) -> list[str]:
+        """Modalities that the model knows and he has not."""
+        return [m for m in self.config.data.modalities if m not in self.case.files]
+
+    @property
+    def why_slices(self) -> str:
+        """Which slices the model saw, and why."""
+        which = ", ".join(str(i + 1) for i in dict.fromkeys(self.sliced.indices.tolist()))
+        if self.sliced.tumour:
+            return f"slices {which} of {self.sliced.depth} (from below), through the tumour by its mask"
+        mask = "the mask is empty" if self.case.mask else "there is no mask"
+        return f"slices {which} of {self.sliced.depth} (from below), through the brain: {mask}, and no tumour is guessed"
+
+
+def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
+    """Patients in the shape that models take."""
+    return SiteData(
+        "asked",
+        tuple(case.id for case, _ in read),
+        np.stack([sliced.images for _, sliced in read]),
+        np.stack([sliced.present for _, sliced in read]),
+        np.full(len(read), UNLABELLED, np.int64),
+        "",
+    )
+
+
+def answer(opened: TrainedModel, read: Sequence[tuple[Case, Sliced]], *, places: bool = False) -> list[Answer]:
+    """The model's answers.
+
+    Args:
+        read: patients and their slices.
+        places: with the evidence by place, which costs little: it is read off the same pass.
+    """
+    batch, config, calibration = as_batch(read), opened.config, opened.calibration
+    by_place: Sequence[NDArray[np.float32] | None] = [None] * len(read)
+    if places:
+        raw, found = place_evidence(opened.model, opened.arrays, batch, config)
+        by_place = list(found)
+    else:
+        raw = predict(opened.model, opened.arrays, batch, config)
+    calibrated = apply_temperature(raw, temperature_of(calibration))
+    sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
+    strangeness = _strangeness(opened, batch)
+    return [
+        Answer(case, sliced, config, calibration, calibrated[i], sets[i], strangeness[i], by_place=by_place[i])
+        for i, (case, sliced) in enumerate(read)
+    ]
+
+
+def weigh_modalities(opened: TrainedModel, answers: Sequence[Answer]) -> list[Answer]:
+    """The answers with the evidence by modality: the model runs again for each."""
+    batch = as_batch([(one.case, one.sliced) for one in answers])
+    evidence = modality_evidence(
+        opened.model,
+        opened.arrays,
+        batch,
+        opened.config,
+        np.stack([one.probabilities for one in answers]),
+        temperature=temperature_of(opened.calibration),
+    )
+    return [replace(one, by_modality=row) for one, row in zip(answers, evidence, strict=True)]
+
+
+def temperature_of(calibration: Calibration | None) -> float:
+    """1 where there is none."""
+    return calibration.temperature if calibration else 1.0
+
+
+def _strangeness(opened: TrainedModel, batch: SiteData) -> list[float | None]:
+    """Out-of-distribution scores; None where nothing is known to compare with.
+
+    Raises:
+        WeightsError: the reference is not of this model, or of another version.
+    """
+    if not opened.reference:
+        return [None] * len(batch)
+    try:
+        check_arrays(opened.reference, moments_like(opened.config))
+    except FederationError as error:
+        raise WeightsError(
+            f"The sums that patients are compared with belong to another model or another version of FedMRI ({error}). Take the "
+            f"model and its {CALIBRATION_NAME} from one run of this version (without that file a run's model answers "
+            "uncalibrated), or a release that was exported of such a run."
+        ) from error
+    scores = Reference.fit(opened.reference).score(features(opened.model, opened.arrays, batch, opened.config))
+    return [float(score) if np.isfinite(score) else None for score in scores]
+
+
+def answer_table(one: Answer) -> dict[str, Any]:
+    """What `--json` prints of a patient: plain values."""
+    calibration, classes = one.calibration, one.config.data.classes
+    return {
+        "patient": one.case.id,
+        "prediction": one.prediction,
+        "probabilities": {name: float(p) for name, p in zip(classes, one.probabilities, strict=True)},
+        "calibrated": one.calibrated,
+        "prediction_set": one.prediction_set,
+        "coverage": calibration.coverage if calibration else None,
+        "ood": _ood_table(one),
+        "modalities": {"used": one.used, "ignored": one.ignored, "missing": one.missing},
+        "slices": {
+            "numbers": [int(i) + 1 for i in one.sliced.indices],
+            "of": one.sliced.depth,
+            "through": "tumour" if one.sliced.tumour else "brain",
+            "why": one.why_slices,
+        },
+        "evidence": _evidence_table(one),
+        "note": RESEARCH,
+    }
+
+
+def _ood_table(one: Answer) -> dict[str, Any] | None:
+    """Score, threshold and flag; the last two None where no threshold is known."""
+    if one.strangeness is None:
+        return None
+    threshold = one.calibration.ood_threshold if one.calibration and one.flagged is not None else None
+    return {"score": one.strangeness, "threshold": threshold, "flagged": one.flagged}
+
+
+def _evidence_table(one: Answer) -> dict[str, Any] | None:
+    """By modality, and by place: sums by modality and slice, and the patches that carry most, all counted from 1.
+
+    Rows are counted from the front, columns from the patient's right, slices from below.
+    """
+    if one.by_modality is None and one.by_place is None:
+        return None
+    names = one.config.data.modalities
+    table: dict[str, Any] = {"limits": LIMITS}
+    if one.by_modality is not None:
+        table["modalities"] = {m: float(v) for m, v in zip(names, one.by_modality, strict=True) if np.isfinite(v)}
+    if one.by_place is not None:
+        sums = one.by_place.sum(axis=(2, 3))
+        order = np.argsort(-one.by_place, axis=None, kind="stable")[:STRONGEST]
+        places = [np.unravel_index(index, one.by_place.shape) for index in order]
+        table["place"] = {
+            "patches": list(one.by_place.shape[2:]),
+            "logit_by_slice": {m: [float(v) for v in sums[:, i]] for i, m in enumerate(names) if one.sliced.present[i]},
+            "strongest": [
+                {
+                    "slice": int(s) + 1,
+                    "modality": names[m],
+                    "row": int(row) + 1,
+                    "column": int(column) + 1,
+                    "logit": float(one.by_place[p]),
+                }
+                for p in places
+                for s, m, row, column in [(one.sliced.indices[p[0]], int(p[1]), p[2], p[3])]
+            ],
+        }
+    return table

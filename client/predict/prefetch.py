@@ -1,0 +1,72 @@
+"""Read patients ahead in threads, so that their slices are ready when the model is. Needs no torch."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+from common.config.run import DataConfig
+from common.data.cases import Case
+from common.data.volumes import Sliced, slice_case
+from common.errors import DataError
+
+AHEAD = 2  # patients a thread that may wait in memory, some megabytes each
+
+Read = tuple[Case, Sliced | DataError]
+
+
+def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
+    """`slice_case`, for an answer that somebody reads: a modality that shows nothing is not passed over.
+
+    Raises:
+        DataError: as `slice_case`; or an image is the same everywhere in the slices that the model looks at.
+    """
+    sliced = slice_case(case, data, threads=threads)
+    for m in np.flatnonzero(sliced.present):
+        if np.ptp(sliced.images[:, m]) == 0:
+            name = data.modalities[m]
+            raise DataError(
+                f"Patient {case.id}, {case.where(case.files[name])}: {name} shows nothing in the slices that the model looks at. "
+                "Correct the file, or leave it out."
+            )
+    return sliced
+
+
+@contextmanager
+def reading(cases: tuple[Case, ...], data: DataConfig) -> Iterator[Iterator[Read]]:
+    """Each patient in order, with his slices or with what is wrong; reading begins at once, before anything is asked for.
+
+    Threads do: unpacking, sorting and interpolation leave Python's lock to others.
+    """
+    cores = max(1, len(os.sched_getaffinity(0)))
+    at_once = min(cores, max(1, len(cases)))
+    with ThreadPoolExecutor(at_once) as pool:
+        left = iter(cases)
+        running: deque[tuple[Case, Future[Sliced]]] = deque()
+
+        def begin() -> None:
+            for case in left:
+                running.append((case, pool.submit(read_patient, case, data, -(-cores // at_once))))
+                return
+
+        for _ in range(AHEAD * at_once):
+            begin()
+        try:
+            yield _results(running, begin)
+        finally:
+            for _, future in running:
+                future.cancel()
+
+
+def _results(running: deque[tuple[Case, Future[Sliced]]], begin: Callable[[], None]) -> Iterator[Read]:
+    while running:
+        case, future = running.popleft()
+        try:
+            result: Sliced | DataError = future.result()
+        except DataError as error:
+            result = error
+        begin()
+        yield case, result

@@ -1,0 +1,1 @@
+"""What one request makes a site do."""

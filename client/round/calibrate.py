@@ -1,0 +1,108 @@
+"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of all patients.
+
+Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
+"""
+
+from datetime import datetime
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from client.policy import require_calibrating, require_hours
+from client.round.train import Place, agreed_model, prepared_patients, require_pinned
+from common.config.run import RunConfig
+from common.data.cases import Site
+from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import apply_temperature, nll_sums, score_histogram
+from common.evaluation.ood import score as ood
+from common.evaluation.ood.features import features
+from common.messages.calibration import COUNT, FIT, NLL, SCORES, STRANGENESS, read_asked, read_reference, write_sums
+from common.messages.round import SiteReply, Task
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.training.predict import predict
+
+
+def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[RecordDict, Site]:
+    """Answer one of the two requests of `common.messages.calibration`.
+
+    Returns:
+        The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
+
+    Raises:
+        PolicyError: the hospital does not share such sums, or not of so few patients.
+        FederationError, WeightsError, DataError, ConfigError: as `client.round.train.train_site`.
+    """
+    asked = read_asked(content)
+    model, config, arrays = agreed_model(content, task, place)
+    site, training, held = prepared_patients(place, config)
+    require_hours(site.config.policy, datetime.now().astimezone())
+    require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
+    private = config.privacy.enabled or bool(site.config.privacy.epsilon)
+    groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
+    require_calibrating(site.config.policy, private=private, cohort=min(groups))
+    least = site.config.policy.min_patients
+    if asked.stage == FIT:
+        sums = fit_sums(model, arrays, training, held, config, least)
+    else:
+        reference = read_reference(content, config)
+        sums = score_sums(model, arrays, training, held, config, least, asked.temperature, reference)
+    told = SiteReply(place.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
+    return write_sums(told, sums), site
+
+
+def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig, least: int) -> Arrays:
+    """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
+
+    Args:
+        least: a row of the moments that fewer patients stand behind is left out.
+    """
+    labels, probabilities = _answers(model, arrays, held, config)
+    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
+    return {
+        NLL: nll_sums(labels, probabilities).astype(np.float32),
+        COUNT: np.array([len(labels)], np.float32),
+        **ood.moments(trained, untrained, least),
+    }
+
+
+def score_sums(
+    model: MultiModalViT,
+    arrays: Arrays,
+    training: SiteData,
+    held: SiteData,
+    config: RunConfig,
+    least: int,
+    temperature: float,
+    reference: Arrays | None,
+) -> Arrays:
+    """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
+
+    Held-back patients alone are too few for a threshold at a rate of 5%, so those that trained stand with them. Image, frozen
+    features and agreement have not seen them. The adapted features have: it is an assumption that they lie as far from held-back
+    patients of other sites as a new patient's do, and what comes of it is measured (docs/results.md).
+
+    Args:
+        least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
+        reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
+            that took no part are. None: they are not scored.
+    """
+    labels, probabilities = _answers(model, arrays, held, config)
+    sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
+    if reference is None:
+        return sums
+    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
+    others = ood.Reference.fit(ood.subtract(reference, ood.moments(trained, untrained, least)))
+    strange = ood.histogram(others.score(np.concatenate([trained, untrained])))
+    return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
+
+
+def _answers(
+    model: MultiModalViT, arrays: Arrays, held: SiteData, config: RunConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels [N] and uncalibrated probabilities [N, C] of the labelled ones."""
+    known = held.select(held.labelled)
+    if not len(known):
+        return known.labels, np.empty((0, len(config.data.classes)))
+    return known.labels, predict(model, arrays, known, config)

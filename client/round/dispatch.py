@@ -1,0 +1,125 @@
+"""From a request's content to a reply's, plain or secure. Nothing is raised: of an error only its public sentence leaves."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from client.policy import keep_back, require_leaving, require_norm
+from client.round.calibrate import calibrate_site
+from client.round.secure_aggregation import (
+    SiteSecrets,
+    begin,
+    keep_secrets,
+    load_secrets,
+    mask,
+    open_letters,
+    remember,
+    require_new,
+    share,
+    unmask,
+)
+from client.round.train import Place, find_place, require_same_code, train_site
+from common.config.run import RunConfig, config_from_json
+from common.config.site import SitePolicy
+from common.errors import FederationError, FedMRIError
+from common.messages.calibration import CALIBRATION
+from common.messages.round import ARRAYS, SiteReply, Task, read_task, unpack_arrays, write_reply, write_status
+from common.messages.secure_aggregation import (
+    OUT_OF_STEP,
+    SECURE,
+    KeysAsked,
+    LettersAsked,
+    PeersAsked,
+    UnmaskAsked,
+    from_record,
+    write_told,
+)
+from common.models.arrays import flat_change
+from common.privacy.site_level import clip_change
+from common.secure.fixed_point import UNCOUNTABLE, Values
+
+logger = logging.getLogger("fedmri.client")
+
+
+def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDict) -> RecordDict:
+    """Do what is asked and build the reply.
+
+    Args:
+        content: the request.
+        node_config: of this node; a hospital's names its site.toml.
+        state: the node's own memory, which outlives this message: secrets of a secure round.
+    """
+    task = Task(round=1, config="", code="", backbone="")
+    try:
+        task = read_task(content)
+        place = find_place(task, node_config)
+        if CALIBRATION in content:
+            leaving, site = calibrate_site(content, task, place)
+            require_leaving(leaving, content, site.config.policy)
+            return keep_back(leaving, site.config.policy)
+        if SECURE in content:
+            return _secure(content, task, place, state)
+        reply, site = train_site(content, task, place)
+        leaving = write_reply(reply)
+        require_leaving(leaving, content, site.config.policy)
+        return keep_back(leaving, site.config.policy)
+    except FedMRIError as error:
+        logger.exception("The round failed at this site.")
+        reply = SiteReply(task.site, task.round, error=error.public)
+    except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
+        logger.exception("The round failed at this site.")
+        reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
+    return write_status(reply)
+
+
+def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) -> RecordDict:
+    """One stage of a secure round. What was kept of it is wiped first: a stage that fails cannot be tried twice."""
+    mine = load_secrets(state, place.name)
+    keep_secrets(state, place.name, None)
+    require_same_code(task)
+    config, record = config_from_json(task.config), content[SECURE]
+    stage = record.get("stage") if hasattr(record, "get") else None
+    status = SiteReply(place.name, task.round)
+    kept: SiteSecrets | None = None
+    told: Any
+    if stage == KeysAsked.stage:
+        asked = from_record(record, KeysAsked)
+        require_new(state, place.name, asked.request)
+        kept, told = begin(asked, config)
+    elif mine is None:
+        raise FederationError("This site has no secure round open.", public=f"{OUT_OF_STEP}: no round is open at the site")
+    elif stage == PeersAsked.stage:
+        kept, told = share(from_record(record, PeersAsked), mine)
+    elif stage == LettersAsked.stage:
+        kept = open_letters(from_record(record, LettersAsked), mine)
+        reply, site = train_site(content, task, place, sealed=kept.request)  # only now that the round can succeed
+        equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
+        weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
+        told = mask(kept, config, _change(content, reply, config, site.config.policy), weight)
+        status = SiteReply(place.name, task.round, epsilon=reply.epsilon)
+    else:
+        told = unmask(from_record(record, UnmaskAsked), mine)
+        remember(state, place.name, mine.request)
+    keep_secrets(state, place.name, kept)
+    return write_told(status, told)
+
+
+def _change(content: RecordDict, reply: SiteReply, config: RunConfig, policy: SitePolicy) -> Values:
+    """The update as one vector.
+
+    Raises:
+        FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot tell.
+        PolicyError: it is larger than the hospital's own `policy.max_update_norm`.
+    """
+    change = flat_change(reply.arrays, unpack_arrays(content.array_records[ARRAYS], reply.arrays))
+    norm, allowed = float(np.linalg.norm(change)), config.federation.max_update_norm
+    if allowed and not norm <= allowed:
+        raise FederationError(
+            f"The update's norm is {norm:g}; federation.max_update_norm allows {allowed:g}.",
+            public=UNCOUNTABLE,
+        )
+    require_norm(norm, policy)
+    return clip_change(change, config.site_level.clip) if config.site_level.enabled else change

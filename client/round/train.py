@@ -1,0 +1,250 @@
+"""One round at a site: read the request, check what must agree, train on the site's own patients, say no more than allowed.
+
+Runs without Flower's runtime: a request's content goes in, a reply's content comes out.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from flwr.app import RecordDict
+
+from client.policy import require_hours
+from client.privacy.budget import Budget, open_budget, require_open, site_budget
+from common.config.run import RunConfig, config_from_json
+from common.config.site import SITE_CONFIG, SitePolicy, read_site_config
+from common.data.cache import default_cache, open_site
+from common.data.cases import Site, read_site
+from common.data.dataset import SiteData
+from common.data.holdout import split
+from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
+from common.messages.code_version import code_hash
+from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
+from common.messages.secure_aggregation import request_hash
+from common.models.arrays import Arrays, arrays_sha256, get_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.privacy.charge import Charge
+from common.secure.fixed_point import FixedPoint
+from common.training.local import train_round
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this node's patients are, and where their slices may be kept."""
+
+    name: str
+    folder: Path  # a site folder or a site.toml
+    cache: Path
+    simulated: bool
+
+
+class Prepared(NamedTuple):
+    """A site and its slices."""
+
+    site: Site
+    training: SiteData
+    held: SiteData  # never trains; empty where the run holds nobody back
+
+
+def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes | None = None) -> tuple[SiteReply, Site]:
+    """Train one round on the site's patients.
+
+    Args:
+        sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
+
+    Returns:
+        The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
+
+    Raises:
+        FederationError: other code than the server's, or arrays that do not fit the model.
+        WeightsError: other backbone weights than the server's.
+        DataError, ConfigError: the site's folder or the run configuration is refused.
+    """
+    began = time.monotonic()
+    model, config, arrays = agreed_model(content, task, place)
+    if sealed is not None and request_hash(task, arrays) != sealed:
+        raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
+    site, patients, _ = prepared_patients(place, config)
+    require_hours(site.config.policy, datetime.now().astimezone())
+    _require_agreed_way(site.config.policy, config, secure=sealed is not None)
+    first = {"initial_sha256": arrays_sha256(arrays)} if task.round == 1 else {}
+    require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
+    told = SiteReply(place.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
+    if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
+        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
+            told.weight(config.federation.unlabelled_weight)
+        )
+    seed = site_seed(config.seed, place.name, task.round)
+    epsilon = -1.0
+    if config.privacy.enabled:
+        from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
+
+        budget = prepared_budget(place, site, task.run)
+
+        def charge(cost: Charge) -> None:
+            nonlocal epsilon
+            epsilon = budget.charge(cost, task.run)
+
+        update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge)
+    else:
+        require_open(place.name, site.config.privacy)
+        update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
+    metrics = update.metrics | {"seconds": time.monotonic() - began}
+    return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
+
+
+def agreed_model(content: RecordDict, task: Task, place: Place) -> tuple[MultiModalViT, RunConfig, Arrays]:
+    """The model, configuration and arrays of a request, after what must agree does; see `train_site` for the errors."""
+    if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
+        torch.set_num_threads(1)
+    require_same_code(task)
+    model, config = prepared_model(task.config, own_weights(place))
+    _require_same_backbone(task, model)
+    return model, config, unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
+
+
+def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
+    """The hospital's own site.toml if the node has one; else, in simulation, the folder that the request names.
+
+    Raises:
+        ConfigError: neither is there.
+        FederationError: the request names a folder outside the data folder.
+    """
+    own = node_config.get(SITE_CONFIG)
+    if own:  # a hospital's node never opens a folder that a request names
+        return Place(_name(Path(str(own))), Path(str(own)), default_cache(), simulated=False)
+    if not task.site or not task.data:
+        raise ConfigError(f"This node has no site: start it with --node-config '{SITE_CONFIG}=\"/path/to/site.toml\"'.")
+    if Path(task.site).name != task.site or task.site in (".", ".."):
+        raise FederationError(f"The request's site '{task.site}' is no plain folder name.")
+    cache = Path(task.cache) if task.cache else default_cache()
+    return Place(task.site, Path(task.data) / task.site, cache, simulated=True)
+
+
+def site_seed(seed: int, site: str, round_number: int) -> int:
+    """The site's own random seed for one round, 0 to 2^31 - 1: the same in every run of one configuration."""
+    digest = hashlib.sha256(f"{seed}/{site}/{round_number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@lru_cache(maxsize=1)
+def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, RunConfig]:
+    """The model of a configuration, built once a process: its trained arrays are overwritten in every round.
+
+    Args:
+        weights: the site's own file of the backbone; "": what the configuration says.
+    """
+    config = config_from_json(config_json)
+    if weights:
+        config = replace(config, model=replace(config.model, weights=weights))
+    return build_model(config), config
+
+
+def own_weights(place: Place) -> str:
+    """Path of the file that `connection.weights` of a hospital's site.toml names, or ""."""
+    if place.simulated:
+        return ""
+    weights = read_site_config(place.folder).connection.weights
+    home = place.folder.parent if place.folder.suffix == ".toml" else place.folder
+    return str(home / Path(weights).expanduser()) if weights else ""
+
+
+def prepared_patients(place: Place, config: RunConfig) -> Prepared:
+    """The site and its slices.
+
+    In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
+    site's volumes twenty times. A hospital reads its folder anew in each round.
+    """
+    if not place.simulated:
+        return _open(place, config)
+    found = _simulated_patients(place, config)
+    if isinstance(found, FedMRIError):
+        raise found
+    return found
+
+
+def prepared_budget(place: Place, site: Site, run: str) -> Budget:
+    """The site's budget. A hospital's ledger lies beside its site.toml; virtual sites begin a new one in every run."""
+    if not place.simulated:
+        return site_budget(site, place.folder)
+    path = place.cache / "ledgers" / (Path(run).name or "run") / f"{place.name}.jsonl"
+    return open_budget(site, site.config.privacy, path)
+
+
+@lru_cache(maxsize=256)
+def _simulated_patients(place: Place, config: RunConfig) -> Prepared | FedMRIError:
+    """Open once; an error is a result, so that it is remembered too."""
+    try:
+        return _open(place, config)
+    except FedMRIError as error:
+        return error
+
+
+def _open(place: Place, config: RunConfig) -> Prepared:
+    """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
+    site = read_site(place.folder, config.data, simulated=place.simulated)
+    patients = open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
+    return Prepared(site, *split(patients, config.evaluation.holdout))
+
+
+def _name(path: Path) -> str:
+    """A site's name from the path of its site.toml or folder."""
+    folder = path.parent if path.suffix == ".toml" else path
+    return folder.resolve().name
+
+
+def require_same_code(task: Task) -> None:
+    """Refuse to train with other code than the server's."""
+    if task.code != code_hash():
+        text = f"server {task.code[:12]}, site {code_hash()[:12]}"
+        raise FederationError(
+            f"The site's code is not the server's ({text}). Install the same version of FedMRI on both.",
+            public=f"the site's code is not the server's ({text})",
+        )
+
+
+def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
+    """Refuse to train on other backbone weights than the server's: the adapters would mean something else."""
+    if task.backbone != model.backbone_sha256:
+        text = f"SHA-256: server {task.backbone[:12]}, site {model.backbone_sha256[:12]}"
+        raise WeightsError(
+            f"The site's backbone weights are not the server's ({text}). Fetch the agreed file.",
+            public=f"the site's backbone weights are not the agreed ones ({text})",
+        )
+
+
+def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) -> None:
+    """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
+    if policy.secure_only and not secure:
+        raise ConfigError(
+            "policy.secure_only is set in site.toml, and the run is a plain one. Ask for secure.enabled in its settings.",
+            public="the site takes part in secure aggregation only",
+        )
+    if config.secure.enabled != secure:
+        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
+
+
+def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:
+    """Refuse a backbone, or a start of training, that the hospital did not agree to.
+
+    Args:
+        found: hashes by the policy's names, `backbone_sha256` and `initial_sha256`.
+
+    Raises:
+        WeightsError: one is not the pinned one.
+    """
+    for name, sha256 in found.items():
+        pinned = getattr(policy, name)
+        if pinned and pinned != sha256:
+            text = f"pinned {pinned[:12]}, got {sha256[:12]}"
+            raise WeightsError(
+                f"policy.{name} of site.toml does not fit the run ({text}). Ask the coordinator what has changed.",
+                public=f"the run is not the one that the site pinned ({name})",
+            )

@@ -1,0 +1,1 @@
+"""Configuration of a run and of a site, and how both are read."""

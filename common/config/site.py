@@ -1,0 +1,226 @@
+"""The hospital's own file, `site.toml`: where its patients are, how files are named, what labels mean, what may leave.
+
+Without a `site.toml` a folder is read as BIDS and nothing but updates may leave it.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from common.config.schema import build, check_ranges, ranged
+from common.errors import ConfigError
+
+NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its table holds
+SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
+SITE_VARIABLE = "FEDMRI_SITE"  # in the environment of a hospital's programs: the same path
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """What may leave the site besides its updates, and what it trains. Nothing leaves until the hospital says otherwise.
+
+    A server that chooses frozen weights and adapters freely can read images out of gradients (PEFTLeak, arXiv 2506.04453): the
+    pins hold it to those that were agreed (`fedmri-site pins`).
+    """
+
+    share_counts: bool = False  # how many patients, and how many of them labelled
+    share_metrics: bool = False  # the training losses
+    metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
+    share_calibration: bool = False  # sums over held-out patients, and of features of all; docs/hospital.md
+    share_pictures: bool = False  # slices of patients in the report, where this site is the external one
+    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort tells no counts, losses or sums
+    backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
+    initial_sha256: str = ""  # pinned arrays of the first round; "": any
+    secure_only: bool = False  # no update leaves but masked, by secure aggregation
+    arrays: tuple[str, ...] = ("*",)  # globs of the names of the trained arrays that may leave
+    max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
+    hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
+    max_hours: float = ranged(6.0, 0.01, 168.0)  # that one request may take, whatever the server allows
+    approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site
+
+    def __post_init__(self) -> None:
+        for name in ("backbone_sha256", "initial_sha256"):
+            value = getattr(self, name)
+            if value and not re.fullmatch("[0-9a-f]{64}", value):
+                raise ConfigError(f"policy.{name}: expected 64 hexadecimal digits (see `fedmri-site pins`), got {value!r}.")
+        check_ranges(self, "policy.")
+        if self.hours:
+            read_hours(self.hours)
+
+    @classmethod
+    def simulation(cls) -> "SitePolicy":
+        """For virtual sites, whose data are the researcher's own: everything may be seen."""
+        return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1)
+
+
+@dataclass(frozen=True)
+class SiteConnection:
+    """How a deployed site reaches its coordinator (`fedmri-site init` fills it in). Paths are relative to site.toml."""
+
+    server: str = ""  # host:port of the coordinator; "": the site is not deployed
+    ca: str = "ca.crt"  # the coordinator's certificate authority, and no other is trusted
+    key: str = "keys/site"  # private key, made here; its public half is keys/site.pub
+    state: str = "state"  # logs, audit log, what runs now
+    weights: str = ""  # local file of the backbone's weights; "": what the run's model.weights says
+
+    def __post_init__(self) -> None:
+        if self.server:
+            split_address("connection.server", self.server)
+
+
+@dataclass(frozen=True)
+class SitePrivacy:
+    """The hospital's privacy budget, for all runs together (`fedmri-site budget`)."""
+
+    epsilon: float = ranged(0.0, 0.0, 1e6)  # that no patient may exceed; 0: none is set, and runs without privacy are taken too
+    delta: float = ranged(1e-3, 1e-12, 0.5)
+    ledger: str = "privacy-ledger.jsonl"  # relative to site.toml
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "privacy.")
+        if not self.ledger.strip():
+            raise ConfigError("privacy.ledger: expected a file name, got ''.")
+
+
+@dataclass(frozen=True)
+class FileConfig:
+    """Glob patterns relative to a patient's folder; one string or several. Files of `t1c` are never taken for `t1`."""
+
+    t1: tuple[str, ...] = ("**/anat/*_T1w.nii*",)
+    t1c: tuple[str, ...] = ("**/anat/*_ce-*_T1w.nii*",)
+    t2: tuple[str, ...] = ("**/anat/*_T2w.nii*",)
+    flair: tuple[str, ...] = ("**/anat/*_FLAIR.nii*",)
+    mask: tuple[str, ...] = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
+
+    def __post_init__(self) -> None:
+        for name, patterns in vars(self).items():
+            for pattern in patterns:
+                _check_pattern(f"files.{name}", pattern)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Where the labels are and what the site's words mean in the run's classes."""
+
+    table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
+    column: str = ""  # "": the run's `data.label`; "none": this site has no labels
+    map: dict[str, str] = field(default_factory=dict)  # the table's word -> a class of the run, or "n/a"
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """All that `site.toml` may hold."""
+
+    name: str = ""  # "": the name of the folder
+    data: str = ""  # folder of the patients, relative to site.toml; "": beside it
+    patients: str = "sub-*"  # glob of the patients' folders
+    exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
+    files: FileConfig = field(default_factory=FileConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    privacy: SitePrivacy = field(default_factory=SitePrivacy)
+    connection: SiteConnection = field(default_factory=SiteConnection)
+
+    def __post_init__(self) -> None:
+        _check_pattern("patients", self.patients)
+        if self.name:
+            check_name(self.name)
+
+
+def read_site_config(path: Path) -> SiteConfig:
+    """Read `site.toml`; a folder without one gives the defaults, which are BIDS and the strict policy.
+
+    Args:
+        path: a site's folder, or the file itself.
+
+    Raises:
+        ConfigError: unreadable, not TOML, unknown key or wrong value, with the file's name and the dotted key.
+    """
+    file = path / "site.toml" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        return SiteConfig()
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name a site folder or its site.toml.") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested beyond reason
+        raise ConfigError(f"{file}: not valid TOML ({error}).") from error
+    try:
+        config: SiteConfig = build(SiteConfig, _with_lists(table))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return config
+
+
+def is_site(folder: Path) -> bool:
+    """Whether `folder` looks like a site: it has a `site.toml`, a `participants.tsv` or patients named `sub-*`."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return any((folder / name).is_file() for name in ("site.toml", "participants.tsv")) or any(
+        child.is_dir() for child in folder.glob("sub-*")
+    )
+
+
+def find_sites(folder: Path) -> tuple[Path, ...]:
+    """The site folders directly under `folder`, sorted by name; empty where there are none."""
+    return tuple(sorted(child for child in folder.iterdir() if is_site(child))) if folder.is_dir() else ()
+
+
+def check_name(name: str) -> str:
+    """Return a site's name unchanged.
+
+    Raises:
+        ConfigError: empty, longer than 64, not printable, or holding `/` (patient ids) or `+` (several external sites).
+    """
+    if not name.strip() or len(name) > 64 or not name.isprintable() or {"/", "+"} & set(name):
+        raise ConfigError(
+            f"Site name {name!r}: expected 1 to 64 printable characters without '/' and '+'. Set name in site.toml."
+        )
+    return name
+
+
+def split_address(key: str, address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[IPv6]:port`.
+
+    Args:
+        key: name of the setting, for the error.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", address)
+    if not found or not 1 <= int(found[2]) <= 65535:
+        raise ConfigError(f"{key}: expected host:port, such as fedmri.example.org:8443, got {address!r}.")
+    return found[1].strip("[]"), int(found[2])
+
+
+def read_hours(hours: str) -> tuple[int, int]:
+    """Begin and end of `HH:MM-HH:MM`, in minutes after midnight; the end may lie on the next day.
+
+    Raises:
+        ConfigError: it is no such span.
+    """
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", hours)
+    span = (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])) if found else (0, 0)
+    if span[0] == span[1]:
+        raise ConfigError(f'policy.hours: expected a span of local time such as "19:00-06:30", got {hours!r}.')
+    return span
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    """Refuse globs that are empty or lead out of the folder they start from."""
+    parts = PurePosixPath(pattern).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ConfigError(f"{key}: expected a relative glob pattern without '..', got {pattern!r}.")
+
+
+def _with_lists(table: dict[str, Any]) -> dict[str, Any]:
+    """Let a single pattern stand for a list of one, and "" for a kind of file that the site does not have."""
+    files = table.get("files")
+    if not isinstance(files, dict):
+        return table
+    listed = {key: ([value] if value else []) if isinstance(value, str) else value for key, value in files.items()}
+    return {**table, "files": listed}

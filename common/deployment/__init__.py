@@ -1,0 +1,1 @@
+"""Programs kept alive, and the commands of Flower."""

@@ -1,0 +1,1 @@
+"""Measures with intervals, and two models on the same patients."""

@@ -1,0 +1,121 @@
+"""One fixed model on every subset of the modalities: what is lost when FLAIR is missing, and the like.
+
+N patients, M modalities, C classes.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.metrics.comparison import measure, measure_difference
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.training.predict import predict
+
+Floats = NDArray[np.float64]
+Members = tuple[bool, ...]  # [M], of one subset
+
+
+def modality_subsets(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    *,
+    full: Floats,
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """`modality_subsets` of report.json, of the labelled patients.
+
+    Args:
+        full: calibrated probabilities [N, C] from all present modalities, which need not be had again.
+        temperature: of the calibration; 1: none.
+    """
+    labelled = patients.labelled
+    if not len(labelled):
+        return {}
+    some, full = patients.select(labelled), full[labelled]
+    return measure_subsets(
+        answer_subsets(model, arrays, some, config, full=full, temperature=temperature), some.labels, full, config
+    )
+
+
+def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], full: Floats, config: RunConfig) -> dict[str, Any]:
+    """The measures of every subset, and what is lost by it.
+
+    Args:
+        answers: by subset, [N, C], NaN where a patient has none of it.
+        labels: [N]; below 0: left out.
+        full: [N, C], from all present modalities.
+
+    Returns:
+        Each subset in the shape of `common.evaluation.metrics.metrics.evaluate`, and `drop` {value, low, high}: MCC of `full`
+        minus that
+        of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides,
+        so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
+    """
+    results = {}
+    for name, probabilities in answers.items():
+        rows = np.flatnonzero(np.isfinite(probabilities).all(1) & (labels >= 0))
+        if len(rows):
+            drop = measure_difference(labels[rows], full[rows], probabilities[rows], config)
+            results[name] = {**measure(labels[rows], probabilities[rows], config), "drop": drop}
+    return results
+
+
+def answer_subsets(
+    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, *, full: Floats, temperature: float = 1.0
+) -> dict[str, Floats]:
+    """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
+
+    What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
+    all he has: at most one pass over the patients for each subset but the full one.
+    """
+    M = patients.present.shape[1]
+    asked = {subset: _ask(model, arrays, patients, config, subset, full, temperature) for subset in subsets_of(M)}
+    nothing = np.full(full.shape[1], np.nan)
+    answers = {}
+    for subset in asked:
+        left = [tuple(row) for row in (patients.present & np.array(subset)).tolist()]
+        rows = [asked[some][n] if any(some) else nothing for n, some in enumerate(left)]
+        answers[name_of(subset, config.data.modalities)] = np.array(rows).reshape(full.shape)
+    return answers
+
+
+def subsets_of(modalities: int) -> Iterator[Members]:
+    """All subsets but the empty one, the smallest first."""
+    for size in range(1, modalities + 1):
+        for chosen in combinations(range(modalities), size):
+            yield tuple(m in chosen for m in range(modalities))
+
+
+def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
+    """Such as "t1+flair"."""
+    return "+".join(name for name, chosen in zip(modalities, subset, strict=True) if chosen)
+
+
+def _ask(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    subset: Members,
+    full: Floats,
+    temperature: float,
+) -> Floats:
+    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no more."""
+    has_all = patients.present[:, list(subset)].all(1)
+    has_more = patients.present.sum(1) > sum(subset)
+    found = np.where((has_all & ~has_more)[:, None], full, np.nan)
+    rows = np.flatnonzero(has_all & has_more)
+    if len(rows):
+        some = patients if len(rows) == len(patients) else patients.select(rows)
+        raw = predict(model, arrays, some, config, present=np.tile(np.array(subset), (len(rows), 1)))
+        found[rows] = apply_temperature(raw, temperature)
+    return found

@@ -1,0 +1,1 @@
+"""Patients unlike those in training (out of distribution)."""

@@ -1,0 +1,105 @@
+"""What is looked at to tell how unlike the federation's patients a patient is: numbers of his images and of what backbones say.
+
+Each modality is looked at by itself, and each pair for its agreement, so nothing said of one depends on which others there are.
+N patients, M modalities, D width, F features of a modality: of the image, frozen, adapted, and its agreement with each modality.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import functional_call
+
+from common.config.run import RunConfig
+from common.data.dataset import SiteData
+from common.evaluation.ood.image_statistics import STATISTICS, image_statistics
+from common.evaluation.ood.modality_agreement import AGREEMENTS, modality_agreement
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.training.device import autocast, choose_device, place
+from common.training.predict import frozen_features
+
+Matrix = NDArray[np.float64]
+
+PROJECTED = 32  # numbers kept of the frozen features
+ADAPTED = 8  # and of the adapted ones: few patients are held back, and with 32 numbers their Gaussians are too sure
+ALONE = STATISTICS + PROJECTED + ADAPTED  # features of a modality by itself: of the image, frozen, adapted
+KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
+SLICES = 5  # of a patient at most, that the adapted backbone looks at: fewer save time, and with 2 real strangers are missed
+
+
+def features(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    present: NDArray[np.bool_] | None = None,
+) -> Matrix:
+    """What is looked at in each modality of each patient.
+
+    Args:
+        model: as `build_model` made it: its own arrays are those of the untouched backbone.
+        arrays: the trained ones.
+        present: [N, M], to leave out modalities that patients do have; None: as they are.
+
+    Returns:
+        [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
+    """
+    here = patients.present if present is None else np.logical_and(patients.present, present)
+    found = np.full((*here.shape, ALONE + here.shape[1] * AGREEMENTS), np.nan)
+    for row, known in enumerate(here):
+        found[row, :, KINDS[0]], found[row, :, ALONE:] = _image_features(patients.images[row].astype(np.float64), known)
+    found[:, :, KINDS[1]] = _project(frozen_features(model, patients, config), PROJECTED)
+    found[:, :, KINDS[2]] = _project(_adapted(model, arrays, patients, config), ADAPTED)
+    return np.asarray(np.where(here[..., None], found, np.nan))
+
+
+def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+    """[S, M, H, W] to statistics [M, STATISTICS] and agreement with each modality [M, M AGREEMENTS]."""
+    modalities, known = len(here), np.flatnonzero(here)
+    statistics = np.full((modalities, STATISTICS), np.nan)
+    statistics[known] = image_statistics(images[:, known])
+    pairs = np.full((modalities, modalities, AGREEMENTS), np.nan)
+    for one, other in combinations(known, 2):
+        pairs[one, other] = pairs[other, one] = modality_agreement(images[:, one], images[:, other])
+    return statistics, pairs.reshape(modalities, modalities * AGREEMENTS)
+
+
+@torch.inference_mode()
+def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
+    """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
+    device = choose_device()
+    place(model, device)
+    trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    width: int = model.vit.embed_dim  # type: ignore[assignment]
+    modalities = patients.present.shape[1]
+    slices = np.unique((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1] // 1).astype(np.int64)
+    rows, columns = np.nonzero(patients.present)
+    found = np.full((len(patients), modalities, 2 * width), np.nan)
+    for start in range(0, len(rows), config.evaluation.batch_size):
+        row, m = rows[start : start + config.evaluation.batch_size], columns[start : start + config.evaluation.batch_size]
+        alone = torch.nn.functional.one_hot(torch.as_tensor(m), modalities).bool()
+        with autocast(device, config.training.precision):
+            x = patients.take(row)[0][:, slices].to(device)
+            embedding = functional_call(model, trained, (x, alone.to(device))).embedding
+        parts = embedding.view(len(row), 1 + modalities, width).float().cpu().numpy()
+        found[row, m] = np.concatenate([parts[:, 0], parts[np.arange(len(row)), 1 + m]], axis=1)
+    return found
+
+
+def _project(found: Matrix, numbers: int) -> Matrix:
+    """[N, M, 2D] to [N, M, numbers]: random signs (Achlioptas, PODS 2001), the same for everybody."""
+    signs = np.random.default_rng(0).integers(0, 2, (found.shape[2], numbers)) * 2.0 - 1.0
+    return np.asarray(found @ signs / np.sqrt(found.shape[2]))
+
+
+def only(found: Matrix, here: NDArray[np.bool_]) -> Matrix:
+    """The same patients as if they had no modalities but those of `here` [N, M]; as `features` gives with `present`."""
+    patients, modalities = here.shape
+    kept = np.where(here[..., None], found, np.nan)
+    agreement = kept[:, :, ALONE:].reshape(patients, modalities, modalities, AGREEMENTS)
+    kept[:, :, ALONE:] = np.where(here[:, None, :, None], agreement, np.nan).reshape(
+        patients, modalities, modalities * AGREEMENTS
+    )
+    return kept

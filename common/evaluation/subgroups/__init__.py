@@ -1,0 +1,1 @@
+"""Groups of patients, and how their images were acquired."""

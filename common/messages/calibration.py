@@ -1,0 +1,147 @@
+"""What server and sites say to each other to calibrate the trained model: two exchanges after the last round.
+
+    fit     asked  arrays, config as for a round; calibration {stage}
+            told   sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
+    score   asked  arrays, config; calibration {stage, temperature}; reference: the moments of all sites, added up; absent where
+                   there are fewer than two: no site could be scored against others
+            told   sums {calibration.scores [K], ood.scores [K'] where there is a reference}
+
+beside `metrics` and `site` of a round's reply. Whatever is read here came over a wire, and nothing is unpickled.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.errors import FederationError
+from common.evaluation.calibration.calibration import SCORE_BINS, SMALLEST, TEMPERATURES
+from common.messages.round import MAX_PATIENTS, SiteReply, Task, pack_arrays, unpack_arrays, write_status, write_task
+from common.models.arrays import Arrays
+
+CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
+FIT, SCORE = "fit", "score"
+NLL, COUNT, SCORES, STRANGENESS = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
+HAVING = "ood.count"  # of the moments: how many patients stand behind each row
+OF_THOSE = ("ood.sum", "ood.outer")  # of the moments: what is summed over them
+WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request for sums."""
+
+    stage: str
+    temperature: float = 1.0  # at which patients are scored
+
+
+def write_asked(task: Task, arrays: ArrayRecord, asked: Asked, reference: ArrayRecord | None) -> RecordDict:
+    """The content of a request; packed arrays are shared between the sites' requests."""
+    content = write_task(task, arrays)
+    content[CALIBRATION] = ConfigRecord({"stage": asked.stage, "temperature": asked.temperature})
+    if reference is not None:
+        content[REFERENCE] = reference
+    return content
+
+
+def read_asked(content: RecordDict) -> Asked:
+    """Read a request for sums.
+
+    Raises:
+        FederationError: another stage, or a temperature that is none of the grid's range.
+    """
+    record = content.get(CALIBRATION)
+    if not isinstance(record, ConfigRecord) or record.get("stage") not in (FIT, SCORE):
+        raise FederationError(f"Calibration: expected a request of stage '{FIT}' or '{SCORE}'.")
+    temperature = record.get("temperature")
+    if not isinstance(temperature, float) or not TEMPERATURES[0] * 0.999 <= temperature <= TEMPERATURES[-1] * 1.001:
+        raise FederationError(
+            f"Calibration: expected a temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} in the request."
+        )
+    return Asked(str(record["stage"]), temperature)
+
+
+def read_reference(content: RecordDict, config: RunConfig) -> Arrays | None:
+    """The moments of all sites in a request; None where there are none.
+
+    Raises:
+        FederationError: others than moments have as names, shapes and type, or values that are not finite.
+    """
+    record = content.get(REFERENCE)
+    if record is None:
+        return None
+    if not isinstance(record, ArrayRecord):
+        raise FederationError(f"Calibration: expected arrays as '{REFERENCE}' in the request.")
+    return unpack_arrays(record, _moments_like(config))
+
+
+def form(asked: Asked, config: RunConfig, *, scored: bool) -> Arrays:
+    """Zeros in the names and shapes of the one answer that fits a request.
+
+    Args:
+        scored: whether the request has a reference.
+    """
+    if asked.stage == FIT:
+        return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1), **_moments_like(config)}
+    return {SCORES: _zeros(SCORE_BINS)} | ({STRANGENESS: _zeros(_strange_bins())} if scored else {})
+
+
+def write_sums(status: SiteReply, sums: Arrays) -> RecordDict:
+    """A site's answer."""
+    content = write_status(status)
+    content[SUMS] = pack_arrays(sums)
+    return content
+
+
+def read_sums(content: RecordDict, like: Arrays) -> Arrays:
+    """The sums of an answer, checked for what can be known of them without the patients.
+
+    Args:
+        like: `form` of the request.
+
+    Raises:
+        FederationError: other names, shapes or types; values that are not finite; counts that are not whole or below 0; losses
+            that no such number of patients can have; moments of nobody.
+    """
+    record = content.get(SUMS)
+    if not isinstance(record, ArrayRecord):
+        raise FederationError(f"The reply has no record '{SUMS}'.")
+    sums = unpack_arrays(record, like)
+    for name in sums.keys() & {COUNT, SCORES, STRANGENESS, HAVING}:
+        counts = sums[name].astype(np.float64)
+        if (counts < 0).any() or (counts != np.floor(counts)).any() or counts.sum() > MAX_PATIENTS:
+            raise FederationError(f"Array {name}: expected whole numbers of patients.")
+    if NLL in sums:
+        most = sums[COUNT].astype(np.float64) * (WORST / TEMPERATURES + WORST)
+        if (sums[NLL] < 0).any() or (sums[NLL] > most).any():
+            raise FederationError(f"Array {NLL}: expected losses of {int(sums[COUNT][0])} patients.")
+    for name in sums.keys() & set(OF_THOSE):  # what was left out for being of few is out of all three
+        if sums[name][sums[HAVING] == 0].any():
+            raise FederationError(f"Array {name}: expected zeros where {HAVING} is 0.")
+    return sums
+
+
+def smallest_cohort(sums: Arrays) -> float:
+    """Of how many patients any of the sums is at least, by their own count; infinite where of none at all."""
+    counts = [float(sums[name].sum()) for name in (COUNT, SCORES, STRANGENESS) if name in sums]
+    counts += [float(count) for count in sums.get(HAVING, ())]
+    return min((count for count in counts if count), default=math.inf)
+
+
+def _moments_like(config: RunConfig) -> Arrays:
+    from common.evaluation.ood.score import moments_like  # noqa: PLC0415  it brings torch, which the gate mostly does without
+
+    return moments_like(config)
+
+
+def _strange_bins() -> int:
+    from common.evaluation.ood.score import SCORE_EDGES  # noqa: PLC0415  as above
+
+    return len(SCORE_EDGES) - 1
+
+
+def _zeros(length: int) -> NDArray[np.float32]:
+    return np.zeros(length, np.float32)

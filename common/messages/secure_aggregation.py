@@ -1,0 +1,172 @@
+"""What server and sites say to each other in the four stages of a secure round, as Flower ConfigRecords.
+
+    keys     KeysAsked    ->  KeysTold     each site makes two key pairs for this round alone
+    shares   PeersAsked   ->  SharesTold   each shares its mask secrets among all, sealed for each
+    masked   LettersAsked ->  (the masked vector, an ArrayRecord)
+    unmask   UnmaskAsked  ->  UnmaskTold   shares of the own masks of those who sent, of the keys of those who did not
+
+Sites are known to each other by their seat in the round, 1 to n. Everything is checked for type and size; nothing is unpickled.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from common.errors import FederationError
+from common.messages.round import SiteReply, Task, unpack_array, write_status
+from common.models.arrays import Arrays, arrays_sha256
+from common.secure.fixed_point import Words
+
+SECURE = "secure"  # name of the record in a request and in a reply
+MASKED = "masked"  # name of the masked vector's record
+OUT_OF_STEP = "a message of secure aggregation was out of step, or not readable"
+MAX_BYTES = 4096  # of one key, share or letter
+MAX_SITES = 1000
+
+
+@dataclass(frozen=True)
+class KeysAsked:
+    """Begin a round: how many sites are asked, and how many must stay to the end."""
+
+    stage: ClassVar[str] = "keys"
+    session: str
+    seat: int
+    sites: int
+    threshold: int
+    request: bytes  # `request_hash` of what every site will be asked to train
+
+
+@dataclass(frozen=True)
+class KeysTold:
+    """Public keys, PEM: one for masks, one for letters."""
+
+    stage: ClassVar[str] = "keys"
+    mask_key: bytes
+    letter_key: bytes
+
+
+@dataclass(frozen=True)
+class PeersAsked:
+    """All sites that told their keys, the asked one included."""
+
+    stage: ClassVar[str] = "shares"
+    session: str
+    seats: tuple[int, ...]
+    mask_keys: tuple[bytes, ...]
+    letter_keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class SharesTold:
+    """For each other site a letter that only it can open; and the hash of the own mask's seed, to check what is put together."""
+
+    stage: ClassVar[str] = "shares"
+    seats: tuple[int, ...]
+    letters: tuple[bytes, ...]
+    seed_sha256: bytes
+
+
+@dataclass(frozen=True)
+class LettersAsked:
+    """The letters to the asked site: who sent one is in, and all in it mask against each other."""
+
+    stage: ClassVar[str] = "masked"
+    session: str
+    seats: tuple[int, ...]
+    letters: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class UnmaskAsked:
+    """Whose masked vectors are in the sum, and whose are not."""
+
+    stage: ClassVar[str] = "unmask"
+    session: str
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class UnmaskTold:
+    """Shares: of the own mask's seed of each survivor, of the mask key of each dropped site, in the order asked."""
+
+    stage: ClassVar[str] = "unmask"
+    seed_shares: tuple[bytes, ...]
+    key_shares: tuple[bytes, ...]
+
+
+Kind = TypeVar("Kind")
+
+
+def request_hash(task: Task, arrays: Arrays) -> bytes:
+    """What a round asks of every site alike: configuration, round and global arrays, whatever the run is called."""
+    return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
+
+
+def view_hash(began: KeysAsked, peers: PeersAsked) -> bytes:
+    """What a site was told of the round. It goes into every sealed letter: sites that were told different things part company."""
+    digest = hashlib.sha256(f"{began.session} {began.sites} {began.threshold} {peers.seats} ".encode() + began.request)
+    for key in (*peers.mask_keys, *peers.letter_keys):
+        digest.update(hashlib.sha256(key).digest())
+    return digest.digest()
+
+
+def to_record(message: Any) -> ConfigRecord:
+    """Any dataclass of whole numbers, texts, bytes and tuples of them."""
+    values = {f.name: getattr(message, f.name) for f in fields(message)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    stage = getattr(message, "stage", None)
+    return ConfigRecord({**plain, "stage": stage} if stage else plain)
+
+
+def from_record(record: object, kind: type[Kind]) -> Kind:
+    """Read one message.
+
+    Raises:
+        FederationError: another stage, or a field that is missing, of another type, or too large.
+    """
+    stage = getattr(kind, "stage", None)
+    if not isinstance(record, ConfigRecord) or (stage is not None and record.get("stage") != stage):
+        raise FederationError(f"Secure aggregation: expected a message of stage '{stage}'.", public=OUT_OF_STEP)
+    hints = get_type_hints(kind)
+    return kind(**{f.name: _field(f.name, record.get(f.name), hints[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
+
+
+def write_told(reply: SiteReply, told: Any) -> RecordDict:
+    """A site's answer: its status, and what it has to tell (a message, or the masked vector)."""
+    content = write_status(reply)
+    if isinstance(told, np.ndarray):
+        content[MASKED] = ArrayRecord({MASKED: Array(np.asarray(told, dtype="<u4", order="C"))})
+    else:
+        content[SECURE] = to_record(told)
+    return content
+
+
+def read_masked(content: RecordDict, length: int) -> Words:
+    """The masked vector of an answer.
+
+    Raises:
+        FederationError: it is absent, or of another length or type.
+    """
+    record = content.get(MASKED)
+    if not isinstance(record, ArrayRecord) or list(record) != [MASKED]:
+        raise FederationError("The reply has no masked vector.")
+    return unpack_array(MASKED, record[MASKED], (length,), "<u4").astype(np.uint32)
+
+
+def _field(name: str, value: object, hint: Any) -> Any:
+    """One checked value; lists come back as tuples."""
+    if hint in (tuple[int, ...], tuple[bytes, ...]):
+        inner = int if hint == tuple[int, ...] else bytes
+        if isinstance(value, list) and len(value) <= MAX_SITES:
+            return tuple(_field(name, item, inner) for item in value)
+    elif (
+        isinstance(value, hint)
+        and not isinstance(value, bool)
+        and ((isinstance(value, int) and 0 <= value <= 2**31) or (isinstance(value, str | bytes) and len(value) <= MAX_BYTES))
+    ):
+        return value
+    raise FederationError(f"Secure aggregation: field '{name}' is missing, of another type, or too large.", public=OUT_OF_STEP)

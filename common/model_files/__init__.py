@@ -1,0 +1,1 @@
+"""Trained models on disk: opened, exported, merged."""

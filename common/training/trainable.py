@@ -1,0 +1,53 @@
+"""Which of the named arrays a round trains; all others come back byte for byte.
+
+The mean of the sites' products B A is not the product of their mean B and mean A, unless all sites share one of the two: so a
+round may hold one of them still (`model.lora_factor`). "b": A stays at its seeded start (FFA-LoRA: Sun et al., ICLR 2024).
+"alternate": A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+
+HEAD = "head."
+TOKENS = ("modality_embedding", "mask_token")
+PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
+
+
+def trained_names(names: Iterable[str], config: RunConfig, round_number: int) -> list[str]:
+    """The names, in the order given, of the arrays that a round trains.
+
+    Every site must come to the same answer, so it depends on nothing that is a site's own.
+
+    Args:
+        names: of all arrays that travel.
+        round_number: from 1.
+    """
+    if is_head_round(config, round_number):
+        return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
+    still = _still_factor(config.model.lora_factor, round_number - config.training.head_rounds)
+    tokens = () if config.model.train_tokens else TOKENS
+    chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]
+    return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
+
+
+def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -> int:
+    """Values that the run's largest round trains."""
+    numbers = {1, config.training.head_rounds + 1, config.training.head_rounds + 2}
+    rounds = [number for number in numbers if number <= config.federation.rounds]
+    return max(sum(arrays[name].size for name in trained_names(sorted(arrays), config, number)) for number in rounds)
+
+
+def is_head_round(config: RunConfig, round_number: int) -> bool:
+    """Whether the round fits the head alone (`common.training.probing`)."""
+    return round_number <= config.training.head_rounds
+
+
+def _still_factor(lora_factor: str, number: int) -> str | None:
+    """The parameter of `LoRALinear` that the round does not train. B starts at zero, and A learns nothing from it: B is first."""
+    if lora_factor == "both":
+        return None
+    return "lora_b" if lora_factor == "alternate" and number % 2 == 0 else "lora_a"

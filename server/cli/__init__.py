@@ -1,0 +1,1 @@
+"""`fedmri-server`, one file for each group of verbs."""

@@ -1,0 +1,191 @@
+"""The verbs of `fedmri-server` that run a real federation."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.live import Live
+
+from common.cli import add_debug
+from common.deployment.supervisor import end, running
+from server.deployment.certificates import CA
+from server.deployment.home import Home, ServerSettings, open_home
+from server.deployment.provision import init_home, renew_certificate
+from server.deployment.registry import admit, revoke, synchronise
+from server.deployment.service import serve, serve_in_background
+from server.deployment.status import as_json, server_status, show
+from server.deployment.superlink_nodes import connect
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+WATCH_SECONDS = 2.0
+
+
+def add_deployment(verbs: Verbs) -> None:
+    """Add the verbs to the parser."""
+    _add_init(verbs)
+    _add_registry(verbs)
+    _add_service(verbs)
+    _add_run(verbs)
+    verb = _verb(verbs, "bundle", "build the bundle that the hospitals approve", _bundle, home=False)
+    verb.add_argument("out", type=Path, nargs="?", metavar="OUT.fab", help="write it there")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _verb(verbs: Verbs, name: str, text: str, handler: Any, *, home: bool = True) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    if home:
+        verb.add_argument("home", type=Path, metavar="HOME", help="the coordinator's folder")
+    add_debug(verb)
+    verb.set_defaults(handler=handler)
+    return verb
+
+
+def _add_init(verbs: Verbs) -> None:
+    verb = _verb(verbs, "init", "make a coordinator's folder, with its certificate authority", _init)
+    verb.add_argument("--address", metavar="HOST:PORT", required=True, help="where the hospitals reach this machine")
+    verb.add_argument("--name", default="fedmri", help="of the federation (default: fedmri)")
+    verb.add_argument("--listen", metavar="IP:PORT", default="", help="what nginx takes (default: all addresses, that port)")
+    verb.add_argument("--front", choices=("nginx", "none"), default="nginx", help="none: a proxy of your own")
+    defaults = ServerSettings(address="localhost:1", front="none")
+    for name in ("superlink_port", "health_port"):
+        flag = f"--{name.replace('_', '-')}"
+        verb.add_argument(flag, type=int, default=getattr(defaults, name), help="of the loopback (default: %(default)s)")
+    _verb(verbs, "renew", "make a new certificate by the same authority", _renew)
+
+
+def _add_registry(verbs: Verbs) -> None:
+    verb = _verb(verbs, "admit", "let a hospital in", _admit)
+    verb.add_argument("key", type=Path, metavar="KEYFILE", help="the public key that it sent")
+    verb.add_argument("--name", required=True, help="of the hospital, in the report too")
+    verb.add_argument("--again", action="store_true", help="take back a key that was revoked")
+    verb = _verb(verbs, "revoke", "let a hospital in no more", _revoke)
+    verb.add_argument("name", metavar="NAME")
+
+
+def _add_service(verbs: Verbs) -> None:
+    verb = _verb(verbs, "start", "run SuperLink, SuperExec and nginx until told to stop", _start)
+    verb.add_argument("--background", action="store_true", help="return once all answers; `stop` ends it")
+    _verb(verbs, "stop", "end what `start` began", _stop)
+    verb = _verb(verbs, "status", "show programs, hospitals and the run", _status)
+    shown = verb.add_mutually_exclusive_group()
+    shown.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_run(verbs: Verbs) -> None:
+    verb = _verb(verbs, "run", "train with the hospitals that are connected", _run)
+    verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the run configuration")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    text = "folder of a held-out hospital, on this machine; may be given again for folders beside it"
+    verb.add_argument("--external", type=Path, metavar="DIR", action="append", required=True, help=text)
+    verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: a new one in HOME/runs)")
+    verb.add_argument("--cache", type=Path, metavar="DIR", help="of the prepared external patients")
+    verb.add_argument("--resume", action="store_true", help="go on from RUN's last checkpoint")
+    verb.add_argument("--detach", action="store_true", help="return at once; `status` tells how it goes")
+    _verb(verbs, "cancel", "stop the run that is on; it can be resumed", _cancel)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    names = ("name", "address", "listen", "front", "superlink_port", "health_port")
+    home = init_home(arguments.home, ServerSettings(**{name: getattr(arguments, name) for name in names}))
+    _say(f"Made {home.folder}. Guard it: its ca.key can make anyone the coordinator; keep a copy of it offline.")
+    _say(f"Send to each hospital, by a way it trusts: {home.folder / CA} and the address {home.settings.address}")
+    _say(f"Let it in with the public key that it sends back: fedmri-server admit {home.folder} KEYFILE --name NAME")
+    return 0
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    until = renew_certificate(home)
+    again = " Stop and start the service: it holds the old one." if running(home.state) is not None else ""
+    _say(f"The new certificate for {home.settings.host} is valid until {until:%Y-%m-%d}.{again}")
+    return 0
+
+
+def _admit(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    site = admit(home, arguments.key, arguments.name, again=arguments.again)
+    _say(f"Admitted {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
+    _say("Compare the fingerprint with the hospital by telephone: `ssh-keygen -lf keys/site.pub` there.")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    site = revoke(home, arguments.name)
+    _say(f"Revoked {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
+    return 0
+
+
+def _tell_superlink(home: Home) -> str:
+    """Let the SuperLink know at once where it runs; otherwise the next start does it."""
+    if running(home.state) is None:
+        return "It counts from the next start."
+    with connect(home) as nodes:
+        synchronise(home, nodes)
+    return "It counts from now."
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    if arguments.background:
+        pid = serve_in_background(home)
+        _say(f"Ready at {home.settings.address} (process {pid}). See `fedmri-server status {home.folder}`.")
+    else:
+        serve(home, _say)
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    _say("Stopped." if end(home.state) else "Nothing runs here.")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    home = open_home(arguments.home)
+    status = server_status(home)
+    if arguments.json:
+        print(json.dumps(as_json(status), indent=2))
+    elif arguments.watch:
+        with Live(show(status), auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                live.update(show(server_status(home)), refresh=True)
+    else:
+        Console().print(show(status))
+    return 0 if status.superlink == "serving" and status.front in ("serving", "none") else 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from server.cli.run import run  # noqa: PLC0415  what trains takes seconds to load
+
+    return run(arguments)
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from server.deployment.submit import cancel  # noqa: PLC0415
+
+    number = cancel(open_home(arguments.home))
+    _say(f"Stopped run {number}; go on with `fedmri-server run ... --resume`." if number else "No run is on.")
+    return 0
+
+
+def _bundle(arguments: argparse.Namespace) -> int:
+    from server.deployment.bundle import build_bundle  # noqa: PLC0415
+
+    bundle = build_bundle()
+    if arguments.out:
+        arguments.out.write_bytes(bundle.content)
+    if arguments.json:
+        print(json.dumps({"sha256": bundle.sha256, "bytes": len(bundle.content)}))
+    else:
+        print(bundle.sha256)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,58 @@
+"""`fedmri-server run`: hand a run to the federation and follow it."""
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from common.errors import ConfigError
+from server.deployment.home import Home, open_home
+from server.deployment.submit import Submission, SubmittedRun, follow, submit
+from server.report.report import HTML_NAME
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb; 0 once the report is written, or with --detach once the run is taken."""
+    home = open_home(arguments.home)
+    if arguments.resume and arguments.out is None:
+        raise ConfigError("--resume: name the interrupted run's folder with --out.")
+    out = arguments.out or home.runs / datetime.now().strftime("%Y%m%d-%H%M%S")
+    wanted = Submission(
+        arguments.config, tuple(arguments.settings), tuple(arguments.external), out, arguments.resume, arguments.cache
+    )
+    taken = submit(home, wanted)
+    print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)
+    if not arguments.detach:
+        _follow(home, taken)
+        print(f"Done. The report: {taken.out / HTML_NAME}")
+    return 0
+
+
+def _follow(home: Home, taken: SubmittedRun) -> None:
+    """A line a round, and what the sites do in between."""
+    console = Console(stderr=True, soft_wrap=True)
+    with console.status("Waiting for the hospitals") as spinner:
+
+        def on_round(line: dict[str, Any]) -> None:
+            console.print(_round_line(line), markup=False, highlight=False)
+
+        def on_status(status: dict[str, Any]) -> None:
+            sites = status.get("sites") or {}
+            words = ", ".join(f"{name} {entry.get('state', '')}" for name, entry in sites.items())
+            spinner.update(
+                f"Round {status.get('round', 0)} of {status.get('rounds', '?')}: {words or 'waiting for the hospitals'}"
+            )
+
+        try:
+            follow(home, taken, on_round, on_status)
+        except KeyboardInterrupt:
+            where = home.folder
+            console.print(f"The run goes on. `fedmri-server status {where}` shows it, `fedmri-server cancel {where}` stops it.")
+            raise
+
+
+def _round_line(line: dict[str, Any]) -> str:
+    failures = "".join(f"; {each['site']}: {each['reason']}" for each in line["failures"])
+    megabytes = (line["bytes_up"] + line["bytes_down"]) / 1e6
+    return f"Round {line['round']}: {line['seconds']:.0f} s, {len(line['sites'])} sites, {megabytes:.1f} MB{failures}"

@@ -1,0 +1,1 @@
+"""The coordinator's programs, registry and settings."""

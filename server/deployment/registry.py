@@ -1,0 +1,157 @@
+"""Who may take part: one public key a site, in `sites/`; the registry is the truth, the SuperLink is made to follow it."""
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+
+from common.errors import ConfigError
+from common.files import sync_folder, write_atomic
+from server.deployment.home import Home
+from server.deployment.superlink_nodes import UNREGISTERED, Nodes
+
+CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+MAKE_KEY = "Make one with `fedmri-site init`, or `ssh-keygen -t ecdsa -b 384`, and send the .pub file."
+MAX_BYTES = 10_000
+
+
+@dataclass(frozen=True)
+class AdmittedSite:
+    """A site and its public key."""
+
+    name: str
+    line: str  # OpenSSH public key, without a comment
+    key: bytes  # the same as PEM, as Flower holds it
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` prints it: to be compared by telephone."""
+        digest = hashlib.sha256(base64.b64decode(self.line.split()[1])).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def read_key(file: Path, name: str) -> AdmittedSite:
+    """Read an OpenSSH public key on a NIST curve, the only kind that Flower takes.
+
+    Raises:
+        ConfigError: unreadable, a private key, another kind of key, or more than one.
+    """
+    try:
+        content = file.read_bytes()[:MAX_BYTES].strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name the site's public key file.") from error
+    if b"PRIVATE KEY" in content:
+        raise ConfigError(f"{file} is a private key, which must never leave the hospital. Let them make another pair. {MAKE_KEY}")
+    try:
+        key = load_ssh_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{file}: expected one OpenSSH public key (ecdsa-sha2-nistp384 ...). {MAKE_KEY}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
+        kind = content.split()[0].decode("ascii", "replace")
+        raise ConfigError(f"{file}: expected a key on a NIST curve (ecdsa-sha2-nistp384), got {kind}. {MAKE_KEY}")
+    line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    if content.decode("utf-8", "replace").split()[:2] != line.split() or b"\n" in content:
+        raise ConfigError(f"{file}: expected one plain public key on one line. {MAKE_KEY}")
+    return AdmittedSite(name, line, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def admitted(home: Home) -> tuple[AdmittedSite, ...]:
+    """The sites that may take part, sorted by name.
+
+    Raises:
+        ConfigError: a file in `sites/` is no such key, or two files hold the same.
+    """
+    sites = tuple(read_key(file, file.stem) for file in sorted(_folder(home).glob("*.pub")))
+    names: dict[bytes, str] = {}
+    for site in sites:
+        if site.key in names:
+            raise ConfigError(
+                f"{_folder(home)}: {names[site.key]}.pub and {site.name}.pub hold the same key. Remove one of them."
+            )
+        names[site.key] = site.name
+    return sites
+
+
+def admit(home: Home, file: Path, name: str, *, again: bool = False) -> AdmittedSite:
+    """Enter a site into the registry; `synchronise` tells the SuperLink.
+
+    Args:
+        again: take back a key that was revoked.
+
+    Raises:
+        ConfigError: no fitting key, the name is taken, the key is admitted under another name, or was revoked.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ConfigError(
+            f"--name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
+        )
+    site = read_key(file, name)
+    for other in admitted(home):
+        if other.key == site.key and other.name != name:
+            raise ConfigError(f"This key is admitted already, as {other.name}. Each site needs a key of its own. {MAKE_KEY}")
+        if other.name.lower() == name.lower() and other.key != site.key:
+            raise ConfigError(
+                f"The name {other.name} is taken by another key ({other.fingerprint}). Revoke it first, or choose another name."
+            )
+    before = [old for old in _revoked_files(home) if read_key(old, name).key == site.key]
+    if before and not again:
+        raise ConfigError(f"This key was revoked ({before[0]}). Let the hospital make a new one, or take it back with --again.")
+    write_atomic(_folder(home) / f"{name}.pub", f"{site.line} {name}\n".encode())
+    for old in before:
+        old.unlink()
+    return site
+
+
+def revoke(home: Home, name: str) -> AdmittedSite:
+    """Move a site's key to the revoked ones; `synchronise` tells the SuperLink.
+
+    Raises:
+        ConfigError: no such site is admitted.
+    """
+    found = [site for site in admitted(home) if site.name == name]
+    if not found:
+        known = ", ".join(site.name for site in admitted(home)) or "none"
+        raise ConfigError(f"No site {name!r} is admitted. Admitted: {known}.")
+    target, number = _folder(home) / "revoked" / f"{name}.pub", 1
+    while target.exists():  # an earlier key of the same site
+        number += 1
+        target = target.with_name(f"{name}~{number}.pub")
+    target.parent.mkdir(exist_ok=True)
+    (_folder(home) / f"{name}.pub").rename(target)
+    sync_folder(target.parent)
+    sync_folder(_folder(home))
+    return found[0]
+
+
+def synchronise(home: Home, nodes: Nodes) -> None:
+    """Make the SuperLink know exactly the admitted sites, whatever its database holds. Doing it twice does no harm.
+
+    Raises:
+        ConfigError: the registry cannot be read.
+        FederationError: the SuperLink does not answer or refuses.
+    """
+    wanted = {site.key: site for site in admitted(home)}
+    known = {node.key: node for node in nodes.all()}
+    for key, node in known.items():
+        if node.status != UNREGISTERED and (key not in wanted or wanted[key].name != node.name):
+            nodes.unregister(node)
+    for key, site in wanted.items():
+        there = known.get(key)
+        if there and there.status != UNREGISTERED and there.name == site.name:
+            continue
+        if there:
+            nodes.forget(there)
+        nodes.register(site.name, key)
+
+
+def _folder(home: Home) -> Path:
+    return home.folder / "sites"
+
+
+def _revoked_files(home: Home) -> list[Path]:
+    return sorted((_folder(home) / "revoked").glob("*.pub"))

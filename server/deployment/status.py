@@ -1,0 +1,187 @@
+"""What the coordinator sees: the programs, the sites, the run. All of it is read where it happens; nothing is kept here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from common.deployment.supervisor import read_status
+from common.errors import FederationError
+from server.deployment.health import front_serves, superlink_serves
+from server.deployment.home import Home
+from server.deployment.registry import admitted
+from server.deployment.run_status import last_round, newest_run, read_run_status
+from server.deployment.service import RENEW_DAYS, certificate_days
+from server.deployment.superlink_nodes import UNREGISTERED, connect
+
+GOOD = {"running", "online", "serving", "answered", "finished", "training", "calibrating", "evaluating", "asked"}
+RUN_COLUMNS = ("round", "seconds", "up", "down", "failures", "why")
+BAD = {"offline", "not serving", "failed", "unreachable"}
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """One admitted site: what the SuperLink says of it, and what the run does."""
+
+    name: str
+    connection: str  # online, offline, registered (never seen), unregistered, unknown (the SuperLink does not answer)
+    last_seen: str  # ISO; "": never
+    run: dict[str, Any] = field(default_factory=dict)  # its entry in RUN/status.json
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """All that `fedmri-server status` tells."""
+
+    name: str
+    address: str
+    state: str  # of the supervisor: running or stopped
+    superlink: str  # serving or not serving, by its health service
+    front: str  # the same of nginx; "none"
+    certificate_days: int
+    programs: dict[str, Any]
+    sites: tuple[SiteStatus, ...]
+    run: dict[str, Any]  # status.json of the newest run, its folder, its last round; empty where there is none
+
+
+def server_status(home: Home) -> ServerStatus:
+    """Look at everything once.
+
+    Raises:
+        ConfigError: the registry or the certificate cannot be read.
+    """
+    told = read_status(home.state)
+    programs = told.get("programs")
+    run = _run(home)
+    front = home.settings.front
+    return ServerStatus(
+        home.settings.name,
+        home.settings.address,
+        str(told.get("state", "stopped")),
+        _word(superlink_serves(home)),
+        front if front == "none" else _word(front_serves(home)),
+        certificate_days(home),
+        programs if isinstance(programs, dict) else {},
+        _sites(home, run.get("sites", {})),
+        run,
+    )
+
+
+def as_json(status: ServerStatus) -> dict[str, Any]:
+    """For scripts: `fedmri-server status --json`."""
+    return asdict(status) | {"now": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def show(status: ServerStatus) -> Group:
+    """Tables for the terminal."""
+    title = Text(f"{status.name} at {status.address}: {status.state}")
+    parts: list[Any] = [_programs(status, title), _site_table(status)]
+    if status.run:
+        parts.append(_run_line(status.run))
+    if status.certificate_days < RENEW_DAYS:
+        parts.append(Text(f"The certificate expires in {status.certificate_days} days: fedmri-server renew.", style="yellow"))
+    return Group(*parts)
+
+
+def _sites(home: Home, run: Any) -> tuple[SiteStatus, ...]:
+    """Admitted sites, matched to the SuperLink's nodes by key and to the run's by name."""
+    try:
+        with connect(home) as nodes:
+            known = {node.key: node for node in nodes.all()}
+            absent = UNREGISTERED
+    except FederationError:
+        known, absent = {}, "unknown"
+    entries = run if isinstance(run, dict) else {}
+    sites = []
+    for site in admitted(home):
+        node = known.get(site.key)
+        entry = entries.get(site.name)
+        sites.append(
+            SiteStatus(
+                site.name,
+                node.status if node else absent,
+                node.last_seen if node else "",
+                entry if isinstance(entry, dict) else {},
+            )
+        )
+    return tuple(sites)
+
+
+def _run(home: Home) -> dict[str, Any]:
+    """The newest run: the one submitted last, or else the newest folder that holds a status."""
+    out = newest_run(home)
+    return read_run_status(out) | {"folder": str(out), "last_round": last_round(out)} if out else {}
+
+
+def _programs(status: ServerStatus, title: Text) -> Table:
+    table = Table("program", "state", "since", "restarts", "last exit", "why", title=title, title_justify="left")
+    health = {"superlink": status.superlink, "nginx": status.front}
+    for name, entry in status.programs.items():
+        told: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
+        state = str(told.get("state", "")) if status.state == "running" else "stopped"
+        words = _styled(state)
+        if name in health:
+            words += Text(", ") + _styled(health[name])
+        ended = told.get("last_exit")
+        cells = (_moment(str(told.get("since", ""))), str(told.get("restarts", 0)), "" if ended is None else str(ended))
+        table.add_row(Text(name), words, *cells, Text(str(told.get("reason", ""))))
+    return table
+
+
+def _site_table(status: ServerStatus) -> Table:
+    """One row a site; what the run does at it only where there is a run."""
+    table = Table("site", "connection", "last seen", *(RUN_COLUMNS if status.run else ()))
+    for column in table.columns:
+        column.overflow = "fold"  # a site's name is of no use without its end
+    for site in status.sites:
+        seen = _moment(str(site.run.get("last_seen") or site.last_seen))
+        table.add_row(Text(site.name), _styled(site.connection), seen, *(_run_cells(site.run) if status.run else ()))
+    return table
+
+
+def _run_cells(entry: Mapping[str, Any]) -> tuple[str | Text, ...]:
+    seconds = entry.get("seconds")
+    return (
+        _styled(str(entry.get("state", ""))),
+        f"{seconds:.0f}" if isinstance(seconds, int | float) else "",
+        _megabytes(entry.get("bytes_up")),
+        _megabytes(entry.get("bytes_down")),
+        str(entry.get("failures", "")),
+        Text(str(entry.get("reason", ""))),
+    )
+
+
+def _run_line(run: Mapping[str, Any]) -> Text:
+    last = run.get("last_round") or {}
+    text = Text(f"Run {run['folder']}: ")
+    text += _styled(str(run.get("state", "not begun")))
+    text += Text(f", round {run.get('round', 0)} of {run.get('rounds', '?')}")
+    if last:
+        words = f"; round {last.get('round')}: {last.get('seconds', 0):.0f} s, {len(last.get('sites', []))} sites"
+        text += Text(f"{words}, {_megabytes(last.get('bytes_up'))} up, {_megabytes(last.get('bytes_down'))} down")
+    return text
+
+
+def _styled(word: str) -> Text:
+    return Text(word, style="green" if word in GOOD else "red" if word in BAD else "yellow")
+
+
+def _megabytes(number: Any) -> str:
+    return f"{number / 1e6:.1f} MB" if isinstance(number, int | float) else ""
+
+
+def _moment(text: str) -> str:
+    """An ISO time as this machine's own, to the second; the day only where it is another."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return "never"
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().date() else "%Y-%m-%d %H:%M")
+
+
+def _word(serves: bool) -> str:
+    return "serving" if serves else "not serving"

@@ -1,0 +1,181 @@
+"""A run at a real federation: handed to the SuperLink with `flwr run`, followed until it ends, judged by status and report."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.cli import CONFIGS, config_path
+from common.config.run import load_config
+from common.deployment.flower_cli import NAME, OnRound, Rounds, error_sentence, flwr, run_status, whole_lines, write_run_config
+from common.errors import ConfigError, FederationError
+from common.files import write_atomic
+from common.messages.code_version import code_hash
+from server.deployment.bundle import CHECKOUT, build_bundle
+from server.deployment.health import superlink_serves
+from server.deployment.home import Home
+from server.deployment.run_status import LAST_NAME, read_run_status
+from server.run.federate import ERROR_NAME
+from server.run.plan import require_folder
+
+POLL_SECONDS = 0.5
+STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
+ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
+SILENT_SECONDS = 600.0  # without a word from the SuperLink
+OVER = "finished"
+
+OnStatus = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What the coordinator asks for."""
+
+    config: str  # name or file of a run configuration
+    settings: tuple[str, ...]  # key=value changes of it
+    external: tuple[Path, ...]  # folders of the held-out hospitals, side by side
+    out: Path  # the run folder
+    resume: bool = False
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A run that Flower has taken on."""
+
+    id: str
+    out: Path
+    bundle: str  # SHA-256
+    told: int  # rounds that were there before
+
+
+def submit(home: Home, wanted: Submission) -> SubmittedRun:
+    """Hand the run to the SuperLink; returns as soon as it is taken.
+
+    Raises:
+        ConfigError: a wrong configuration or external folder, or nothing to resume; nothing was started.
+        FederationError: the service does not run, another run is on, the run folder is used, or Flower refused.
+    """
+    run_config = _run_config(wanted)
+    out = Path(run_config["out"])
+    if not superlink_serves(home):
+        raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
+    _require_free(home)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ERROR_NAME).unlink(missing_ok=True)
+    told = len(whole_lines(out))
+    file = home.home / "run.toml"
+    write_run_config(file, run_config)
+    bundle = build_bundle(CHECKOUT)
+    answer = flwr(home, ["run", str(CHECKOUT), NAME, "--run-config", str(file)])
+    if not bundle.sha256.startswith(str(answer.get("fab-hash", ""))):
+        raise FederationError(
+            "The checkout changed while it was submitted. Cancel the run with `fedmri-server cancel`, and try again."
+        )
+    run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told)
+    write_atomic(home.state / LAST_NAME, json.dumps({"id": run.id, "out": str(out), "bundle": run.bundle}).encode())
+    return run
+
+
+def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus = lambda status: None) -> None:
+    """Wait for the run's end; the run goes on when this is interrupted.
+
+    Args:
+        on_round: told each line of rounds.jsonl as it comes.
+        on_status: told status.json now and then.
+
+    Raises:
+        FederationError: the run failed; says why.
+    """
+    rounds, asked, reported = Rounds(run.out, on_round, run.told), time.monotonic(), 0.0
+    heard = asked
+    while True:
+        rounds.follow()
+        on_status(read_run_status(run.out))
+        ended = any((run.out / name).is_file() for name in (ERROR_NAME, "report.json"))
+        if time.monotonic() - asked >= (1.0 if ended else STATUS_SECONDS):
+            asked, status = time.monotonic(), _status_patiently(home, run)
+            heard = asked if status else heard
+            if asked - heard > SILENT_SECONDS:
+                raise FederationError(_failed(home, run, "the service does not answer"))
+            if status.startswith(OVER):
+                rounds.follow()
+                _judge(home, run, status)
+                return
+        reported = reported or (time.monotonic() if ended else 0.0)
+        if reported and time.monotonic() - reported > ENDING_SECONDS:
+            raise FederationError(f"The server is done, but Flower did not end the run; see {home.log_of('superexec')}.")
+        time.sleep(POLL_SECONDS)
+
+
+def cancel(home: Home) -> str | None:
+    """Stop the run that is on; what it has trained stays in its folder and can be resumed.
+
+    Returns:
+        Its id, or None where none is on.
+    """
+    ids = _running(home)
+    for number in ids:
+        flwr(home, ["stop", number, NAME])
+    return ids[0] if ids else None
+
+
+def _run_config(wanted: Submission) -> dict[str, Any]:
+    """The keys of `[tool.flwr.app.config]`, checked before anything starts."""
+    source = config_path(wanted.config)
+    load_config(source, wanted.settings)
+    folders = [folder.expanduser().resolve() for folder in wanted.external]
+    for folder in folders:
+        if not folder.is_dir() or "+" in folder.name:
+            raise ConfigError(
+                f"--external {folder}: expected the folder of a hospital that is held out, without '+' in its name."
+            )
+    if not folders or len({folder.parent for folder in folders}) != 1:
+        raise ConfigError("--external: expected folders of held-out hospitals that lie side by side in one folder.")
+    out = wanted.out.expanduser().resolve()
+    require_folder(out, resume=wanted.resume)
+    return {
+        "config": wanted.config if source.parent == CONFIGS else str(source.resolve()),
+        "set": json.dumps(list(wanted.settings)),
+        "data": str(folders[0].parent),
+        "external": "+".join(folder.name for folder in folders),
+        "out": str(out),
+        "code": code_hash(),
+        "cache": str(wanted.cache.expanduser().resolve()) if wanted.cache else "",
+        "sites": "nodes",
+        "resume": wanted.resume,
+    }
+
+
+def _require_free(home: Home) -> None:
+    """One run at a time: two would share the sites' machines and their budgets."""
+    for number in _running(home):
+        raise FederationError(f"Run {number} is on already. Wait for it (`fedmri-server status`), or `fedmri-server cancel` it.")
+
+
+def _running(home: Home) -> list[str]:
+    runs = flwr(home, ["ls", NAME]).get("runs") or []
+    return [str(run["run-id"]) for run in runs if not str(run.get("status", "")).startswith(OVER)]
+
+
+def _status_patiently(home: Home, run: SubmittedRun) -> str:
+    """The SuperLink may be on its way back after a crash: the run goes on then, and so do we."""
+    try:
+        return run_status(home, run.id)
+    except FederationError:
+        return ""
+
+
+def _judge(home: Home, run: SubmittedRun, status: str) -> None:
+    """A finished run is good only if Flower and the report both say so."""
+    if (run.out / ERROR_NAME).is_file():
+        raise FederationError(error_sentence(run.out / ERROR_NAME, _failed(home, run, status)))
+    if status != "finished:completed" or not (run.out / "report.json").is_file():
+        raise FederationError(_failed(home, run, status))
+
+
+def _failed(home: Home, run: SubmittedRun, status: str) -> str:
+    again = " Go on with --resume." if (run.out / "checkpoints").is_dir() else ""
+    return f"The run ended as '{status}' without a result; see {home.log_of('superexec')}.{again}"

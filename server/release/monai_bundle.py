@@ -1,0 +1,196 @@
+"""The MONAI bundle: a folder that `python -m monai.bundle run` works with, without FedMRI.
+
+configs/inference.json, configs/metadata.json   what runs, and what it is
+models/model.ts                                 the dense model as TorchScript
+scripts/                                        cutting of slices: our own, since no stock transform scales by a foreground
+docs/README.md, LICENSE
+"""
+
+import ast
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import server.release.monai_patients as patients
+from common.config.run import DataConfig, RunConfig
+from common.data import volumes
+from common.files import write_atomic
+from common.model_files.dense import DenseModel
+from server.release.graphs import write_torchscript
+
+FILES = {  # BIDS names; `files` in the configuration takes any others
+    "t1": "**/*_T1w.nii*",
+    "t1c": "**/*_ce-*_T1w.nii*",
+    "t2": "**/*_T2w.nii*",
+    "flair": "**/*_FLAIR.nii*",
+    "mask": ["**/*tumour*mask.nii*", "**/*tumor*mask.nii*", "**/*lesion*mask.nii*", "**/*seg*mask.nii*"],
+}
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+OURS = {"DataConfig", "Case", "DataError"}  # what speaks of these stays at home
+HOME, AWAY = "from common.data.volumes import", "from scripts.volumes import"
+
+
+def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict[str, Any], licence: str) -> None:
+    """Write the bundle into a new folder.
+
+    Args:
+        about: `name`, `version`, `description`, `intended_use`, `weights_licence`, `eval_metrics`.
+        licence: text of the LICENSE file.
+    """
+    (folder / "models").mkdir(parents=True)
+    write_torchscript(folder / "models" / "model.ts", dense, config.data)
+    texts = {
+        "configs/inference.json": _json(inference(config)),
+        "configs/metadata.json": _json(metadata(config, about)),
+        "scripts/__init__.py": '"""Preprocessing that MONAI does not bring, copied from FedMRI (Apache-2.0)."""\n',
+        "scripts/volumes.py": pure_source(Path(volumes.__file__).read_text(encoding="utf-8")),
+        "scripts/patients.py": Path(patients.__file__).read_text(encoding="utf-8").replace(HOME, AWAY),
+        "docs/README.md": readme(config),
+        "LICENSE": licence,
+    }
+    for name, text in texts.items():
+        write_atomic(folder / name, text.encode("utf-8"))
+
+
+def inference(config: RunConfig) -> dict[str, Any]:
+    """configs/inference.json."""
+    data = config.data
+    files = {name: FILES[name] for name in (*data.modalities, "mask")}
+    return {
+        "imports": ["$import torch", "$from pathlib import Path", "$import scripts.patients as preparation"],
+        "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
+        "dataset_dir": ".",
+        "patients": "sub-*",
+        "files": files,
+        "datalist": "",
+        "output": "predictions.json",
+        "modalities": list(data.modalities),
+        "classes": list(data.classes),
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
+        "network": "$@network_def.eval()",
+        "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist)",
+            "transform": "@preprocessing",
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "evaluator": {
+            "_target_": "scripts.patients.Evaluator",
+            **{name: f"@{name}" for name in ("network", "dataset", "inferer", "device", "classes", "modalities", "output")},
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _transforms(data: DataConfig) -> list[dict[str, Any]]:
+    """MONAI's own as far as they go, then ours."""
+    keys: dict[str, Any] = {"keys": [*data.modalities, "mask"], "allow_missing_keys": True}
+    return [
+        {"_target_": "LoadImaged", **keys, "reader": "NibabelReader", "image_only": True, "ensure_channel_first": True},
+        {"_target_": "Orientationd", **keys, "axcodes": "RAS", "labels": None},
+        {
+            "_target_": "scripts.patients.SlicesOfPatientd",
+            "keys": list(data.modalities),
+            "slices": data.slices,
+            "size": data.size,
+            "field_of_view": data.field_of_view,
+            "low": data.low_percentile,
+            "high": data.high_percentile,
+        },
+    ]
+
+
+def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
+    """configs/metadata.json, after MONAI's specification."""
+    data = config.data
+    images = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": "MR",
+        "num_channels": data.slices,
+        "spatial_shape": [len(data.modalities), data.size, data.size],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {str(s): f"axial slice {s + 1} of {data.slices}, from below" for s in range(data.slices)},
+    }
+    present = images | {
+        "format": "labels",
+        "num_channels": len(data.modalities),
+        "spatial_shape": [],
+        "dtype": "bool",
+        "channel_def": {str(m): f"{name} is there" for m, name in enumerate(data.modalities)},
+    }
+    probabilities = images | {
+        "type": "probabilities",
+        "format": "classes",
+        "num_channels": len(data.classes),
+        "spatial_shape": [],
+        "channel_def": {str(c): name for c, name in enumerate(data.classes)},
+    }
+    return {
+        "schema": SCHEMA,
+        "version": about["version"],
+        "changelog": {about["version"]: "first release"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
+        "name": about["name"],
+        "task": "Glioma subtype from multi-sequence brain MRI",
+        "description": about["description"],
+        "authors": "FedMRI; see the hospitals in docs/README.md",
+        "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
+        "intended_use": about["intended_use"],
+        "eval_metrics": about["eval_metrics"],
+        "network_data_format": {
+            "inputs": {"image": images, "present": present},
+            "outputs": {"pred": probabilities},
+        },
+    }
+
+
+def pure_source(source: str) -> str:
+    """What of a module speaks of nothing of FedMRI, as a module of its own.
+
+    Args:
+        source: of `common.data.volumes`.
+    """
+    tree, kept = ast.parse(source), []
+    dropped: set[str] = set()
+    for node in tree.body:
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        ours = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common"
+        if ours or names & (OURS | dropped):
+            dropped |= {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
+            continue
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        kept.append("\n".join(source.splitlines()[first - 1 : node.end_lineno]))
+    return "\n\n".join(kept) + "\n"
+
+
+def _json(table: dict[str, Any]) -> str:
+    return json.dumps(table, indent=2) + "\n"
+
+
+def readme(config: RunConfig) -> str:
+    """How to run it."""
+    names = ", ".join(config.data.modalities)
+    return f"""# How to run this bundle
+
+    pip install "monai>=1.5" torch nibabel scipy fire
+    python -B -m monai.bundle run --config_file configs/inference.json --dataset_dir FOLDER --output predictions.json
+
+FOLDER holds one folder a patient (`--patients "sub-*"`), or is one patient's. A patient has any of {names}, registered to each
+other, and a tumour mask where there is one. Files are found by the globs in `files`; other names are set with
+`--files#t1 "*t1.nii.gz"` and so on, or listed in a JSON file: `--datalist list.json`, [{{"id": "A", "t1": "a.nii.gz", ...}}].
+A file that ends in .csv gives a table. `-B` keeps Python from writing into the signed folder; `fedmri-server verify` would call
+what it wrote extra files.
+
+The answer is calibrated probabilities. Prediction sets and the out-of-distribution flag are not in this bundle: `fedmri-site
+predict` with model.safetensors gives them.
+
+"""

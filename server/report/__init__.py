@@ -1,0 +1,1 @@
+"""report.json and the page that is rendered from it."""

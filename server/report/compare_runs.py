@@ -1,0 +1,106 @@
+"""Runs side by side: what each reached, how they differ patient by patient, and which settings they differ in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import FedMRIError
+from server.report.page.comparison import measured
+from server.report.page.headline import caution
+from server.report.page.provenance import config_table
+from server.report.page.values import measure, real, table, whole
+from server.report.report import read_report
+
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
+def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
+    """What `fedmri-server report RUN RUN...` shows.
+
+    Args:
+        runs: folders of finished runs, two or more; the others are held against the first.
+
+    Returns:
+        `runs`: one a run, in their order: {`name`, `external` (the hospital), `n`, `caution` ("": none), `mcc`,
+        `balanced_accuracy`, `auroc`, `brier` {value, low, high}, `calibration` {temperature, ece, ece_before, coverage
+        {nominal, observed}}, `subsets` {name: MCC {value, low, high}}, `paired` (what `compare_reports` said: this run minus
+        the first; None for the first), `unpaired` (why it could not be paired)}; `config` {dotted key: [value of each run]}:
+        settings that differ.
+
+    Raises:
+        FedMRIError: a run without a report, or with a damaged one.
+    """
+    reports = [read_report(run) for run in runs]
+    try:
+        pairs = [{"paired": None, "unpaired": None}, *(_pair(reports[0], other) for other in reports[1:])]
+        entries = [_entry(name, report) for name, report in zip(_names(runs), reports, strict=True)]
+        together = [entry | pair for entry, pair in zip(entries, pairs, strict=True)]
+        return {"runs": together, "config": _config_differences(reports)}
+    except DAMAGED as error:
+        raise FedMRIError(
+            f"{', '.join(map(str, runs))}: expected reports as FedMRI writes them; one was changed or damaged "
+            f"({type(error).__name__}). Run that federation again."
+        ) from error
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Each run by as many of its last folders as it takes to tell it from the others."""
+    paths = [run.expanduser().resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(path) for path in paths]
+
+
+def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    row = measured(name, "", report["external"])
+    calibration = table(report["calibration"])
+    after = table(calibration.get("after"))
+    conformal = table(calibration.get("conformal"))
+    return {
+        "name": name,
+        "external": str(table(report["provenance"]).get("external") or ""),
+        "n": whole(report["external"].get("n")) or 0,
+        "caution": caution(report["external"]),
+        **{key: vars(getattr(row, key)) for key in ("mcc", "balanced_accuracy", "auroc", "brier")},
+        "calibration": {
+            "temperature": real(calibration.get("temperature")),
+            "ece_before": real(table(calibration.get("before")).get("ece")),
+            "ece": real(after.get("ece")) if after else real(report["external"].get("ece")),
+            "coverage": {
+                "nominal": real(conformal.get("coverage")),
+                "observed": real(table(conformal.get("observed")).get("value")),
+            },
+        },
+        "subsets": {str(key): vars(measure(table(value).get("mcc"))) for key, value in report["modality_subsets"].items()},
+    }
+
+
+def _pair(first: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """This run minus the first on the patients that both have; or why not."""
+    from common.evaluation.metrics.comparison import compare_reports  # noqa: PLC0415  takes seconds to load, as all that trains
+
+    hospital, other = (table(each["provenance"]).get("external") for each in (first, report))
+    if hospital != other:
+        return {"paired": None, "unpaired": "another external hospital: its patients are not the same"}
+    try:
+        paired = compare_reports(report, first)
+    except FedMRIError as error:
+        return {"paired": None, "unpaired": str(error)}
+    return {"paired": paired, "unpaired": None} if paired["n"] else {"paired": None, "unpaired": "no labelled patient in common"}
+
+
+def _config_differences(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted keys of the settings in which the runs differ, with each run's value; None where it has no such setting."""
+    flat = [_flat(config_table(table(report["provenance"]).get("config"))) for report in reports]
+    keys = list(dict.fromkeys(key for each in flat for key in each))
+    rows = {key: [each.get(key) for each in flat] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

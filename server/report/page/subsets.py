@@ -1,0 +1,95 @@
+"""What is left when modalities are missing: a heat map, one row a subset of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.report.page.values import Measure, and_text, difference_text, measure, number, table, whole
+
+TEMPLATE = """
+{% if view.subsets %}<section id="subsets"><h2>With only some of the modalities</h2>
+{% for sentence in view.subsets.said %}<p>{{ sentence }}</p>{% endfor %}
+<p class="soft">The same model, with the other modalities taken away from every patient; n counts the patients who have any of
+those left. The stronger the colour, the higher the MCC.{% if view.subsets.paired %} The drop is the MCC with all of them
+minus the MCC with
+these, on the same patients; where its interval holds 0, it is open whether anything is lost.{% endif %}</p>
+<div class="scroll"><table class="heat"><thead><tr>
+{% for name in view.subsets.modalities %}<th scope="col" class="mod">{{ name }}</th>{% endfor %}
+<th scope="col" class="num">MCC (95% interval)</th>{% if view.subsets.paired %}<th scope="col" class="num">Drop (95%
+interval)</th>{% endif %}<th scope="col" class="num">n</th></tr></thead><tbody>
+{% for row in view.subsets.rows %}<tr{% if row.first %} class="first"{% endif %}>
+{% for here in row.present %}<td class="mod">{% if here %}<span class="here" role="img" aria-label="looked at">●</span>{%
+else %}<span class="gone" role="img" aria-label="taken away">○</span>{% endif %}</td>{% endfor %}
+<td class="num cell" title="{{ row.name }}"{% if row.mcc.value is not none %}
+ style="background:rgb(var(--wash) / {{ '%.2f'|format(row.shade) }})"{% endif %}><b>{{ row.mcc.value|number }}</b>{% if
+row.mcc|interval %} <small>{{ row.mcc|interval }}</small>{% endif %}</td>
+{% if view.subsets.paired %}<td class="num">{{ row.drop.value|signed }}{% if
+row.drop|interval %} <small>{{ row.drop|interval }}</small>{% endif %}</td>{% endif %}
+<td class="num">{{ row.n }}</td></tr>{% endfor %}</tbody></table></div>
+<p class="soft legend"><small><span class="here">●</span> looked at <span class="gone">○</span> taken away</small></p>
+</section>{% endif %}
+"""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One subset. `first` of those of its size; `drop` is the full set's MCC minus this one's."""
+
+    name: str
+    present: tuple[bool, ...]  # in the order of the modalities
+    first: bool
+    mcc: Measure
+    shade: float
+    n: int | None
+    drop: Measure
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """The heat map, the fullest subset first, and what it amounts to."""
+
+    modalities: tuple[str, ...]
+    rows: tuple[Subset, ...]
+    paired: bool
+    said: tuple[str, ...]
+
+
+def read(report: Mapping[str, Any]) -> Subsets | None:
+    """The subsets of a report, or None where it has none."""
+    entries = [(name, tuple(name.split("+")), table(entry)) for name, entry in table(report["modality_subsets"]).items()]
+    if not entries:
+        return None
+    modalities = tuple(dict.fromkeys(part for _, parts, _ in entries for part in parts))
+    rows: list[Subset] = []
+    for name, parts, entry in sorted(entries, key=lambda each: -len(each[1])):  # stable: else as in the report
+        present = tuple(modality in parts for modality in modalities)
+        first = bool(rows) and sum(rows[-1].present) != sum(present)
+        mcc = measure(entry.get("mcc"))
+        shade = 0.05 + 0.5 * min(max(mcc.value or 0.0, 0.0), 1.0)
+        drop = Measure() if all(present) else measure(entry.get("drop"))  # the full set loses nothing against itself
+        rows.append(Subset(name, present, first, mcc, shade, whole(entry.get("n")), drop))
+    paired = any(row.drop.value is not None for row in rows)
+    return Subsets(modalities, tuple(rows), paired, tuple(filter(None, (_mean(rows), _missed(modalities, rows)))))
+
+
+def _mean(rows: Sequence[Subset]) -> str:
+    """What incomplete patients may expect on average."""
+    part = [row.mcc.value for row in rows if not all(row.present) and row.mcc.value is not None]
+    full = [row.mcc.value for row in rows if all(row.present) and row.mcc.value is not None]
+    if not full or len(part) < 2:
+        return ""
+    mean = number(sum(part) / len(part))
+    return f"With all modalities MCC is {number(full[0])}; its mean over the {len(part)} incomplete subsets is {mean}."
+
+
+def _missed(modalities: Sequence[str], rows: Sequence[Subset]) -> str:
+    """The single modality whose loss costs most."""
+    one_gone = [row for row in rows if sum(row.present) == len(modalities) - 1 and row.drop.value is not None]
+    worst = max(one_gone, key=lambda row: row.drop.value or 0.0, default=None)
+    if worst is None or len(one_gone) < 2 or not (worst.drop.value or 0.0) > 0:
+        return ""
+    gone = and_text(tuple(name for name, here in zip(modalities, worst.present, strict=True) if not here))
+    open_ = ", which may be chance" if worst.drop.low is None or round(worst.drop.low, 2) <= 0 else ""
+    return (
+        f"Of single modalities, {gone} is missed most: without it MCC falls by {difference_text(worst.drop).lstrip('+')}{open_}."
+    )

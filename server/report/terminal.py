@@ -1,0 +1,32 @@
+"""The result on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from server.report.page.comparison import ALONE, comparison
+from server.report.page.headline import headline
+from server.report.page.values import measure_text, number
+
+
+def result_table(report: Mapping[str, Any]) -> Table:
+    """The federated model and its baselines on the external hospital, with 95% intervals.
+
+    Args:
+        report: as `server.report.report.assemble` or `read_report` gives it. Names are shown as they are, never read as markup.
+    """
+    table = Table(box=box.SIMPLE_HEAD, title=Text(headline(report), style="bold"), title_justify="left", pad_edge=False)
+    table.caption = Text("95% bootstrap intervals over patients. The external hospital chose nothing.", style="dim")
+    table.caption_justify = "left"
+    table.add_column("Training", overflow="fold")
+    for name in ("MCC", "Balanced accuracy", "AUROC", "Brier"):
+        table.add_column(name, justify="right")
+    for row in comparison(report):
+        alone = " alone" if row.note == ALONE else ""
+        cells = [Text(row.name + alone), Text(measure_text(row.mcc))]
+        cells += [Text(number(m.value)) for m in (row.balanced_accuracy, row.auroc, row.brier)]
+        table.add_row(*cells, style="bold" if row.federated else "")
+    return table

@@ -1,0 +1,209 @@
+"""After the last round: the sites' sums over patients that never trained become one temperature and two thresholds.
+
+No site's answer ends a run. One that does not answer, refuses, or answers nonsense is named and weighs nothing, in either
+exchange; if nobody answers, the model stays as it was trained, uncalibrated.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from logging import INFO, WARNING
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MessageType
+from flwr.serverapp import Grid
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.errors import FederationError
+from common.evaluation.calibration.calibration import Calibration, conformal_threshold, fit_temperature
+from common.evaluation.ood import score as ood
+from common.messages.calibration import COUNT, FIT, NLL, SCORE, SCORES, STRANGENESS, Asked, form, read_sums, write_asked
+from common.messages.round import SiteReply, pack_arrays, record_bytes
+from common.models.arrays import Arrays
+from common.text import printable
+from server.strategy.aggregation import judge_status
+from server.strategy.messaging import error_name, exchange
+from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
+from server.strategy.round_state import Address
+
+LARGEST = 1e6  # of a feature; honest ones are far smaller
+
+Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What came of it.
+
+    Attributes:
+        calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
+        moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
+        strangeness: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
+        failures: why a site has no part in it.
+    """
+
+    calibration: Calibration
+    moments: Arrays = field(default_factory=dict)
+    strangeness: bool = False
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig, number: int) -> Calibrated:
+    """Ask the sites twice, and fit.
+
+    Args:
+        strategy: that trained: it knows the sites, the task and the time limits.
+        arrays: of the trained model.
+        number: of the last round.
+
+    Raises:
+        FederationError: the SuperLink is away.
+    """
+    strategy.progress.be("calibrating", number)
+    with suppress(FederationError):  # who is there is asked; fewer than a round needs are enough
+        strategy.presence.wait(grid, number)
+    there, resting = strategy.presence.called(grid, number)
+    failures = dict.fromkeys(resting, "left alone after too many failed rounds")
+    panel = _Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
+    fitted = {name: told for name, told in panel.ask(there, Asked(FIT)).items() if _is_sound(name, told[1], failures)}
+    scored: Found = {}
+    while fitted:  # until all whose losses were fitted have been scored at that temperature
+        temperature = fit_temperature(total(fitted, NLL))
+        moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
+        called = [address for address in there if address.name in fitted]
+        scored = panel.ask(called, Asked(SCORE, temperature), moments)
+        scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
+        if len(scored) == len(fitted):
+            break
+        fitted = {name: told for name, told in fitted.items() if name in scored}
+    for name, reason in sorted(failures.items()):
+        log(WARNING, "Calibration: %s: %s", name, reason)
+    if not fitted:
+        log(WARNING, "The model is not calibrated: no site told its sums.")
+        return Calibrated(_nothing(config), failures=failures)
+    return replace(combine(fitted, scored, temperature, config), failures=failures)
+
+
+def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
+    """From all sums to the calibration.
+
+    Args:
+        fitted, scored: the answers to both exchanges, of the same sites.
+        temperature: that was fitted, at which the second exchange's patients were scored.
+    """
+    plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
+    strangeness = len(fitted) > 1 and _can_score(moments)
+    shared = all(reply.counts_shared for reply, _ in fitted.values())
+    calibration = Calibration(
+        temperature=temperature,
+        coverage=plan.coverage,
+        set_threshold=conformal_threshold(total(scored, SCORES), plan.coverage),
+        ood_rate=plan.ood_rate,
+        ood_threshold=ood.threshold(total(scored, STRANGENESS).astype(np.float32), plan.ood_rate) if strangeness else np.inf,
+        patients=int(total(fitted, COUNT)[0]) if shared else None,
+        sites=tuple(sorted(fitted)),
+    )
+    log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
+    return Calibrated(calibration, moments if strangeness else {}, strangeness)
+
+
+def _nothing(config: RunConfig) -> Calibration:
+    return Calibration(coverage=config.evaluation.coverage, ood_rate=config.evaluation.ood_rate)
+
+
+def total(found: Found, name: str) -> NDArray[np.float64]:
+    """The sum over sites, in the order of their names, so that equal answers give equal bits."""
+    return np.asarray(np.sum([found[site][1][name].astype(np.float64) for site in sorted(found)], axis=0))
+
+
+def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
+    """Whether a site's moments can be those of patients: else they would spoil what all are scored against."""
+    count = sums["ood.count"].astype(np.float64)
+    mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [R, f]
+    square = np.diagonal(sums["ood.outer"], axis1=1, axis2=2) / np.maximum(count, 1.0)[:, None]
+    possible = (mean**2 <= square * 1.001 + 1e-6) & (square <= LARGEST**2) & ((count > 0)[:, None] | (square == 0))
+    least = np.linalg.eigvalsh(sums["ood.outer"].astype(np.float64)).min(axis=1)  # of sums of outer products: never below 0
+    scale = np.diagonal(sums["ood.outer"], axis1=1, axis2=2).sum(axis=1)
+    if (
+        (least < -1e-4 * scale - 1e-6).any()
+        or not possible.all()
+        or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0)
+    ):
+        failures[name] = "moments that no patients can have"
+    return name not in failures
+
+
+def _can_score(moments: Arrays) -> bool:
+    """Whether patients can be scored against all sites' moments together."""
+    try:
+        reference = ood.Reference.fit(moments)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.isfinite(reference.precision).all() and np.isfinite(reference.mean).all())
+
+
+def _fits(name: str, sums: Arrays, before: Arrays, failures: dict[str, str]) -> bool:
+    """Whether as many patients were scored as the site's losses are of."""
+    scored, said = float(sums[SCORES].sum()), float(before[COUNT][0])
+    if scored != said:
+        failures[name] = f"scores of {scored:g} patients, but losses of {said:g}"
+    return scored == said
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Asks sites for sums, and notes who failed and why."""
+
+    grid: Grid
+    strategy: FedMRIAvg
+    arrays: ArrayRecord
+    config: RunConfig
+    number: int
+    failures: dict[str, str]
+
+    def ask(self, there: Sequence[Address], asked: Asked, moments: Arrays | None = None) -> Found:
+        """One exchange: good answers by site."""
+        progress, timeout = self.strategy.progress, self.config.federation.round_timeout
+        reference = pack_arrays(moments) if moments is not None else None
+        messages = {address.name: self._message(address, asked, reference) for address in there}
+        names = {id(message): name for name, message in messages.items()}
+        for name in messages:
+            progress.asked(name, record_bytes(self.arrays) + record_bytes(reference))
+        progress.be("calibrating", self.number)
+
+        def note(request: Message, reply: Message, seconds: float) -> None:
+            size = 0 if reply.has_error() else sum(record_bytes(r) for r in reply.content.array_records.values())
+            progress.answered(names[id(request)], seconds, size)
+
+        replies = exchange(self.grid, list(messages.values()), timeout, note, progress.tick)
+        like = form(asked, self.config, scored=moments is not None)
+        found = {}
+        for name, message in messages.items():
+            number = message.metadata.message_id
+            told = self._judged(name, replies.came.get(number), replies.lost.get(number), like)
+            if told is not None:
+                found[name] = told
+        return found
+
+    def _judged(self, name: str, reply: Message | None, lost: str | None, like: Arrays) -> tuple[SiteReply, Arrays] | None:
+        """One site's answer, or None; why is noted."""
+        try:
+            if reply is None:
+                raise FederationError(lost or f"no reply within {self.config.federation.round_timeout:g} s")
+            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
+                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
+            return judge_status(reply.content, self.number), read_sums(reply.content, like)
+        except FederationError as error:
+            self.failures[name] = printable(str(error), 300)
+        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
+            self.failures[name] = f"unreadable reply ({type(error).__name__})"
+        self.strategy.progress.failed(name, self.failures[name])
+        return None
+
+    def _message(self, address: Address, asked: Asked, reference: ArrayRecord | None) -> Message:
+        task = replace(self.strategy.task, round=self.number, site=address.site)
+        content = write_asked(task, self.arrays, asked, reference)
+        ttl = self.config.federation.round_timeout + EXPIRY_SLACK
+        return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"calibration-{asked.stage}")

@@ -1,0 +1,162 @@
+"""The held-out hospital: opened once, measured after rounds for looking, and at the end with intervals. It chooses nothing.
+
+N patients, M modalities, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.run import DataConfig, RunConfig
+from common.data.cache import open_site
+from common.data.cases import read_site
+from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import Calibration, apply_temperature, prediction_sets
+from common.evaluation.calibration.reliability import report_calibration
+from common.evaluation.metrics.comparison import detectable, measure
+from common.evaluation.metrics.metrics import evaluate
+from common.evaluation.metrics.roc import roc_curves
+from common.evaluation.metrics.subsets import modality_subsets
+from common.evaluation.ood import score as ood
+from common.evaluation.ood.features import features
+from common.evaluation.subgroups.acquisition import Acquisition, read_acquisitions
+from common.evaluation.subgroups.subgroups import measure_subgroups
+from common.models.arrays import Arrays
+from common.models.multimodal import MultiModalViT
+from common.training.predict import predict
+from server.run.calibrate import Calibrated
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """What `report.json` says of the external patients."""
+
+    external: dict[
+        str, Any
+    ]  # the shape of `common.evaluation.metrics.metrics.evaluate`, and `roc` of `common.evaluation.metrics.roc`
+    patients: list[dict[str, Any]]
+    modality_subsets: dict[str, Any]
+    subgroups: dict[str, Any]
+    detectable: dict[str, Any] | None
+    calibration: dict[str, Any] | None = None  # None: the run holds no patients back
+    strangeness: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
+
+
+def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
+    """The patients of one or several sites under `folder` as one; ids of several become `site/id`.
+
+    Raises:
+        DataError: a site that cannot be used.
+    """
+    sites = [open_site(read_site(folder / name, data, simulated=True), data, cache) for name in names]
+    return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(names))
+
+
+def read_external(folder: Path, names: Sequence[str], data: DataConfig) -> dict[str, Acquisition]:
+    """How each of the patients of `open_external` was imaged, by the same ids.
+
+    Raises:
+        DataError: a site that cannot be used.
+    """
+    return read_acquisitions([read_site(folder / name, data, simulated=True) for name in names])
+
+
+def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, float]:
+    """MCC of the global model after a round, without an interval; nothing where it is not defined (no labels)."""
+    if not len(patients.labelled):
+        return {}
+    probabilities = predict(model, arrays, patients, config)
+    generator = np.random.default_rng(config.seed)
+    value = evaluate(patients.labels, probabilities, config.data.classes, bootstrap=0, generator=generator)["mcc"]["value"]
+    return {} if value is None else {"mcc": float(value)}
+
+
+def measure_final(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    calibrated: Calibrated | None = None,
+    acquisitions: Mapping[str, Acquisition] | None = None,
+) -> FinalResult:
+    """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
+
+    Args:
+        calibrated: by the sites' held-back patients; None: the run holds none back.
+        acquisitions: of `read_external`, for the subgroups; None: no subgroups.
+    """
+    raw = predict(model, arrays, patients, config)
+    temperature = calibrated.calibration.temperature if calibrated else 1.0
+    probabilities = apply_temperature(raw, temperature)
+    entries = _patients(patients, probabilities, config)
+    report, strange = None, None
+    if calibrated:
+        report = {**report_calibration(patients.labels, raw, calibrated.calibration), "failures": dict(calibrated.failures)}
+        if calibrated.calibration.sites:
+            entries = _with_sets(entries, probabilities, calibrated.calibration, config)
+        if calibrated.strangeness:
+            scores = ood.Reference.fit(calibrated.moments).score(features(model, arrays, patients, config))
+            entries, strange = _with_strangeness(entries, scores, calibrated.calibration)
+    labels, subsets = patients.labels, {}
+    if config.evaluation.modality_subsets:
+        subsets = modality_subsets(model, arrays, patients, config, full=probabilities, temperature=temperature)
+    return FinalResult(
+        measure(labels, probabilities, config) | {"roc": roc_curves(labels, probabilities, config.data.classes)},
+        entries,
+        subsets,
+        measure_subgroups(patients.ids, labels, probabilities, acquisitions or {}, config),
+        detectable(labels, probabilities, [], config),
+        report,
+        strange,
+    )
+
+
+def _with_sets(
+    entries: list[dict[str, Any]], probabilities: NDArray[np.float64], calibration: Calibration, config: RunConfig
+) -> list[dict[str, Any]]:
+    """Each patient's prediction set, by the classes' names."""
+    sets = prediction_sets(probabilities, calibration.set_threshold)
+    names = [[name for name, inside in zip(config.data.classes, row, strict=True) if inside] for row in sets]
+    return [{**entry, "prediction_set": chosen} for entry, chosen in zip(entries, names, strict=True)]
+
+
+def _with_strangeness(
+    entries: list[dict[str, Any]], scores: NDArray[np.float64], calibration: Calibration
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Each patient's score (None for one without a modality that the sites know), and how many are flagged.
+
+    Without a threshold nobody can be flagged; then `flagged` is None, for that is not the same as to be unsuspicious.
+    """
+    limit = calibration.ood_threshold if np.isfinite(calibration.ood_threshold) else None
+    told = [
+        {"score": float(score), "flagged": None if limit is None else bool(score > limit)} if np.isfinite(score) else None
+        for score in scores
+    ]
+    flagged = None if limit is None else sum(one["flagged"] is True for one in told if one)
+    summary = {
+        "rate": calibration.ood_rate,
+        "threshold": limit,
+        "flagged": flagged,
+        "of": sum(one is not None for one in told),
+    }
+    return [{**entry, "ood": one} for entry, one in zip(entries, told, strict=True)], summary
+
+
+def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: RunConfig) -> list[dict[str, Any]]:
+    """One entry a patient: id, label or None, probabilities in the order of the classes, present modalities."""
+    classes, modalities = config.data.classes, config.data.modalities
+    return [
+        {
+            "id": patient,
+            "label": classes[label] if label >= 0 else None,
+            "probabilities": [float(p) for p in row],
+            "modalities": [name for name, here in zip(modalities, present, strict=True) if here],
+            "prediction_set": None,
+            "ood": None,
+        }
+        for patient, label, row, present in zip(patients.ids, patients.labels, probabilities, patients.present, strict=True)
+    ]

@@ -1,0 +1,240 @@
+"""One run at the server, from the run configuration to the report; `server.app` only hands it Flower's grid."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from logging import ERROR, INFO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import MetricRecord
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from common.config.run import RunConfig
+from common.data.dataset import SiteData
+from common.errors import FederationError, FedMRIError
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, save_calibration
+from common.files import write_atomic
+from common.messages.code_version import code_hash
+from common.messages.round import Task, pack_arrays, unpack_arrays
+from common.models.arrays import Arrays, get_arrays, save_arrays
+from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
+from common.text import printable
+from common.training.trainable import most_trained
+from server.report.report import assemble, write_report
+from server.run.calibrate import Calibrated, calibrate
+from server.run.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
+from server.run.evidence_pictures import draw_pictures, may_be_shown
+from server.run.external import measure_final, measure_round, open_external, read_external
+from server.run.plan import MODEL_NAME, RunPlan
+from server.run.privacy_claims import aggregation_claims, privacy_claims
+from server.run.resume import begin, close_round, only_run, resume, write_open
+from server.strategy.progress import Progress
+from server.strategy.round_loop import FedMRIAvg
+from server.strategy.round_state import OpenRound, RoundRecord
+from server.strategy.secure_round_loop import SecureAvg
+
+ERROR_NAME = "error.json"
+NAMED_WEIGHTS = ("hub", "phantom", "random")  # by `model.weights`; anything else is a file's path
+
+
+@contextmanager
+def leave_error(out: Path) -> Iterator[None]:
+    """Whatever ends the run, its sentence is left in RUN/error.json: Flower itself keeps none."""
+    (out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
+    try:
+        yield
+    except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
+        log(ERROR, "The run ended with an error.", exc_info=error)
+        with suppress(OSError):  # the disk may be what ended the run
+            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error)}).encode())
+        raise
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, FedMRIError):
+        return str(error)
+    if not isinstance(error, Exception):
+        return f"The run was stopped ({type(error).__name__}). Go on with it by --resume."
+    return f"{type(error).__name__}: {printable(str(error), 300)}"
+
+
+@contextmanager
+def room_on_disk(out: Path) -> Iterator[None]:
+    """A result that cannot be written ends the run in good order.
+
+    Raises:
+        FederationError: names the file, and how to go on.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename).name.lstrip(".") if isinstance(error.filename, str) else "a file"
+        raise FederationError(
+            f"Run folder {out}: {where} could not be written ({error.strerror or error}). The finished rounds are kept: make "
+            "room, then go on with --resume."
+        ) from error
+
+
+def federate(grid: Grid, plan: RunPlan) -> None:
+    """Train all rounds, measure, and leave the run folder whole; `report.json` comes last and marks success.
+
+    Raises:
+        FedMRIError: what a user can mend: too few sites, external data or weights that cannot be used, a full disk.
+    """
+    config = plan.config
+    progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
+    with only_run(plan.out), told_of_end(progress):
+        _federate(grid, plan, progress)
+
+
+@contextmanager
+def told_of_end(progress: Progress) -> Iterator[None]:
+    """status.json says how the run ended."""
+    progress.be("waiting")
+    try:
+        yield
+    except BaseException:
+        progress.be("failed")
+        raise
+    progress.be("finished")
+
+
+def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
+    config = plan.config
+    log(INFO, "Opening the external site %s", "+".join(plan.external))
+    patients = open_external(plan.data, plan.external, config.data, plan.cache)
+    model = build_model(config)
+    like = get_arrays(model)
+    with room_on_disk(plan.out):
+        start = resume(plan, like, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
+    task = site_task(plan, model, start.run)
+    strategy = (
+        SecureAvg(config, task, like, plan.sites, progress)
+        if config.secure.enabled
+        else FedMRIAvg(config.federation, task, like, plan.sites, config, progress)
+    )
+    with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
+        result = strategy.start(
+            grid,
+            pack_arrays(start.arrays or like),
+            config.federation.rounds,
+            config.federation.round_timeout,
+            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, like), model, patients, config),
+            before=start,
+            on_open=lambda round_: _open(plan, round_),
+            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
+        )
+        trained = unpack_arrays(result.arrays, like)
+        calibrated = None
+        if config.evaluation.holdout:
+            calibrated = calibrate(grid, strategy, trained, config, max(1, len(read_rounds(plan.out))))
+        progress.be("evaluating")
+        unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
+        finish(plan, model, trained, patients, unfinished, calibrated)
+
+
+def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
+    """What every site is told in every round. No path of the server's travels to hospitals."""
+    config, sha256 = plan.config, model.backbone_sha256
+    if plan.sites:
+        return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
+    if config.model.weights not in NAMED_WEIGHTS:  # the hash is what counts; the name tells the hospital which file it lacks
+        config = replace(config, model=replace(config.model, weights=Path(config.model.weights).name))
+    return Task(1, config.to_json(), code_hash(), sha256, run)
+
+
+def finish(
+    plan: RunPlan,
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    unfinished: Sequence[dict[str, Any]] = (),
+    calibrated: Calibrated | None = None,
+) -> None:
+    """Write the last round's model, measure it, write the report.
+
+    Args:
+        unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
+        calibrated: by the sites' held-back patients; None: the run holds none back.
+    """
+    rounds = read_rounds(plan.out)
+    save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
+    if calibrated and calibrated.calibration.sites:
+        save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
+    acquisitions = read_external(plan.data, plan.external, plan.config.data)
+    final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
+    provenance = {
+        "config": json.loads(plan.config.to_json()),
+        "backbone": model.backbone_name,
+        "weights_sha256": model.backbone_sha256,
+        "code": code_hash(),
+        "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key},
+        "external": "+".join(plan.external),
+    }
+    write_report(
+        plan.out,
+        assemble(
+            final.external,
+            with_pictures(plan, model, arrays, patients, final.patients),
+            rounds,
+            provenance,
+            modality_subsets=final.modality_subsets,
+            subgroups=final.subgroups,
+            detectable=final.detectable,
+            calibration=final.calibration,
+            ood=final.strangeness,
+            privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
+            aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
+        ),
+    )
+    log(INFO, "Report: %s", plan.out / "report.html")
+
+
+def with_pictures(
+    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, entries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
+    allowed = may_be_shown(plan.data, plan.external, patients)
+    probabilities = np.array([entry["probabilities"] for entry in entries])
+    names = draw_pictures(plan.out, model, arrays, patients, plan.config, probabilities, allowed)
+    return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
+
+
+def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the sites whose update went into any round."""
+    return sorted({site for line in rounds for site in line["sites"]})
+
+
+def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
+    """What a model file says of itself; nothing of when or where, so that equal runs give equal bytes."""
+    return {
+        "backbone": model.backbone_name,
+        "backbone_sha256": model.backbone_sha256,
+        "classes": json.dumps(list(config.data.classes)),
+        "config": config.to_json(),
+    }
+
+
+def _look(number: int, arrays: Arrays, model: MultiModalViT, patients: SiteData, config: RunConfig) -> MetricRecord | None:
+    """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
+    every = config.evaluation.every
+    if not every or number % every:
+        return None
+    return MetricRecord(dict(measure_round(model, arrays, patients, config)))
+
+
+def _open(plan: RunPlan, round_: OpenRound) -> None:
+    """Before requests go out: sites may spend on them, whatever comes of the round."""
+    write_open(plan.out, round_.number, round_.trained, round_.redone)
+
+
+def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays) -> None:
+    """After a round: first the checkpoint, then the line that says the round is done."""
+    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model)))
+    run_log.write(record)
+    close_round(plan.out)

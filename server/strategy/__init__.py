@@ -1,0 +1,1 @@
+"""The rounds: who is asked, what is accepted, how it is aggregated."""

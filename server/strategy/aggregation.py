@@ -1,0 +1,128 @@
+"""From one round's replies to the next global arrays: each reply judged by itself, then a weighted mean.
+
+FedAvg (McMahan et al., AISTATS 2017). Plain functions over checked replies; Flower's part is in `server.strategy.round_loop`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from common.config.run import FederationConfig, SiteLevelConfig
+from common.errors import FederationError
+from common.messages.round import SiteReply, read_reply, read_status
+from common.models.arrays import Arrays, add_change, average, flat_change, update_norm
+from common.privacy.site_level import clip_change, noised_change
+
+
+def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
+    """Read one reply and refuse it if it could harm the model.
+
+    Args:
+        content: what the site sent.
+        current: the global arrays that it was sent.
+        round_number: of the round that is on; a reply to another one is refused.
+        plan: its `max_update_norm` bounds the distance from `current`; 0 is no bound.
+
+    Raises:
+        FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite,
+            another round, or too large an update.
+    """
+    judge_status(content, round_number)
+    reply = read_reply(content, current)
+    norm = update_norm(reply.arrays, current)
+    if plan.max_update_norm and norm > plan.max_update_norm:
+        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
+    return reply
+
+
+def judge_status(content: RecordDict, round_number: int) -> SiteReply:
+    """Read a reply without its arrays.
+
+    Raises:
+        FederationError: the site reported an error, or it is a reply to another round.
+    """
+    reply = read_status(content)
+    if reply.error:
+        raise FederationError(reply.error)
+    if reply.round != round_number:
+        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
+    return reply
+
+
+def outsized(replies: Mapping[str, SiteReply], current: Arrays, ratio: float) -> dict[str, str]:
+    """The replies whose change is out of all proportion to the others', each with its reason.
+
+    The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that
+    changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
+
+    Args:
+        current: the global arrays that the sites were sent.
+        ratio: the largest norm allowed, in medians of the others; 0: any.
+    """
+    norms = {site: norm for site, reply in sorted(replies.items()) if (norm := update_norm(reply.arrays, current)) > 0}
+    if not ratio or len(norms) < 3:
+        return {}
+    found = {}
+    for site, norm in norms.items():
+        usual = float(np.median([other for name, other in norms.items() if name != site]))
+        if norm > ratio * usual:
+            found[site] = (
+                f"The update's norm {norm:.4g} is {norm / usual:.0f} times the other sites' ({usual:.4g}); "
+                f"federation.max_update_ratio = {ratio:g}."
+            )
+    return found
+
+
+def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]:
+    """The weight of each site: its labelled patients, and `unlabelled_weight` for each of the others.
+
+    A site whose policy keeps its numbers weighs as much as the mean of those that tell theirs; if none does, all weigh the same.
+
+    Raises:
+        FederationError: all weights are zero.
+    """
+    told = [r.weight(unlabelled_weight) for r in replies if r.counts_shared]
+    fair = sum(told) / len(told) if told else 1.0
+    own = iter(told)
+    weights = [next(own) if r.counts_shared else fair for r in replies]
+    if not sum(weights) > 0:
+        raise FederationError(
+            "No site of the round has a labelled patient and federation.unlabelled_weight is 0: there is nothing to average."
+        )
+    return weights
+
+
+def aggregate(replies: Mapping[str, SiteReply], unlabelled_weight: float) -> tuple[Arrays, dict[str, float]]:
+    """The weighted mean of arrays and of loss terms, in the order of the sites' names, so that equal replies give equal bytes.
+
+    Returns:
+        The new global arrays, and each loss term averaged over the sites that told it.
+    """
+    ordered = [replies[site] for site in sorted(replies)]
+    weights = weigh(ordered, unlabelled_weight)
+    return average([r.arrays for r in ordered], weights), _mean_terms(ordered, weights)
+
+
+def aggregate_noised(
+    replies: Mapping[str, SiteReply], current: Arrays, trained: NDArray[np.bool_], site_level: SiteLevelConfig
+) -> Arrays:
+    """Site-level privacy: the mean of clipped changes, all of one weight, plus noise. No loss term comes with it.
+
+    Args:
+        trained: [values], which of them the round trains.
+    """
+    changes = [clip_change(flat_change(replies[site].arrays, current), site_level.clip) for site in sorted(replies)]
+    return add_change(current, noised_change(np.mean(changes, axis=0), trained, len(changes), site_level))
+
+
+def _mean_terms(replies: Sequence[SiteReply], weights: Sequence[float]) -> dict[str, float]:
+    """Each term's weighted mean over the sites that sent it."""
+    terms: dict[str, float] = {}
+    for name in sorted({name for r in replies for name in r.metrics}):
+        pairs = [(r.metrics[name], w) for r, w in zip(replies, weights, strict=True) if name in r.metrics]
+        total = sum(w for _, w in pairs)
+        if total > 0:
+            terms[name] = sum(value * w for value, w in pairs) / total
+    return terms

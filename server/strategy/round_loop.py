@@ -1,0 +1,282 @@
+"""Federated averaging as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
+
+A round may be asked more than once: `configure_train` asks the sites whose good reply is not there yet, `aggregate_train` judges
+what came and averages as soon as enough sites are in. `start` is the loop around the two.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from logging import INFO, WARNING
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from common.config.run import FederationConfig, RunConfig
+from common.errors import BUDGET_SPENT, FederationError
+from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
+from common.models.arrays import Arrays
+from common.privacy.site_level import noise_to_signal
+from common.text import printable
+from common.training.trainable import most_trained, trained_names
+from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, outsized
+from server.strategy.messaging import error_name, exchange
+from server.strategy.progress import Progress
+from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
+from server.strategy.site_selection import Presence
+
+EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
+
+
+class BudgetsSpentError(FederationError):
+    """The hospitals' privacy budgets do not allow another round."""
+
+
+class FedMRIAvg(FedAvg):
+    """Weighted averaging of adapter updates.
+
+    Args:
+        plan: how many sites, how long to wait, what to accept.
+        task: what every site is told; the round and the site are filled in.
+        sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
+            federation: each connected node is one site.
+        like: the trained arrays of the agreed model, which every reply must resemble.
+        config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
+        progress: told what happens.
+    """
+
+    def __init__(
+        self,
+        plan: FederationConfig,
+        task: Task,
+        like: Arrays,
+        sites: Sequence[str] = (),
+        config: RunConfig | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
+        self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
+        self.config = config or RunConfig()
+        self.site_level = self.config.site_level
+        self.progress = progress or Progress()
+        self.presence = Presence(plan, self.sites, self.progress)
+        self.before = ResumePoint("")
+        self.on_open: Callable[[OpenRound], None] | None = None
+        self.open = OpenRound(0, {})
+        self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
+
+    def summary(self) -> None:
+        """Log who takes part and what a round needs."""
+        log(INFO, "\t├──> Sites: %s", ", ".join(self.sites) or "every connected node")
+        if self.site_level.enabled:
+            many = len(self.sites) or self.plan.min_sites
+            ratio = noise_to_signal(most_trained(self.like, self.config), many, self.site_level)
+            log(WARNING, "\t├──> Site-level privacy: with %d sites noise of %.0f times the largest change is added", many, ratio)
+        log(INFO, "\t└──> A round needs %d of them within %g s", self.plan.min_sites, self.plan.round_timeout)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        *,
+        before: ResumePoint | None = None,
+        on_open: Callable[[OpenRound], None] | None = None,
+        on_round: Callable[[RoundRecord, Arrays], None] | None = None,
+    ) -> Result:
+        """Train up to round `num_rounds`.
+
+        Args:
+            grid: Flower's way to the nodes.
+            initial_arrays: the global arrays that training begins or goes on with.
+            num_rounds: number of the last round.
+            timeout: seconds that each asking of a round may take.
+            train_config: not used: sites get the `task`.
+            evaluate_config: not used: sites are not asked to evaluate.
+            evaluate_fn: measures the new global arrays after a round; chooses nothing.
+            before: how far a resumed run came; None: it begins.
+            on_open: told the round before its requests go out, in every attempt.
+            on_round: told each finished round and the arrays that came of it.
+
+        Raises:
+            FederationError: too few sites connected, or too few gave a valid update in spite of retries.
+        """
+        self.presence.require_enough()
+        self.summary()
+        self.before, self.on_open = before or ResumePoint(""), on_open
+        for line in self.before.lines:
+            self.presence.attendance.note_line(line)
+        arrays, result = initial_arrays, Result(arrays=initial_arrays)
+        for number in range(self.before.round + 1, num_rounds + 1):
+            try:
+                arrays, record = self._play(grid, number, arrays, timeout)
+            except BudgetsSpentError as spent:
+                if number == 1:
+                    raise
+                log(INFO, "The federation ends after round %d of %d: %s", number - 1, num_rounds, spent)
+                break
+            self.presence.attendance.note(record.sites, record.failures)
+            self.progress.be("evaluating", number)
+            measured = evaluate_fn(number, arrays) if evaluate_fn else None
+            if measured is not None:
+                result.evaluate_metrics_serverapp[number] = measured
+            record = replace(record, external=_plain(measured))
+            result.arrays, result.train_metrics_clientapp[number] = arrays, MetricRecord(dict(record.train))
+            log(INFO, "[ROUND %d/%d] %d sites in %.1f s", number, num_rounds, len(record.sites), record.seconds)
+            if on_round:
+                on_round(record, unpack_arrays(arrays, self.like))
+        return result
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """One message for each site whose valid reply to this round is still missing."""
+        if self.open.number != server_round:
+            self.open = self.opened(server_round, arrays)
+        state = self.open
+        state.attempts += 1
+        there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
+        state.asked = [(a.name, self._message(server_round, arrays, a)) for a in there if a.name not in state.valid]
+        state.bytes_down += record_bytes(arrays) * len(state.asked)
+        self.count_trainings(name for name, _ in state.asked)
+        return [message for _, message in state.asked]
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge the replies; average if at least `min_sites` are valid, else return nothing: the round may be asked again."""
+        state = self.open
+        # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
+        came = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        for name, message in state.asked:
+            self.judged(name, came.get(message.metadata.message_id), self._read)
+            self.forgive(name)
+        for name, reason in outsized(state.valid, state.current, self.plan.max_update_ratio).items():
+            del state.valid[name]
+            state.failures[name] = reason
+            self.progress.failed(name, reason)
+        for name, reason in state.failures.items():
+            log(WARNING, "Round %d: %s: %s", server_round, name, reason)
+        if len(state.valid) < self.plan.min_sites:
+            return None, None
+        if self.site_level.enabled:
+            mask = self.trained_mask(server_round)
+            return pack_arrays(aggregate_noised(state.valid, state.current, mask, self.site_level)), MetricRecord({})
+        mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
+        return pack_arrays(mean), MetricRecord(dict(terms))
+
+    def attempt(
+        self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Ask once; nothing comes back where too few sites are in."""
+        self.configure_train(number, arrays, ConfigRecord(), grid)
+        return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
+
+    def exchanged(self, grid: Grid, asked: Sequence[tuple[str, Message]], timeout: float) -> dict[str, Message]:
+        """Send to each site by name, and note each reply when it comes; replies by the id of what they answer."""
+        names = {id(message): name for name, message in asked}
+        for name, message in asked:
+            self.progress.asked(name, self.moved(message.content))
+        self.progress.be("training", self.open.number)
+
+        def note(request: Message, reply: Message, seconds: float) -> None:
+            size = 0 if reply.has_error() else self.moved(reply.content)
+            self.progress.answered(names[id(request)], seconds, size)
+
+        replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
+        self.open.lost = {
+            names[id(m)]: replies.lost[m.metadata.message_id] for _, m in asked if m.metadata.message_id in replies.lost
+        }
+        return replies.came
+
+    def moved(self, content: RecordDict) -> int:
+        """Bytes of what a request or a reply carries."""
+        return sum(record_bytes(record) for record in content.array_records.values())
+
+    def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
+        """One round, asked again while too few sites are in."""
+        began = time.monotonic()
+        for attempt in range(1, self.plan.round_retries + 2):
+            self.presence.wait(grid, number)
+            new, terms = self.attempt(grid, number, arrays, timeout)
+            if new is not None:
+                return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
+            if BUDGET_SPENT in self.open.failures.values():
+                break  # asking again would charge the others once more and open no budget
+        state = self.open
+        spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
+        if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
+            self.unfinished = finished(state, attempt, time.monotonic() - began, {})
+            raise BudgetsSpentError(
+                f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
+            )
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
+        raise FederationError(
+            f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
+            f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
+        )
+
+    def opened(self, number: int, arrays: ArrayRecord) -> OpenRound:
+        """A round of which nothing is known yet, but for what an earlier attempt at it, which a resume cut off, may have cost."""
+        again = number == self.before.round + 1
+        trained, redone = (dict(self.before.trained), self.before.redone) if again else ({}, 0)
+        return OpenRound(number, unpack_arrays(arrays, self.like), trained=trained, redone=redone)
+
+    def count_trainings(self, names: Iterable[str]) -> None:
+        """Note that these sites are about to be asked to train."""
+        for name in names:
+            self.open.trained[name] = self.open.trained.get(name, 0) + 1
+        if self.on_open:
+            self.on_open(self.open)
+
+    def trained_mask(self, number: int) -> NDArray[np.bool_]:
+        """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
+        names = set(trained_names(sorted(self.like), self.config, number))
+        return np.concatenate([np.full(self.like[name].size, name in names) for name in sorted(self.like)])
+
+    def forgive(self, name: str) -> None:
+        """A site whose budget refused has not trained."""
+        if self.open.failures.get(name) == BUDGET_SPENT and self.open.trained.get(name, 0):
+            self.open.trained[name] -= 1
+
+    def judged(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
+        """File one site's reply, or its absence, under valid or failed; returns a valid one.
+
+        Args:
+            read: reads and checks the content; raises FederationError where it is refused.
+        """
+        state = self.open
+        state.valid.pop(name, None)
+        try:
+            if reply is None:
+                raise FederationError(state.lost.get(name, f"no reply within {self.plan.round_timeout:g} s"))
+            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
+                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
+            state.valid[name] = read(reply.content)
+            state.failures.pop(name, None)
+        except FederationError as error:
+            state.failures[name] = printable(str(error), 300)
+        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only
+            state.failures[name] = f"unreadable reply ({type(error).__name__})"
+        if name in state.failures:
+            self.progress.failed(name, state.failures[name])
+        return state.valid.get(name)
+
+    def _read(self, content: RecordDict) -> SiteReply:
+        """A plain reply, judged."""
+        self.open.bytes_up += self.moved(content)
+        return judge_reply(content, self.open.current, self.open.number, self.plan)
+
+    def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
+        """The request to one site."""
+        content = write_task(replace(self.task, round=number, site=address.site), arrays)
+        return Message(content, address.node, MessageType.TRAIN, ttl=self.plan.round_timeout + EXPIRY_SLACK, group_id=str(number))
+
+
+def _plain(record: MetricRecord | None) -> dict[str, float]:
+    """A metric record's single numbers."""
+    return {k: float(v) for k, v in record.items() if isinstance(v, int | float)} if record else {}

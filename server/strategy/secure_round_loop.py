@@ -1,0 +1,164 @@
+"""Secure aggregation in Flower's message API: a round is four exchanges, and an attempt that loses too many sites begins anew."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from common.config.run import RunConfig
+from common.errors import FederationError
+from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, write_task
+from common.messages.secure_aggregation import (
+    MASKED,
+    SECURE,
+    KeysTold,
+    SharesTold,
+    UnmaskTold,
+    from_record,
+    read_masked,
+    request_hash,
+    to_record,
+)
+from common.models.arrays import Arrays, add_change
+from common.privacy.site_level import noised_change
+from common.secure.fixed_point import FixedPoint
+from server.strategy.aggregation import judge_status
+from server.strategy.progress import Progress
+from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
+from server.strategy.round_state import Address
+from server.strategy.secure_aggregation import SecureRound
+
+Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
+
+
+class SecureAvg(FedMRIAvg):
+    """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
+
+    def __init__(
+        self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = (), progress: Progress | None = None
+    ) -> None:
+        super().__init__(config.federation, task, like, sites, config, progress)
+        self.secure = config.secure
+
+    def attempt(
+        self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
+        before = self.open if self.open.number == number else self.opened(number, arrays)
+        self.open = replace(before, asked=[], valid={}, failures={})
+        there = dict(enumerate(self._seated(grid), start=1))
+        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
+        round_, there = self._handshake(grid, there, threshold, timeout)
+        if round_ is None:
+            return None, None
+        length = sum(array.size for array in self.like.values())
+
+        def add(seat: int, content: RecordDict) -> None:
+            round_.take_masked(seat, read_masked(content, 1 + length))
+
+        there = self._exchange(grid, there, round_.letters_for, add, arrays, timeout)
+        summed = dict(self.open.valid)
+        if len(there) < threshold:
+            return None, None
+        there = self._exchange(grid, there, round_.unmask_for, _told(round_.take_unmask, UnmaskTold), None, timeout)
+        if len(there) < threshold:
+            return None, None
+        self.open.valid = summed  # a site that went away after its vector came is in the sum
+        try:
+            change, _ = round_.result()
+        except FederationError as error:
+            log(WARNING, "Round %d: %s", number, error)
+            self.open.failures |= dict.fromkeys(summed, str(error))
+            return None, None
+        if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
+            change = noised_change(change, self.trained_mask(number), len(summed), self.site_level)
+        return pack_arrays(add_change(self.open.current, change)), MetricRecord({})
+
+    def _handshake(
+        self, grid: Grid, there: dict[int, Address], threshold: int, timeout: float
+    ) -> tuple[SecureRound | None, dict[int, Address]]:
+        """Keys and letters, begun anew without those that were lost: every site must hold a letter of every other."""
+        request = request_hash(replace(self.task, round=self.open.number), self.open.current)
+        length = sum(array.size for array in self.like.values())
+        while len(there) >= threshold:
+            there = dict(enumerate(there.values(), start=1))
+            fixed = FixedPoint.for_sites(len(there), self.secure.update_range, self.secure.max_weight)
+            round_ = SecureRound(len(there), threshold, length, fixed, request)
+            with_keys = self._exchange(grid, there, round_.keys_for, _told(round_.take_keys, KeysTold), None, timeout)
+            if len(with_keys) < threshold:
+                break
+            there = self._exchange(grid, with_keys, round_.peers_for, _told(round_.take_shares, SharesTold), None, timeout)
+            if len(there) == len(with_keys):
+                return round_, there
+        return None, there
+
+    def _seated(self, grid: Grid) -> list[Address]:
+        """The sites, one seat each.
+
+        Raises:
+            FederationError: several sites would share one node's memory.
+        """
+        addresses, self.open.paused = self.presence.called(grid, self.open.number)
+        if len({address.node for address in addresses}) < len(addresses):
+            raise FederationError(
+                f"Secure aggregation needs a Flower node for each of the {len(addresses)} sites: set num-supernodes to it."
+            )
+        return addresses
+
+    def _exchange(
+        self,
+        grid: Grid,
+        there: dict[int, Address],
+        asked: Callable[[int], Any],
+        take: Take,
+        sent: ArrayRecord | None,
+        timeout: float,
+    ) -> dict[int, Address]:
+        """One stage: ask those who are still there, take what they tell; returns who answered well."""
+        state = self.open
+        messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
+        state.bytes_down += sum(self.moved(message.content) for message in messages.values())
+        if sent is not None:
+            self.count_trainings(address.name for address in there.values())
+        came = self.exchanged(grid, [(there[seat].name, message) for seat, message in messages.items()], timeout)
+        stayed = {}
+        for seat, message in messages.items():
+            name = there[seat].name
+
+            def read(content: RecordDict, seat: int = seat) -> SiteReply:
+                state.bytes_up += self.moved(content)
+                reply = judge_status(content, state.number)
+                take(seat, content)
+                return reply
+
+            reply = self.judged(name, came.get(message.metadata.message_id), read)
+            if reply is not None:
+                stayed[seat] = there[seat]
+            else:
+                log(WARNING, "Round %d: %s: %s", state.number, name, state.failures[name])
+                self.forgive(name)
+        return stayed
+
+    def moved(self, content: RecordDict) -> int:
+        """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
+        record = content.config_records.get(SECURE) or ConfigRecord()
+        values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
+        size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)
+        return size + sum(record_bytes(arrays) for name, arrays in content.array_records.items() if name in (MASKED, "arrays"))
+
+    def _ask(self, address: Address, asked: Any, sent: ArrayRecord | None) -> Message:
+        """The request of one stage to one site."""
+        content = write_task(replace(self.task, round=self.open.number, site=address.site), sent)
+        content[SECURE] = to_record(asked)
+        ttl = self.plan.round_timeout + EXPIRY_SLACK
+        return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"{self.open.number}-{asked.stage}")
+
+
+def _told(take: Callable[[int, Any], None], kind: type) -> Take:
+    """Reads a message of this kind before it is taken."""
+    return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))

@@ -1,0 +1,85 @@
+"""Who is there: which sites are connected, how they are called, and which of them a round asks."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from logging import INFO
+from typing import TypeVar
+
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from common.config.run import FederationConfig
+from common.errors import FederationError
+from common.text import printable
+from server.strategy.backoff import Attendance
+from server.strategy.messaging import answered
+from server.strategy.progress import Progress
+from server.strategy.round_state import Address
+
+Node = TypeVar("Node")
+
+
+class Presence:
+    """The sites of one federation. They are looked up anew in every attempt: who joins late is asked from then on.
+
+    Args:
+        plan: how many sites are needed, how long to wait for them, when one is paused.
+        sites: names of the site folders (simulation); empty: each connected node is one site.
+        progress: told who is paused.
+    """
+
+    def __init__(self, plan: FederationConfig, sites: Sequence[str], progress: Progress) -> None:
+        self.plan, self.sites, self.progress = plan, sites, progress
+        self.attendance = Attendance(plan.pause_after, plan.pause_rounds)
+
+    def addresses(self, grid: Grid) -> list[Address]:
+        """All sites, in the order of their names."""
+        if self.sites:
+            nodes = sorted(self._asked_of(grid.get_node_ids))
+            return [Address(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
+        named = sorted(
+            (printable(node.name, 80) or f"node-{node.node_id}", node.node_id) for node in self._asked_of(grid.get_nodes)
+        )
+        taken = [name for name, _ in named]
+        return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
+
+    def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:
+        """Whom a round asks, and the names of those that it leaves alone because they are paused.
+
+        Where the others are too few, or `everyone` is wanted, paused sites are asked all the same.
+        """
+        there, paused = self.addresses(grid), self.attendance.paused()
+        resting = tuple(address.name for address in there if address.name in paused)
+        if everyone or len(there) - len(resting) < self.plan.min_sites:
+            resting = ()
+        for name in resting:
+            again = number + paused[name]
+            reason = f"paused after {self.attendance.failed(name)} failures in a row; asked again in round {again}"
+            log(INFO, "Round %d: %s: %s", number, name, reason)
+            self.progress.paused(name, reason)
+        return [address for address in there if address.name not in resting], resting
+
+    def wait(self, grid: Grid, number: int) -> None:
+        """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""
+        needed = 1 if self.sites else self.plan.min_sites
+        deadline = time.monotonic() + self.plan.wait_for_sites
+        while (connected := len(self._asked_of(grid.get_node_ids))) < needed:
+            self.progress.be("waiting", number)
+            if time.monotonic() >= deadline:
+                raise FederationError(
+                    f"{connected} of the {needed} sites that the federation needs were connected after "
+                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites."
+                )
+            time.sleep(0.2)
+
+    def require_enough(self) -> None:
+        """In simulation the sites are known beforehand: say at once that they are too few."""
+        if self.sites and len(self.sites) < self.plan.min_sites:
+            raise FederationError(
+                f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
+                f"{', '.join(self.sites)}. Lower it with --set federation.min_sites={len(self.sites)}."
+            )
+
+    def _asked_of(self, what: Callable[[], Iterable[Node]]) -> list[Node]:
+        """What Flower's grid says of its nodes, if it says it in time."""
+        return answered(lambda: list(what()), self.plan.wait_for_sites)

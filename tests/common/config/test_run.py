@@ -1,0 +1,120 @@
+import contextlib
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.cli import CONFIGS, config_path
+from common.config.run import RunConfig, config_from_json, config_from_table, load_config
+from common.errors import ConfigError
+
+
+def test_every_shipped_configuration_loads() -> None:
+    names = sorted(p.stem for p in CONFIGS.glob("*.toml"))
+    assert {"demo", "real", "dinov2", "pretrain"} <= set(names)
+    for name in names:
+        load_config(config_path(name))
+
+
+def test_json_and_back_is_the_same_configuration() -> None:
+    config = load_config(config_path("demo"), ("rounds=3", "model.targets=['qkv','fc1']"))
+    assert config_from_json(config.to_json()) == config
+    assert config.federation.rounds == 3
+    assert config.model.targets == ("qkv", "fc1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.rnak=4", "Unknown key 'model.rnak'"),
+        ("learnin_rate=1", "Unknown key 'learnin_rate'"),
+        ("batch_size=4", "training.batch_size, evaluation.batch_size"),
+        ("training.batch_size=0", "training.batch_size: expected a number from 1"),
+        ("training.batch_size=2.5", "training.batch_size: expected int, got 2.5"),
+        ("training.batch_size=true", "training.batch_size: expected int, got True"),
+        ("adapter=ia3", "model.adapter: expected one of lora"),
+        ("lora_factor=a", "model.lora_factor: expected one of both, b, alternate"),
+        ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
+        ("classes=['one']", "data.classes: expected at least two"),
+        ("targets=['qqq']", "model.targets: expected some of"),
+        ("data=3", "data.: expected a table"),
+        ("learning_rate=nan", "training.learning_rate"),
+        ("rounds", "expected key=value"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(config_path("demo"), (setting,))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", ["bottleneck", "bitfit", "head", "full"])
+@pytest.mark.parametrize("factor", ["b", "alternate"])
+def test_a_factor_of_lora_without_lora_is_refused_by_name(adapter: str, factor: str) -> None:
+    load_config(config_path("demo"), (f"lora_factor={factor}",))
+    load_config(config_path("demo"), (f"adapter={adapter}", "lora_factor=both"))
+    with pytest.raises(ConfigError, match=rf'model\.lora_factor = "{factor}".*model\.adapter.*"{adapter}"'):
+        load_config(config_path("demo"), (f"adapter={adapter}", f"lora_factor={factor}"))
+
+
+def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("a = = 3")
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        load_config(tmp_path / "bad.toml")
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="demo"):
+        config_path("no-such-name")
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_KEYS = st.sampled_from(["data", "model", "training", "seed", "x"]) | st.text(max_size=5)
+
+
+@given(st.dictionaries(_KEYS, _VALUES | st.dictionaries(st.sampled_from(["size", "rank", "adapter", "classes"]), _VALUES)))
+def test_any_table_is_a_configuration_or_a_clear_refusal(table: dict[str, object]) -> None:
+    with contextlib.suppress(ConfigError):
+        assert isinstance(config_from_table(table), RunConfig)
+
+
+@given(st.text(max_size=40))
+def test_any_setting_text_is_taken_or_refused(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        assert isinstance(load_config(config_path("demo"), (text,)), RunConfig)
+
+
+def test_files_hold_only_known_sections() -> None:
+    for path in CONFIGS.glob("*.toml"):
+        assert set(tomllib.loads(path.read_text())) <= set(RunConfig.__dataclass_fields__)
+
+
+def test_a_private_run_holds_no_patients_back():
+    bounded = {"koleo": 0.0, "dino": 0.0, "ibot": 0.0, "local_crops": 0}
+    table = {"privacy": {"enabled": True}, "objective": bounded}
+    assert config_from_table(table).evaluation.holdout == 0
+    with pytest.raises(ConfigError, match=r"evaluation\.holdout = 0\.2 cannot run with privacy\.enabled"):
+        config_from_table(table | {"evaluation": {"holdout": 0.2}})
+
+
+def test_a_run_that_hides_hospitals_publishes_no_sums_of_theirs():
+    table = {"site_level": {"enabled": True}}
+    assert config_from_table(table).site_level.enabled
+    with pytest.raises(ConfigError, match=r"evaluation\.holdout = 0\.2 cannot run with site_level\.enabled"):
+        config_from_table(table | {"evaluation": {"holdout": 0.2}})
+
+
+@pytest.mark.parametrize("setting", [{"holdout": 0.6}, {"holdout": -0.1}, {"coverage": 1.0}, {"ood_rate": 0.0}])
+def test_shares_of_patients_have_bounds(setting):
+    with pytest.raises(ConfigError, match=f"evaluation.{next(iter(setting))}"):
+        config_from_table({"evaluation": setting})
+
+
+@pytest.mark.parametrize("name", ["demo", "real", "dinov2"])
+def test_the_recipes_hold_a_fifth_back(name):
+    assert load_config(CONFIGS / f"{name}.toml").evaluation.holdout == 0.2

@@ -1,0 +1,77 @@
+"""Evidence against naive loops over modalities and patches, in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.run import config_from_table
+from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.explanation.attribution import modality_evidence, place_evidence
+from common.models.arrays import get_arrays, set_arrays
+from common.models.build import build_model
+from common.training.predict import predict
+
+PRESENT = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0]], bool)
+
+
+@pytest.fixture(scope="module", params=[0, 24])
+def trained(request):
+    """Configuration, model, trained-looking arrays and three patients; without and with a hidden layer of the head."""
+    section = {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": request.param, "prototypes": 3}
+    config = config_from_table({"data": {"size": 32, "slices": 2}, "model": section, "evaluation": {"batch_size": 2}})
+    model, rng = build_model(config), np.random.default_rng(0)
+    arrays = {n: (a + rng.normal(0, 0.05, a.shape)).astype(np.float32) for n, a in get_arrays(model).items()}
+    images = (rng.random((3, 2, 4, 32, 32)) * PRESENT[:, None, :, None, None]).astype(np.float16)
+    return config, model, arrays, SiteData("x", ("a", "b", "c"), images, PRESENT, np.full(3, -1), "")
+
+
+def logits_without(model, cls, patches, present, config, left_out=None):
+    """Naive, in float64: pool by hand, one patch (s, m, p) left out, and the head's own layers."""
+    parts = [cls.mean(0)]
+    for m in range(patches.shape[1]):
+        tokens = [patches[s, m, p] for s in range(len(patches)) for p in range(patches.shape[2]) if (s, m, p) != left_out]
+        parts.append(torch.stack(tokens).mean(0))
+    parts = [(v - v.mean()) / torch.sqrt(v.var(unbiased=False) + 1e-5) for v in parts]
+    parts = [v if m == 0 or present[m - 1] else torch.zeros_like(v) for m, v in enumerate(parts)]
+    head, z = model.head, torch.cat(parts)
+    if head.hidden is not None:
+        z = torch.nn.functional.gelu(head.hidden.weight.double() @ z + head.hidden.bias.double())
+    z = head.patient.weight.double() @ z + head.patient.bias.double()
+    prototypes = head.prototypes.double()[: len(config.data.classes)]
+    return (prototypes / prototypes.norm(dim=1, keepdim=True)) @ (z / z.norm()) / config.objective.student_temperature
+
+
+@torch.no_grad()
+def test_places_agree_with_leaving_out_each_patch_by_hand(trained):
+    config, model, arrays, patients = trained
+    before = get_arrays(model)
+    probabilities, places = place_evidence(model, arrays, patients, config)
+    assert all(np.array_equal(before[n], a) for n, a in get_arrays(model).items())  # lent, not written
+    assert probabilities == pytest.approx(predict(model, arrays, patients, config), abs=1e-7)
+    own = build_model(config).eval()
+    set_arrays(own, arrays)
+    x, present, _ = patients.take(range(3))
+    cls, patches = own.features(x, present)
+    assert places.shape == (3, 2, 4, 4, 4)
+    for b in range(3):
+        parts = cls[b].double(), patches[b].double(), present[b].tolist()
+        whole = logits_without(own, *parts, config)
+        winning = int(whole.argmax())
+        for s, m, p in [(0, 0, 0), (0, 2, 15), (1, 3, 6), (1, 0, 9), (0, 3, 3)]:
+            falls = float(whole[winning] - logits_without(own, *parts, config, (s, m, p))[winning]) if PRESENT[b, m] else 0.0
+            assert places[b, s, m, p // 4, p % 4] == pytest.approx(falls, abs=2e-5, rel=1e-3)
+
+
+def test_modalities_agree_with_a_loop(trained):
+    config, model, arrays, patients = trained
+    calibrated = apply_temperature(predict(model, arrays, patients, config), 2.0)
+    found = modality_evidence(model, arrays, patients, config, calibrated, temperature=2.0)
+    assert np.isnan(found).tolist() == [[False] * 4, [False, True, True, False], [True] * 4]
+    for b, m in np.argwhere(np.isfinite(found)):
+        left = PRESENT[b].copy()
+        left[m] = False
+        alone = SiteData("x", ("a",), patients.images[[b]], left[None], np.array([-1]), "")  # as if he never had it
+        without = apply_temperature(predict(model, arrays, alone, config), 2.0)[0]
+        winning = calibrated[b].argmax()
+        assert found[b, m] == pytest.approx(calibrated[b, winning] - without[winning], abs=1e-6)

@@ -1,0 +1,253 @@
+"""The page's sections: what each says, that it is absent without its numbers, and that no report breaks it."""
+
+import base64
+import copy
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from scipy.stats import binomtest
+
+from server.report.page import calibration, classes, comparison, conformal, headline, ood, presence, rounds, subsets
+from server.report.page.chart import value_axis
+from server.report.page.pictures import ONE_AT_MOST, read_pictures
+from server.report.page.values import Measure, and_text, real, whole, wilson
+from server.report.report import render_html, write_report
+from tests.damage import made, tree
+
+samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
+full, whole_report, bare = samples["full"], samples["whole"], samples["bare"]
+PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
+
+
+def sections(page):
+    return re.findall(r'<section id="([a-z]+)"', page)
+
+
+def test_every_section_of_a_full_report_is_there_and_linked():
+    page = render_html(full())
+    expected = "classes compared roc calibration sets abstention subsets ood groups rounds privacy patients words provenance"
+    assert sections(page) == expected.split()
+    assert re.findall(r'<a href="#([a-z]+)"', page) == expected.split()
+
+
+def test_old_reports_have_no_section_that_they_have_no_numbers_for():
+    old = whole_report()
+    for key in ("ood", "subgroups", "detectable"):
+        del old[key]
+    assert not {"roc", "sets", "abstention", "ood", "groups"} & set(sections(render_html(old)))
+    assert sections(render_html(bare([-1, -1]))) == ["patients", "words"]
+
+
+def test_the_forest_says_which_differences_chance_explains():
+    assert comparison.verdict(Measure(0.2, 0.1, 0.3)) == comparison.BETTER
+    assert comparison.verdict(Measure(-0.2, -0.3, -0.1)) == comparison.WORSE
+    assert comparison.verdict(Measure(0.2, -0.1, 0.3)) == comparison.CHANCE
+    assert comparison.verdict(Measure(0.2, 0.004, 0.3)) == comparison.CHANCE, "it is printed as 0.00"
+    assert comparison.verdict(Measure(0.2)) == "no interval"
+
+
+def test_roc_curves_are_drawn_point_by_point():
+    entry = {"roc": {"x": {"fpr": [0, 0.5, 1], "tpr": [0, 0.75, 1]}, "none": {"fpr": [0], "tpr": [0]}, "odd": None}}
+    (roc,) = classes.read_roc(entry | {"auroc": {"per_class": {"x": 0.8}}})
+    assert (roc.name, roc.auroc) == ("x", 0.8)
+    assert 'points="2.00,100.00 50.00,25.00 98.00,0.00"' in roc.drawing, "2% margins across; up is down in a drawing"
+
+
+def test_subsets_go_from_all_modalities_to_one():
+    names = ("t1", "t2", "flair", "t1+t2", "t1+flair", "t2+flair", "t1+t2+flair")
+    entry = {name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names}
+    found = subsets.read({"modality_subsets": entry})
+    assert found.modalities == ("t1", "t2", "flair")
+    assert [row.name for row in found.rows] == ["t1+t2+flair", "t1+t2", "t1+flair", "t2+flair", "t1", "t2", "flair"]
+    assert [row.present for row in found.rows[:3]] == [(True, True, True), (True, True, False), (True, False, True)]
+    assert [row.first for row in found.rows] == [False, True, False, False, True, False, False]
+    assert found.rows[0].drop == Measure(), "the full set loses nothing against itself"
+    mean = sum(0.1 * len(name) for name in names if name != "t1+t2+flair") / 6
+    assert f"MCC is 1.10; its mean over the 6 incomplete subsets is {mean:.2f}" in found.said[0]
+    assert "flair is missed most: without it MCC falls by 0.50, which may be chance." in found.said[1]
+    entry["t1+t2"]["drop"] |= {"low": 0.2, "high": 0.8}
+    assert "falls by 0.50 (0.20 to 0.80)." in subsets.read({"modality_subsets": entry}).said[1]
+    assert subsets.read({"modality_subsets": {}}) is None
+
+
+def test_reliability_shows_each_bin_with_its_count():
+    low = {"low": 0.0, "high": 0.5, "n": 0, "confidence": None, "accuracy": None}
+    high = {"low": 0.5, "high": 1.0, "n": 37, "confidence": 0.75, "accuracy": 0.5}
+    entry = {"temperature": 1.5, "sites": ["a", "b"], "patients": None, "after": {"ece": 0.1, "reliability": [low, high, {}]}}
+    found = calibration.read(entry)
+    (after,) = found.sides
+    assert [each.n for each in after.bins] == [0, 37]
+    assert ">37<" in after.counts
+    assert 'cx="74.00%"' in after.drawing, "2 + 96 * 0.75"
+    assert "temperature 1.50" in found.said[0]
+    assert "patients whose number a site keeps to itself of a and b" in found.said[0]
+    assert "too sure" in found.said[0]
+    assert "not sure enough" in calibration.read({"temperature": 0.5}).said[0]
+    assert "That is few" in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 2}).said[0]
+    assert "edge of what is tried" in calibration.read({"temperature": 16.0, "sites": ["a"], "patients": 80}).said[0]
+    assert "edge of what is tried" not in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 80}).said[0]
+    assert "That is few" not in calibration.read({"temperature": 1.5, "sites": ["a"], "patients": 80}).said[0]
+    assert "No site gave" in calibration.read({"temperature": 1.0, "sites": []}).said[0]
+    assert calibration.read({}) is None
+
+
+def test_prediction_sets_say_whether_the_promise_was_kept():
+    def said(low, high):
+        return conformal.read_sets({"coverage": 0.9, "observed": {"value": (low + high) / 2, "low": low, "high": high}}).said
+
+    assert "Fewer" in said(0.7, 0.85)
+    assert "More" in said(0.92, 0.99)
+    assert "lies within" in said(0.85, 0.95)
+    everything = {"coverage": 0.9, "threshold": 1.0, "observed": {"value": 1.0, "low": 0.68, "high": 1.0}}
+    assert conformal.read_sets(everything).said == conformal.ALL, "no promise was put to the test"
+    sizes = conformal.read_sets({"sizes": {"10": 1, "2": 3, "1": 4}}).sizes
+    assert [(size.classes, size.n, size.share) for size in sizes] == [("1", 4, 0.5), ("2", 3, 0.375), ("10", 1, 0.125)]
+
+
+def test_abstention_says_the_risk_at_all_and_at_half():
+    points = [{"coverage": c / 10, "risk": c / 20, "low": 0, "high": c / 10} for c in (10, 1, 5, 3)]
+    found = conformal.read_abstention(points)
+    assert "wrong in 50% (0% to 100%). Answering only for the surest 50%, it is wrong in 25% (0% to 50%)" in found.said
+    assert conformal.read_abstention(points[:1]) is None
+    assert conformal.read_abstention(None) is None
+
+
+def test_strange_patients_are_held_against_the_stated_rate():
+    assert "That was kept" in ood.read({"rate": 0.05, "flagged": 1, "of": 60})
+    assert "1 of 60 patients was flagged" in ood.read({"rate": 0.05, "flagged": 1, "of": 60})
+    assert "within chance" in ood.read({"rate": 0.05, "flagged": 4, "of": 60})
+    assert "differ from the training hospitals" in ood.read({"rate": 0.05, "flagged": 30, "of": 60})
+    assert ood.read({}) == ood.read({"flagged": 3, "of": 2}) == ""
+    unknown = ood.read({"rate": 0.05, "threshold": None, "flagged": 0, "of": 8})
+    assert "Nobody could be flagged" in unknown
+    assert "kept" not in unknown
+
+
+def test_a_model_with_one_answer_for_everybody_is_called_that():
+    classes = {"a": 3, "b": 3, "c": 2}
+    assert "named a for every patient" in headline.caution(
+        {"n": 8, "support": classes, "confusion": [[3, 0, 0], [3, 0, 0], [2, 0, 0]]}
+    )
+    assert "every patient" not in headline.caution({"n": 8, "support": classes, "confusion": [[3, 0, 0], [2, 1, 0], [2, 0, 0]]})
+    one = {"n": 3, "support": {"a": 3, "b": 0}, "confusion": [[3, 0], [0, 0]]}
+    assert "every patient" not in headline.caution(one), "of one class, MCC is not defined at all"
+
+
+def test_the_smallest_difference_is_said_in_words():
+    said = headline.detectable_text({"n": 48, "difference": 0.27, "power": 0.8, "level": 0.05})
+    assert "With 48 patients, two models must differ by 0.27 in MCC or more" in said
+    assert "in 80% of such studies by 95% intervals" in said
+    assert headline.detectable_text({}) == ""
+
+
+def test_presence_is_told_by_shape():
+    read = rounds.read({"rounds": [samples["attended"](r, "north") for r in (1, 3, 5)]})
+    grid = dict(read.grid)
+    assert list(grid) == ["hospital-east", "hospital-hill", "hospital-lake", "north"]
+    kinds = re.findall(r'class="(fill|cross|pause)"', grid["north"])
+    assert kinds == ["fill", "cross", "cross", "pause", "pause"], "a square, a cross of two lines, a pause of two"
+    assert grid["hospital-hill"].count('class="fill"') == 3
+    assert [words for _, words in read.legend] == [presence.LEGEND[k] for k in (presence.HERE, presence.FAILED, presence.PAUSED)]
+    assert rounds.read({"rounds": [{"round": 1, "sites": 3}]}).grid == ()
+    many = rounds.read({"rounds": [samples["attended"](r, "north") for r in range(1, 1001)]})
+    assert many.grid[0][1].count("<rect") == presence.ROUNDS_AT_MOST
+
+
+def test_a_patient_has_set_flag_and_only_a_picture_that_may_be_shown(tmp_path):
+    report = full()
+    first, second, third = report["patients"][:3]
+    first |= {"picture": "a.png", "label": 0, "prediction_set": ["idh-wildtype"], "ood": {"score": 9.0, "flagged": True}}
+    second |= {"picture": "../report.json"}
+    third |= {"picture": "gone.png"}
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "a.png").write_bytes(PNG)
+    write_report(tmp_path, report)
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r'src="([^"]*)"', page) == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+    missed = sum(samples["CLASSES"][p["label"]] not in p["prediction_set"] for p in report["patients"])
+    assert page.count("without the truth") == missed > 0
+    assert page.count("⚠ unlike the training patients") == sum(p["ood"]["flagged"] for p in report["patients"])
+    assert 'src="' not in render_html(report), "no picture without its file"
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.png", "/etc/passwd", "text.png", "link.png", "big.png", "", ".", "a\x00.png", 7, "x" * 999]
+)
+def test_pictures_that_are_left_out(tmp_path, name):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    (tmp_path / "out.png").write_bytes(PNG)
+    (folder / "text.png").write_bytes(b"text")
+    (folder / "link.png").symlink_to(tmp_path / "out.png")
+    (folder / "big.png").write_bytes(PNG + bytes(ONE_AT_MOST))
+    assert read_pictures(tmp_path, {"patients": [{"picture": name}]}) == {}
+
+
+def test_numbers_that_are_none():
+    assert [real(v) for v in (1, 0.5, True, "1", None, float("nan"), float("inf"), 10**400)] == [1.0, 0.5, *[None] * 6]
+    assert [whole(v) for v in (3, 3.0, 2.5, -1, 10**30, None)] == [3, 3, None, None, None, None]
+    assert and_text(()) == ""
+    assert and_text(("a",)) == "a"
+    assert and_text(("a", "b", "c")) == "a, b and c"
+
+
+@pytest.mark.parametrize(("part", "of"), [(0, 1), (1, 1), (3, 48), (24, 48), (48, 48)])
+def test_wilson_is_scipys(part, of):
+    low, high = binomtest(part, of).proportion_ci(0.95, "wilson")
+    found = wilson(part, of)
+    assert found.value == part / of
+    assert math.isclose(found.low, low, abs_tol=1e-9)
+    assert math.isclose(found.high, high, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [4.1, 2.0], [-3.0, 5.0], [1e-9], [1e300, -1e300], [0.15]])
+def test_an_axis_holds_zero_and_its_values_on_few_round_numbers(values):
+    axis = value_axis(values)
+    inside = [v for v in values if abs(v) <= 1e12]
+    assert axis.low <= min([0, *inside])
+    assert axis.high >= max([0, *inside])
+    assert 2 <= len(axis.ticks) <= 7
+    assert 0 in axis.ticks
+
+
+def small():
+    report = full()
+    report["patients"], report["rounds"] = report["patients"][:2], report["rounds"][2:5]
+    report["aggregation"] = {"secure": True, "fewest": 3, "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"}}
+    return report
+
+
+SMALL = json.loads(json.dumps(small(), default=float))
+
+
+def damaged(random: Random):
+    """A report in which a few values, at any depth below the top, became something else."""
+    report = copy.deepcopy(SMALL)
+    for _ in range(random.randint(1, 6)):
+        at, key = report, random.choice(list(report))
+        while isinstance(at[key], dict | list) and at[key] and (at is report or random.random() < 0.8):
+            at = at[key]
+            key = random.choice(list(at)) if isinstance(at, dict) else random.randrange(len(at))
+        if at is not report:
+            at[key] = tree(random)
+    return report
+
+
+@pytest.mark.slow
+@given(report=made(damaged))
+@settings(max_examples=150, deadline=None)
+def test_no_damaged_value_breaks_the_page(report):
+    page = render_html(report)
+    assert page.endswith("</html>")
+    assert "<script" not in page
+    page.encode("utf-8")
+
+
+def test_a_whole_small_report_is_not_damaged():
+    assert len(sections(render_html(SMALL))) == 15

@@ -1,0 +1,315 @@
+"""A whole run that calibrates, in this process; and sites that do not answer, refuse, or answer nonsense."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, RecordDict
+
+from client.round import train as training
+from common.config.site import SiteConfig, SitePolicy
+from common.data.cases import Site
+from common.data.holdout import held_back
+from common.errors import DataError
+from common.evaluation.calibration.calibration import (
+    CALIBRATION_NAME,
+    Calibration,
+    apply_temperature,
+    conformal_threshold,
+    fit_temperature,
+    load_calibration,
+    nll_sums,
+    save_calibration,
+    score_histogram,
+)
+from common.evaluation.ood import score as ood
+from common.evaluation.ood.features import features
+from common.messages.calibration import CALIBRATION, COUNT, NLL, REFERENCE, SCORES, STRANGENESS, SUMS
+from common.models.arrays import get_arrays, load_arrays
+from common.models.build import build_model
+from common.training.predict import predict
+from server.run import federate as running
+from server.run.calibrate import Calibrated, calibrate
+from server.run.federate import federate, site_task
+from server.strategy.round_loop import FedMRIAvg
+from tests.server.made_up_sites import hospital, plan, site_nodes
+
+LABELS = (0, 1, 2, 0, 1, 2, -1, 0, 1, 2, -1, 0, 1, 2)
+SITES = ("a", "b", "c")
+HELD = {"evaluation": {"holdout": 0.3}}
+
+
+@pytest.fixture
+def sites(folder, monkeypatch):
+    """Three sites of eighteen patients each; returns the table of their policies, to be changed."""
+    policies: dict[str, SitePolicy] = {}
+
+    def read_site(path, *_, **__):
+        if path.name == "broken":
+            raise DataError("Patient sub-1: truncated")
+        return Site(path.name, path, (), SiteConfig(policy=policies.get(path.name, SitePolicy.simulation())))
+
+    monkeypatch.setattr(training, "read_site", read_site)
+    monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, LABELS))
+    monkeypatch.setattr(running, "open_external", lambda *_: hospital("ext", LABELS[:9]))
+    return policies
+
+
+def go(folder, out, grid, names=SITES, **settings):
+    chosen = plan(folder, out, names, sections=HELD, **{"rounds": 1, **settings})
+    federate(grid(site_nodes(1)), chosen)
+    return chosen, json.loads((out / "report.json").read_text())
+
+
+@pytest.fixture
+def ask(folder, tmp_path, local_grid, sites):
+    """Only the two exchanges, with the untrained model: ask(nodes) gives what came of them."""
+    chosen = plan(folder, tmp_path, SITES, sections=HELD, rounds=1, round_timeout=1.0)
+    model = build_model(chosen.config)
+    like = get_arrays(model)
+
+    def asked(node=NODE) -> Calibrated:
+        strategy = FedMRIAvg(chosen.config.federation, site_task(chosen, model, "run"), like, SITES, chosen.config)
+        return calibrate(local_grid({1: node}), strategy, like, chosen.config, 1)
+
+    return asked
+
+
+NODE = site_nodes(1)[1]
+
+
+def spoilt(spoil, known):
+    """A node whose answers for site b go through `spoil`.
+
+    Args:
+        known: honest answers by request, so that equal ones are computed once.
+    """
+
+    def respond(message):
+        site, asked = message.content["config"]["site"], message.content[CALIBRATION]
+        reference = message.content.array_records.get(REFERENCE, {})
+        key = (site, asked["stage"], asked["temperature"], *(array.data for array in reference.values()))
+        if key not in known:
+            known[key] = NODE(message)
+        content = deepcopy(known[key])
+        return spoil(content, asked["stage"]) if site == "b" else content
+
+    return respond
+
+
+def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_grid, sites) -> None:
+    chosen, report = go(folder, tmp_path / "run", local_grid, (*SITES, "broken"))
+    config, told = chosen.config, report["calibration"]
+    model = build_model(config)
+    arrays, _ = load_arrays(tmp_path / "run" / "model.safetensors")
+    parts = {}
+    for name in SITES:
+        patients = hospital(name, LABELS)
+        held = held_back(patients.ids, 0.3)
+        assert 0 < held.sum() < len(held)
+        parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held))
+    known = [held.select(held.labelled) for _, held in parts.values()]
+    labels = np.concatenate([held.labels for held in known])
+    answers = np.concatenate([predict(model, arrays, held, config) for held in known])
+    temperature = fit_temperature(nll_sums(labels, answers))
+    calibration, moments = load_calibration(tmp_path / "run" / CALIBRATION_NAME)
+    assert calibration.temperature == told["temperature"] == pytest.approx(temperature, rel=1e-3)
+    histogram = score_histogram(labels, apply_temperature(answers, calibration.temperature))
+    assert calibration.set_threshold == told["conformal"]["threshold"] == conformal_threshold(histogram, 0.9)
+    assert calibration.sites == tuple(told["sites"]) == SITES
+    assert calibration.patients == told["patients"] == len(labels)
+    assert told["failures"] == {"broken": DataError.public_default}
+    found = [[features(model, arrays, patients, config) for patients in both] for both in parts.values()]
+    expected = ood.add(*(ood.moments(*both) for both in found))
+    assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
+    raw = predict(model, arrays, hospital("ext", LABELS[:9]), config)
+    found = np.array([patient["probabilities"] for patient in report["patients"]])
+    assert found == pytest.approx(apply_temperature(raw, calibration.temperature))
+    assert report["external"]["ece"] == pytest.approx(told["after"]["ece"])
+    assert report["external"]["brier"] == pytest.approx(told["after"]["brier"])
+    for patient in report["patients"]:
+        best = config.data.classes[int(np.argmax(patient["probabilities"]))]
+        assert best in patient["prediction_set"]
+        assert patient["ood"]["flagged"] is (patient["ood"]["score"] > calibration.ood_threshold)
+    assert report["ood"]["of"] == 9
+    assert report["ood"]["flagged"] == sum(patient["ood"]["flagged"] for patient in report["patients"])
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+
+
+def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monkeypatch) -> None:
+    """Change the image and the label of one held-back patient: the model's bytes stay; of one who trains: they do not."""
+    ids = hospital("a", LABELS).ids
+    held = held_back(ids, 0.3)
+    models = []
+    for number, row in enumerate((None, int(np.argmax(held)), int(np.argmax(~held)))):
+
+        def opened(site, *_, row=row, **__):
+            patients = hospital(site.name, LABELS)
+            if row is None or site.name != "a":
+                return patients
+            labels = patients.labels.copy()
+            labels[row] = (labels[row] + 1) % 3
+            patients.images[row] = 0.25
+            return replace(patients, labels=labels)
+
+        training._simulated_patients.cache_clear()
+        monkeypatch.setattr(training, "open_site", opened)
+        go(folder, tmp_path / str(number), local_grid, ("a", "b"))
+        models.append((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    assert models[0] != models[2]
+
+
+def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_grid, sites) -> None:
+    grid = local_grid(site_nodes(1))
+    seen = []
+    push = grid.push_messages
+    grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
+    federate(grid, plan(folder, tmp_path / "run", ("a", "b"), sections=HELD, rounds=1))
+    held = held_back(hospital("a", LABELS).ids, 0.3)
+    counts = {(r.content["metrics"]["num-examples"], r.content["metrics"]["labelled"]) for r in seen}
+    assert counts == {(int((~held).sum()), int((~held & (np.array(LABELS) >= 0)).sum()))}
+
+
+def set_array(name, values):
+    def spoil(content, stage):
+        if name in content[SUMS]:
+            content[SUMS][name] = Array(np.asarray(values(content[SUMS][name].numpy())))
+        return content
+
+    return spoil
+
+
+def drop(wanted):
+    return lambda content, stage: None if stage == wanted else content
+
+
+NONSENSE = {
+    "no answer": drop("fit"),
+    "no answer to the second": drop("score"),
+    "not finite": set_array(NLL, lambda a: np.full_like(a, np.nan)),
+    "negative losses": set_array(NLL, lambda a: -a),
+    "losses of more patients": set_array(NLL, lambda a: a * 1e6),
+    "negative counts": set_array(COUNT, lambda a: -a),
+    "parts of patients": set_array(COUNT, lambda a: a + 0.5),
+    "another shape": set_array(NLL, lambda a: a[:-1]),
+    "another type": set_array(COUNT, lambda a: a.astype(np.float64)),
+    "scores of others": set_array(SCORES, lambda a: a + 1),
+    "negative scores": set_array(SCORES, lambda a: np.where(a == 0, -1, a).astype(np.float32)),
+    "negative strangeness": set_array(STRANGENESS, lambda a: a - 1),
+    "moments of nobody": set_array("ood.count", lambda a: a * 0),
+    "moments without spread": set_array("ood.outer", lambda a: a * 0),
+    "moments beyond all bounds": set_array("ood.outer", lambda a: a * np.float32(1e30)),
+    "an empty reply": lambda content, stage: RecordDict({}),
+    "more than asked": lambda content, stage: (content[SUMS].__setitem__("x", Array(np.zeros(1, np.float32))), content)[1],
+}
+
+
+def test_nonsense_weighs_nothing_and_is_named(ask, sites, subtests) -> None:
+    sites["b"] = replace(SitePolicy.simulation(), share_calibration=False)
+    honest = ask()
+    assert honest.failures == {"b": "the site does not share sums for calibration"}
+    sites.clear()
+    training._simulated_patients.cache_clear()
+    known: dict[tuple[object, ...], RecordDict] = {}
+    for name, spoil in NONSENSE.items():
+        with subtests.test(name):
+            found = ask(spoilt(spoil, known))
+            assert found.calibration == honest.calibration
+            assert list(found.failures) == ["b"]
+            assert all(np.array_equal(found.moments[key], honest.moments[key]) for key in honest.moments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"share_calibration": False}, "does not share sums"),
+        ({"min_patients": 12}, "too few patients"),
+    ],
+)
+def test_if_nobody_answers_the_run_ends_uncalibrated_and_says_why(ask, sites, changes, says) -> None:
+    sites |= {name: replace(SitePolicy.simulation(), **changes) for name in SITES}
+    found = ask()
+    assert found.calibration == Calibration()
+    assert all(says in found.failures[name] for name in SITES)
+    assert (found.moments, found.strangeness) == ({}, False)
+
+
+def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_path) -> None:
+    sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
+    sites["c"] = replace(SitePolicy.simulation(), share_counts=False)
+    found = ask()
+    assert found.calibration.sites == ("c",)
+    assert found.calibration.patients is None  # the site keeps its number
+    assert (found.strangeness, found.calibration.ood_threshold) == (False, np.inf)
+    assert found.moments == {}  # they are one hospital's own
+    save_calibration(tmp_path / CALIBRATION_NAME, found.calibration, found.moments)
+    assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})
+
+
+def test_features_that_no_site_could_make_the_threshold_with_are_not_published(ask, sites) -> None:
+    """Two sites hold five patients back each: ten would make a Gaussian, but each site has only the other's five."""
+    sites["c"] = replace(SitePolicy.simulation(), share_calibration=False)
+    found = ask()
+    counts = found.moments["ood.count"]
+    assert counts[:10].min() >= 2 * ood.MIN_COUNT  # modalities and pairs, of those who trained
+    assert not counts[10:].any()
+    assert not found.moments["ood.outer"][10:].any()
+
+
+def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_grid, sites) -> None:
+    sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
+    _, report = go(folder, tmp_path / "run", local_grid, ("a", "b"))
+    told = report["calibration"]
+    assert (told["temperature"], told["sites"], told["patients"]) == (1.0, [], 0)
+    assert set(told["failures"]) == {"a", "b"}
+    assert told["before"] == told["after"]
+    assert report["ood"] is None
+    assert {patient["prediction_set"] is None for patient in report["patients"]} == {True}
+    assert not (tmp_path / "run" / CALIBRATION_NAME).exists()
+
+
+def test_without_a_hold_out_nobody_is_asked(folder, tmp_path, local_grid, sites) -> None:
+    grid = local_grid(site_nodes(1))
+    federate(grid, plan(folder, tmp_path / "run", ("a", "b"), rounds=1))
+    assert not any(CALIBRATION in message.content for message in grid.sent)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["calibration"], report["ood"]) == (None, None)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killing(stage):
+    def respond(message):
+        if CALIBRATION in message.content and message.content[CALIBRATION]["stage"] == stage:
+            raise Killed
+        return NODE(message)
+
+    return respond
+
+
+def test_a_run_killed_while_it_calibrates_goes_on_without_training(folder, tmp_path, local_grid, sites) -> None:
+    chosen, whole = go(folder, tmp_path / "whole", local_grid, ("a", "b"))
+    cut = replace(chosen, out=tmp_path / "cut")
+    for stage in ("fit", "score"):
+        with pytest.raises(Killed):
+            federate(local_grid({1: killing(stage)}), replace(cut, resume=stage == "score"))
+        assert not (tmp_path / "cut" / "report.json").exists()
+    grid = local_grid({1: NODE})
+    federate(grid, replace(cut, resume=True))
+    assert all(CALIBRATION in message.content for message in grid.sent)
+    for name in ("model.safetensors", CALIBRATION_NAME):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    other = json.loads((tmp_path / "cut" / "report.json").read_text())
+    assert all(whole[key] == other[key] for key in ("calibration", "ood", "patients"))
+
+
+def test_a_site_that_takes_part_in_secure_aggregation_only_is_named(ask, sites) -> None:
+    sites["a"] = replace(SitePolicy.simulation(), secure_only=True)
+    found = ask()
+    assert found.calibration.sites == ("b", "c")
+    assert found.failures == {"a": "the site takes part in secure aggregation only"}

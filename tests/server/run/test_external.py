@@ -1,0 +1,111 @@
+"""The external hospital, with a stub for the model: subsets, skipped patients, missing labels."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.config.run import config_from_table
+from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import Calibration
+from common.evaluation.metrics import subsets
+from server.run import external
+from server.run.external import measure_final, measure_round, open_external, read_external
+
+CONFIG = config_from_table(
+    {"data": {"modalities": ["t1", "flair"], "classes": ["a", "b"]}, "evaluation": {"bootstrap": 20, "modality_subsets": True}}
+)
+
+
+def hospital(labels, present) -> SiteData:
+    n = len(labels)
+    images = np.zeros((n, 1, 2, 4, 4), np.float16)
+    images[:, 0, 0, 0, 0] = labels  # the truth, for the stub to see
+    ids = tuple(f"sub-{i}" for i in range(n))
+    return SiteData("ext", ids, images, np.array(present, bool), np.array(labels, np.int64), "key")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A model that is right where it sees t1 and says class a elsewhere; records what it was shown."""
+    shown = []
+
+    def predict(model, arrays, patients, config, *, present=None):
+        use = patients.present if present is None else present
+        shown.append((patients.ids, use.tolist()))
+        truth = np.maximum(patients.images[:, 0, 0, 0, 0].astype(int), 0)
+        return np.eye(2)[np.where(use[:, 0], truth, 0)]
+
+    for module in (external, subsets):
+        monkeypatch.setattr(module, "predict", predict)
+    return shown
+
+
+def test_a_perfect_model_has_mcc_one(asked):
+    patients = hospital([0, 1, 0, 1], [[1, 1]] * 4)
+    assert measure_round(None, {}, patients, CONFIG) == {"mcc": pytest.approx(1.0)}
+    final = measure_final(None, {}, patients, CONFIG)
+    assert final.external["mcc"]["value"] == pytest.approx(1.0)
+    assert final.external["n"] == 4
+    told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
+    assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
+    assert (final.calibration, final.strangeness) == (None, None)
+
+
+def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):
+    final = measure_final(None, {}, hospital([0, 1, 0, 1], [[1, 1], [1, 1], [1, 0], [0, 1]]), CONFIG)
+    assert list(final.modality_subsets) == ["t1", "flair", "t1+flair"]
+    assert final.modality_subsets["t1"]["mcc"]["value"] == pytest.approx(1.0)
+    assert final.modality_subsets["flair"]["confusion"] == [[1, 0], [2, 0]]
+    assert final.external["roc"]["a"] == {"fpr": [0.0, 0.5, 1.0], "tpr": [0.0, 1.0, 1.0]}
+    assert final.detectable["n"] == 4
+    assert final.subgroups == {}  # how they were imaged is not known
+
+
+def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
+    for site, age in (("north", 30), ("south", 70)):
+        write_site(tmp_path / site, 10, age)
+    patients = open_external(tmp_path, ["north", "south"], CONFIG.data, tmp_path / "cache")
+    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG.data)
+    assert list(acquisitions) == list(patients.ids)
+    final = measure_final(None, {}, patients, CONFIG, acquisitions=acquisitions)
+    assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}
+    assert {name: group["n"] for name, group in final.subgroups["age"].items()} == {"under 40": 10, "60 and over": 10}
+    assert list(final.subgroups["cluster"]) == ["2.0 x 2.0 x 4.0 mm, matrix 20, int16"]
+    assert list(final.subgroups["sex"]) == ["F", "M"]
+
+
+def write_site(folder, patients, age):
+    rows = ["participant_id\tage\tsex\tsubtype"]
+    for number in range(patients):
+        name = f"sub-{number}"
+        anat = folder / name / "anat"
+        anat.mkdir(parents=True)
+        voxels = np.random.default_rng(number + age).integers(90, 110, (20, 20, 4)).astype(np.int16)
+        nib.Nifti1Image(voxels, np.diag([2.0, 2, 4, 1])).to_filename(anat / f"{name}_T1w.nii.gz")
+        rows.append(f"{name}\t{age}\t{'FM'[number % 2]}\t{'ab'[number % 2]}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+
+
+def test_without_labels_the_patients_are_predicted_and_nothing_is_measured(asked):
+    patients = hospital([-1, -1], [[1, 1]] * 2)
+    assert measure_round(None, {}, patients, CONFIG) == {}
+    final = measure_final(None, {}, patients, CONFIG)
+    assert final.external["n"] == 0
+    assert final.external["mcc"]["value"] is None
+    assert final.modality_subsets == {}
+    assert [p["label"] for p in final.patients] == [None, None]
+    assert final.patients[0]["probabilities"] == [1.0, 0.0]
+
+
+def test_one_class_alone_has_no_mcc(asked):
+    assert measure_round(None, {}, hospital([1, 1], [[1, 1]] * 2), CONFIG) == {}
+
+
+def test_without_a_threshold_nobody_is_called_unsuspicious():
+    scores = np.array([1.0, 3.0, np.nan])
+    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration(ood_threshold=2.0))
+    assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [False, True, None]
+    assert summary == {"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 2}
+    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration())
+    assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [None, None, None]
+    assert (summary["threshold"], summary["flagged"], summary["of"]) == (None, None, 2)

@@ -1,0 +1,140 @@
+"""A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.errors import ConfigError, DataError, FederationError
+from common.messages.code_version import code_hash
+from common.models.arrays import load_arrays
+from server.run.federate import federate, leave_error
+from server.run.plan import read_plan, run_folder, training_sites
+from tests.server.made_up_sites import TINY, plan, site_nodes
+
+
+def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid):
+    out = tmp_path / "run"
+    federate(local_grid(site_nodes()), plan(folder, out))
+    report = json.loads((out / "report.json").read_text())
+    assert [r["round"] for r in report["rounds"]] == [1, 2]
+    for entry in report["rounds"]:
+        assert entry["sites"] == ["a", "b"]
+        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default}]
+        assert entry["external_mcc"] is not None
+    assert report["external"]["n"] == 4
+    assert report["provenance"]["code"] == code_hash()
+    assert len(report["patients"]) == 4
+    arrays, metadata = load_arrays(out / "model.safetensors")
+    assert json.loads(metadata["classes"]) == list(plan(folder, out).config.data.classes)
+    assert metadata["backbone_sha256"] == report["provenance"]["weights_sha256"]
+    last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
+    assert all(np.array_equal(arrays[name], last[name]) for name in arrays)
+    assert (out / "report.html").stat().st_size > 1000
+    status = json.loads((out / "status.json").read_text())
+    assert (status["state"], status["round"], status["rounds"]) == ("finished", 2, 2)
+    assert status["sites"]["broken"]["state"] == "failed"
+    assert status["sites"]["a"]["bytes_up"] == status["sites"]["a"]["bytes_down"] > 0
+    assert not (out / "open-round.json").exists()
+
+
+def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tmp_path, local_grid, caplog):
+    out, chosen = tmp_path / "run", plan(folder, tmp_path / "run", sites=("a", "b"), rounds=1)
+    level = replace(chosen.config.site_level, enabled=True, noise=100.0)
+    federate(local_grid(site_nodes()), replace(chosen, config=replace(chosen.config, site_level=level)))
+    told = json.loads((out / "report.json").read_text())["aggregation"]
+    assert told["site_level"]["rounds"] == 1
+    assert "expect a model that has learned little" in told["site_level"]["warning"]
+    arrays, _ = load_arrays(out / "model.safetensors")
+    assert np.concatenate([a.ravel() for a in arrays.values()]).std() == pytest.approx(50, rel=0.1)  # 100 over two sites
+    assert "Warning" in (out / "report.html").read_text()
+
+
+def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid):
+    models = []
+    for name in ("one", "two"):
+        federate(local_grid(site_nodes()), plan(folder, tmp_path / name))
+        models.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    federate(local_grid(site_nodes()), plan(folder, tmp_path / "three", sites=("a", "b"), rounds=1))
+    assert (tmp_path / "three" / "model.safetensors").read_bytes() != models[0]
+
+
+def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_grid):
+    out = tmp_path / "run"
+    with pytest.raises(FederationError), leave_error(out):
+        federate(local_grid(site_nodes()), plan(folder, out, sites=("a", "broken")))
+    error = json.loads((out / "error.json").read_text())["error"]
+    assert error.startswith("Round 1 ended with 1 valid updates of the 2")
+    assert f"broken: {DataError.public_default}" in error
+    assert not (out / "report.json").exists()
+    assert json.loads((out / "status.json").read_text())["state"] == "failed"
+
+
+def test_an_unknown_error_leaves_its_kind(tmp_path):
+    with pytest.raises(ZeroDivisionError), leave_error(tmp_path / "run"):
+        _ = 1 / 0
+    assert json.loads((tmp_path / "run" / "error.json").read_text()) == {"error": "ZeroDivisionError: division by zero"}
+
+
+def settings(folder, tmp_path, **changes):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return {"config": str(tmp_path / "tiny.toml"), "set": "[]", "data": str(folder), "external": "ext"} | changes
+
+
+def test_the_run_configuration_is_read(folder, tmp_path):
+    given = settings(folder, tmp_path, set='["rounds=7"]', external="ext + b", cache=str(tmp_path / "c"), code=code_hash())
+    read = read_plan(given, tmp_path / "run")
+    assert read.config.federation.rounds == 7
+    assert read.external == ("ext", "b")
+    assert read.sites == ("a", "broken")
+    assert read.cache == tmp_path / "c"
+
+
+def test_at_a_real_federation_the_folders_beside_the_external_one_are_no_sites(folder, tmp_path):
+    read = read_plan(settings(folder, tmp_path, sites="nodes", external="ext+b"), tmp_path / "run")
+    assert (read.sites, read.external, read.resume) == ((), ("ext", "b"), False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"code": "f" * 64}, FederationError, "runs other code"),
+        ({"set": "rounds=7"}, ConfigError, "JSON list"),
+        ({"set": '["nonsense=7"]'}, ConfigError, "nonsense"),
+        ({"external": "fg"}, ConfigError, "External site 'fg' is not among .*a, b, broken, ext"),
+        ({"external": "a+b+broken+ext"}, ConfigError, "No training site"),
+        ({"data": "/nowhere"}, ConfigError, "'ext' is not among the site folders of /nowhere"),
+        ({"config": "no-such"}, ConfigError, "no-such"),
+        ({"sites": "hospitals"}, ConfigError, 'expected "folders" or "nodes"'),
+        ({"sites": "nodes", "external": "fg"}, ConfigError, "External site 'fg'"),
+        ({"resume": "yes"}, ConfigError, "expected true or false"),
+        ({"resume": True}, FederationError, "holds no run to resume"),
+    ],
+)
+def test_a_wrong_run_configuration_is_refused(folder, tmp_path, changes, kind, says):
+    with pytest.raises(kind, match=says):
+        read_plan(settings(folder, tmp_path, **changes), tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(folder, tmp_path):
+    (tmp_path / "rounds.jsonl").write_text("{}\n")
+    with pytest.raises(FederationError, match="already holds a run"):
+        read_plan(settings(folder, tmp_path), tmp_path)
+
+
+def test_defaults_need_no_argument(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path))
+    for name in ("a", "external"):
+        (tmp_path / "example" / name / "sub-1").mkdir(parents=True)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    out = run_folder({"out": ""}, 42)
+    read = read_plan({"config": str(tmp_path / "tiny.toml"), "data": "", "external": "", "out": "", "code": "", "cache": ""}, out)
+    assert (read.out, read.sites, read.external) == (tmp_path / "runs" / "42", ("a",), ("external",))
+
+
+def test_sites_are_sorted_folders(folder):
+    (folder / ".hidden" / "sub-1").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    assert training_sites(folder, ("ext",)) == ("a", "b", "broken")

@@ -1,0 +1,318 @@
+"""The round loop with nodes that fail in every way a site can fail."""
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+
+from common.config.run import FederationConfig
+from common.errors import BUDGET_SPENT, FederationError
+from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
+from server.strategy.progress import Progress
+from server.strategy.round_loop import FedMRIAvg
+from server.strategy.round_state import ResumePoint
+
+LIKE = {"w": np.zeros(3, np.float32)}
+TASK = Task(1, "{}", "code", "backbone", data="/data")
+SITES = ("a", "b", "c")
+
+
+def honest(message: Message) -> RecordDict:
+    """Adds 1, 2 or 3 to the global arrays, by the site's letter."""
+    task = read_task(message.content)
+    arrays = unpack_arrays(message.content["arrays"], LIKE)
+    step = np.float32("abc".index(task.site) + 1)
+    return write_reply(
+        SiteReply(task.site, task.round, arrays={"w": arrays["w"] + step}, patients=10, labelled=10, counts_shared=True)
+    )
+
+
+def bad(value):
+    return lambda message: write_reply(
+        SiteReply("b", read_task(message.content).round, arrays={"w": np.full(3, value, np.float32)})
+    )
+
+
+def play(grid, plan: FederationConfig, sites=SITES, rounds=1, **options):
+    records = []
+    strategy = FedMRIAvg(plan, TASK, LIKE, sites)
+    result = strategy.start(
+        grid, pack_arrays(LIKE), rounds, 0.1, on_round=lambda record, arrays: records.append((record, arrays)), **options
+    )
+    return unpack_arrays(result.arrays, LIKE)["w"], records
+
+
+def nodes(b, a=honest, c=honest):
+    return {11: a, 12: b, 13: c}
+
+
+def test_honest_sites_give_their_mean_round_after_round(local_grid):
+    arrays, records = play(local_grid(nodes(honest)), FederationConfig(), rounds=3)
+    np.testing.assert_allclose(arrays, 6.0)
+    assert [record.round for record, _ in records] == [1, 2, 3]
+    assert [float(arrays["w"][0]) for _, arrays in records] == [2.0, 4.0, 6.0]
+    assert records[0][0].sites == SITES
+    assert records[0][0].failures == {}
+    assert records[0][0].bytes_down == records[0][0].bytes_up == 3 * len(pack_arrays(LIKE)["w"].data)
+
+
+def test_a_later_first_round_goes_on_from_there(local_grid):
+    grid = local_grid(nodes(honest))
+    _, records = play(grid, FederationConfig(), rounds=5, before=ResumePoint("", 3))
+    assert [record.round for record, _ in records] == [4, 5]
+    assert read_task(grid.sent[0].content).round == 4
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (bad(np.nan), "not finite"),
+        (bad(1e6), "max_update_norm"),
+        (lambda m: write_reply(SiteReply("b", 1, arrays={"w": np.zeros(4, np.float32)})), "expected float32"),
+        (lambda m: write_reply(SiteReply("b", 1, arrays={"v": np.zeros(3, np.float32)})), "names differ"),
+        (lambda m: write_reply(SiteReply("b", 9, arrays={"w": np.zeros(3, np.float32)})), "to round 9, not 1"),
+        (lambda m: write_reply(SiteReply("b", 1, error="its data were refused")), "its data were refused"),
+        (lambda m: RecordDict(), "no ConfigRecord"),
+        (lambda m: None, "no reply within 7 s"),
+        (lambda m: Message(Error(ErrorCode.CLIENT_APP_CRASHED, "patient Smith"), reply_to=m), "client app crashed"),
+    ],
+    ids=["nan", "norm", "shape", "name", "round", "error", "empty", "straggler", "crash"],
+)
+def test_a_bad_site_is_named_and_the_others_go_on(local_grid, node, reason):
+    plan = FederationConfig(max_update_norm=100.0, round_timeout=7.0)
+    arrays, [(record, _)] = play(local_grid(nodes(node)), plan)
+    np.testing.assert_allclose(arrays, 2.0)  # of 1 and 3
+    assert record.sites == ("a", "c")
+    assert list(record.failures) == ["b"]
+    assert reason in record.failures["b"]
+    assert "Smith" not in record.failures["b"]
+
+
+def test_a_change_out_of_all_proportion_to_the_others_is_refused(local_grid):
+    arrays, [(record, _)] = play(local_grid(nodes(bad(100.0))), FederationConfig())
+    np.testing.assert_allclose(arrays, 2.0)  # of 1 and 3
+    assert list(record.failures) == ["b"]
+    assert "50 times the other sites' (3.464)" in record.failures["b"]
+
+
+def test_an_error_reply_of_the_superlink_is_laid_to_the_site_that_was_asked(local_grid):
+    def gone(message):
+        reply = Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+        return reply
+
+    _, [(record, _)] = play(local_grid(nodes(gone)), FederationConfig())
+    assert record.failures == {"b": "the site's process gave no reply (Flower: node unavailable)"}
+
+
+def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
+    tries = []
+
+    def late(message):
+        tries.append(message)
+        return honest(message) if len(tries) == 3 else None
+
+    grid = local_grid(nodes(late))
+    arrays, [(record, _)] = play(grid, FederationConfig(min_sites=3, round_retries=2))
+    np.testing.assert_allclose(arrays, 2.0)
+    assert record.attempts == 3
+    assert record.failures == {}
+    asked = [read_task(message.content).site for message in grid.sent]
+    assert asked == ["a", "b", "c", "b", "b"]  # a and c had answered
+
+
+def test_too_few_sites_in_spite_of_retries_end_the_run_with_reasons(local_grid):
+    grid = local_grid(nodes(bad(np.nan), c=lambda m: None))
+    with pytest.raises(FederationError, match=r"Round 1 ended with 1 valid updates of the 2 .* after 3 attempts") as caught:
+        play(grid, FederationConfig(min_sites=2, round_retries=2))
+    assert "b: Array w holds values that are not finite" in str(caught.value)
+    assert "c: no reply within" in str(caught.value)
+    assert len(grid.sent) == 3 + 2 + 2
+
+
+def test_fewer_folders_than_min_sites_are_refused_at_once(local_grid):
+    with pytest.raises(FederationError, match=r"min_sites is 4.*a, b, c.*--set federation.min_sites=3"):
+        play(local_grid(nodes(honest)), FederationConfig(min_sites=4))
+
+
+def test_waiting_for_nodes_has_an_end(local_grid):
+    with pytest.raises(FederationError, match=r"0 of the 1 sites .* connected after 1 s"):
+        play(local_grid({}), FederationConfig(wait_for_sites=1.0))
+
+
+def test_two_nodes_serve_three_folders(local_grid):
+    grid = local_grid({11: honest, 12: honest})
+    arrays, _ = play(grid, FederationConfig(min_sites=3))
+    np.testing.assert_allclose(arrays, 2.0)
+    assert [(m.metadata.dst_node_id, read_task(m.content).site) for m in grid.sent] == [(11, "a"), (12, "b"), (11, "c")]
+
+
+def test_without_folders_every_node_is_a_site(local_grid):
+    def hospital(message):
+        task = read_task(message.content)
+        assert task.site == ""
+        return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+
+    _, [(record, _)] = play(local_grid({11: hospital, 12: hospital}), FederationConfig(), sites=())
+    assert record.sites == ("node-11", "node-12")
+
+
+def test_the_external_measure_is_recorded_and_changes_nothing(local_grid):
+    seen = []
+
+    def look(number, arrays):
+        seen.append((number, float(arrays["w"].numpy()[0])))
+        return MetricRecord({"mcc": 0.5}) if number == 2 else None
+
+    arrays, records = play(local_grid(nodes(honest)), FederationConfig(), rounds=2, evaluate_fn=look)
+    assert seen == [(1, 2.0), (2, 4.0)]
+    assert [record.external for record, _ in records] == [{}, {"mcc": 0.5}]
+    np.testing.assert_allclose(arrays, 4.0)
+
+
+def spent_after(last: int):
+    """Trains until `last`, then says that its budget is spent."""
+
+    def node(message: Message) -> RecordDict:
+        task = read_task(message.content)
+        return honest(message) if task.round <= last else write_reply(SiteReply(task.site, task.round, error=BUDGET_SPENT))
+
+    return node
+
+
+def test_a_site_whose_budget_is_spent_drops_out_and_the_others_go_on(local_grid):
+    _, records = play(local_grid(nodes(spent_after(1))), FederationConfig(min_sites=2), rounds=3)
+    assert [record.sites for record, _ in records] == [SITES, ("a", "c"), ("a", "c")]
+    assert records[1][0].failures == {"b": BUDGET_SPENT}
+
+
+def test_a_site_whose_answer_was_lost_counts_as_charged_though_its_budget_refuses_later(local_grid):
+    tries = []
+
+    def lost_then_spent(message):
+        tries.append(message)
+        task = read_task(message.content)
+        return None if len(tries) == 1 else write_reply(SiteReply(task.site, task.round, error=BUDGET_SPENT))
+
+    def second_time(message):
+        return honest(message) if tries[1:] else None
+
+    grid = local_grid(nodes(lost_then_spent, c=second_time))
+    _, [(record, _)] = play(grid, FederationConfig(min_sites=2, round_retries=1))
+    assert record.failures == {"b": BUDGET_SPENT}
+    assert record.trained == {"a": 1, "b": 1, "c": 2}
+
+
+def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
+    grid = local_grid(nodes(spent_after(2), a=spent_after(2)))
+    strategy, rounds = FedMRIAvg(FederationConfig(min_sites=2), TASK, LIKE, SITES), []
+    result = strategy.start(grid, pack_arrays(LIKE), 5, 0.1, on_round=lambda record, _: rounds.append(record.round))
+    assert rounds == [1, 2]
+    np.testing.assert_allclose(unpack_arrays(result.arrays, LIKE)["w"], 4.0)
+    asked = [read_task(message.content).round for message in grid.sent]
+    assert asked.count(3) == 3  # once each: asking again would charge the third site for nothing
+    assert strategy.unfinished.sites == ("c",)  # it spent on the round that came to nothing
+
+
+def test_no_budget_for_even_one_round_is_an_error(local_grid):
+    with pytest.raises(FederationError, match="round 1: it is spent at a, b"):
+        play(local_grid(nodes(spent_after(0), a=spent_after(0))), FederationConfig(min_sites=2))
+
+
+def test_what_the_ledgers_say_is_kept(local_grid):
+    def private(message: Message) -> RecordDict:
+        task = read_task(message.content)
+        return write_reply(SiteReply("b", task.round, arrays={"w": np.ones(3, np.float32)}, epsilon=0.5 * task.round))
+
+    _, records = play(local_grid(nodes(private)), FederationConfig(), rounds=2)
+    assert [record.epsilon for record, _ in records] == [{"b": 0.5}, {"b": 1.0}]
+
+
+def failing_until(last: int):
+    """Gives no reply up to a round, then an honest one."""
+    return lambda message: None if read_task(message.content).round <= last else honest(message)
+
+
+def test_a_site_that_keeps_failing_is_left_alone_for_some_rounds_then_asked_and_taken_back(local_grid):
+    grid = local_grid(nodes(failing_until(3)))
+    _, records = play(grid, FederationConfig(pause_after=2, pause_rounds=2), rounds=7)
+    asked = [number for number in range(1, 8) for m in grid.sent if named(m) == (number, "b")]
+    assert asked == [1, 2, 5, 6, 7]
+    assert [record.paused for record, _ in records] == [(), (), ("b",), ("b",), (), (), ()]
+    assert [sorted(record.failures) for record, _ in records] == [["b"], ["b"], [], [], [], [], []]
+    assert records[4][0].sites == SITES
+
+
+def named(message: Message) -> tuple[int, str]:
+    task = read_task(message.content)
+    return task.round, task.site
+
+
+def test_a_paused_site_is_asked_where_the_others_are_too_few(local_grid):
+    grid = local_grid(nodes(failing_until(0), c=failing_until(2)))
+    _, records = play(grid, FederationConfig(min_sites=2, pause_after=1, pause_rounds=9), rounds=3)
+    assert [record.paused for record, _ in records] == [(), ("c",), ("c",)]
+    grid = local_grid(nodes(failing_until(1), c=failing_until(1)))
+    _, records = play(grid, FederationConfig(min_sites=1, pause_after=1, pause_rounds=9), rounds=2)
+    assert records[1][0].paused == ("b", "c")
+    grid = local_grid(nodes(honest, a=lambda m: None if named(m)[0] == 2 else honest(m), c=failing_until(1)))
+    _, records = play(grid, FederationConfig(min_sites=2, pause_after=1, pause_rounds=9), rounds=2)
+    assert records[1][0].sites == ("b", "c")  # asked again in the second attempt, when a was missing
+    assert records[1][0].paused == ()
+
+
+def test_a_resumed_run_pauses_the_same_sites(local_grid):
+    plan = FederationConfig(pause_after=2, pause_rounds=3)
+    line = {"sites": ["a", "c"], "failures": [{"site": "b", "reason": "gone"}]}
+    _, records = play(local_grid(nodes(honest)), plan, rounds=3, before=ResumePoint("", 2, lines=(line, line)))
+    assert records[0][0].paused == ("b",)
+
+
+def hospital(message: Message) -> RecordDict:
+    task = read_task(message.content)
+    return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+
+
+def test_a_late_joiner_is_asked_from_the_next_round_on(local_grid):
+    grid = local_grid({})
+
+    def first(message):
+        grid.nodes[13] = hospital
+        return hospital(message)
+
+    grid.nodes |= {11: first, 12: hospital}
+    _, records = play(grid, FederationConfig(), sites=(), rounds=2)
+    assert [record.sites for record, _ in records] == [("node-11", "node-12"), ("node-11", "node-12", "node-13")]
+
+
+def test_two_nodes_with_one_name_are_told_apart(local_grid):
+    class Named(local_grid):
+        def get_nodes(self):
+            return [NodeInfo(node_id=11, name="north"), NodeInfo(node_id=12, name="north"), NodeInfo(node_id=13, name="coast")]
+
+    _, [(record, _)] = play(Named({11: hospital, 12: hospital, 13: hospital}), FederationConfig(), sites=())
+    assert record.sites == ("coast", "north-11", "north-12")
+
+
+def test_a_late_reply_to_an_earlier_round_is_not_taken(local_grid):
+    kept = []
+
+    def late(message):
+        kept.append(honest(message))
+        return kept[-2] if len(kept) > 1 else None  # always the answer to the round before
+
+    _, records = play(local_grid(nodes(late)), FederationConfig(), rounds=3)
+    assert [record.sites for record, _ in records] == [("a", "c")] * 3
+    assert records[1][0].failures == {"b": "The reply is to round 1, not 2."}
+
+
+def test_what_happens_to_each_site_is_told(local_grid, tmp_path):
+    progress = Progress(tmp_path, 1)
+    strategy = FedMRIAvg(FederationConfig(), TASK, LIKE, SITES, progress=progress)
+    strategy.start(local_grid(nodes(bad(np.nan))), pack_arrays(LIKE), 1, 0.1)
+    states = {name: (site.state, site.failures) for name, site in progress.sites.items()}
+    assert states == {"a": ("answered", 0), "b": ("failed", 1), "c": ("answered", 0)}
+    assert "not finite" in progress.sites["b"].reason
+    assert progress.sites["a"].bytes_up == progress.sites["a"].bytes_down > 0
+    assert (progress.state, progress.round) == ("evaluating", 1)
