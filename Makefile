@@ -34,7 +34,7 @@ check: $(READY) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## put the code in order
 	$(BIN)/ruff format .

@@ -35,7 +35,7 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.evaluation.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
-from common.evaluation.metrics.subsets import answer_subsets, measure_subsets
+from common.evaluation.subsets import answer_subsets, measure_subsets
 from common.models.build import build_model
 from common.training.predict import predict
 

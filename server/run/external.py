@@ -20,11 +20,11 @@ from common.evaluation.calibration.reliability import report_calibration
 from common.evaluation.metrics.comparison import detectable, measure
 from common.evaluation.metrics.metrics import evaluate
 from common.evaluation.metrics.roc import roc_curves
-from common.evaluation.metrics.subsets import modality_subsets
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
 from common.evaluation.subgroups.acquisition import Acquisition, read_acquisitions
 from common.evaluation.subgroups.subgroups import measure_subgroups
+from common.evaluation.subsets import modality_subsets
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict

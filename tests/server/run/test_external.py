@@ -6,8 +6,8 @@ import pytest
 
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
+from common.evaluation import subsets
 from common.evaluation.calibration.calibration import Calibration
-from common.evaluation.metrics import subsets
 from server.run import external
 from server.run.external import measure_final, measure_round, open_external, read_external
 

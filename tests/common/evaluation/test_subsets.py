@@ -5,10 +5,10 @@ import pytest
 
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
+from common.evaluation import subsets
 from common.evaluation.calibration.calibration import apply_temperature
-from common.evaluation.metrics import subsets
 from common.evaluation.metrics.comparison import measure, measure_difference
-from common.evaluation.metrics.subsets import answer_subsets, measure_subsets, modality_subsets, name_of, subsets_of
+from common.evaluation.subsets import answer_subsets, measure_subsets, modality_subsets, name_of, subsets_of
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 CONFIG = config_from_table({"data": {"classes": ["a", "b", "c"]}, "evaluation": {"bootstrap": 50}})
