@@ -35,10 +35,10 @@ from common.messages.round import (
 from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
-    KeysTold,
-    LettersAsked,
-    SharesTold,
-    UnmaskTold,
+    AdvertisedKeys,
+    KeyShares,
+    MaskedInput,
+    UnmaskShares,
     from_record,
     read_masked,
 )
@@ -54,7 +54,7 @@ KINDS: Mapping[str, type] = {
     SUMS: ArrayRecord,
 }
 COUNTS = (NUM_EXAMPLES, LABELLED)
-TOLD: Mapping[str, type] = {kind.stage: kind for kind in (KeysTold, SharesTold, UnmaskTold)}
+TOLD: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
 
 def require_hours(policy: SitePolicy, now: datetime) -> None:
@@ -115,7 +115,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
             in the clear under `policy.secure_only`.
     """
     stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({ARRAYS} if stage is None else {MASKED if stage == LettersAsked.stage else SECURE})
+    allowed = {METRICS, SITE} | ({ARRAYS} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
     if CALIBRATION in asked:
         allowed = {METRICS, SITE, SUMS}
     for name, record in reply.items():
@@ -151,7 +151,7 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
 def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
     """The rules for one stage of a secure round: what is told is just what the stage tells."""
     try:
-        if stage == LettersAsked.stage:
+        if stage == MaskedInput.stage:
             before = asked_arrays(asked)
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)

@@ -19,7 +19,7 @@ from common.cli import add_debug
 from common.errors import ConfigError, DataError, FedMRIError
 
 if TYPE_CHECKING:
-    from client.predict.inputs import Asked
+    from client.predict.inputs import PredictionInputs
     from client.predict.prediction import Answer
     from client.predict.prefetch import Read
     from common.model_files.trained_model import TrainedModel
@@ -99,7 +99,7 @@ def _one(read: "Read", opened: "TrainedModel", arguments: argparse.Namespace) ->
     return 0
 
 
-def _many(read: "Iterable[Read]", asked: "Asked", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
+def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict.prediction import answer_table
 

@@ -11,7 +11,7 @@ import torch
 
 from client.deployment.home import SiteHome
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
-from client.round.train import Place, own_weights, prepared_model
+from client.round.train import SiteContext, own_weights, prepared_model
 from common.config.run import DataConfig, RunConfig
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, read_site
@@ -134,5 +134,5 @@ def _own_file(own: str) -> Finding:
     return Finding("weights", OK, f"{path} is there ({size:.0f} MB); --config would say whether it fits the planned run.")
 
 
-def _place(home: SiteHome) -> Place:
-    return Place(home.name, home.toml, default_cache(), simulated=False)
+def _place(home: SiteHome) -> SiteContext:
+    return SiteContext(home.name, home.toml, default_cache(), simulated=False)

@@ -30,11 +30,11 @@ def set_words(one: Answer) -> str:
 def likeness_words(one: Answer) -> str:
     """Whether the patient is unlike those of the training."""
     open_ = "Not known whether the patient is like those of the training:"
-    if one.strangeness is None or one.calibration is None:
+    if one.ood_score is None or one.calibration is None:
         return f"{open_} the model has nothing to compare these images with."
     if one.flagged is None:
-        return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.strangeness:.2f})."
-    limit = f"score {one.strangeness:.2f}, threshold {one.calibration.ood_threshold:.2f}"
+        return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.ood_score:.2f})."
+    limit = f"score {one.ood_score:.2f}, threshold {one.calibration.ood_threshold:.2f}"
     if one.flagged:
         return f"UNLIKE the patients of the training ({limit}): do not rely on this answer."
     return f"Not flagged as unlike the patients of the training ({limit}). The answer can still be wrong."

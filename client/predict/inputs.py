@@ -30,7 +30,7 @@ NAMINGS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictionInputs:
     """Who is asked for.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asked:
     weights: str = ""
 
 
-def find_patients(path: Path) -> Asked:
+def find_patients(path: Path) -> PredictionInputs:
     """The patients of a path.
 
     Args:
@@ -84,7 +84,7 @@ def find_patients(path: Path) -> Asked:
     return _all(path.resolve().name, [(folder, _naming_of(folder)) for folder in folders], path, "")
 
 
-def patient_of_files(files: list[str]) -> Asked:
+def patient_of_files(files: list[str]) -> PredictionInputs:
     """One patient from `kind=file` pairs.
 
     Raises:
@@ -108,10 +108,10 @@ def patient_of_files(files: list[str]) -> Asked:
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
     first = next(found[m] for m in MODALITIES if m in found)
     name = first.name.split(".nii")[0]
-    return Asked(name, (_case(name, found, first.parent),), single=True)
+    return PredictionInputs(name, (_case(name, found, first.parent),), single=True)
 
 
-def _site(home: Path, config: SiteConfig) -> Asked:
+def _site(home: Path, config: SiteConfig) -> PredictionInputs:
     name = config.name or home.resolve().name
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():
@@ -120,7 +120,7 @@ def _site(home: Path, config: SiteConfig) -> Asked:
     return _all(name, folders, root, _weights(home, config))
 
 
-def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights: str) -> Asked:
+def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights: str) -> PredictionInputs:
     """Every folder's patient; two folders of one name are told apart by their paths."""
     names = [folder.name for folder, _ in folders]
     cases, broken = [], {}
@@ -131,10 +131,10 @@ def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights:
             broken[patient] = "; ".join(troubles)
         else:
             cases.append(_case(patient, found, root))
-    return Asked(name, tuple(cases), False, broken, weights)
+    return PredictionInputs(name, tuple(cases), False, broken, weights)
 
 
-def _patient(folder: Path) -> Asked:
+def _patient(folder: Path) -> PredictionInputs:
     """The one patient of a folder.
 
     Raises:
@@ -146,7 +146,7 @@ def _patient(folder: Path) -> Asked:
         raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
     home = _home(folder)
     weights = _weights(home, read_site_config(home)) if home else ""
-    return Asked(name, (_case(name, found, folder),), True, {}, weights)
+    return PredictionInputs(name, (_case(name, found, folder),), True, {}, weights)
 
 
 def _is_patient(folder: Path, config: SiteConfig) -> bool:

@@ -41,7 +41,7 @@ class Answer:
     Attributes:
         probabilities: [C], calibrated where there is a calibration.
         in_set: [C], the prediction set; None without a calibration.
-        strangeness: out-of-distribution score; None where there is nothing to compare the patient with.
+        ood_score: out-of-distribution score; None where there is nothing to compare the patient with.
         by_modality: [M], see `modality_evidence`; None: not asked for.
         by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
     """
@@ -52,7 +52,7 @@ class Answer:
     calibration: Calibration | None
     probabilities: NDArray[np.float64]
     in_set: NDArray[np.bool_] | None
-    strangeness: float | None
+    ood_score: float | None
     by_modality: NDArray[np.float64] | None = None
     by_place: NDArray[np.float32] | None = None
 
@@ -78,9 +78,9 @@ class Answer:
     @property
     def flagged(self) -> bool | None:
         """Whether the patient is unlike those that the model was trained on; None where that is not known."""
-        if self.strangeness is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
+        if self.ood_score is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
             return None
-        return self.strangeness > self.calibration.ood_threshold
+        return self.ood_score > self.calibration.ood_threshold
 
     @property
     def used(self) -> list[str]:
@@ -135,9 +135,9 @@ def answer(opened: TrainedModel, read: Sequence[tuple[Case, Sliced]], *, places:
         raw = predict(opened.model, opened.arrays, batch, config)
     calibrated = apply_temperature(raw, temperature_of(calibration))
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
-    strangeness = _strangeness(opened, batch)
+    ood_score = _ood_scores(opened, batch)
     return [
-        Answer(case, sliced, config, calibration, calibrated[i], sets[i], strangeness[i], by_place=by_place[i])
+        Answer(case, sliced, config, calibration, calibrated[i], sets[i], ood_score[i], by_place=by_place[i])
         for i, (case, sliced) in enumerate(read)
     ]
 
@@ -161,7 +161,7 @@ def temperature_of(calibration: Calibration | None) -> float:
     return calibration.temperature if calibration else 1.0
 
 
-def _strangeness(opened: TrainedModel, batch: SiteData) -> list[float | None]:
+def _ood_scores(opened: TrainedModel, batch: SiteData) -> list[float | None]:
     """Out-of-distribution scores; None where nothing is known to compare with.
 
     Raises:
@@ -206,10 +206,10 @@ def answer_table(one: Answer) -> dict[str, Any]:
 
 def _ood_table(one: Answer) -> dict[str, Any] | None:
     """Score, threshold and flag; the last two None where no threshold is known."""
-    if one.strangeness is None:
+    if one.ood_score is None:
         return None
     threshold = one.calibration.ood_threshold if one.calibration and one.flagged is not None else None
-    return {"score": one.strangeness, "threshold": threshold, "flagged": one.flagged}
+    return {"score": one.ood_score, "threshold": threshold, "flagged": one.flagged}
 
 
 def _evidence_table(one: Answer) -> dict[str, Any] | None:

@@ -10,21 +10,21 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.policy import require_calibrating, require_hours
-from client.round.train import Place, agreed_model, prepared_patients, require_pinned
+from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
 from common.config.run import RunConfig
 from common.data.cases import Site
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature, nll_sums, score_histogram
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.messages.calibration import COUNT, FIT, NLL, SCORES, STRANGENESS, read_asked, read_reference, write_sums
+from common.messages.calibration import COUNT, FIT, NLL, OOD_SCORES, SCORES, read_asked, read_reference, write_sums
 from common.messages.round import SiteReply, Task
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict
 
 
-def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[RecordDict, Site]:
+def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tuple[RecordDict, Site]:
     """Answer one of the two requests of `common.messages.calibration`.
 
     Returns:
@@ -35,8 +35,8 @@ def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[Recor
         FederationError, WeightsError, DataError, ConfigError: as `client.round.train.train_site`.
     """
     asked = read_asked(content)
-    model, config, arrays = agreed_model(content, task, place)
-    site, training, held = prepared_patients(place, config)
+    model, config, arrays = agreed_model(content, task, context)
+    site, training, held = prepared_patients(context, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
     private = config.privacy.enabled or bool(site.config.privacy.epsilon)
@@ -48,7 +48,7 @@ def calibrate_site(content: RecordDict, task: Task, place: Place) -> tuple[Recor
     else:
         reference = read_reference(content, config)
         sums = score_sums(model, arrays, training, held, config, least, asked.temperature, reference)
-    told = SiteReply(place.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
+    told = SiteReply(context.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
 
 
@@ -95,7 +95,7 @@ def score_sums(
     trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
     others = ood.Reference.fit(ood.subtract(reference, ood.moments(trained, untrained, least)))
     strange = ood.histogram(others.score(np.concatenate([trained, untrained])))
-    return sums | {STRANGENESS: strange if strange.sum() >= least else np.zeros_like(strange)}
+    return sums | {OOD_SCORES: strange if strange.sum() >= least else np.zeros_like(strange)}
 
 
 def _answers(

@@ -21,7 +21,7 @@ from client.round.secure_aggregation import (
     share,
     unmask,
 )
-from client.round.train import Place, find_place, require_same_code, train_site
+from client.round.train import SiteContext, find_site_context, require_same_code, train_site
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy
 from common.errors import FederationError, FedMRIError
@@ -30,10 +30,10 @@ from common.messages.round import ARRAYS, SiteReply, Task, read_task, unpack_arr
 from common.messages.secure_aggregation import (
     OUT_OF_STEP,
     SECURE,
-    KeysAsked,
-    LettersAsked,
-    PeersAsked,
-    UnmaskAsked,
+    AdvertiseKeys,
+    MaskedInput,
+    ShareKeys,
+    Unmask,
     from_record,
     write_told,
 )
@@ -55,14 +55,14 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
     task = Task(round=1, config="", code="", backbone="")
     try:
         task = read_task(content)
-        place = find_place(task, node_config)
+        context = find_site_context(task, node_config)
         if CALIBRATION in content:
-            leaving, site = calibrate_site(content, task, place)
+            leaving, site = calibrate_site(content, task, context)
             require_leaving(leaving, content, site.config.policy)
             return keep_back(leaving, site.config.policy)
         if SECURE in content:
-            return _secure(content, task, place, state)
-        reply, site = train_site(content, task, place)
+            return _secure(content, task, context, state)
+        reply, site = train_site(content, task, context)
         leaving = write_reply(reply)
         require_leaving(leaving, content, site.config.policy)
         return keep_back(leaving, site.config.policy)
@@ -75,35 +75,35 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
     return write_status(reply)
 
 
-def _secure(content: RecordDict, task: Task, place: Place, state: RecordDict) -> RecordDict:
+def _secure(content: RecordDict, task: Task, context: SiteContext, state: RecordDict) -> RecordDict:
     """One stage of a secure round. What was kept of it is wiped first: a stage that fails cannot be tried twice."""
-    mine = load_secrets(state, place.name)
-    keep_secrets(state, place.name, None)
+    mine = load_secrets(state, context.name)
+    keep_secrets(state, context.name, None)
     require_same_code(task)
     config, record = config_from_json(task.config), content[SECURE]
     stage = record.get("stage") if hasattr(record, "get") else None
-    status = SiteReply(place.name, task.round)
+    status = SiteReply(context.name, task.round)
     kept: SiteSecrets | None = None
     told: Any
-    if stage == KeysAsked.stage:
-        asked = from_record(record, KeysAsked)
-        require_new(state, place.name, asked.request)
+    if stage == AdvertiseKeys.stage:
+        asked = from_record(record, AdvertiseKeys)
+        require_new(state, context.name, asked.request)
         kept, told = begin(asked, config)
     elif mine is None:
         raise FederationError("This site has no secure round open.", public=f"{OUT_OF_STEP}: no round is open at the site")
-    elif stage == PeersAsked.stage:
-        kept, told = share(from_record(record, PeersAsked), mine)
-    elif stage == LettersAsked.stage:
-        kept = open_letters(from_record(record, LettersAsked), mine)
-        reply, site = train_site(content, task, place, sealed=kept.request)  # only now that the round can succeed
+    elif stage == ShareKeys.stage:
+        kept, told = share(from_record(record, ShareKeys), mine)
+    elif stage == MaskedInput.stage:
+        kept = open_letters(from_record(record, MaskedInput), mine)
+        reply, site = train_site(content, task, context, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
         told = mask(kept, config, _change(content, reply, config, site.config.policy), weight)
-        status = SiteReply(place.name, task.round, epsilon=reply.epsilon)
+        status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
-        told = unmask(from_record(record, UnmaskAsked), mine)
-        remember(state, place.name, mine.request)
-    keep_secrets(state, place.name, kept)
+        told = unmask(from_record(record, Unmask), mine)
+        remember(state, context.name, mine.request)
+    keep_secrets(state, context.name, kept)
     return write_told(status, told)
 
 

@@ -28,13 +28,13 @@ from common.errors import FederationError
 from common.messages.secure_aggregation import (
     OUT_OF_STEP,
     SECURE,
-    KeysAsked,
-    KeysTold,
-    LettersAsked,
-    PeersAsked,
-    SharesTold,
-    UnmaskAsked,
-    UnmaskTold,
+    AdvertisedKeys,
+    AdvertiseKeys,
+    KeyShares,
+    MaskedInput,
+    ShareKeys,
+    Unmask,
+    UnmaskShares,
     from_record,
     to_record,
     view_hash,
@@ -68,7 +68,7 @@ class SiteSecrets:
     key_shares: tuple[bytes, ...] = ()
 
 
-def begin(asked: KeysAsked, config: RunConfig) -> tuple[SiteSecrets, KeysTold]:
+def begin(asked: AdvertiseKeys, config: RunConfig) -> tuple[SiteSecrets, AdvertisedKeys]:
     """Make this round's keys.
 
     Raises:
@@ -80,7 +80,7 @@ def begin(asked: KeysAsked, config: RunConfig) -> tuple[SiteSecrets, KeysTold]:
         raise _refusal(f"{asked.threshold} of {asked.sites} sites is less than secure.threshold = {config.secure.threshold:g}")
     (mask_secret, mask_key), (letter_secret, letter_key) = generate_key_pairs(), generate_key_pairs()
     secrets = SiteSecrets(
-        KeysAsked.stage,
+        AdvertiseKeys.stage,
         asked.session,
         asked.seat,
         asked.sites,
@@ -89,16 +89,16 @@ def begin(asked: KeysAsked, config: RunConfig) -> tuple[SiteSecrets, KeysTold]:
         mask_secret=private_key_to_bytes(mask_secret),
         letter_secret=private_key_to_bytes(letter_secret),
     )
-    return secrets, KeysTold(public_key_to_bytes(mask_key), public_key_to_bytes(letter_key))
+    return secrets, AdvertisedKeys(public_key_to_bytes(mask_key), public_key_to_bytes(letter_key))
 
 
-def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold]:
+def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
     """Split the own mask's seed and the mask key among all sites, a sealed letter for each.
 
     Raises:
         FederationError: too few sites, or a list of keys that is not what an honest server would send.
     """
-    _require_step(asked.session, mine, KeysAsked.stage)
+    _require_step(asked.session, mine, AdvertiseKeys.stage)
     seats, keys = asked.seats, (*asked.mask_keys, *asked.letter_keys)
     if len(set(seats)) != len(seats) or not all(1 <= seat <= mine.sites for seat in seats) or mine.seat not in seats:
         raise _refusal("the seats are not those of one round")
@@ -114,7 +114,7 @@ def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold
         raise _refusal("this site's own keys are not among those sent")
     for seat, key in zip(seats * 2, keys, strict=True):
         _require_key(seat, key)
-    view = view_hash(KeysAsked(mine.session, mine.seat, mine.sites, mine.threshold, mine.request), asked)
+    view = view_hash(AdvertiseKeys(mine.session, mine.seat, mine.sites, mine.threshold, mine.request), asked)
     seed = os.urandom(SEED_BYTES)
     seed_shares = create_shares(seed, mine.threshold, len(seats))
     key_shares = create_shares(mine.mask_secret, mine.threshold, len(seats))
@@ -128,7 +128,7 @@ def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold
     )
     kept = replace(
         mine,
-        stage=PeersAsked.stage,
+        stage=ShareKeys.stage,
         view=view,
         seed=seed,
         seats=seats,
@@ -136,22 +136,22 @@ def share(asked: PeersAsked, mine: SiteSecrets) -> tuple[SiteSecrets, SharesTold
         letter_keys=asked.letter_keys,
         own_shares=(seed_shares[place], key_shares[place]),
     )
-    return kept, SharesTold(tuple(seats[i] for i in others), letters, hashlib.sha256(seed).digest())
+    return kept, KeyShares(tuple(seats[i] for i in others), letters, hashlib.sha256(seed).digest())
 
 
-def open_letters(asked: LettersAsked, mine: SiteSecrets) -> SiteSecrets:
+def open_letters(asked: MaskedInput, mine: SiteSecrets) -> SiteSecrets:
     """Take the shares out of the other sites' letters; a site trains only after this.
 
     Raises:
         FederationError: too few letters, or one that this site cannot open.
     """
-    _require_step(asked.session, mine, PeersAsked.stage)
+    _require_step(asked.session, mine, ShareKeys.stage)
     if sorted((*asked.seats, mine.seat)) != sorted(mine.seats) or len(asked.letters) != len(asked.seats):
         raise _refusal("the letters are not one from each other site that told its keys")
     opened = [_open(letter, sender, mine) for sender, letter in zip(asked.seats, asked.letters, strict=True)]
     return replace(
         mine,
-        stage=LettersAsked.stage,
+        stage=MaskedInput.stage,
         senders=(*asked.seats, mine.seat),
         seed_shares=(*(seed for seed, _ in opened), mine.own_shares[0]),
         key_shares=(*(key for _, key in opened), mine.own_shares[1]),
@@ -173,19 +173,19 @@ def mask(mine: SiteSecrets, config: RunConfig, change: Values, weight: float) ->
     return words
 
 
-def unmask(asked: UnmaskAsked, mine: SiteSecrets) -> UnmaskTold:
+def unmask(asked: Unmask, mine: SiteSecrets) -> UnmaskShares:
     """Give the shares that the sum needs: of a survivor his own mask's, of a dropped site its key's, of nobody both.
 
     Raises:
         FederationError: the lists are not a split of the sites that were masked against, or too few survived.
     """
-    _require_step(asked.session, mine, LettersAsked.stage)
+    _require_step(asked.session, mine, MaskedInput.stage)
     named = (*asked.survivors, *asked.dropped)
     if len(set(named)) != len(named) or set(named) != set(mine.senders) or mine.seat not in asked.survivors:
         raise _refusal("survivors and dropped sites are not a split of those that sent letters")
     if len(asked.survivors) < mine.threshold:
         raise _refusal(f"{len(asked.survivors)} sites survived, {mine.threshold} must")
-    return UnmaskTold(
+    return UnmaskShares(
         tuple(mine.seed_shares[mine.senders.index(seat)] for seat in asked.survivors),
         tuple(mine.key_shares[mine.senders.index(seat)] for seat in asked.dropped),
     )

@@ -36,7 +36,7 @@ from common.training.local import train_round
 
 
 @dataclass(frozen=True)
-class Place:
+class SiteContext:
     """Where this node's patients are, and where their slices may be kept."""
 
     name: str
@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
     held: SiteData  # never trains; empty where the run holds nobody back
 
 
-def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes | None = None) -> tuple[SiteReply, Site]:
+def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed: bytes | None = None) -> tuple[SiteReply, Site]:
     """Train one round on the site's patients.
 
     Args:
@@ -68,25 +68,25 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
         DataError, ConfigError: the site's folder or the run configuration is refused.
     """
     began = time.monotonic()
-    model, config, arrays = agreed_model(content, task, place)
+    model, config, arrays = agreed_model(content, task, context)
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
-    site, patients, _ = prepared_patients(place, config)
+    site, patients, _ = prepared_patients(context, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     first = {"initial_sha256": arrays_sha256(arrays)} if task.round == 1 else {}
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
-    told = SiteReply(place.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
+    told = SiteReply(context.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
     if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
         FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
             told.weight(config.federation.unlabelled_weight)
         )
-    seed = site_seed(config.seed, place.name, task.round)
+    seed = site_seed(config.seed, context.name, task.round)
     epsilon = -1.0
     if config.privacy.enabled:
         from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
 
-        budget = prepared_budget(place, site, task.run)
+        budget = prepared_budget(context, site, task.run)
 
         def charge(cost: Charge) -> None:
             nonlocal epsilon
@@ -94,23 +94,23 @@ def train_site(content: RecordDict, task: Task, place: Place, *, sealed: bytes |
 
         update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge)
     else:
-        require_open(place.name, site.config.privacy)
+        require_open(context.name, site.config.privacy)
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
     return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
 
 
-def agreed_model(content: RecordDict, task: Task, place: Place) -> tuple[MultiModalViT, RunConfig, Arrays]:
+def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:
     """The model, configuration and arrays of a request, after what must agree does; see `train_site` for the errors."""
-    if place.simulated:  # several virtual sites share the machine, and the order of sums stays the same
+    if context.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
     require_same_code(task)
-    model, config = prepared_model(task.config, own_weights(place))
+    model, config = prepared_model(task.config, own_weights(context))
     _require_same_backbone(task, model)
     return model, config, unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
 
 
-def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
+def find_site_context(task: Task, node_config: Mapping[str, Any]) -> SiteContext:
     """The hospital's own site.toml if the node has one; else, in simulation, the folder that the request names.
 
     Raises:
@@ -119,13 +119,13 @@ def find_place(task: Task, node_config: Mapping[str, Any]) -> Place:
     """
     own = node_config.get(SITE_CONFIG)
     if own:  # a hospital's node never opens a folder that a request names
-        return Place(_name(Path(str(own))), Path(str(own)), default_cache(), simulated=False)
+        return SiteContext(_name(Path(str(own))), Path(str(own)), default_cache(), simulated=False)
     if not task.site or not task.data:
         raise ConfigError(f"This node has no site: start it with --node-config '{SITE_CONFIG}=\"/path/to/site.toml\"'.")
     if Path(task.site).name != task.site or task.site in (".", ".."):
         raise FederationError(f"The request's site '{task.site}' is no plain folder name.")
     cache = Path(task.cache) if task.cache else default_cache()
-    return Place(task.site, Path(task.data) / task.site, cache, simulated=True)
+    return SiteContext(task.site, Path(task.data) / task.site, cache, simulated=True)
 
 
 def site_seed(seed: int, site: str, round_number: int) -> int:
@@ -147,50 +147,50 @@ def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, 
     return build_model(config), config
 
 
-def own_weights(place: Place) -> str:
+def own_weights(context: SiteContext) -> str:
     """Path of the file that `connection.weights` of a hospital's site.toml names, or ""."""
-    if place.simulated:
+    if context.simulated:
         return ""
-    weights = read_site_config(place.folder).connection.weights
-    home = place.folder.parent if place.folder.suffix == ".toml" else place.folder
+    weights = read_site_config(context.folder).connection.weights
+    home = context.folder.parent if context.folder.suffix == ".toml" else context.folder
     return str(home / Path(weights).expanduser()) if weights else ""
 
 
-def prepared_patients(place: Place, config: RunConfig) -> Prepared:
+def prepared_patients(context: SiteContext, config: RunConfig) -> Prepared:
     """The site and its slices.
 
     In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
     site's volumes twenty times. A hospital reads its folder anew in each round.
     """
-    if not place.simulated:
-        return _open(place, config)
-    found = _simulated_patients(place, config)
+    if not context.simulated:
+        return _open(context, config)
+    found = _simulated_patients(context, config)
     if isinstance(found, FedMRIError):
         raise found
     return found
 
 
-def prepared_budget(place: Place, site: Site, run: str) -> Budget:
+def prepared_budget(context: SiteContext, site: Site, run: str) -> Budget:
     """The site's budget. A hospital's ledger lies beside its site.toml; virtual sites begin a new one in every run."""
-    if not place.simulated:
-        return site_budget(site, place.folder)
-    path = place.cache / "ledgers" / (Path(run).name or "run") / f"{place.name}.jsonl"
+    if not context.simulated:
+        return site_budget(site, context.folder)
+    path = context.cache / "ledgers" / (Path(run).name or "run") / f"{context.name}.jsonl"
     return open_budget(site, site.config.privacy, path)
 
 
 @lru_cache(maxsize=256)
-def _simulated_patients(place: Place, config: RunConfig) -> Prepared | FedMRIError:
+def _simulated_patients(context: SiteContext, config: RunConfig) -> Prepared | FedMRIError:
     """Open once; an error is a result, so that it is remembered too."""
     try:
-        return _open(place, config)
+        return _open(context, config)
     except FedMRIError as error:
         return error
 
 
-def _open(place: Place, config: RunConfig) -> Prepared:
+def _open(context: SiteContext, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = read_site(place.folder, config.data, simulated=place.simulated)
-    patients = open_site(site, config.data, place.cache, workers=1 if place.simulated else None)
+    site = read_site(context.folder, config.data, simulated=context.simulated)
+    patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 
 

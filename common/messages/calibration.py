@@ -24,21 +24,21 @@ from common.models.arrays import Arrays
 
 CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
 FIT, SCORE = "fit", "score"
-NLL, COUNT, SCORES, STRANGENESS = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
+NLL, COUNT, SCORES, OOD_SCORES = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
 HAVING = "ood.count"  # of the moments: how many patients stand behind each row
 OF_THOSE = ("ood.sum", "ood.outer")  # of the moments: what is summed over them
 WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
 
 
 @dataclass(frozen=True)
-class Asked:
+class CalibrationRequest:
     """One request for sums."""
 
     stage: str
     temperature: float = 1.0  # at which patients are scored
 
 
-def write_asked(task: Task, arrays: ArrayRecord, asked: Asked, reference: ArrayRecord | None) -> RecordDict:
+def write_asked(task: Task, arrays: ArrayRecord, asked: CalibrationRequest, reference: ArrayRecord | None) -> RecordDict:
     """The content of a request; packed arrays are shared between the sites' requests."""
     content = write_task(task, arrays)
     content[CALIBRATION] = ConfigRecord({"stage": asked.stage, "temperature": asked.temperature})
@@ -47,7 +47,7 @@ def write_asked(task: Task, arrays: ArrayRecord, asked: Asked, reference: ArrayR
     return content
 
 
-def read_asked(content: RecordDict) -> Asked:
+def read_asked(content: RecordDict) -> CalibrationRequest:
     """Read a request for sums.
 
     Raises:
@@ -61,7 +61,7 @@ def read_asked(content: RecordDict) -> Asked:
         raise FederationError(
             f"Calibration: expected a temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} in the request."
         )
-    return Asked(str(record["stage"]), temperature)
+    return CalibrationRequest(str(record["stage"]), temperature)
 
 
 def read_reference(content: RecordDict, config: RunConfig) -> Arrays | None:
@@ -78,7 +78,7 @@ def read_reference(content: RecordDict, config: RunConfig) -> Arrays | None:
     return unpack_arrays(record, _moments_like(config))
 
 
-def form(asked: Asked, config: RunConfig, *, scored: bool) -> Arrays:
+def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Arrays:
     """Zeros in the names and shapes of the one answer that fits a request.
 
     Args:
@@ -86,7 +86,7 @@ def form(asked: Asked, config: RunConfig, *, scored: bool) -> Arrays:
     """
     if asked.stage == FIT:
         return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1), **_moments_like(config)}
-    return {SCORES: _zeros(SCORE_BINS)} | ({STRANGENESS: _zeros(_strange_bins())} if scored else {})
+    return {SCORES: _zeros(SCORE_BINS)} | ({OOD_SCORES: _zeros(_ood_bins())} if scored else {})
 
 
 def write_sums(status: SiteReply, sums: Arrays) -> RecordDict:
@@ -96,11 +96,11 @@ def write_sums(status: SiteReply, sums: Arrays) -> RecordDict:
     return content
 
 
-def read_sums(content: RecordDict, like: Arrays) -> Arrays:
+def read_sums(content: RecordDict, template: Arrays) -> Arrays:
     """The sums of an answer, checked for what can be known of them without the patients.
 
     Args:
-        like: `form` of the request.
+        template: `form` of the request.
 
     Raises:
         FederationError: other names, shapes or types; values that are not finite; counts that are not whole or below 0; losses
@@ -109,8 +109,8 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
     record = content.get(SUMS)
     if not isinstance(record, ArrayRecord):
         raise FederationError(f"The reply has no record '{SUMS}'.")
-    sums = unpack_arrays(record, like)
-    for name in sums.keys() & {COUNT, SCORES, STRANGENESS, HAVING}:
+    sums = unpack_arrays(record, template)
+    for name in sums.keys() & {COUNT, SCORES, OOD_SCORES, HAVING}:
         counts = sums[name].astype(np.float64)
         if (counts < 0).any() or (counts != np.floor(counts)).any() or counts.sum() > MAX_PATIENTS:
             raise FederationError(f"Array {name}: expected whole numbers of patients.")
@@ -126,7 +126,7 @@ def read_sums(content: RecordDict, like: Arrays) -> Arrays:
 
 def smallest_cohort(sums: Arrays) -> float:
     """Of how many patients any of the sums is at least, by their own count; infinite where of none at all."""
-    counts = [float(sums[name].sum()) for name in (COUNT, SCORES, STRANGENESS) if name in sums]
+    counts = [float(sums[name].sum()) for name in (COUNT, SCORES, OOD_SCORES) if name in sums]
     counts += [float(count) for count in sums.get(HAVING, ())]
     return min((count for count in counts if count), default=math.inf)
 
@@ -137,7 +137,7 @@ def _moments_like(config: RunConfig) -> Arrays:
     return moments_like(config)
 
 
-def _strange_bins() -> int:
+def _ood_bins() -> int:
     from common.evaluation.ood.score import SCORE_EDGES  # noqa: PLC0415  as above
 
     return len(SCORE_EDGES) - 1

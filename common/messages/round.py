@@ -121,18 +121,18 @@ def write_status(reply: SiteReply) -> RecordDict:
     return RecordDict({METRICS: MetricRecord(metrics), SITE: ConfigRecord(site)})
 
 
-def read_reply(content: RecordDict, like: Arrays) -> SiteReply:
+def read_reply(content: RecordDict, template: Arrays) -> SiteReply:
     """Read and check a site's reply.
 
     Args:
         content: what came.
-        like: the global arrays, whose names, shapes and type the site's must have.
+        template: the global arrays, whose names, shapes and type the site's must have.
 
     Raises:
         FederationError: says what is wrong with it.
     """
     reply = read_status(content)
-    return reply if reply.error else replace(reply, arrays=unpack_arrays(_record(content, ARRAYS, ArrayRecord), like))
+    return reply if reply.error else replace(reply, arrays=unpack_arrays(_record(content, ARRAYS, ArrayRecord), template))
 
 
 def read_status(content: RecordDict) -> SiteReply:
@@ -156,20 +156,20 @@ def pack_arrays(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(arrays[name], order="C")) for name in sorted(arrays)})
 
 
-def unpack_arrays(record: ArrayRecord, like: Arrays) -> Arrays:
-    """The record's arrays, if they are just like `like`.
+def unpack_arrays(record: ArrayRecord, template: Arrays) -> Arrays:
+    """The record's arrays, if they are just like `template`.
 
     The header of each array is compared before its data are read: one that announces terabytes costs nothing.
 
     Raises:
         FederationError: names the first array that is wrong.
     """
-    unknown, missing = sorted(record.keys() - like.keys()), sorted(like.keys() - record.keys())
+    unknown, missing = sorted(record.keys() - template.keys()), sorted(template.keys() - record.keys())
     if unknown or missing:
         shown = [printable(name, 80) for name in unknown[:3]]
         raise FederationError(f"Array names differ: missing {missing[:3]}, unknown {shown}.")
-    arrays = {name: unpack_array(name, record[name], like[name].shape, "<f4") for name in sorted(like)}
-    check_arrays(arrays, like)
+    arrays = {name: unpack_array(name, record[name], template[name].shape, "<f4") for name in sorted(template)}
+    check_arrays(arrays, template)
     return arrays
 
 

@@ -28,7 +28,7 @@ MAX_SITES = 1000
 
 
 @dataclass(frozen=True)
-class KeysAsked:
+class AdvertiseKeys:
     """Begin a round: how many sites are asked, and how many must stay to the end."""
 
     stage: ClassVar[str] = "keys"
@@ -40,7 +40,7 @@ class KeysAsked:
 
 
 @dataclass(frozen=True)
-class KeysTold:
+class AdvertisedKeys:
     """Public keys, PEM: one for masks, one for letters."""
 
     stage: ClassVar[str] = "keys"
@@ -49,7 +49,7 @@ class KeysTold:
 
 
 @dataclass(frozen=True)
-class PeersAsked:
+class ShareKeys:
     """All sites that told their keys, the asked one included."""
 
     stage: ClassVar[str] = "shares"
@@ -60,7 +60,7 @@ class PeersAsked:
 
 
 @dataclass(frozen=True)
-class SharesTold:
+class KeyShares:
     """For each other site a letter that only it can open; and the hash of the own mask's seed, to check what is put together."""
 
     stage: ClassVar[str] = "shares"
@@ -70,7 +70,7 @@ class SharesTold:
 
 
 @dataclass(frozen=True)
-class LettersAsked:
+class MaskedInput:
     """The letters to the asked site: who sent one is in, and all in it mask against each other."""
 
     stage: ClassVar[str] = "masked"
@@ -80,7 +80,7 @@ class LettersAsked:
 
 
 @dataclass(frozen=True)
-class UnmaskAsked:
+class Unmask:
     """Whose masked vectors are in the sum, and whose are not."""
 
     stage: ClassVar[str] = "unmask"
@@ -90,7 +90,7 @@ class UnmaskAsked:
 
 
 @dataclass(frozen=True)
-class UnmaskTold:
+class UnmaskShares:
     """Shares: of the own mask's seed of each survivor, of the mask key of each dropped site, in the order asked."""
 
     stage: ClassVar[str] = "unmask"
@@ -106,7 +106,7 @@ def request_hash(task: Task, arrays: Arrays) -> bytes:
     return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
 
 
-def view_hash(began: KeysAsked, peers: PeersAsked) -> bytes:
+def view_hash(began: AdvertiseKeys, peers: ShareKeys) -> bytes:
     """What a site was told of the round. It goes into every sealed letter: sites that were told different things part company."""
     digest = hashlib.sha256(f"{began.session} {began.sites} {began.threshold} {peers.seats} ".encode() + began.request)
     for key in (*peers.mask_keys, *peers.letter_keys):

@@ -41,16 +41,16 @@ def set_arrays(model: "nn.Module", arrays: Arrays) -> None:
             parameters[name].copy_(torch.from_numpy(np.array(array)))
 
 
-def check_arrays(arrays: Arrays, like: Arrays) -> None:
-    """Refuse arrays that differ from `like` in names, shapes or type, or that hold a value that is not finite.
+def check_arrays(arrays: Arrays, template: Arrays) -> None:
+    """Refuse arrays that differ from `template` in names, shapes or type, or that hold a value that is not finite.
 
     Raises:
         FederationError: names the first array that is wrong, what was expected and what came.
     """
-    missing, unknown = sorted(like.keys() - arrays.keys()), sorted(arrays.keys() - like.keys())
+    missing, unknown = sorted(template.keys() - arrays.keys()), sorted(arrays.keys() - template.keys())
     if missing or unknown:
         raise FederationError(f"Array names differ: missing {missing[:3]}, unknown {[u[:80] for u in unknown[:3]]}.")
-    for name, expected in like.items():
+    for name, expected in template.items():
         array = arrays[name]
         if array.shape != expected.shape or array.dtype != np.float32:
             raise FederationError(f"Array {name}: expected float32 {expected.shape}, got {array.dtype} {array.shape}.")

@@ -73,10 +73,10 @@ def _release_key(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from server.release.export import Wanted, export  # noqa: PLC0415  (torch: seconds)
+    from server.release.export import ExportRequest, export  # noqa: PLC0415  (torch: seconds)
 
     private = _private(arguments) if arguments.key else None
-    wanted = Wanted(arguments.run, arguments.out, arguments.weights, arguments.check, arguments.release, private)
+    wanted = ExportRequest(arguments.run, arguments.out, arguments.weights, arguments.check, arguments.release, private)
     console = Console(stderr=True)
     with console.status("Exporting") as spinner:
         checks = export(wanted, spinner.update)

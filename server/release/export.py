@@ -39,7 +39,7 @@ Say = Callable[[str], None]  # what is being done
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportRequest:
     """What to export.
 
     Attributes:
@@ -59,7 +59,7 @@ class Wanted:
     private: Ed25519PrivateKey | None = None
 
 
-def export(wanted: Wanted, say: Say) -> list[dict[str, Any]]:
+def export(wanted: ExportRequest, say: Say) -> list[dict[str, Any]]:
     """Write the release, check it, sign it; `out` appears when all is done.
 
     Returns:
@@ -89,7 +89,7 @@ def export(wanted: Wanted, say: Say) -> list[dict[str, Any]]:
     return checks
 
 
-def _write(draft: Path, wanted: Wanted, trained: TrainedModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
+def _write(draft: Path, wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
     """All files into the draft. The card comes after the checks, which stand in it."""
     config = trained.config
     say("Merging the adapters")
@@ -126,7 +126,7 @@ def _dense(plain: MultiModalViT, trained: TrainedModel) -> DenseModel:
     return DenseModel(plain.cpu().eval(), len(config.data.classes), temperature).eval()
 
 
-def _about(wanted: Wanted, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:
+def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:
     """What metadata.json says besides formats."""
     config, external = trained.config, report["external"]
     mcc = external.get("mcc") or {}

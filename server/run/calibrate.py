@@ -19,7 +19,18 @@ from common.config.run import RunConfig
 from common.errors import FederationError
 from common.evaluation.calibration.calibration import Calibration, conformal_threshold, fit_temperature
 from common.evaluation.ood import score as ood
-from common.messages.calibration import COUNT, FIT, NLL, SCORE, SCORES, STRANGENESS, Asked, form, read_sums, write_asked
+from common.messages.calibration import (
+    COUNT,
+    FIT,
+    NLL,
+    OOD_SCORES,
+    SCORE,
+    SCORES,
+    CalibrationRequest,
+    form,
+    read_sums,
+    write_asked,
+)
 from common.messages.round import SiteReply, pack_arrays, record_bytes
 from common.models.arrays import Arrays
 from common.text import printable
@@ -40,13 +51,13 @@ class Calibrated:
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
         moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
-        strangeness: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
+        scorable: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
         failures: why a site has no part in it.
     """
 
     calibration: Calibration
     moments: Arrays = field(default_factory=dict)
-    strangeness: bool = False
+    scorable: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -61,19 +72,21 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     Raises:
         FederationError: the SuperLink is away.
     """
-    strategy.progress.be("calibrating", number)
+    strategy.progress.set_state("calibrating", number)
     with suppress(FederationError):  # who is there is asked; fewer than a round needs are enough
         strategy.presence.wait(grid, number)
     there, resting = strategy.presence.called(grid, number)
     failures = dict.fromkeys(resting, "left alone after too many failed rounds")
     panel = _Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
-    fitted = {name: told for name, told in panel.ask(there, Asked(FIT)).items() if _is_sound(name, told[1], failures)}
+    fitted = {
+        name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], failures)
+    }
     scored: Found = {}
     while fitted:  # until all whose losses were fitted have been scored at that temperature
         temperature = fit_temperature(total(fitted, NLL))
         moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
-        scored = panel.ask(called, Asked(SCORE, temperature), moments)
+        scored = panel.ask(called, CalibrationRequest(SCORE, temperature), moments)
         scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
         if len(scored) == len(fitted):
             break
@@ -94,19 +107,19 @@ def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig)
         temperature: that was fitted, at which the second exchange's patients were scored.
     """
     plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
-    strangeness = len(fitted) > 1 and _can_score(moments)
+    scorable = len(fitted) > 1 and _can_score(moments)
     shared = all(reply.counts_shared for reply, _ in fitted.values())
     calibration = Calibration(
         temperature=temperature,
         coverage=plan.coverage,
         set_threshold=conformal_threshold(total(scored, SCORES), plan.coverage),
         ood_rate=plan.ood_rate,
-        ood_threshold=ood.threshold(total(scored, STRANGENESS).astype(np.float32), plan.ood_rate) if strangeness else np.inf,
+        ood_threshold=ood.threshold(total(scored, OOD_SCORES).astype(np.float32), plan.ood_rate) if scorable else np.inf,
         patients=int(total(fitted, COUNT)[0]) if shared else None,
         sites=tuple(sorted(fitted)),
     )
     log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
-    return Calibrated(calibration, moments if strangeness else {}, strangeness)
+    return Calibrated(calibration, moments if scorable else {}, scorable)
 
 
 def _nothing(config: RunConfig) -> Calibration:
@@ -163,7 +176,7 @@ class _Panel:
     number: int
     failures: dict[str, str]
 
-    def ask(self, there: Sequence[Address], asked: Asked, moments: Arrays | None = None) -> Found:
+    def ask(self, there: Sequence[Address], asked: CalibrationRequest, moments: Arrays | None = None) -> Found:
         """One exchange: good answers by site."""
         progress, timeout = self.strategy.progress, self.config.federation.round_timeout
         reference = pack_arrays(moments) if moments is not None else None
@@ -171,30 +184,30 @@ class _Panel:
         names = {id(message): name for name, message in messages.items()}
         for name in messages:
             progress.asked(name, record_bytes(self.arrays) + record_bytes(reference))
-        progress.be("calibrating", self.number)
+        progress.set_state("calibrating", self.number)
 
         def note(request: Message, reply: Message, seconds: float) -> None:
             size = 0 if reply.has_error() else sum(record_bytes(r) for r in reply.content.array_records.values())
             progress.answered(names[id(request)], seconds, size)
 
         replies = exchange(self.grid, list(messages.values()), timeout, note, progress.tick)
-        like = form(asked, self.config, scored=moments is not None)
+        template = form(asked, self.config, scored=moments is not None)
         found = {}
         for name, message in messages.items():
             number = message.metadata.message_id
-            told = self._judged(name, replies.came.get(number), replies.lost.get(number), like)
+            told = self._judged(name, replies.came.get(number), replies.lost.get(number), template)
             if told is not None:
                 found[name] = told
         return found
 
-    def _judged(self, name: str, reply: Message | None, lost: str | None, like: Arrays) -> tuple[SiteReply, Arrays] | None:
+    def _judged(self, name: str, reply: Message | None, lost: str | None, template: Arrays) -> tuple[SiteReply, Arrays] | None:
         """One site's answer, or None; why is noted."""
         try:
             if reply is None:
                 raise FederationError(lost or f"no reply within {self.config.federation.round_timeout:g} s")
             if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
                 raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-            return judge_status(reply.content, self.number), read_sums(reply.content, like)
+            return judge_status(reply.content, self.number), read_sums(reply.content, template)
         except FederationError as error:
             self.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
@@ -202,7 +215,7 @@ class _Panel:
         self.strategy.progress.failed(name, self.failures[name])
         return None
 
-    def _message(self, address: Address, asked: Asked, reference: ArrayRecord | None) -> Message:
+    def _message(self, address: Address, asked: CalibrationRequest, reference: ArrayRecord | None) -> Message:
         task = replace(self.strategy.task, round=self.number, site=address.site)
         content = write_asked(task, self.arrays, asked, reference)
         ttl = self.config.federation.round_timeout + EXPIRY_SLACK

@@ -43,7 +43,7 @@ class FinalResult:
     subgroups: dict[str, Any]
     detectable: dict[str, Any] | None
     calibration: dict[str, Any] | None = None  # None: the run holds no patients back
-    strangeness: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
+    ood_summary: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
 
 
 def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
@@ -93,14 +93,14 @@ def measure_final(
     temperature = calibrated.calibration.temperature if calibrated else 1.0
     probabilities = apply_temperature(raw, temperature)
     entries = _patients(patients, probabilities, config)
-    report, strange = None, None
+    report, ood_summary = None, None
     if calibrated:
         report = {**report_calibration(patients.labels, raw, calibrated.calibration), "failures": dict(calibrated.failures)}
         if calibrated.calibration.sites:
             entries = _with_sets(entries, probabilities, calibrated.calibration, config)
-        if calibrated.strangeness:
+        if calibrated.scorable:
             scores = ood.Reference.fit(calibrated.moments).score(features(model, arrays, patients, config))
-            entries, strange = _with_strangeness(entries, scores, calibrated.calibration)
+            entries, ood_summary = _with_ood_scores(entries, scores, calibrated.calibration)
     labels, subsets = patients.labels, {}
     if config.evaluation.modality_subsets:
         subsets = modality_subsets(model, arrays, patients, config, full=probabilities, temperature=temperature)
@@ -111,7 +111,7 @@ def measure_final(
         measure_subgroups(patients.ids, labels, probabilities, acquisitions or {}, config),
         detectable(labels, probabilities, [], config),
         report,
-        strange,
+        ood_summary,
     )
 
 
@@ -124,7 +124,7 @@ def _with_sets(
     return [{**entry, "prediction_set": chosen} for entry, chosen in zip(entries, names, strict=True)]
 
 
-def _with_strangeness(
+def _with_ood_scores(
     entries: list[dict[str, Any]], scores: NDArray[np.float64], calibration: Calibration
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Each patient's score (None for one without a modality that the sites know), and how many are flagged.

@@ -95,13 +95,13 @@ def federate(grid: Grid, plan: RunPlan) -> None:
 @contextmanager
 def told_of_end(progress: Progress) -> Iterator[None]:
     """status.json says how the run ended."""
-    progress.be("waiting")
+    progress.set_state("waiting")
     try:
         yield
     except BaseException:
-        progress.be("failed")
+        progress.set_state("failed")
         raise
-    progress.be("finished")
+    progress.set_state("finished")
 
 
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
@@ -109,31 +109,31 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     log(INFO, "Opening the external site %s", "+".join(plan.external))
     patients = open_external(plan.data, plan.external, config.data, plan.cache)
     model = build_model(config)
-    like = get_arrays(model)
+    template = get_arrays(model)
     with room_on_disk(plan.out):
-        start = resume(plan, like, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
+        start = resume(plan, template, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
     task = site_task(plan, model, start.run)
     strategy = (
-        SecureAvg(config, task, like, plan.sites, progress)
+        SecureAvg(config, task, template, plan.sites, progress)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, like, plan.sites, config, progress)
+        else FedMRIAvg(config.federation, task, template, plan.sites, config, progress)
     )
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
         result = strategy.start(
             grid,
-            pack_arrays(start.arrays or like),
+            pack_arrays(start.arrays or template),
             config.federation.rounds,
             config.federation.round_timeout,
-            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, like), model, patients, config),
+            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, template), model, patients, config),
             before=start,
             on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
         )
-        trained = unpack_arrays(result.arrays, like)
+        trained = unpack_arrays(result.arrays, template)
         calibrated = None
         if config.evaluation.holdout:
             calibrated = calibrate(grid, strategy, trained, config, max(1, len(read_rounds(plan.out))))
-        progress.be("evaluating")
+        progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
         finish(plan, model, trained, patients, unfinished, calibrated)
 
@@ -187,7 +187,7 @@ def finish(
             subgroups=final.subgroups,
             detectable=final.detectable,
             calibration=final.calibration,
-            ood=final.strangeness,
+            ood=final.ood_summary,
             privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
             aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         ),

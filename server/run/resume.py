@@ -61,11 +61,11 @@ def begin(plan: RunPlan, backbone: str) -> ResumePoint:
     return ResumePoint(run)
 
 
-def resume(plan: RunPlan, like: Arrays, backbone: str) -> ResumePoint:
+def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     """Find how far the run came, and take out of its folder what is not kept.
 
     Args:
-        like: arrays of the agreed model, which a checkpoint must resemble.
+        template: arrays of the agreed model, which a checkpoint must resemble.
         backbone: SHA-256 of its weights.
 
     Raises:
@@ -74,7 +74,7 @@ def resume(plan: RunPlan, like: Arrays, backbone: str) -> ResumePoint:
     told = _read_table(plan.out / RUN_NAME)
     _require_same(plan, told, backbone)
     lines = read_lines(plan.out)
-    number, arrays = _last_whole(plan.out, lines, like)
+    number, arrays = _last_whole(plan.out, lines, template)
     open_round, trained, redone = read_open(plan.out)
     parts = [line.get("trained", {}) for line in lines[number:]] + ([trained] if open_round > number else [])
     redone = (redone if open_round > number else 0) + sum(1 + line.get("redone", 0) for line in lines[number:])
@@ -120,7 +120,7 @@ def read_open(out: Path) -> tuple[int, dict[str, int], int]:
     return number, trained, redone  # type: ignore[return-value]
 
 
-def _last_whole(out: Path, lines: list[Line], like: Arrays) -> tuple[int, Arrays | None]:
+def _last_whole(out: Path, lines: list[Line], template: Arrays) -> tuple[int, Arrays | None]:
     """The last round that has both a line and a checkpoint that can be used, and its arrays."""
     latest = latest_round(out)
     if latest is not None and latest > len(lines) + 1:
@@ -130,7 +130,7 @@ def _last_whole(out: Path, lines: list[Line], like: Arrays) -> tuple[int, Arrays
     for number in range(len(lines) if latest is None else min(latest, len(lines)), 0, -1):
         try:
             arrays = load_round(out, number)
-            check_arrays(arrays, like)
+            check_arrays(arrays, template)
         except FedMRIError as error:
             log(WARNING, "Round %d is played again: its checkpoint cannot be used. %s", number, error)
             continue

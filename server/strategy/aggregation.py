@@ -51,7 +51,7 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     return reply
 
 
-def outsized(replies: Mapping[str, SiteReply], current: Arrays, ratio: float) -> dict[str, str]:
+def norm_outliers(replies: Mapping[str, SiteReply], current: Arrays, ratio: float) -> dict[str, str]:
     """The replies whose change is out of all proportion to the others', each with its reason.
 
     The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that

@@ -51,7 +51,7 @@ class Progress:
         self.sites = _read_sites(self._path) if resumed and self._path else {}
         self._written, self._dirty = 0.0, True
 
-    def be(self, state: str, number: int | None = None) -> None:
+    def set_state(self, state: str, number: int | None = None) -> None:
         """The run's own state has changed."""
         number = self.round if number is None else number
         if (state, number) != (self.state, self.round):

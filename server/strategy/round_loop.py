@@ -23,7 +23,7 @@ from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, trained_names
-from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, outsized
+from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, norm_outliers
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
 from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
@@ -44,7 +44,7 @@ class FedMRIAvg(FedAvg):
         task: what every site is told; the round and the site are filled in.
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
-        like: the trained arrays of the agreed model, which every reply must resemble.
+        template: the trained arrays of the agreed model, which every reply must resemble.
         config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
         progress: told what happens.
     """
@@ -53,13 +53,13 @@ class FedMRIAvg(FedAvg):
         self,
         plan: FederationConfig,
         task: Task,
-        like: Arrays,
+        template: Arrays,
         sites: Sequence[str] = (),
         config: RunConfig | None = None,
         progress: Progress | None = None,
     ) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
-        self.plan, self.task, self.like, self.sites = plan, task, like, tuple(sites)
+        self.plan, self.task, self.template, self.sites = plan, task, template, tuple(sites)
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
         self.progress = progress or Progress()
@@ -74,7 +74,7 @@ class FedMRIAvg(FedAvg):
         log(INFO, "\t├──> Sites: %s", ", ".join(self.sites) or "every connected node")
         if self.site_level.enabled:
             many = len(self.sites) or self.plan.min_sites
-            ratio = noise_to_signal(most_trained(self.like, self.config), many, self.site_level)
+            ratio = noise_to_signal(most_trained(self.template, self.config), many, self.site_level)
             log(WARNING, "\t├──> Site-level privacy: with %d sites noise of %.0f times the largest change is added", many, ratio)
         log(INFO, "\t└──> A round needs %d of them within %g s", self.plan.min_sites, self.plan.round_timeout)
 
@@ -124,7 +124,7 @@ class FedMRIAvg(FedAvg):
                 log(INFO, "The federation ends after round %d of %d: %s", number - 1, num_rounds, spent)
                 break
             self.presence.attendance.note(record.sites, record.failures)
-            self.progress.be("evaluating", number)
+            self.progress.set_state("evaluating", number)
             measured = evaluate_fn(number, arrays) if evaluate_fn else None
             if measured is not None:
                 result.evaluate_metrics_serverapp[number] = measured
@@ -132,13 +132,13 @@ class FedMRIAvg(FedAvg):
             result.arrays, result.train_metrics_clientapp[number] = arrays, MetricRecord(dict(record.train))
             log(INFO, "[ROUND %d/%d] %d sites in %.1f s", number, num_rounds, len(record.sites), record.seconds)
             if on_round:
-                on_round(record, unpack_arrays(arrays, self.like))
+                on_round(record, unpack_arrays(arrays, self.template))
         return result
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message for each site whose valid reply to this round is still missing."""
         if self.open.number != server_round:
-            self.open = self.opened(server_round, arrays)
+            self.open = self.new_round(server_round, arrays)
         state = self.open
         state.attempts += 1
         there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
@@ -153,9 +153,9 @@ class FedMRIAvg(FedAvg):
         # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
-            self.judged(name, came.get(message.metadata.message_id), self._read)
+            self.record_reply(name, came.get(message.metadata.message_id), self._read)
             self.forgive(name)
-        for name, reason in outsized(state.valid, state.current, self.plan.max_update_ratio).items():
+        for name, reason in norm_outliers(state.valid, state.current, self.plan.max_update_ratio).items():
             del state.valid[name]
             state.failures[name] = reason
             self.progress.failed(name, reason)
@@ -180,11 +180,11 @@ class FedMRIAvg(FedAvg):
         """Send to each site by name, and note each reply when it comes; replies by the id of what they answer."""
         names = {id(message): name for name, message in asked}
         for name, message in asked:
-            self.progress.asked(name, self.moved(message.content))
-        self.progress.be("training", self.open.number)
+            self.progress.asked(name, self.payload_bytes(message.content))
+        self.progress.set_state("training", self.open.number)
 
         def note(request: Message, reply: Message, seconds: float) -> None:
-            size = 0 if reply.has_error() else self.moved(reply.content)
+            size = 0 if reply.has_error() else self.payload_bytes(reply.content)
             self.progress.answered(names[id(request)], seconds, size)
 
         replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
@@ -193,7 +193,7 @@ class FedMRIAvg(FedAvg):
         }
         return replies.came
 
-    def moved(self, content: RecordDict) -> int:
+    def payload_bytes(self, content: RecordDict) -> int:
         """Bytes of what a request or a reply carries."""
         return sum(record_bytes(record) for record in content.array_records.values())
 
@@ -220,11 +220,11 @@ class FedMRIAvg(FedAvg):
             f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
         )
 
-    def opened(self, number: int, arrays: ArrayRecord) -> OpenRound:
+    def new_round(self, number: int, arrays: ArrayRecord) -> OpenRound:
         """A round of which nothing is known yet, but for what an earlier attempt at it, which a resume cut off, may have cost."""
         again = number == self.before.round + 1
         trained, redone = (dict(self.before.trained), self.before.redone) if again else ({}, 0)
-        return OpenRound(number, unpack_arrays(arrays, self.like), trained=trained, redone=redone)
+        return OpenRound(number, unpack_arrays(arrays, self.template), trained=trained, redone=redone)
 
     def count_trainings(self, names: Iterable[str]) -> None:
         """Note that these sites are about to be asked to train."""
@@ -235,15 +235,15 @@ class FedMRIAvg(FedAvg):
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:
         """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
-        names = set(trained_names(sorted(self.like), self.config, number))
-        return np.concatenate([np.full(self.like[name].size, name in names) for name in sorted(self.like)])
+        names = set(trained_names(sorted(self.template), self.config, number))
+        return np.concatenate([np.full(self.template[name].size, name in names) for name in sorted(self.template)])
 
     def forgive(self, name: str) -> None:
         """A site whose budget refused has not trained."""
         if self.open.failures.get(name) == BUDGET_SPENT and self.open.trained.get(name, 0):
             self.open.trained[name] -= 1
 
-    def judged(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
+    def record_reply(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
         """File one site's reply, or its absence, under valid or failed; returns a valid one.
 
         Args:
@@ -268,7 +268,7 @@ class FedMRIAvg(FedAvg):
 
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
-        self.open.bytes_up += self.moved(content)
+        self.open.bytes_up += self.payload_bytes(content)
         return judge_reply(content, self.open.current, self.open.number, self.plan)
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:

@@ -13,7 +13,15 @@ from flwr.common.secure_aggregation.crypto.shamir import combine_shares
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, public_key_to_bytes
 
 from common.errors import FederationError
-from common.messages.secure_aggregation import KeysAsked, KeysTold, LettersAsked, PeersAsked, SharesTold, UnmaskAsked, UnmaskTold
+from common.messages.secure_aggregation import (
+    AdvertisedKeys,
+    AdvertiseKeys,
+    KeyShares,
+    MaskedInput,
+    ShareKeys,
+    Unmask,
+    UnmaskShares,
+)
 from common.secure.fixed_point import FixedPoint, Values, Words
 from common.secure.masks import SEED_BYTES, expand, is_public_key, pair_mask
 
@@ -35,7 +43,7 @@ class SecureRound:
     def __init__(self, sites: int, threshold: int, length: int, fixed: FixedPoint, request: bytes) -> None:
         self.sites, self.threshold, self.fixed, self.request = sites, threshold, fixed, request
         self.session = secrets.token_hex(16)
-        self.keys: dict[int, KeysTold] = {}
+        self.keys: dict[int, AdvertisedKeys] = {}
         self.letters: dict[int, dict[int, bytes]] = {}  # sender -> addressee -> letter
         self.seed_hashes: dict[int, bytes] = {}
         self.total: Words = np.zeros(1 + length, np.uint32)
@@ -48,11 +56,11 @@ class SecureRound:
         """Sites that others have masked against, and whose own vector is not in the sum."""
         return self.letters.keys() - self.survivors
 
-    def keys_for(self, seat: int) -> KeysAsked:
+    def keys_for(self, seat: int) -> AdvertiseKeys:
         """Stage 1."""
-        return KeysAsked(self.session, seat, self.sites, self.threshold, self.request)
+        return AdvertiseKeys(self.session, seat, self.sites, self.threshold, self.request)
 
-    def take_keys(self, seat: int, told: KeysTold) -> None:
+    def take_keys(self, seat: int, told: AdvertisedKeys) -> None:
         """Keep a site's public keys.
 
         Raises:
@@ -64,18 +72,18 @@ class SecureRound:
             raise FederationError("The site's public keys are not two new ones.")
         self.keys[seat] = told
 
-    def peers_for(self, seat: int) -> PeersAsked:
+    def peers_for(self, seat: int) -> ShareKeys:
         """Stage 2: everybody's public keys."""
         del seat
         seats = tuple(sorted(self.keys))
-        return PeersAsked(
+        return ShareKeys(
             self.session,
             seats,
             tuple(self.keys[s].mask_key for s in seats),
             tuple(self.keys[s].letter_key for s in seats),
         )
 
-    def take_shares(self, seat: int, told: SharesTold) -> None:
+    def take_shares(self, seat: int, told: KeyShares) -> None:
         """Keep a site's letters to the others.
 
         Raises:
@@ -86,22 +94,22 @@ class SecureRound:
         self.letters[seat] = dict(zip(told.seats, told.letters, strict=True))
         self.seed_hashes[seat] = told.seed_sha256
 
-    def letters_for(self, seat: int) -> LettersAsked:
+    def letters_for(self, seat: int) -> MaskedInput:
         """Stage 3: the letters to this site, of all that sent theirs."""
         senders = tuple(sorted(self.letters.keys() - {seat}))
-        return LettersAsked(self.session, senders, tuple(self.letters[s][seat] for s in senders))
+        return MaskedInput(self.session, senders, tuple(self.letters[s][seat] for s in senders))
 
     def take_masked(self, seat: int, words: Words) -> None:
         """Add a masked vector to the sum; it is not kept."""
         self.total += words
         self.survivors.add(seat)
 
-    def unmask_for(self, seat: int) -> UnmaskAsked:
+    def unmask_for(self, seat: int) -> Unmask:
         """Stage 4: who is in the sum."""
         del seat
-        return UnmaskAsked(self.session, tuple(sorted(self.survivors)), tuple(sorted(self.dropped)))
+        return Unmask(self.session, tuple(sorted(self.survivors)), tuple(sorted(self.dropped)))
 
-    def take_unmask(self, seat: int, told: UnmaskTold) -> None:
+    def take_unmask(self, seat: int, told: UnmaskShares) -> None:
         """Keep a site's shares.
 
         Raises:

@@ -16,9 +16,9 @@ from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, wr
 from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
-    KeysTold,
-    SharesTold,
-    UnmaskTold,
+    AdvertisedKeys,
+    KeyShares,
+    UnmaskShares,
     from_record,
     read_masked,
     request_hash,
@@ -40,23 +40,23 @@ class SecureAvg(FedMRIAvg):
     """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
 
     def __init__(
-        self, config: RunConfig, task: Task, like: Arrays, sites: Sequence[str] = (), progress: Progress | None = None
+        self, config: RunConfig, task: Task, template: Arrays, sites: Sequence[str] = (), progress: Progress | None = None
     ) -> None:
-        super().__init__(config.federation, task, like, sites, config, progress)
+        super().__init__(config.federation, task, template, sites, config, progress)
         self.secure = config.secure
 
     def attempt(
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
-        before = self.open if self.open.number == number else self.opened(number, arrays)
+        before = self.open if self.open.number == number else self.new_round(number, arrays)
         self.open = replace(before, asked=[], valid={}, failures={})
         there = dict(enumerate(self._seated(grid), start=1))
         threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
         round_, there = self._handshake(grid, there, threshold, timeout)
         if round_ is None:
             return None, None
-        length = sum(array.size for array in self.like.values())
+        length = sum(array.size for array in self.template.values())
 
         def add(seat: int, content: RecordDict) -> None:
             round_.take_masked(seat, read_masked(content, 1 + length))
@@ -65,7 +65,7 @@ class SecureAvg(FedMRIAvg):
         summed = dict(self.open.valid)
         if len(there) < threshold:
             return None, None
-        there = self._exchange(grid, there, round_.unmask_for, _told(round_.take_unmask, UnmaskTold), None, timeout)
+        there = self._exchange(grid, there, round_.unmask_for, _told(round_.take_unmask, UnmaskShares), None, timeout)
         if len(there) < threshold:
             return None, None
         self.open.valid = summed  # a site that went away after its vector came is in the sum
@@ -84,15 +84,15 @@ class SecureAvg(FedMRIAvg):
     ) -> tuple[SecureRound | None, dict[int, Address]]:
         """Keys and letters, begun anew without those that were lost: every site must hold a letter of every other."""
         request = request_hash(replace(self.task, round=self.open.number), self.open.current)
-        length = sum(array.size for array in self.like.values())
+        length = sum(array.size for array in self.template.values())
         while len(there) >= threshold:
             there = dict(enumerate(there.values(), start=1))
             fixed = FixedPoint.for_sites(len(there), self.secure.update_range, self.secure.max_weight)
             round_ = SecureRound(len(there), threshold, length, fixed, request)
-            with_keys = self._exchange(grid, there, round_.keys_for, _told(round_.take_keys, KeysTold), None, timeout)
+            with_keys = self._exchange(grid, there, round_.keys_for, _told(round_.take_keys, AdvertisedKeys), None, timeout)
             if len(with_keys) < threshold:
                 break
-            there = self._exchange(grid, with_keys, round_.peers_for, _told(round_.take_shares, SharesTold), None, timeout)
+            there = self._exchange(grid, with_keys, round_.peers_for, _told(round_.take_shares, KeyShares), None, timeout)
             if len(there) == len(with_keys):
                 return round_, there
         return None, there
@@ -122,7 +122,7 @@ class SecureAvg(FedMRIAvg):
         """One stage: ask those who are still there, take what they tell; returns who answered well."""
         state = self.open
         messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
-        state.bytes_down += sum(self.moved(message.content) for message in messages.values())
+        state.bytes_down += sum(self.payload_bytes(message.content) for message in messages.values())
         if sent is not None:
             self.count_trainings(address.name for address in there.values())
         came = self.exchanged(grid, [(there[seat].name, message) for seat, message in messages.items()], timeout)
@@ -131,12 +131,12 @@ class SecureAvg(FedMRIAvg):
             name = there[seat].name
 
             def read(content: RecordDict, seat: int = seat) -> SiteReply:
-                state.bytes_up += self.moved(content)
+                state.bytes_up += self.payload_bytes(content)
                 reply = judge_status(content, state.number)
                 take(seat, content)
                 return reply
 
-            reply = self.judged(name, came.get(message.metadata.message_id), read)
+            reply = self.record_reply(name, came.get(message.metadata.message_id), read)
             if reply is not None:
                 stayed[seat] = there[seat]
             else:
@@ -144,7 +144,7 @@ class SecureAvg(FedMRIAvg):
                 self.forgive(name)
         return stayed
 
-    def moved(self, content: RecordDict) -> int:
+    def payload_bytes(self, content: RecordDict) -> int:
         """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
         record = content.config_records.get(SECURE) or ConfigRecord()
         values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]

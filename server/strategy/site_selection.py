@@ -64,7 +64,7 @@ class Presence:
         needed = 1 if self.sites else self.plan.min_sites
         deadline = time.monotonic() + self.plan.wait_for_sites
         while (connected := len(self._asked_of(grid.get_node_ids))) < needed:
-            self.progress.be("waiting", number)
+            self.progress.set_state("waiting", number)
             if time.monotonic() >= deadline:
                 raise FederationError(
                     f"{connected} of the {needed} sites that the federation needs were connected after "

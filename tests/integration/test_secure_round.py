@@ -14,7 +14,7 @@ from flwr.common.secure_aggregation.crypto.shamir import create_shares
 from client.round.secure_aggregation import SiteSecrets, begin, mask, open_letters, remember, require_new, share, unmask
 from common.config.run import config_from_table
 from common.errors import FederationError
-from common.messages.secure_aggregation import KeysAsked, LettersAsked, UnmaskAsked
+from common.messages.secure_aggregation import AdvertiseKeys, MaskedInput, Unmask
 from common.secure.fixed_point import FixedPoint, Values
 from server.strategy.secure_aggregation import SecureRound
 
@@ -131,7 +131,7 @@ def test_a_server_that_would_have_both_mask_and_key_of_a_site_is_refused() -> No
         ((1, 2, 3, 4), (5, 6, 7, 8)),  # fewer than the threshold
     ):
         with pytest.raises(FederationError, match="Secure aggregation refused"):
-            unmask(UnmaskAsked(honest.session, survivors, dropped), mine)
+            unmask(Unmask(honest.session, survivors, dropped), mine)
     unmask(honest, mine)
 
 
@@ -148,14 +148,14 @@ def test_stages_out_of_turn_or_of_another_round_are_refused() -> None:
 @pytest.mark.parametrize(("sites", "threshold"), [(8, 4), (8, 9), (1, 1), (10, 5), (8, 0)])
 def test_a_site_goes_along_with_a_majority_only(sites: int, threshold: int) -> None:
     with pytest.raises(FederationError, match="no majority"):
-        begin(KeysAsked("s", 1, sites, threshold, REQUEST), CONFIG)
+        begin(AdvertiseKeys("s", 1, sites, threshold, REQUEST), CONFIG)
 
 
 def test_a_site_holds_the_server_to_the_runs_own_threshold() -> None:
     config = config_from_table({"secure": {"enabled": True, "threshold": 0.9}})
     with pytest.raises(FederationError, match=r"secure\.threshold = 0\.9"):
-        begin(KeysAsked("s", 1, 10, 8, REQUEST), config)
-    begin(KeysAsked("s", 1, 10, 9, REQUEST), config)
+        begin(AdvertiseKeys("s", 1, 10, 8, REQUEST), config)
+    begin(AdvertiseKeys("s", 1, 10, 9, REQUEST), config)
 
 
 def test_keys_that_were_exchanged_repeated_or_left_out_are_refused() -> None:
@@ -282,7 +282,7 @@ def test_a_server_that_tells_one_site_another_story_gets_no_vector_of_it(lie: st
         play.secrets[seat], shares = share(peers, play.secrets[seat])
         play.round.letters[seat] = dict(zip(shares.seats, shares.letters, strict=True))
     seats = (2,) if lie == "fewer sites" else tuple(range(2, 9))
-    asked = LettersAsked(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
+    asked = MaskedInput(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
     with pytest.raises(FederationError, match="was told something else of this round"):
         open_letters(asked, play.secrets[1])
 

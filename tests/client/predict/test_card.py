@@ -56,12 +56,12 @@ def test_what_the_card_says():
     assert page.count("Not a medical device") == 2
     assert page.count("data:image/png;base64,") == 20  # 5 slices of 2 modalities, each with its evidence
     assert not re.search(r"<script|https?://|url\(", page)
-    told = made_up(calibration=CALIBRATION, in_set=np.array([True, True, False]), strangeness=3.0)
+    told = made_up(calibration=CALIBRATION, in_set=np.array([True, True, False]), ood_score=3.0)
     page = render_card(told)
     assert "do not rely on this answer" in page
     assert "idh-mutant-astrocytoma, idh-wildtype" in page
     assert told.flagged is True
-    assert replace(told, strangeness=2.0).flagged is False
+    assert replace(told, ood_score=2.0).flagged is False
     assert replace(told, calibration=replace(CALIBRATION, ood_threshold=np.inf)).flagged is None
     bare = render_card(made_up(by_modality=None, by_place=None))
     assert "Evidence" not in bare
@@ -78,7 +78,7 @@ def test_a_folders_name_is_text_and_no_markup():
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_is_wider_than_the_screen_and_every_picture_shows(tmp_path, width):
-    card = made_up("Universitätsklinikum" * 5, CALIBRATION, in_set=np.ones(3, bool), strangeness=1.0)
+    card = made_up("Universitätsklinikum" * 5, CALIBRATION, in_set=np.ones(3, bool), ood_score=1.0)
     (tmp_path / "card.html").write_text(render_card(card), encoding="utf-8")
     (tmp_path / "probe.html").write_text(PROBE.format(width=width), encoding="utf-8")
     command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={max(width, 600) + 50},1000"]

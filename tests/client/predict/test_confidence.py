@@ -44,21 +44,21 @@ def test_a_set_is_worth_its_coverage_or_nothing():
 
 
 def test_a_patient_who_is_not_flagged_is_not_called_alike():
-    told = made_up(calibration=GOOD, in_set=TWO, strangeness=1.0)
+    told = made_up(calibration=GOOD, in_set=TWO, ood_score=1.0)
     assert likeness_words(told).startswith("Not flagged")
     assert "can still be wrong" in likeness_words(told)
-    assert "do not rely" in likeness_words(replace(told, strangeness=3.0))
+    assert "do not rely" in likeness_words(replace(told, ood_score=3.0))
     open_ = replace(told, calibration=replace(GOOD, ood_threshold=np.inf))
-    for one in (replace(told, strangeness=None), open_):
+    for one in (replace(told, ood_score=None), open_):
         assert likeness_words(one).startswith("Not known")
     assert answer_table(open_)["ood"] == {"score": 1.0, "threshold": None, "flagged": None}
     assert answer_table(told)["ood"] == {"score": 1.0, "threshold": 2.0, "flagged": False}
 
 
 def test_the_card_warns_beside_the_answer():
-    told = made_up(calibration=GOOD, in_set=TWO, strangeness=1.0)
+    told = made_up(calibration=GOOD, in_set=TWO, ood_score=1.0)
     assert warning(told) == ""
-    for one in (replace(told, strangeness=3.0), replace(told, in_set=np.ones(3, bool))):
+    for one in (replace(told, ood_score=3.0), replace(told, in_set=np.ones(3, bool))):
         page = render_card(one)
         assert page.index(warning(one)) < page.index("How likely each class is")
     assert "112 mm" in render_card(told)

@@ -22,7 +22,19 @@ from common.data.cases import Site
 from common.data.holdout import held_back
 from common.errors import PolicyError
 from common.evaluation.ood import score as ood
-from common.messages.calibration import CALIBRATION, COUNT, FIT, HAVING, NLL, SCORE, SCORES, STRANGENESS, SUMS, Asked, write_asked
+from common.messages.calibration import (
+    CALIBRATION,
+    COUNT,
+    FIT,
+    HAVING,
+    NLL,
+    OOD_SCORES,
+    SCORE,
+    SCORES,
+    SUMS,
+    CalibrationRequest,
+    write_asked,
+)
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, read_status
 from common.models.arrays import get_arrays
@@ -72,16 +84,16 @@ def ask(model, wanted, **changes):
 def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     patients = site()
     held = held_back(patients.ids, 0.3)
-    status, sums, content = ask(model, Asked(FIT))
+    status, sums, content = ask(model, CalibrationRequest(FIT))
     assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
     assert set(content["metrics"]) == {"num-examples", "labelled", "round"}
     assert sums[COUNT] == [int((held & (patients.labels >= 0)).sum())]
     assert sums[HAVING].tolist() == [int((~held).sum())] * 10 + [int(held.sum())] * 4  # modalities and pairs; adapted
     moments = pack_arrays(ood.add(*[{name: sums[name] for name in ood.NAMES}] * 2))
-    status, sums, _ = ask(model, Asked(SCORE, 1.5), reference=moments)
-    assert (status.error, set(sums)) == ("", {SCORES, STRANGENESS})
+    status, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5), reference=moments)
+    assert (status.error, set(sums)) == ("", {SCORES, OOD_SCORES})
     assert sums[SCORES].sum() == int((held & (patients.labels >= 0)).sum())
-    _, sums, _ = ask(model, Asked(SCORE, 1.5))
+    _, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5))
     assert set(sums) == {SCORES}
 
 
@@ -96,7 +108,7 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
 )
 def test_a_policy_that_forbids_it_is_answered_with_its_sentence(model, site, policy, says) -> None:
     site(policy)
-    for wanted in (Asked(FIT), Asked(SCORE)):
+    for wanted in (CalibrationRequest(FIT), CalibrationRequest(SCORE)):
         status, sums, _ = ask(model, wanted)
         assert says in status.error
         assert sums == {}
@@ -104,20 +116,20 @@ def test_a_policy_that_forbids_it_is_answered_with_its_sentence(model, site, pol
 
 def test_under_a_privacy_budget_nothing_is_told(model, site) -> None:
     site(privacy=SitePrivacy(epsilon=3.0))
-    assert ask(model, Asked(FIT))[0].error == "the site shares nothing without differential privacy"
+    assert ask(model, CalibrationRequest(FIT))[0].error == "the site shares nothing without differential privacy"
 
 
 def test_without_a_hold_out_or_a_pin_on_the_start_it_behaves(model, site) -> None:
     site()
     config = config_from_table(SECTIONS | {"evaluation": {"holdout": 0.0}})
-    assert "too few patients" in ask(model, Asked(FIT), config=config)[0].error
+    assert "too few patients" in ask(model, CalibrationRequest(FIT), config=config)[0].error
     site(replace(OPEN, initial_sha256="f" * 64))  # that is of the first round's arrays, not of the last's
-    assert ask(model, Asked(FIT))[0].error == ""
+    assert ask(model, CalibrationRequest(FIT))[0].error == ""
 
 
 def test_a_site_without_labels_still_tells_what_is_strange(model, site) -> None:
     site(labels=(-1,) * 14)
-    status, sums, _ = ask(model, Asked(FIT))
+    status, sums, _ = ask(model, CalibrationRequest(FIT))
     assert status.error == ""
     assert (sums[COUNT].tolist(), sums[NLL].max()) == ([0], 0)
     assert sums[HAVING].min() > 0
@@ -127,7 +139,7 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
     present = np.ones((14, 4), bool)
     present[2:, 1] = False  # two patients have it
     site(replace(OPEN, min_patients=3), present=present)
-    status, sums, _ = ask(model, Asked(FIT))
+    status, sums, _ = ask(model, CalibrationRequest(FIT))
     assert status.error == ""
     assert sums[HAVING][1] == 0
     assert not sums["ood.sum"][1].any()
@@ -146,18 +158,18 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
 )
 def test_the_gates_rules_over_a_reply_made_by_other_code(model, site, spoil, says) -> None:
     site()
-    content = ask(model, Asked(FIT))[2]
+    content = ask(model, CalibrationRequest(FIT))[2]
     policy = replace(OPEN, min_patients=3)
-    require_leaving(content, request(model, Asked(FIT)), policy)
+    require_leaving(content, request(model, CalibrationRequest(FIT)), policy)
     content[SUMS].update(spoil)
     with pytest.raises(PolicyError) as refused:
-        require_leaving(content, request(model, Asked(FIT)), policy)
+        require_leaving(content, request(model, CalibrationRequest(FIT)), policy)
     assert says in refused.value.public
 
 
 def test_neither_losses_nor_updates_ride_along(model, site) -> None:
     site()
-    wanted, honest = request(model, Asked(FIT)), ask(model, Asked(FIT))[2]
+    wanted, honest = request(model, CalibrationRequest(FIT)), ask(model, CalibrationRequest(FIT))[2]
     for name, record in (("arrays", ArrayRecord()), ("secure", ConfigRecord({"a": 1})), ("x", MetricRecord({"a": 1}))):
         content = deepcopy(honest)
         content[name] = record

@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from client.round import train as training
 from client.round.dispatch import answer
-from client.round.train import find_place, site_seed, train_site
+from client.round.train import find_site_context, site_seed, train_site
 from common.config.run import config_from_table
 from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Case, Site
@@ -72,9 +72,9 @@ def site(monkeypatch):
 def ask(model, **changes):
     settings = {"round": 1, "config": CONFIG.to_json(), "code": code_hash(), "backbone": model.backbone_sha256}
     settings |= {"site": "du", "data": "/sites", "cache": "/cache"}
-    like = get_arrays(model)
-    content = answer(write_task(Task(**settings | changes), pack_arrays(like)), {}, RecordDict())
-    return read_reply(content, like), content
+    template = get_arrays(model)
+    content = answer(write_task(Task(**settings | changes), pack_arrays(template)), {}, RecordDict())
+    return read_reply(content, template), content
 
 
 def test_a_round_trains_and_the_policy_lets_counts_and_losses_go(model, site):
@@ -157,10 +157,10 @@ def test_a_site_that_sends_masked_updates_only_refuses_a_plain_run(model, site):
 
 def sealed_round(model, config, labels=(0, 1, -1), arrays=None, seal=None):
     """What a secure round asks of training: `train_site` with the hash that the sites have agreed on."""
-    like = get_arrays(model)
+    template = get_arrays(model)
     task = Task(1, config.to_json(), code_hash(), model.backbone_sha256, site="du", data="/sites", cache="/cache")
-    content = write_task(task, pack_arrays(arrays or like))
-    return train_site(content, task, find_place(task, {}), sealed=seal or request_hash(task, like))
+    content = write_task(task, pack_arrays(arrays or template))
+    return train_site(content, task, find_site_context(task, {}), sealed=seal or request_hash(task, template))
 
 
 SECURE = replace(CONFIG, secure=replace(CONFIG.secure, enabled=True))
@@ -205,19 +205,19 @@ def test_an_empty_message_gets_an_answer():
 
 
 def test_a_hospitals_node_opens_its_own_folder_whatever_the_request_says():
-    place = find_place(Task(1, "", "", "", site="cs", data="/etc"), {"site-config": "/srv/du/site.toml"})
-    assert (place.name, place.folder, place.simulated) == ("du", Path("/srv/du/site.toml"), False)
+    context = find_site_context(Task(1, "", "", "", site="cs", data="/etc"), {"site-config": "/srv/du/site.toml"})
+    assert (context.name, context.folder, context.simulated) == ("du", Path("/srv/du/site.toml"), False)
 
 
 @pytest.mark.parametrize("name", ["../du", "a/b", "..", "/etc"])
 def test_a_request_cannot_name_a_folder_elsewhere(name):
     with pytest.raises(FederationError, match="no plain folder name"):
-        find_place(Task(1, "", "", "", site=name, data="/sites"), {})
+        find_site_context(Task(1, "", "", "", site=name, data="/sites"), {})
 
 
 def test_a_node_without_a_site_says_how_to_get_one():
     with pytest.raises(ConfigError, match="--node-config"):
-        find_place(Task(1, "", "", ""), {})
+        find_site_context(Task(1, "", "", ""), {})
 
 
 def test_seeds_differ_by_site_round_and_run_but_never_by_process():

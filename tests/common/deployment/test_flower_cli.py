@@ -14,7 +14,7 @@ from common.errors import FederationError
 
 
 @dataclass(frozen=True)
-class Place:
+class SiteContext:
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
     log: Path = Path("log")
@@ -29,14 +29,14 @@ def says(monkeypatch, answer: object, code: int = 0) -> None:
 def test_a_failed_flwr_command_says_why(tmp_path, monkeypatch, success, code):
     says(monkeypatch, {"success": success, "error-message": "unknown key 'x'"}, code)
     with pytest.raises(FederationError, match="`flwr run` failed: unknown key 'x'"):
-        flwr(Place(tmp_path), ["run"])
+        flwr(SiteContext(tmp_path), ["run"])
 
 
 def test_the_status_of_a_run(tmp_path, monkeypatch):
     says(monkeypatch, {"success": True, "runs": [{"status": "finished:failed"}]})
-    assert run_status(Place(tmp_path), "1") == "finished:failed"
+    assert run_status(SiteContext(tmp_path), "1") == "finished:failed"
     says(monkeypatch, {"success": True, "runs": []})
-    assert run_status(Place(tmp_path), "1") == ""
+    assert run_status(SiteContext(tmp_path), "1") == ""
 
 
 @pytest.mark.parametrize("value", ['["a=\\"b\\""]', "C:\\sites\nnew", "Spitäler/日本 😀 \x01", 7, True])

@@ -18,12 +18,12 @@ from common.messages.calibration import (
     FIT,
     HAVING,
     NLL,
+    OOD_SCORES,
     REFERENCE,
     SCORE,
     SCORES,
-    STRANGENESS,
     SUMS,
-    Asked,
+    CalibrationRequest,
     form,
     read_asked,
     read_reference,
@@ -38,7 +38,7 @@ from tests.damage import MANY, NUMBERS, WORDS, made, mutated, nothing_unpickled
 CONFIG = config_from_table({"data": {"modalities": ["t1", "flair"]}, "evaluation": {"holdout": 0.2}})
 TASK = Task(3, CONFIG.to_json(), "code", "backbone")
 BEFORE = pack_arrays({"head": np.zeros(2, np.float32)})
-LIKE = {asked: form(Asked(asked), CONFIG, scored=True) for asked in (FIT, SCORE)}
+LIKE = {asked: form(CalibrationRequest(asked), CONFIG, scored=True) for asked in (FIT, SCORE)}
 
 
 def fit(**changes):
@@ -52,7 +52,11 @@ def read(sums, stage=FIT):
 
 def test_a_request_is_read_as_it_was_written() -> None:
     moments = pack_arrays(ood.moments_like(CONFIG))
-    for asked, reference in ((Asked(FIT), None), (Asked(SCORE, 1.25), moments), (Asked(SCORE, float(TEMPERATURES[-1])), None)):
+    for asked, reference in (
+        (CalibrationRequest(FIT), None),
+        (CalibrationRequest(SCORE, 1.25), moments),
+        (CalibrationRequest(SCORE, float(TEMPERATURES[-1])), None),
+    ):
         content = write_asked(TASK, BEFORE, asked, reference)
         assert read_asked(content) == asked
         assert (read_reference(content, CONFIG) is None) is (reference is None)
@@ -61,8 +65,8 @@ def test_a_request_is_read_as_it_was_written() -> None:
 
 def test_the_form_has_just_what_the_stage_tells() -> None:
     assert set(LIKE[FIT]) == {NLL, COUNT, *ood.NAMES}
-    assert set(LIKE[SCORE]) == {SCORES, STRANGENESS}
-    assert set(form(Asked(SCORE), CONFIG, scored=False)) == {SCORES}
+    assert set(LIKE[SCORE]) == {SCORES, OOD_SCORES}
+    assert set(form(CalibrationRequest(SCORE), CONFIG, scored=False)) == {SCORES}
 
 
 @pytest.mark.parametrize(
@@ -84,10 +88,10 @@ def test_a_request_of_no_sense_is_refused(fields) -> None:
 def test_a_reference_of_another_form_is_refused() -> None:
     for arrays in ({"ood.count": np.zeros(2, np.float32)}, ood.moments_like(CONFIG) | {"x": np.zeros(1, np.float32)}):
         with pytest.raises(FederationError):
-            read_reference(write_asked(TASK, BEFORE, Asked(SCORE), pack_arrays(arrays)), CONFIG)
+            read_reference(write_asked(TASK, BEFORE, CalibrationRequest(SCORE), pack_arrays(arrays)), CONFIG)
     bad = ood.moments_like(CONFIG) | {"ood.count": np.array([1, 1, np.inf], np.float32)}
     with pytest.raises(FederationError):
-        read_reference(write_asked(TASK, BEFORE, Asked(SCORE), pack_arrays(bad)), CONFIG)
+        read_reference(write_asked(TASK, BEFORE, CalibrationRequest(SCORE), pack_arrays(bad)), CONFIG)
 
 
 def test_sums_are_read_as_they_were_written() -> None:
@@ -123,7 +127,7 @@ def test_sums_that_no_patients_have_are_refused(changes) -> None:
 def test_histograms_hold_whole_patients() -> None:
     counts = LIKE[SCORE] | {SCORES: np.eye(1, LIKE[SCORE][SCORES].size, dtype=np.float32)[0]}
     assert read(counts, SCORE)[SCORES].sum() == 1
-    for name in (SCORES, STRANGENESS):
+    for name in (SCORES, OOD_SCORES):
         for wrong in (-1, 0.5, np.inf):
             with pytest.raises(FederationError):
                 read(counts | {name: np.full_like(counts[name], wrong)}, SCORE)

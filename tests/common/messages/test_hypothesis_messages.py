@@ -15,13 +15,13 @@ from common.config.run import FederationConfig
 from common.errors import FedMRIError
 from common.messages.round import SiteReply, Task, pack_arrays, read_reply, read_task, unpack_array, write_reply, write_task
 from common.messages.secure_aggregation import (
-    KeysAsked,
-    KeysTold,
-    LettersAsked,
-    PeersAsked,
-    SharesTold,
-    UnmaskAsked,
-    UnmaskTold,
+    AdvertisedKeys,
+    AdvertiseKeys,
+    KeyShares,
+    MaskedInput,
+    ShareKeys,
+    Unmask,
+    UnmaskShares,
     from_record,
     read_masked,
 )
@@ -31,7 +31,7 @@ from tests.damage import MANY, NUMBERS, WORDS, made, mutated, nothing_unpickled
 pytestmark = pytest.mark.slow
 
 LIKE = {"v": np.zeros((2, 2), np.float32), "w": np.zeros(3, np.float32)}
-KINDS = (KeysAsked, KeysTold, PeersAsked, SharesTold, LettersAsked, UnmaskAsked, UnmaskTold)
+KINDS = (AdvertiseKeys, AdvertisedKeys, ShareKeys, KeyShares, MaskedInput, Unmask, UnmaskShares)
 FIELDS = sorted({name for kind in KINDS for name in kind.__dataclass_fields__} | {"stage"})
 TASK = {"round": 1, "config": "{}", "code": "c", "backbone": "b", "run": "r", "site": "", "data": "", "cache": ""}
 SITE = {"name": "s", "error": "", "counts-shared": True, "epsilon": 1.0}

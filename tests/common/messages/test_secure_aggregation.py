@@ -13,28 +13,28 @@ from common.messages.round import SiteReply, read_status
 from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
-    KeysAsked,
-    KeysTold,
-    LettersAsked,
-    PeersAsked,
-    SharesTold,
-    UnmaskAsked,
-    UnmaskTold,
+    AdvertisedKeys,
+    AdvertiseKeys,
+    KeyShares,
+    MaskedInput,
+    ShareKeys,
+    Unmask,
+    UnmaskShares,
     from_record,
     read_masked,
     to_record,
     write_told,
 )
 
-KINDS = (KeysAsked, KeysTold, PeersAsked, SharesTold, LettersAsked, UnmaskAsked, UnmaskTold)
+KINDS = (AdvertiseKeys, AdvertisedKeys, ShareKeys, KeyShares, MaskedInput, Unmask, UnmaskShares)
 SENT = (
-    KeysAsked("s", 1, 3, 2, b"r"),
-    KeysTold(b"a", b"b"),
-    PeersAsked("s", (1, 2), (b"a", b"c"), (b"b", b"d")),
-    SharesTold((2,), (b"x",), b"h"),
-    LettersAsked("s", (), ()),
-    UnmaskAsked("s", (1, 2), ()),
-    UnmaskTold((b"x",), ()),
+    AdvertiseKeys("s", 1, 3, 2, b"r"),
+    AdvertisedKeys(b"a", b"b"),
+    ShareKeys("s", (1, 2), (b"a", b"c"), (b"b", b"d")),
+    KeyShares((2,), (b"x",), b"h"),
+    MaskedInput("s", (), ()),
+    Unmask("s", (1, 2), ()),
+    UnmaskShares((b"x",), ()),
 )
 values = st.one_of(
     st.integers(-(2**40), 2**40),
@@ -80,7 +80,7 @@ def test_anything_else_is_refused_and_nothing_else_is_raised(kind: type, fields:
 @pytest.mark.parametrize("record", [None, RecordDict(), ConfigRecord(), to_record(SENT[1])])
 def test_another_stage_is_refused(record: object) -> None:
     with pytest.raises(FederationError, match="stage 'unmask'"):
-        from_record(record, UnmaskTold)
+        from_record(record, UnmaskShares)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_field_of_another_kind_or_size_is_refused_by_name(changes: dict[str, A
     record = to_record(SENT[1])
     record.update(changes)
     with pytest.raises(FederationError, match=next(iter(changes))):
-        from_record(record, KeysTold)
+        from_record(record, AdvertisedKeys)
 
 
 def test_a_masked_vector_travels_and_another_length_or_type_is_refused() -> None:

@@ -26,7 +26,7 @@ from common.evaluation.calibration.calibration import (
 )
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.messages.calibration import CALIBRATION, COUNT, NLL, REFERENCE, SCORES, STRANGENESS, SUMS
+from common.messages.calibration import CALIBRATION, COUNT, NLL, OOD_SCORES, REFERENCE, SCORES, SUMS
 from common.models.arrays import get_arrays, load_arrays
 from common.models.build import build_model
 from common.training.predict import predict
@@ -68,11 +68,11 @@ def ask(folder, tmp_path, local_grid, sites):
     """Only the two exchanges, with the untrained model: ask(nodes) gives what came of them."""
     chosen = plan(folder, tmp_path, SITES, sections=HELD, rounds=1, round_timeout=1.0)
     model = build_model(chosen.config)
-    like = get_arrays(model)
+    template = get_arrays(model)
 
     def asked(node=NODE) -> Calibrated:
-        strategy = FedMRIAvg(chosen.config.federation, site_task(chosen, model, "run"), like, SITES, chosen.config)
-        return calibrate(local_grid({1: node}), strategy, like, chosen.config, 1)
+        strategy = FedMRIAvg(chosen.config.federation, site_task(chosen, model, "run"), template, SITES, chosen.config)
+        return calibrate(local_grid({1: node}), strategy, template, chosen.config, 1)
 
     return asked
 
@@ -198,7 +198,7 @@ NONSENSE = {
     "another type": set_array(COUNT, lambda a: a.astype(np.float64)),
     "scores of others": set_array(SCORES, lambda a: a + 1),
     "negative scores": set_array(SCORES, lambda a: np.where(a == 0, -1, a).astype(np.float32)),
-    "negative strangeness": set_array(STRANGENESS, lambda a: a - 1),
+    "negative strangeness": set_array(OOD_SCORES, lambda a: a - 1),
     "moments of nobody": set_array("ood.count", lambda a: a * 0),
     "moments without spread": set_array("ood.outer", lambda a: a * 0),
     "moments beyond all bounds": set_array("ood.outer", lambda a: a * np.float32(1e30)),
@@ -234,7 +234,7 @@ def test_if_nobody_answers_the_run_ends_uncalibrated_and_says_why(ask, sites, ch
     found = ask()
     assert found.calibration == Calibration()
     assert all(says in found.failures[name] for name in SITES)
-    assert (found.moments, found.strangeness) == ({}, False)
+    assert (found.moments, found.scorable) == ({}, False)
 
 
 def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_path) -> None:
@@ -243,7 +243,7 @@ def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_
     found = ask()
     assert found.calibration.sites == ("c",)
     assert found.calibration.patients is None  # the site keeps its number
-    assert (found.strangeness, found.calibration.ood_threshold) == (False, np.inf)
+    assert (found.scorable, found.calibration.ood_threshold) == (False, np.inf)
     assert found.moments == {}  # they are one hospital's own
     save_calibration(tmp_path / CALIBRATION_NAME, found.calibration, found.moments)
     assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})

@@ -48,7 +48,7 @@ def test_a_perfect_model_has_mcc_one(asked):
     assert final.external["n"] == 4
     told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
     assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
-    assert (final.calibration, final.strangeness) == (None, None)
+    assert (final.calibration, final.ood_score) == (None, None)
 
 
 def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):
@@ -103,9 +103,9 @@ def test_one_class_alone_has_no_mcc(asked):
 
 def test_without_a_threshold_nobody_is_called_unsuspicious():
     scores = np.array([1.0, 3.0, np.nan])
-    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration(ood_threshold=2.0))
+    entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration(ood_threshold=2.0))
     assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [False, True, None]
     assert summary == {"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 2}
-    entries, summary = external._with_strangeness([{}, {}, {}], scores, Calibration())
+    entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration())
     assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [None, None, None]
     assert (summary["threshold"], summary["flagged"], summary["of"]) == (None, None, 2)

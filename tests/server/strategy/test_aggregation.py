@@ -6,7 +6,7 @@ import pytest
 from common.config.run import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, write_reply
-from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, outsized, weigh
+from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, norm_outliers, weigh
 
 CURRENT = {"w": np.zeros((2, 2), np.float32)}
 
@@ -45,8 +45,8 @@ def test_a_site_that_keeps_its_counts_weighs_as_the_mean_of_the_others():
 )
 def test_a_change_is_held_against_the_median_of_the_others(values, found):
     replies = {site: reply(value, site) for site, value in zip("abcd", values, strict=False)}
-    assert list(outsized(replies, CURRENT, 50.0)) == found
-    assert outsized(replies, CURRENT, 0.0) == {}
+    assert list(norm_outliers(replies, CURRENT, 50.0)) == found
+    assert norm_outliers(replies, CURRENT, 0.0) == {}
 
 
 def test_no_weight_at_all_is_an_error():

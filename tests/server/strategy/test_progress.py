@@ -15,7 +15,7 @@ def read(run):
 def test_every_event_of_a_site_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.0)
     progress = Progress(tmp_path, 20)
-    progress.be("training", 3)
+    progress.set_state("training", 3)
     progress.asked("a", 100)
     progress.tick()
     told = read(tmp_path)
@@ -34,7 +34,7 @@ def test_every_event_of_a_site_is_seen(tmp_path, monkeypatch):
     progress.asked("a", 100)
     progress.answered("a", 1.5, 40)
     progress.paused("b", "paused after 3 failures in a row")
-    progress.be("finished")
+    progress.set_state("finished")
     told = read(tmp_path)
     site = told["sites"]["a"]
     assert (site["state"], site["seconds"], site["bytes_up"], site["bytes_down"], site["failures"]) == (
@@ -52,25 +52,25 @@ def test_every_event_of_a_site_is_seen(tmp_path, monkeypatch):
 def test_events_within_a_second_are_written_together(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 1e9)
     progress = Progress(tmp_path, 20)
-    progress.be("training", 1)
+    progress.set_state("training", 1)
     progress.asked("a", 1)
     progress.tick()
     assert read(tmp_path)["sites"] == {}
-    progress.be("evaluating")
+    progress.set_state("evaluating")
     assert "a" in read(tmp_path)["sites"]
 
 
 def test_a_status_that_cannot_be_written_ends_nothing(tmp_path):
     (tmp_path / "run").write_text("no folder")
-    Progress(tmp_path / "run", 20).be("training", 1)
-    Progress(None).be("training", 1)
+    Progress(tmp_path / "run", 20).set_state("training", 1)
+    Progress(None).set_state("training", 1)
 
 
 def test_counts_of_a_resumed_run_go_on(tmp_path):
     progress = Progress(tmp_path, 20)
     progress.asked("a", 100)
     progress.failed("a", "gone")
-    progress.be("failed")
+    progress.set_state("failed")
     progress = Progress(tmp_path, 20, resumed=True)
     progress.asked("a", 100)
     assert (progress.sites["a"].bytes_down, progress.sites["a"].failures) == (200, 1)

@@ -39,7 +39,7 @@ def play(local_grid, monkeypatch) -> Callable:
     """Run a federation; `lost` names sites and the stage that they do not answer."""
     trainings: list[str] = []
 
-    def train_site(content: RecordDict, task: Task, place: site.Place, *, sealed: bytes | None = None):
+    def train_site(content: RecordDict, task: Task, place: site.SiteContext, *, sealed: bytes | None = None):
         assert sealed == request_hash(task, unpack_arrays(content.array_records[ARRAYS], LIKE))
         trainings.append(place.name)
         if place.name in play_once.spent:
