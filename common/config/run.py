@@ -4,15 +4,15 @@ A file under `configs/` holds only what differs from the defaults below. The def
 (MM-DINOv2, Scholz et al., MICCAI 2025) where it fits a federation, on DINOv2 ViT-S.
 """
 
-import dataclasses
 import json
 import tomllib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from common.config.schema import build, check_ranges, choice, ranged
+from common.config.earlier import of_today
 from common.errors import ConfigError
+from common.schema import build, check_ranges, choice, dotted_names, plain, ranged
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 
@@ -231,7 +231,7 @@ class RunConfig:
 
     def to_json(self) -> str:
         """Canonical JSON text: equal configurations give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(plain(self), sort_keys=True)
 
 
 def load_config(source: Path, settings: tuple[str, ...] = ()) -> RunConfig:
@@ -267,7 +267,7 @@ def config_from_json(text: str) -> RunConfig:
 
 def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a `RunConfig` from nested plain values; see `load_config` for the errors."""
-    config: RunConfig = build(RunConfig, table)
+    config: RunConfig = build(RunConfig, of_today(table))
     return config
 
 
@@ -282,7 +282,8 @@ def _lay_over(table: dict[str, Any], setting: str) -> None:
         value = text
     parts = _full_key(key.strip()).split(".")
     for part in parts[:-1]:
-        table = table.setdefault(part, {})
+        inner = table.setdefault(part, {})
+        table[part] = table = {"name": inner} if isinstance(inner, str) else inner  # a kind that is given by its name alone
         if not isinstance(table, dict):
             raise ConfigError(f"--set {setting}: '{part}' is no section.")
     table[parts[-1]] = value
@@ -290,11 +291,11 @@ def _lay_over(table: dict[str, Any], setting: str) -> None:
 
 def _full_key(key: str) -> str:
     """The dotted key for a name that stands alone, where only one section has it."""
-    if "." in key or key in {f.name for f in fields(RunConfig)}:
+    known = list(dotted_names(RunConfig))
+    if "." in key or key in known:
         return key
-    sections = get_type_hints(RunConfig)
-    owners = [s for s, kind in sections.items() if is_dataclass(kind) and key in {f.name for f in fields(kind)}]
+    owners = [name for name in known if name.rpartition(".")[2] == key]
     if len(owners) == 1:
-        return f"{owners[0]}.{key}"
-    hint = f" Write one of {', '.join(f'{o}.{key}' for o in owners)}." if owners else ""
+        return owners[0]
+    hint = f" Write one of {', '.join(owners)}." if owners else ""
     raise ConfigError(f"Unknown key '{key}'.{hint} Keys are section.name, such as federation.rounds.")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from common.config.schema import build, check_ranges, ranged
 from common.errors import ConfigError
+from common.schema import build, check_ranges, ranged
 
 NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its table holds
 SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from common.config.schema import build, check_ranges, choice, ranged
 from common.config.site import check_name, split_address
 from common.deployment.flower_cli import flower_environment
 from common.errors import ConfigError
+from common.schema import build, check_ranges, choice, ranged
 
 FILE_NAME = "server.toml"
 

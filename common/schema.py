@@ -1,0 +1,162 @@
+"""How a frozen dataclass is filled from plain values (TOML, JSON), and refused by the dotted name of what is wrong.
+
+A field may hold one of several kinds, told apart by `name` (a tagged union), or several of them, each under its name: so the
+settings of a mechanism stand beside the mechanism, and a configuration knows it by a line in a registry. A kind is a frozen
+dataclass with a class attribute `name`.
+"""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Rule of a field that holds one kind: `strategy = "fedavg"`, or a table with `name` and the kind's settings."""
+
+    kinds: Mapping[str, type]
+
+
+@dataclass(frozen=True)
+class ManyOf:
+    """Rule of a field that holds a tuple with one of each kind: a table of tables by name. What is not named has its defaults."""
+
+    kinds: Mapping[str, type]
+
+
+def ranged(default: float, low: float, high: float) -> Any:
+    """A number field that accepts `low <= value <= high`."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def choice(default: str, *choices: str) -> Any:
+    """A text field that accepts one of `choices`."""
+    return field(default=default, metadata={"choices": choices})
+
+
+def registry(*kinds: type) -> dict[str, type]:
+    """The kinds by their `name`."""
+    return {kind.name: kind for kind in kinds}  # type: ignore[attr-defined]
+
+
+def one_of(default: str, kinds: Mapping[str, type]) -> Any:
+    """A field that holds one of `kinds`; by default the one named `default` with its own defaults."""
+    return field(default_factory=kinds[default], metadata={"rule": OneOf(kinds)})
+
+
+def many_of(kinds: Mapping[str, type]) -> Any:
+    """A field that holds one of each of `kinds`, as a tuple in the registry's order."""
+    return field(default_factory=lambda: tuple(kind() for kind in kinds.values()), metadata={"rule": ManyOf(kinds)})
+
+
+def build(kind: Any, table: Any, where: str = "") -> Any:
+    """Fill the frozen dataclass `kind` from plain values; used for run and site configurations alike.
+
+    Raises:
+        ConfigError: names the dotted key, what was expected and what came.
+    """
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where or 'configuration'}: expected a table, got {table!r}.")
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{where}{key}"
+        if key not in known:
+            raise ConfigError(f"Unknown key '{name}'. Known here: {', '.join(sorted(known))}.")
+        values[key] = _value(hints[key], known[key].metadata.get("rule"), value, name)
+    return kind(**values)
+
+
+def plain(config: Any) -> Any:
+    """Nested plain values, from which `build` makes an equal configuration."""
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    return {item.name: _plain_field(getattr(config, item.name), item.metadata.get("rule")) for item in fields(config)}
+
+
+def dotted_names(kind: Any, where: str = "") -> Iterator[str]:
+    """Every key that `build` knows, sections included, such as `federation.rounds`; of a field with kinds the keys of all."""
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        name, rule = f"{where}{item.name}", item.metadata.get("rule")
+        yield name
+        if isinstance(rule, OneOf):
+            yield from dict.fromkeys(key for one in rule.kinds.values() for key in dotted_names(one, f"{name}."))
+        elif isinstance(rule, ManyOf):
+            for tag, one in rule.kinds.items():
+                yield f"{name}.{tag}"
+                yield from dotted_names(one, f"{name}.{tag}.")
+        elif is_dataclass(hints[item.name]):
+            yield from dotted_names(hints[item.name], f"{name}.")
+
+
+def check_ranges(config: Any, where: str = "") -> None:
+    """Hold every field against the range or choices of its metadata, sections and kinds included."""
+    for item in fields(config):
+        value, name, rule = getattr(config, item.name), f"{where}{item.name}", item.metadata
+        if isinstance(rule.get("rule"), ManyOf):
+            for one in value:
+                check_ranges(one, f"{name}.{one.name}.")
+        elif is_dataclass(value):
+            check_ranges(value, f"{name}.")
+        if "low" in rule and not rule["low"] <= value <= rule["high"]:
+            raise ConfigError(f"{name}: expected a number from {rule['low']} to {rule['high']}, got {value}.")
+        if "choices" in rule and value not in rule["choices"]:
+            raise ConfigError(f"{name}: expected one of {', '.join(rule['choices'])}; got {value!r}.")
+
+
+def _value(hint: Any, rule: object, value: Any, name: str) -> Any:
+    """One field, by its rule or by its annotation."""
+    if isinstance(rule, OneOf):
+        return _one(rule.kinds, value, name)
+    if isinstance(rule, ManyOf):
+        return _many(rule.kinds, value, name)
+    return build(hint, value, f"{name}.") if is_dataclass(hint) else _convert(hint, value, name)
+
+
+def _one(kinds: Mapping[str, type], value: Any, name: str) -> Any:
+    """The kind that a name, or a table's `name`, asks for."""
+    table = {"name": value} if isinstance(value, str) else value
+    tag = table.get("name") if isinstance(table, dict) else None
+    if not isinstance(tag, str) or tag not in kinds:
+        got = repr(value) if tag is None else repr(tag)
+        raise ConfigError(f"{name}: expected one of {', '.join(kinds)}, or a table whose `name` is one; got {got}.")
+    return build(kinds[tag], {key: item for key, item in table.items() if key != "name"}, f"{name}.")
+
+
+def _many(kinds: Mapping[str, type], value: Any, name: str) -> tuple[Any, ...]:
+    """One of each kind, by the tables that are there."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: expected a table, got {value!r}.")
+    for tag in value:
+        if tag not in kinds:
+            raise ConfigError(f"Unknown key '{name}.{tag}'. Known here: {', '.join(sorted(kinds))}.")
+    return tuple(build(kind, value.get(tag, {}), f"{name}.{tag}.") for tag, kind in kinds.items())
+
+
+def _plain_field(value: Any, rule: object) -> Any:
+    if isinstance(rule, OneOf):
+        return {"name": value.name, **plain(value)}
+    if isinstance(rule, ManyOf):
+        return {one.name: plain(one) for one in value}
+    return plain(value)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Check one value against its annotation; lists become tuples, whole numbers may stand for floats."""
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    origin = get_origin(hint)
+    if origin is types.UnionType:
+        return None if value is None else _convert(get_args(hint)[0], value, name)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(get_args(hint)[0], item, name) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(get_args(hint)[1], item, f"{name}.{key}") for key, item in value.items()}
+    if origin is None and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    raise ConfigError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
