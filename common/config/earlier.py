@@ -20,7 +20,7 @@ CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not na
 
 def of_today(table: dict[str, Any]) -> dict[str, Any]:
     """The table with every earlier key under its present name; one that has none is returned as it is."""
-    return _loss_terms(table)
+    return _loss_terms(table) if isinstance(table, dict) else table  # what is no table, `build` refuses
 
 
 def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
