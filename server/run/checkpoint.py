@@ -2,13 +2,13 @@
 
 RUN/checkpoints/round-0001.safetensors   the global arrays after round 1; its metadata say of which run and round
 RUN/checkpoints/latest.json              {"round": 1, "file": "round-0001.safetensors"}
-RUN/rounds.jsonl                         one line a round, on disk before the next round begins
+RUN/rounds.jsonl                         one line a round, on disk before the next round begins; read by `round_lines`
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 from common.errors import FederationError, WeightsError
 from common.files import write_atomic
 from common.models.arrays import Arrays, load_arrays, save_arrays
+from server.run.round_lines import ROUNDS
 from server.strategy.round_state import RoundRecord
 
-LATEST, ROUNDS = "latest.json", "rounds.jsonl"
-
-Line = dict[str, Any]  # of rounds.jsonl
+LATEST = "latest.json"
 
 
 @dataclass(frozen=True)
@@ -124,75 +123,6 @@ class RunLog:
         for name, value in _scalars(record).items():
             self._board.add_scalar(name, value, record.round)
         self._board.flush()
-
-
-def read_rounds(run: Path) -> list[Line]:
-    """The finished rounds of a run folder; what a crash cut off, or what follows a damaged line, is left out."""
-    rounds: list[Line] = []
-    for text in _texts(run):
-        line = _parsed(text)
-        if line is None:
-            break
-        rounds.append(line)
-    return rounds
-
-
-def read_lines(run: Path) -> list[Line]:
-    """The finished rounds, held to their numbers 1, 2, ...; only what a crash can do to the last line is forgiven.
-
-    Raises:
-        FederationError: an earlier line is damaged: what sites spent in that round cannot be told.
-    """
-    texts = _texts(run)
-    lines: list[Line] = []
-    for number, text in enumerate(texts, start=1):
-        line = _parsed(text)
-        if line is None or not _is_round(line, number):
-            if number == len(texts):
-                break
-            raise FederationError(f"{run / ROUNDS}, line {number}: expected round {number}; it is damaged. Start a new run.")
-        lines.append(line)
-    return lines
-
-
-def write_lines(run: Path, lines: Sequence[Line]) -> None:
-    """Keep these rounds and no other."""
-    write_atomic(run / ROUNDS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
-
-
-def _texts(run: Path) -> list[str]:
-    """The lines of rounds.jsonl, as they stand there."""
-    path = run / ROUNDS
-    try:
-        return path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else []
-    except OSError as error:
-        raise FederationError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _parsed(text: str) -> Line | None:
-    """One line as a table, if it is one."""
-    try:
-        line = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    return line if isinstance(line, dict) else None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _is_round(line: Line, number: int) -> bool:
-    """Whether a line has what is read of it when a run goes on."""
-    sites, failures, trained = line.get("sites"), line.get("failures"), line.get("trained", {})
-    if type(line.get("round")) is not int or line["round"] != number or not isinstance(trained, dict):
-        return False
-    names = [*sites, *line.get("paused", ())] if isinstance(sites, list) and isinstance(line.get("paused", []), list) else [None]
-    if not isinstance(failures, list) or not all(isinstance(failure, dict) for failure in failures):
-        return False
-    names += [text for failure in failures for text in (failure.get("site"), failure.get("reason"))]
-    counts = [*trained.values(), line.get("redone", 0), line.get("attempts")]
-    return all(isinstance(name, str) for name in names) and all(type(count) is int and count >= 0 for count in counts)
 
 
 def as_line(record: RoundRecord) -> dict[str, Any]:

@@ -27,12 +27,13 @@ from common.text import printable
 from common.training.trainable import most_trained
 from server.report.report import assemble, write_report
 from server.run.calibrate import Calibrated, calibrate
-from server.run.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, as_line, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.plan import MODEL_NAME, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, resume, write_open
+from server.run.round_lines import read_rounds
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord

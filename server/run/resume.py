@@ -7,24 +7,23 @@ A round is kept if its line in rounds.jsonl and its checkpoint are both whole; t
 may have spent on a round that is not kept is carried into the record of the next: a claim may be too high, never too low.
 """
 
-import fcntl
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flwr.supercore import log
 
 from common.errors import FederationError, FedMRIError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, check_arrays
-from server.run.checkpoint import Line, latest_round, load_round, read_lines, write_lines
+from server.run.checkpoint import latest_round, load_round
 from server.run.plan import RUN_NAME, RunPlan
+from server.run.round_lines import Line, read_lines, write_lines
 from server.strategy.round_state import ResumePoint
 
 OPEN_NAME = "open-round.json"
@@ -32,20 +31,16 @@ LOCK_NAME = ".lock"
 ANEW = "Start a new run in another folder."
 
 
-@contextmanager
-def only_run(out: Path) -> Iterator[None]:
-    """Hold the run folder alone; the kernel frees the lock of a process that dies.
+def only_run(out: Path) -> IO[bytes]:
+    """Hold the run folder alone, until what is returned is closed.
 
     Raises:
         FederationError: another process runs in it: an earlier server that has not ended yet.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
-        yield
+    try:
+        return locked(out / LOCK_NAME, wait=False)
+    except BlockingIOError as error:
+        raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
 
 
 def begin(plan: RunPlan, backbone: str) -> ResumePoint:

@@ -164,13 +164,13 @@ def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None
         float(sk.recall_score(labels, guess, labels=here, average="macro", zero_division=0)),
         float(sk.f1_score(labels, guess, labels=here, average="macro", zero_division=0)),
         float(np.mean(defined)) if defined else None,
-        _ece(torch.from_numpy(labels), torch.from_numpy(probabilities)),
+        expected_calibration_error(labels, probabilities),
         float(sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)),
     )
     return dict(zip(names, values, strict=True)), per_class
 
 
-def _ece(labels: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """Expected calibration error of the most likely class (Guo et al. 2017, equation 3)."""
-    classes = probabilities.shape[1]
-    return float(tm.multiclass_calibration_error(probabilities, labels, classes, BINS, validate_args=False))
+def expected_calibration_error(labels: Ints, probabilities: Floats) -> float:
+    """Of the most likely class (Guo et al. 2017, equation 3). `labels` [N], `probabilities` [N, C]."""
+    guesses, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    return float(tm.multiclass_calibration_error(guesses, truth, probabilities.shape[1], BINS, validate_args=False))

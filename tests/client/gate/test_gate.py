@@ -19,7 +19,7 @@ from client.gate.approvals import approve
 from client.gate.audit_log import LOG_NAME, verify
 from client.gate.bundle_process import ENDED, TOO_LATE, run_bundle
 from client.gate.gate import Gate
-from client.privacy.ledger import append, locked, read_ledger
+from client.privacy.ledger import alone, append, read_ledger
 from common.config.run import RunConfig, config_from_table
 from common.errors import AuditLogError, FederationError, PrivacyError
 from common.messages.round import SiteReply, Task, pack_arrays, read_reply, read_status, write_task
@@ -172,7 +172,7 @@ def private(noise: float = 5.0) -> RunConfig:
 CHARGE = """
     sys.path.insert(0, r'{root}')
     for name in [n for n in sys.modules if n.split('.')[0] in ('client', 'common')]: del sys.modules[name]
-    from client.privacy.ledger import append, locked, read_ledger
+    from client.privacy.ledger import alone, append, read_ledger
     from common.privacy.charge import Charge
     path = Path(r'{home}') / 'privacy-ledger.jsonl'
     ledger = read_ledger(path)
@@ -210,7 +210,7 @@ def test_an_update_leaves_only_after_its_charge_within_the_budget(home, tmp_path
 def test_a_damaged_ledger_closes_the_gate(home, tmp_path) -> None:
     (home / "site.toml").write_text("[privacy]\nepsilon = 3.0\n")
     path = home / "privacy-ledger.jsonl"
-    with locked(path):
+    with alone(path):
         ledger = read_ledger(path)
         append(path, ledger, Charge(5.0, 0.1, 10), (ledger.mark("id:1"),), "r0")
     path.write_text(path.read_text().replace("5.0", "9.0"))

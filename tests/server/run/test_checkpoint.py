@@ -7,7 +7,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import FederationError, WeightsError
-from server.run.checkpoint import Checkpoint, RunLog, load_checkpoint, read_rounds, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, load_checkpoint, save_checkpoint
+from server.run.round_lines import read_rounds
 from server.strategy.round_state import RoundRecord
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
