@@ -105,7 +105,27 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
 
 def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
     """configs/metadata.json, after MONAI's specification."""
-    data = config.data
+    return {
+        "schema": SCHEMA,
+        "version": about["version"],
+        "changelog": {about["version"]: "first release"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
+        "name": about["name"],
+        "task": "Glioma subtype from multi-sequence brain MRI",
+        "description": about["description"],
+        "authors": "FedMRI; see the hospitals in docs/README.md",
+        "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
+        "intended_use": about["intended_use"],
+        "eval_metrics": about["eval_metrics"],
+        "network_data_format": _data_format(config.data),
+    }
+
+
+def _data_format(data: DataConfig) -> dict[str, Any]:
+    """What goes into the network and what comes out of it."""
     images = {
         "type": "image",
         "format": "magnitude",
@@ -131,26 +151,7 @@ def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
         "spatial_shape": [],
         "channel_def": {str(c): name for c, name in enumerate(data.classes)},
     }
-    return {
-        "schema": SCHEMA,
-        "version": about["version"],
-        "changelog": {about["version"]: "first release"},
-        "monai_version": version("monai"),
-        "pytorch_version": version("torch").split("+")[0],
-        "numpy_version": version("numpy"),
-        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
-        "name": about["name"],
-        "task": "Glioma subtype from multi-sequence brain MRI",
-        "description": about["description"],
-        "authors": "FedMRI; see the hospitals in docs/README.md",
-        "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
-        "intended_use": about["intended_use"],
-        "eval_metrics": about["eval_metrics"],
-        "network_data_format": {
-            "inputs": {"image": images, "present": present},
-            "outputs": {"pred": probabilities},
-        },
-    }
+    return {"inputs": {"image": images, "present": present}, "outputs": {"pred": probabilities}}
 
 
 def pure_source(source: str) -> str:

@@ -9,12 +9,13 @@ from common.data.dataset import SiteData
 from common.models.arrays import Arrays, average, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
-from common.privacy.gradients import Parameters, clipped_sum
+from common.privacy.gradients import Parameters
 from common.privacy.optimizer import CLIP_MARGIN, SystemNoiseOptimizer
 from common.training import local, private
 from common.training.local import train_round
 from common.training.private import draw_example, patient_gradients, private_round
 from common.training.trainable import trained_names
+from tests.common.privacy.naive_clipping import clipped_sum
 
 STILL = [("b", 1, "lora_a"), ("b", 2, "lora_a"), ("alternate", 1, "lora_a"), ("alternate", 2, "lora_b")]
 PLAIN = {"objective": {"local_crops": 0}}
