@@ -48,28 +48,13 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     write_atomic(folder / LATEST, json.dumps({"round": checkpoint.round, "file": name}).encode())
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest checkpoint of a run folder, or None where no round was finished.
-
-    Raises:
-        FederationError: `latest.json` is damaged.
-        WeightsError: the file that it names is damaged or gone.
-    """
-    pointer = run / "checkpoints" / LATEST
-    if not pointer.is_file():
-        return None
-    number, name = _read_pointer(pointer)
-    arrays, metadata = load_arrays(pointer.parent / name)
-    return Checkpoint(number, arrays, metadata)
-
-
 def latest_round(run: Path) -> int | None:
     """The round of the latest checkpoint; None where there is none, or where what names it is damaged."""
-    pointer = run / "checkpoints" / LATEST
     try:
-        return _read_pointer(pointer)[0] if pointer.is_file() else None
-    except FederationError:
+        number = json.loads((run / "checkpoints" / LATEST).read_text(encoding="utf-8"))["round"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return number if type(number) is int else None
 
 
 def load_round(run: Path, number: int) -> Arrays:
@@ -111,18 +96,6 @@ def _file_name(number: int) -> str:
 
 def _state_name(number: int) -> str:
     return f"round-{number:04d}.state.safetensors"
-
-
-def _read_pointer(pointer: Path) -> tuple[int, str]:
-    """Round and file name that `latest.json` holds."""
-    try:
-        latest = json.loads(pointer.read_text(encoding="utf-8"))
-        number, name = latest["round"], latest["file"]
-        if type(number) is not int or type(name) is not str or not Path(name).name:
-            raise TypeError("not a round and a file")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FederationError(f"Checkpoint {pointer}: not readable. Remove it to start the run anew.") from error
-    return number, Path(name).name
 
 
 class RunLog:
