@@ -31,6 +31,7 @@ from common.data.dataset import SiteData
 from common.data.holdout import split
 from common.evaluation.metrics.metrics import evaluate
 from common.messages.round import SiteReply
+from common.messages.update import Update
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
@@ -119,6 +120,7 @@ def run_job(job: Job) -> dict[str, Any]:
 def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
     """All rounds."""
     arrays = get_arrays(model)
+    state = config.federation.strategy.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
         for name, patients in sites.items():
@@ -130,9 +132,14 @@ def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig
             else:
                 update = train_round(model, arrays, patients, config, round_number=number, site_seed=seed)
             replies[name] = SiteReply(
-                name, number, arrays=update.arrays, patients=update.patients, labelled=update.labelled, counts_shared=True
+                name,
+                number,
+                update=Update.between(update.arrays, arrays),
+                patients=update.patients,
+                labelled=update.labelled,
+                counts_shared=True,
             )
-        arrays, _ = aggregate(replies, config.federation.unlabelled_weight)
+        arrays, state, _ = aggregate(config.federation, state, arrays, replies)
     return arrays
 
 

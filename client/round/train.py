@@ -27,6 +27,7 @@ from common.errors import ConfigError, FederationError, FedMRIError, WeightsErro
 from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
 from common.messages.secure_aggregation import request_hash
+from common.messages.update import Update
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
@@ -97,7 +98,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
         require_open(context.name, site.config.privacy)
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
-    return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
+    return replace(told, update=Update.between(update.arrays, arrays), epsilon=epsilon, metrics=metrics), site
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.aggregation.aggregator import Aggregator
+from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
 from common.errors import ConfigError
-from common.schema import build, check_ranges, choice, dotted_names, plain, ranged
+from common.schema import build, check_ranges, choice, dotted_names, one_of, plain, ranged
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 
@@ -122,7 +124,7 @@ class FederationConfig:
     """Rounds, waiting and what the server accepts (`server`)."""
 
     rounds: int = ranged(20, 1, 100000)
-    strategy: str = choice("fedavg", "fedavg")
+    strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
     min_sites: int = ranged(2, 1, 10000)
     round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
@@ -130,7 +132,7 @@ class FederationConfig:
     pause_after: int = ranged(3, 0, 100000)  # rounds in a row that a site fails before it is left alone for some; 0: never
     pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
-    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of a site's change, all arrays together; 0: off
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
@@ -203,12 +205,23 @@ class RunConfig:
                 f'model.lora_factor = "{self.model.lora_factor}" needs model.adapter = "lora", not "{self.model.adapter}". '
                 'Set model.lora_factor = "both".'
             )
+        self._require_from_sum()
         if self.privacy.enabled:
             self._require_bounded()
         if self.site_level.enabled and self.evaluation.holdout:
             raise ConfigError(
                 f"evaluation.holdout = {self.evaluation.holdout!r} cannot run with site_level.enabled: the noise hides whole "
                 "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
+            )
+
+    def _require_from_sum(self) -> None:
+        """Refuse an aggregator that needs what the server does not see."""
+        strategy = self.federation.strategy
+        hidden = {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
+        for name in (name for name, on in hidden.items() if on and not strategy.from_sum):
+            raise ConfigError(
+                f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
+                'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
             )
 
     def _require_bounded(self) -> None:

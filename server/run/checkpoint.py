@@ -1,6 +1,7 @@
 """What a run leaves on disk after each round: a checkpoint, a line in `rounds.jsonl`, TensorBoard events.
 
 RUN/checkpoints/round-0001.safetensors   the global arrays after round 1; its metadata say of which run and round
+RUN/checkpoints/round-0001.state.safetensors   what the aggregator remembers after it (momentum); FedAvg remembers nothing
 RUN/checkpoints/latest.json              {"round": 1, "file": "round-0001.safetensors"}
 RUN/rounds.jsonl                         one line a round, on disk before the next round begins; read by `round_lines`
 """
@@ -9,16 +10,17 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from common.errors import FederationError, WeightsError
+from common.aggregation.aggregator import State
+from common.errors import WeightsError
 from common.files import write_atomic
-from common.models.arrays import Arrays, load_arrays, save_arrays
+from common.models.arrays import Arrays, check_arrays, load_arrays, save_arrays
 from server.run.round_lines import ROUNDS
 from server.strategy.round_state import RoundRecord
 
@@ -27,43 +29,31 @@ LATEST = "latest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after `round`: averaging keeps no other state at the server."""
+    """All that is needed to go on after `round`."""
 
     round: int
     arrays: Arrays
     metadata: dict[str, str]
+    state: State = field(default_factory=dict)  # the aggregator's
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the round's arrays, then point `latest.json` at them; a crash between leaves the earlier one in charge."""
     folder = run / "checkpoints"
     name = _file_name(checkpoint.round)
+    if checkpoint.state:  # first: arrays that are there have their state
+        save_arrays(folder / _state_name(checkpoint.round), checkpoint.state, {"round": str(checkpoint.round)})
     save_arrays(folder / name, checkpoint.arrays, checkpoint.metadata | {"round": str(checkpoint.round)})
     write_atomic(folder / LATEST, json.dumps({"round": checkpoint.round, "file": name}).encode())
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest checkpoint of a run folder, or None where no round was finished.
-
-    Raises:
-        FederationError: `latest.json` is damaged.
-        WeightsError: the file that it names is damaged or gone.
-    """
-    pointer = run / "checkpoints" / LATEST
-    if not pointer.is_file():
-        return None
-    number, name = _read_pointer(pointer)
-    arrays, metadata = load_arrays(pointer.parent / name)
-    return Checkpoint(number, arrays, metadata)
-
-
 def latest_round(run: Path) -> int | None:
     """The round of the latest checkpoint; None where there is none, or where what names it is damaged."""
-    pointer = run / "checkpoints" / LATEST
     try:
-        return _read_pointer(pointer)[0] if pointer.is_file() else None
-    except FederationError:
+        number = json.loads((run / "checkpoints" / LATEST).read_text(encoding="utf-8"))["round"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return number if type(number) is int else None
 
 
 def load_round(run: Path, number: int) -> Arrays:
@@ -72,7 +62,27 @@ def load_round(run: Path, number: int) -> Arrays:
     Raises:
         WeightsError: its checkpoint is damaged, gone, or of another round.
     """
-    path = run / "checkpoints" / _file_name(number)
+    return _of_round(run / "checkpoints" / _file_name(number), number)
+
+
+def load_state(run: Path, number: int, template: State) -> State:
+    """The aggregator's state after one round.
+
+    Args:
+        template: what it looks like; where it is empty, nothing is read.
+
+    Raises:
+        WeightsError: its file is damaged, gone, or of another round.
+        FederationError: it is another aggregator's, or another model's.
+    """
+    if not template:
+        return {}
+    state = _of_round(run / "checkpoints" / _state_name(number), number)
+    check_arrays(state, template)
+    return state
+
+
+def _of_round(path: Path, number: int) -> Arrays:
     arrays, metadata = load_arrays(path)
     if metadata.get("round") != str(number):
         raise WeightsError(f"Checkpoint {path}: expected round {number}, it is of round {str(metadata.get('round'))[:20]}.")
@@ -83,16 +93,8 @@ def _file_name(number: int) -> str:
     return f"round-{number:04d}.safetensors"
 
 
-def _read_pointer(pointer: Path) -> tuple[int, str]:
-    """Round and file name that `latest.json` holds."""
-    try:
-        latest = json.loads(pointer.read_text(encoding="utf-8"))
-        number, name = latest["round"], latest["file"]
-        if type(number) is not int or type(name) is not str or not Path(name).name:
-            raise TypeError("not a round and a file")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FederationError(f"Checkpoint {pointer}: not readable. Remove it to start the run anew.") from error
-    return number, Path(name).name
+def _state_name(number: int) -> str:
+    return f"round-{number:04d}.state.safetensors"
 
 
 class RunLog:

@@ -13,6 +13,7 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from common.aggregation.aggregator import State
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
@@ -128,7 +129,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, template), model, patients, config),
             before=start,
             on_open=lambda round_: _open(plan, round_),
-            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
+            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
         )
         trained = unpack_arrays(result.arrays, template)
         calibrated = None
@@ -234,8 +235,8 @@ def _open(plan: RunPlan, round_: OpenRound) -> None:
     write_open(plan.out, round_.number, round_.trained, round_.redone)
 
 
-def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays) -> None:
+def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays, state: State) -> None:
     """After a round: first the checkpoint, then the line that says the round is done."""
-    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model)))
+    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model), state))
     run_log.write(record)
     close_round(plan.out)

@@ -17,11 +17,12 @@ from typing import IO, Any
 
 from flwr.supercore import log
 
+from common.aggregation.aggregator import Aggregator, State
 from common.errors import FederationError, FedMRIError
 from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, check_arrays
-from server.run.checkpoint import latest_round, load_round
+from server.run.checkpoint import latest_round, load_round, load_state
 from server.run.plan import RUN_NAME, RunPlan
 from server.run.round_lines import Line, read_lines, write_lines
 from server.strategy.round_state import ResumePoint
@@ -69,7 +70,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     told = _read_table(plan.out / RUN_NAME)
     _require_same(plan, told, backbone)
     lines = read_lines(plan.out)
-    number, arrays = _last_whole(plan.out, lines, template)
+    number, arrays, state = _last_whole(plan.out, lines, template, plan.config.federation.strategy)
     open_round, trained, redone = read_open(plan.out)
     parts = [line.get("trained", {}) for line in lines[number:]] + ([trained] if open_round > number else [])
     redone = (redone if open_round > number else 0) + sum(1 + line.get("redone", 0) for line in lines[number:])
@@ -77,7 +78,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     write_open(plan.out, number + 1, carried, redone)  # first, so that nothing is lost if this is cut off as well
     write_lines(plan.out, lines[:number])
     log(INFO, "The run goes on after round %d of %d.", number, plan.config.federation.rounds)
-    return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone)
+    return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone, state)
 
 
 def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -115,8 +116,8 @@ def read_open(out: Path) -> tuple[int, dict[str, int], int]:
     return number, trained, redone  # type: ignore[return-value]
 
 
-def _last_whole(out: Path, lines: list[Line], template: Arrays) -> tuple[int, Arrays | None]:
-    """The last round that has both a line and a checkpoint that can be used, and its arrays."""
+def _last_whole(out: Path, lines: list[Line], template: Arrays, strategy: Aggregator) -> tuple[int, Arrays | None, State]:
+    """The last round that has both a line and a checkpoint that can be used, its arrays, and the aggregator's state."""
     latest = latest_round(out)
     if latest is not None and latest > len(lines) + 1:
         raise FederationError(
@@ -126,13 +127,14 @@ def _last_whole(out: Path, lines: list[Line], template: Arrays) -> tuple[int, Ar
         try:
             arrays = load_round(out, number)
             check_arrays(arrays, template)
+            state = load_state(out, number, strategy.init(template))
         except FedMRIError as error:
             log(WARNING, "Round %d is played again: its checkpoint cannot be used. %s", number, error)
             continue
-        return number, arrays
+        return number, arrays, state
     if lines:
         raise FederationError(f"Run folder {out}: {len(lines)} rounds are done, and no checkpoint of them is whole. {ANEW}")
-    return 0, None
+    return 0, None, {}
 
 
 def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ Path(r"{ran}").write_text(__file__)
 def reply(message, arrays, **metrics):
     metrics = {{"num-examples": 50, "labelled": 40, "round": 1, **metrics}}
     site = {{"name": "a", "error": "", "counts-shared": True, "epsilon": -1.0}}
-    content = RecordDict({{"arrays": arrays, "metrics": MetricRecord(metrics), "site": ConfigRecord(site)}})
+    content = RecordDict({{"change": arrays, "metrics": MetricRecord(metrics), "site": ConfigRecord(site)}})
     return Message(content, reply_to=message)
 
 @app.train()
@@ -108,7 +108,7 @@ def test_an_unapproved_bundle_is_refused_before_anything_of_it_is_unpacked_or_ru
 def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_leaves(home, tmp_path) -> None:
     reply, context, lines = ask(home, bundle(tmp_path))
     assert reply.error == ""
-    assert reply.arrays["head"].tolist() == [0.5] * 4
+    assert reply.update.change["head"].tolist() == [0.5] * 4
     assert (reply.patients, reply.counts_shared, reply.metrics) == (1, False, {})  # site.toml shares nothing
     assert str(home / "state" / "bundles") in (tmp_path / "ran").read_text()  # not the installed client.app
     assert "seen" in context.state

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from common.aggregation.fedavg import FedAvg
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
-from common.models.arrays import Arrays, average, get_arrays
+from common.models.arrays import Arrays, difference, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.gradients import Parameters
@@ -76,7 +77,8 @@ def averaging_errors(factor: str, rounds: int = 3) -> list[float]:
     sites = [site_of(int(weight), seed) for seed, weight in enumerate(weights)]
     for number in range(1, rounds + 1):
         updates = [train_round(model, arrays, s, config, round_number=number, site_seed=i).arrays for i, s in enumerate(sites)]
-        arrays = average(updates, weights)
+        changes = zip((difference(update, arrays) for update in updates), weights, strict=True)
+        arrays, _ = FedAvg().apply({}, arrays, changes)
         found, own = merged(model, arrays, config), [merged(model, update, config) for update in updates]
         assert any(np.abs(own[0][layer] - own[1][layer]).max() > 1e-3 for layer in found)  # or any average would be exact
         naive = {layer: np.average([site[layer] for site in own], axis=0, weights=weights) for layer in found}
