@@ -77,7 +77,8 @@ def without_privacy(config: RunConfig, seed: int, patients: int) -> RunConfig:
     batch = max(1, round(config.privacy.sample_rate * patients))
     epochs = max(1, round(config.privacy.steps * config.privacy.sample_rate))
     training = replace(config.training, batch_size=batch, local_epochs=epochs)
-    return replace(config, seed=seed, training=training, privacy=replace(config.privacy, enabled=False))
+    objective = config.objective.without("consistency")
+    return replace(config, seed=seed, training=training, objective=objective, privacy=replace(config.privacy, enabled=False))
 
 
 def run_job(job: Job) -> dict[str, Any]:

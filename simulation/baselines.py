@@ -7,7 +7,7 @@ own with one thread, as the sites do. A finished model is kept and reused only f
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,9 @@ def _trained(job: Job, training: SiteData, config: RunConfig) -> Arrays:
 
 
 def train_alone(training: SiteData, config: RunConfig, name: str) -> Arrays:
-    """A federation of one: as many rounds, of the same local round."""
+    """A federation of one: as many rounds, of the same local round; of a private run without the term that stands in for DINO."""
+    if config.privacy.enabled:
+        config = replace(config, objective=config.objective.without("consistency"))
     model = build_model(config)
     arrays = get_arrays(model)
     for number in range(1, config.federation.rounds + 1):
