@@ -79,12 +79,12 @@ def _plain_loss(
 ) -> Tensor:
     """The private recipe's loss, as one batch."""
     x, present, masks = (torch.cat([getattr(e, name) for e in examples]) for name in ("x", "present", "masks"))
-    logits = functional_call(model, student, (x, present, masks)).logits.view(len(examples), -1, len(config.data.classes))
+    logits = functional_call(model, student, (x, present, masks)).logits.view(len(examples), -1, len(config.task.classes))
     with torch.no_grad():
         first, whole = torch.cat([e.x[:1] for e in examples]), torch.cat([e.whole for e in examples])
         targets = (functional_call(model, teacher, (first, whole)).logits / 0.07).softmax(-1)
     losses = [
-        labelled_loss(views, e.label, len(config.data.classes), 0.1, 0.1) + 0.3 * consistency_loss(views, target, 0.1)
+        labelled_loss(views, e.label, len(config.task.classes), 0.1, 0.1) + 0.3 * consistency_loss(views, target, 0.1)
         for views, target, e in zip(logits, targets, examples, strict=True)
     ]
     return torch.stack(losses).mean()

@@ -57,7 +57,7 @@ def train_round(
     trained = {name: student[name].requires_grad_() for name in trained_names(student, config, round_number)}
     teacher = {name: value.detach().clone() for name, value in student.items()}
     optimizer = make_optimizer(trained, config)
-    balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
+    balance = class_balance(torch.as_tensor(patients.labels), len(config.task.classes), config.objective.class_balance)
     centers, sums = Centers(), dict.fromkeys(("classification", "dino", "ibot", "koleo"), 0.0)
     steps = config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size)
     for step, (x, present, labels) in enumerate(_batches(patients, config, generator)):

@@ -169,7 +169,7 @@ def _loss(model: MultiModalViT, parameters: Parameters, example: Example, target
     with autocast(device, config.training.precision):
         logits = functional_call(model, dict(parameters), (example.x, example.present.to(device), example.masks)).logits.float()
     temperature = objective.student_temperature
-    labelled = labelled_loss(logits, example.label, len(config.data.classes), temperature, objective.label_smoothing)
+    labelled = labelled_loss(logits, example.label, len(config.task.classes), temperature, objective.label_smoothing)
     agreed = consistency_loss(logits, target, temperature)
     total: Tensor = objective.classification * labelled + config.privacy.consistency * agreed
     return total

@@ -92,7 +92,7 @@ def head_gradients(
         embeddings, label = patient
         logits = functional_call(model.head, {name.removeprefix(HEAD): value for name, value in head.items()}, (embeddings,))
         temperature, smoothing = objective.student_temperature, objective.label_smoothing
-        labelled: Tensor = labelled_loss(logits, label, len(config.data.classes), temperature, smoothing)
+        labelled: Tensor = labelled_loss(logits, label, len(config.task.classes), temperature, smoothing)
         return objective.classification * labelled
 
     chosen = torch.as_tensor(rows, device=features.labels.device)

@@ -75,7 +75,7 @@ def _fit(
         if name.startswith(HEAD)
     }
     optimizer = torch.optim.AdamW(head.values(), lr=config.training.head_learning_rate, weight_decay=config.training.weight_decay)
-    classes, objective = len(config.data.classes), config.objective
+    classes, objective = len(config.task.classes), config.objective
     balance = class_balance(site_labels, classes, objective.class_balance)
     loss = embeddings.new_zeros(())
     for _ in range(config.training.head_steps):

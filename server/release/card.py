@@ -105,8 +105,8 @@ def _patients(report: Mapping[str, Any], config: RunConfig) -> list[str]:
     data = report["provenance"].get("data")
     named = data.get("sites") if isinstance(data, Mapping) else None
     sites = named if isinstance(named, list) else sorted(_seen(report))
-    rows = [[site, "trained", NOT_TOLD, *[NOT_TOLD] * (len(config.data.classes) + len(config.data.modalities))] for site in sites]
-    classes, people = config.data.classes, report["patients"]
+    rows = [[site, "trained", NOT_TOLD, *[NOT_TOLD] * (len(config.task.classes) + len(config.data.modalities))] for site in sites]
+    classes, people = config.task.classes, report["patients"]
     labels = Counter(_class(p.get("label"), classes) for p in people)
     modalities = Counter(m for p in people for m in p.get("modalities", []))
     counts = [labels[c] for c in classes] + [modalities[m] for m in config.data.modalities]
@@ -131,7 +131,7 @@ def _training(report: Mapping[str, Any], config: RunConfig, sha256: str, adapter
         ["SHA-256 of its weights", sha256],
         ["adapter", f"{config.model.adapter}; {adapter}"],
         ["rounds", len(report["rounds"])],
-        ["classes", ", ".join(config.data.classes)],
+        ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
         ["seed", config.seed],
         ["code", report["provenance"].get("code") or NOT_TOLD],

@@ -123,7 +123,7 @@ def _dense(plain: MultiModalViT, trained: TrainedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
     config, calibration = trained.config, trained.calibration
     temperature = config.objective.student_temperature * (calibration.temperature if calibration else 1.0)
-    return DenseModel(plain.cpu().eval(), len(config.data.classes), temperature).eval()
+    return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature).eval()
 
 
 def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:

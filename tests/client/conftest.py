@@ -49,7 +49,7 @@ def model_of(tmp_path_factory):
         arrays = {n: (a + rng.normal(0, 0.02, a.shape)).astype(np.float32) for n, a in get_arrays(model).items()}
         said = {"backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256, "config": config.to_json()}
         run = tmp_path_factory.mktemp("run")
-        save_arrays(run / "model.safetensors", arrays, {**said, "classes": json.dumps(list(config.data.classes))})
+        save_arrays(run / "model.safetensors", arrays, {**said, "classes": json.dumps(list(config.task.classes))})
         return run
 
     return make

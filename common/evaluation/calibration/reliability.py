@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from common.evaluation.calibration.calibration import SMALLEST, Calibration, apply_temperature, prediction_sets
-from common.evaluation.metrics.metrics import BINS
+from common.metrics.classification import BINS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
