@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from client.predict.inputs import KINDS, find_patients, patient_of_files
+from client.predict.inputs import find_patients, kinds, patient_of_files
 from common.errors import ConfigError, DataError
 
 NAMES = {
@@ -94,7 +94,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path):
     assert [case.id for case in find_patients(tmp_path).cases] == ["a/sub-1", "b/sub-1"]
 
 
-@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([f"{k}=here.nii" for k in KINDS])), max_size=5))
+@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([f"{k}=here.nii" for k in kinds()])), max_size=5))
 @example(["t1=here.nii", "T1 = here.nii"])
 @example(["mask=here.nii"])
 @example(["t1=\x00"])
@@ -110,7 +110,7 @@ def test_any_words_after_files_are_a_patient_or_a_clear_error(tmp_path, monkeypa
     (case,) = asked.cases
     found = set(case.files) | ({"mask"} if case.mask else set())
     assert found - {"mask"}
-    assert {KINDS[word.partition("=")[0].strip().lower()] for word in words} == found
+    assert {kinds()[word.partition("=")[0].strip().lower()] for word in words} == found
     assert len(found) == len(words)
 
 
