@@ -14,11 +14,16 @@ from server.report.page.conformal import ALL
 from server.report.page.headline import caution
 
 NOT_TOLD = "not told"
-INTENDED = (
-    "Research on glioma subtype from MRI. It is no medical device: it has no approval, and no decision about a patient may rest "
-    "on it. It knows three subtypes of glioma and nothing else: every other brain gets probabilities that add up to one "
-    "all the same."
-)
+
+
+def intended_use(config: RunConfig) -> str:
+    """What the model is for, and what it is not."""
+    classes = ", ".join(config.task.classes)
+    return (
+        f"Research on glioma {config.task.label} from MRI. It is no medical device: it has no approval, and no decision about a "
+        f"patient may rest on it. It knows {len(config.task.classes)} classes ({classes}) and nothing else: every other brain gets "
+        "probabilities that add up to one all the same."
+    )
 
 
 def weights_licence(model: ModelConfig) -> str:
@@ -44,7 +49,7 @@ def model_card(
         checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.
     """
     parts = [
-        ("Intended use, and its limits", [INTENDED, _limits(report, config)]),
+        ("Intended use, and its limits", [intended_use(config), _limits(report, config)]),
         ("Patients", _patients(report, config)),
         ("Training", _training(report, config, sha256, adapter)),
         ("Measured on the external hospital", _metrics(report)),

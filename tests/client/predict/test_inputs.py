@@ -121,3 +121,16 @@ def test_one_file_is_not_two_modalities(tmp_path):
         with pytest.raises(ConfigError, match="is the file of t1 as well"):
             patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / second}"])
     assert len(patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / 'b.nii'}"]).cases[0].files) == 2
+
+
+def test_a_further_modality_is_looked_for_when_the_model_knows_it(tmp_path):
+    touch(tmp_path / "p", "anat/s_T1w.nii", "dwi/s_ADC.nii")
+    assert set(find_patients(tmp_path / "p").cases[0].files) == {"t1"}
+    asked = find_patients(tmp_path / "p", ("t1", "adc"))
+    assert asked.single
+    assert list(asked.cases[0].files) == ["t1", "adc"]
+    touch(tmp_path / "p", "dwi/again_ADC.nii")
+    assert find_patients(tmp_path / "p").cases
+    with pytest.raises(DataError, match="2 files match adc"):
+        find_patients(tmp_path / "p", ("t1", "adc"))
+    assert list(patient_of_files([f"adc={tmp_path / 'p' / 'dwi' / 's_ADC.nii'}"]).cases[0].files) == ["adc"]
