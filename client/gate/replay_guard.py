@@ -81,7 +81,8 @@ def keep_split(state: Path, config: RunConfig) -> None:
 
 def _split(config: RunConfig) -> str:
     """All settings that decide which patients are in which sum."""
-    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data)}
+    task = {"classes": config.task.classes, "label": config.task.label}  # beside the data's settings, as sites have it noted
+    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data) | task}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -190,7 +190,7 @@ def _simulated_patients(context: SiteContext, config: RunConfig) -> Prepared | F
 
 def _open(context: SiteContext, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = read_site(context.folder, config.data, simulated=context.simulated)
+    site = read_site(context.folder, config, simulated=context.simulated)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 

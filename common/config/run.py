@@ -13,21 +13,20 @@ from typing import Any
 from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.errors import ConfigError
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
 from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged
-
-MODALITIES = ("t1", "t1c", "t2", "flair")
+from common.tasks.registry import TASKS
+from common.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a patient's volumes become slices (`common.data`)."""
 
-    modalities: tuple[str, ...] = MODALITIES
-    classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
-    label: str = "subtype"  # column of participants.tsv; site.toml may name another
+    modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     slices: int = ranged(5, 1, 64)
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
@@ -181,6 +180,7 @@ class RunConfig:
     """One run, whole. Built by `load_config`, checked on construction, travels as JSON."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    task: Task = one_of("classification", TASKS)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -198,8 +198,6 @@ class RunConfig:
             raise ConfigError(
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
-        if len(self.data.classes) < 2 or len(set(self.data.classes)) != len(self.data.classes):
-            raise ConfigError(f"data.classes: expected at least two different names; got {list(self.data.classes)}.")
         wrong = [t for t in self.model.targets if t not in ("qkv", "proj", "fc1", "fc2")]
         if wrong or not self.model.targets:
             raise ConfigError(f"model.targets: expected some of qkv, proj, fc1, fc2; got {list(self.model.targets)}.")

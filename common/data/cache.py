@@ -71,9 +71,8 @@ def open_site(
 
 def content_key(site: Site, data: DataConfig) -> str:
     """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
-    settings = {name: value for name, value in asdict(data).items() if name not in ("classes", "label")}
     cases = [[case.id, {kind: _digest(case, file) for kind, file in case.sources()}] for case in site.cases]
-    return hashlib.sha256(json.dumps([VERSION, settings, cases], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, asdict(data), cases], sort_keys=True).encode()).hexdigest()
 
 
 def _digest(case: Case, file: Path) -> str:

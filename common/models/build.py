@@ -42,7 +42,7 @@ def assemble(vit: nn.Module, config: RunConfig, generator: torch.Generator) -> M
             width,  # type: ignore[arg-type]
             config.model.head_hidden,
             config.model.head_bottleneck,
-            len(config.data.classes) + config.model.prototypes,
+            config.task.outputs + config.model.prototypes,
             generator,
         ),
         *_pixel_statistics(vit),

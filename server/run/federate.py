@@ -109,7 +109,7 @@ def told_of_end(progress: Progress) -> Iterator[None]:
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
-    patients = open_external(plan.data, plan.external, config.data, plan.cache)
+    patients = open_external(plan.data, plan.external, config, plan.cache)
     model = build_model(config)
     template = get_arrays(model)
     with room_on_disk(plan.out):
@@ -168,7 +168,7 @@ def finish(
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
-    acquisitions = read_external(plan.data, plan.external, plan.config.data)
+    acquisitions = read_external(plan.data, plan.external, plan.config)
     final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
@@ -217,7 +217,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     return {
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,
-        "classes": json.dumps(list(config.data.classes)),
+        "classes": json.dumps(list(config.task.classes)),
         "config": config.to_json(),
     }
 

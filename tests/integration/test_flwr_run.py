@@ -152,7 +152,7 @@ def test_a_secure_run_gives_the_mean_of_what_the_sites_train(settings, hospitals
     model, updates = build_model(config), []
     start = get_arrays(model)
     for site in entry["sites"]:
-        patients = open_site(read_site(hospitals / site, config.data, simulated=True), config.data, Path(settings["cache"]))
+        patients = open_site(read_site(hospitals / site, config, simulated=True), config.data, Path(settings["cache"]))
         seed = site_seed(config.seed, site, 1)
         updates.append(train_round(model, start, patients, config, round_number=1, site_seed=seed))
     weights = [u.patients for u in updates]  # unlabelled patients weigh as much here

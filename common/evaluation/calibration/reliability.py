@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.evaluation.calibration.calibration import SMALLEST, Calibration, apply_temperature, prediction_sets
-from common.evaluation.metrics.metrics import BINS, expected_calibration_error
 from common.evaluation.wilson import wilson_interval
+from common.metrics.classification import BINS, expected_calibration_error
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

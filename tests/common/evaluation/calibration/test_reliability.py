@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 
 from common.evaluation.calibration.calibration import Calibration
 from common.evaluation.calibration.reliability import abstention_curve, report_calibration, trust
-from common.evaluation.metrics.metrics import evaluate
+from common.metrics.classification import evaluate
 
 CLASSES = ("a", "b", "c")
 

@@ -1,6 +1,6 @@
 """How good predictions are, with intervals over patients.
 
-scikit-learn computes the values; `common.evaluation.metrics.bootstrap` the same measures on all resamples at once, where
+scikit-learn computes the values; `common.metrics.bootstrap` the same measures on all resamples at once, where
 scikit-learn would take a minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
 
 Letters: N patients, C classes, R resamples.
@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
 from common.errors import FedMRIError
-from common.evaluation.metrics.bootstrap import (
+from common.metrics.bootstrap import (
     MEASURES,
     NO_INTERVAL,
     Floats,
@@ -44,7 +44,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure predictions against the truth: the shape of `external` in report.json.
 
-    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.metrics.bootstrap`). A resample on which
+    The intervals are 95% BCa intervals of a bootstrap over patients (`common.metrics.bootstrap`). A resample on which
     a
     measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with
     a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
