@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.cli import add_debug, config_path, run_command
 from common.config.run import load_config
 from common.data.cache import default_cache
-from server.report.audit_section import refutations
+from server.report.privacy_audit import refutations
 from server.report.terminal import result_table
 from simulation.cross_site import plan_folds, run_cross_site
 from simulation.example import write_example

@@ -13,7 +13,7 @@ from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
 from common.evaluation.metrics.comparison import detectable, measure, warning
 from common.evaluation.metrics.roc import roc_curves
-from server.report.audit_section import refutations
+from server.report.privacy_audit import refutations
 from server.report.report import assemble, read_report, write_report
 from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines

@@ -18,8 +18,7 @@ from common.errors import ConfigError, DataError
 from common.evaluation.metrics.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
-from server.report.audit_section import refutations
-from server.report.privacy_audit import with_audit
+from server.report.privacy_audit import refutations, with_audit
 from server.report.report import read_report, write_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites

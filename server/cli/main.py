@@ -63,8 +63,7 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from server.report.audit_section import refutation  # noqa: PLC0415
-    from server.report.privacy_audit import add_audit  # noqa: PLC0415
+    from server.report.privacy_audit import add_audit, refutation  # noqa: PLC0415
 
     entry = add_audit(arguments.run, arguments.site, arguments.file, force=arguments.force)
     if arguments.json:

@@ -116,6 +116,21 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
     return entry
 
 
+def refutations(report: Mapping[str, Any]) -> list[str]:
+    """One loud sentence for each site whose audit failed."""
+    audits = {site: (claim or {}).get("audit") for site, claim in report["privacy"].items()}
+    return [refutation(site, audit) for site, audit in audits.items() if audit and not audit["passed"]]
+
+
+def refutation(site: str, audit: Mapping[str, Any]) -> str:
+    """What failed there, in one loud sentence."""
+    found = [f"{check['name']}: {check['detail']}" for check in audit["checks"] if not check["passed"]]
+    canary = audit["canary"]
+    if not canary["passed"]:
+        found.append(f"canaries proved epsilon {canary['audited']:.2f} of {canary['claimed']:.2f} claimed")
+    return f"PRIVACY CLAIM REFUTED at {site} ({'; '.join(found)}). Do not pass the model on."
+
+
 def _checks(values: Any) -> list[dict[str, Any]]:
     """Each known check once: an audit that left one out has not passed it."""
     _require("checks", type(values) is list and len(values) == len(CHECKS), f"a list of {len(CHECKS)} checks", values)

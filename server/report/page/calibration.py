@@ -10,30 +10,6 @@ from common.evaluation.calibration.calibration import TEMPERATURES
 from server.report.page.chart import UNIT, Chart, Line, counts, draw
 from server.report.page.values import and_text, listed, names, number, patients_text, real, table, whole, wilson
 
-TEMPLATE = """
-{% if view.calibration %}<section id="calibration"><h2>Can the probabilities be believed?</h2>
-{% for sentence in view.calibration.said %}<p>{{ sentence }}</p>{% endfor %}
-<p class="soft">Patients are put into bins by how sure the model was; each dot is a bin, with the share that was right in it and
-the 95% interval of that share. On the dashed diagonal the model is as often right as it says; below it, it is too sure.</p>
-<div class="plots two">{% for side in view.calibration.sides %}<figure><figcaption><b>{{ side.name }}</b>
-<small>{% if side.ece is not none %}calibration error {{ side.ece|number(3) }}{% endif %}{% if side.brier is not none %}, Brier
-score {{ side.brier|number(3) }}{% endif %}</small></figcaption>{{ side.drawing }}{{ side.counts }}</figure>{% endfor %}</div>
-<table class="plain3"><thead><tr><th scope="col">On the external patients</th><th scope="col" class="num">Before</th>
-<th scope="col" class="num">After</th></tr></thead><tbody>{% for row in view.calibration.rows %}
-<tr><th scope="row">{{ row.name }}</th><td class="num">{{ row.before|number(3) }}</td>
-<td class="num">{{ row.after|number(3) }}</td></tr>{% endfor %}</tbody></table>
-{% if view.calibration.bins %}<details><summary>The bins in numbers</summary><div class="scroll"><table><thead><tr>
-<th scope="col">When</th><th scope="col">Bin</th><th scope="col" class="num">n</th><th scope="col" class="num">Mean
-probability</th><th scope="col" class="num">Share right</th></tr></thead><tbody>{% for side in view.calibration.sides %}{%
-for bin in side.bins if bin.n %}<tr><td>{{ side.name }}</td><td class="nowrap">{{ bin.low|number }} to {{ bin.high|number }}</td>
-<td class="num">{{ bin.n }}</td><td class="num">{{ bin.confidence|number }}</td><td class="num">{{ bin.accuracy|number
-}}</td></tr>{%
-endfor %}{% endfor %}</tbody></table></div></details>{% endif %}
-{% if view.calibration.failures %}<p style="margin-top:14px"><b>Sites that gave nothing to it</b></p>
-<ul class="fails">{% for site, why in view.calibration.failures %}<li><b>{{ site }}</b>: {{ why }}</li>{% endfor %}</ul>{%
-endif %}
-</section>{% endif %}
-"""
 FEW_PATIENTS = 50  # below which a temperature is rough
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
 

@@ -9,34 +9,6 @@ from markupsafe import Markup
 from server.report.page.chart import UNIT, Chart, Line, Point, draw
 from server.report.page.values import listed, number, real, table, whole
 
-CONFUSION = """
-{% if view.confusion and view.top.n %}
-<section id="classes"><h2>Which class was taken for which</h2>
-<p class="soft">Each row is what the patients have, each column what the model said. The diagonal is right; the stronger the
-colour, the
-larger the share of the row.</p>
-<div class="scroll"><table class="confusion"><thead><tr><th scope="col">True class</th>
-{% for c in view.confusion %}<th scope="col">{{ c.name }}</th>{% endfor %}</tr></thead><tbody>
-{% for c in view.confusion %}
-{% set own = loop.index0 %}
-<tr><th scope="row"><b>{{ c.name }}</b><small>{% if c.support %}{{ c.right }} of {{ c.support }} right{% if c.auroc is
-not none %}, AUROC {{ c.auroc|number }}{% endif %}{% else %}no patients{% endif %}</small></th>
-{% for count in c.guesses %}<td class="cell{% if loop.index0 == own %} hit{% endif %}"
- style="background:rgb(var(--wash) / {{ '%.2f'|format(0.04 + 0.5 * count / c.support if c.support else 0.02) }})">{{
- count }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div></section>
-{% endif %}
-"""
-
-ROC = """
-{% if view.roc %}<section id="roc"><h2>How well each class is told from the others</h2>
-<p class="soft">ROC curves, one class against the rest: for every threshold on the probability, the share of patients with the
-class who are found, against the share of the others who are called wrongly. Up and to the left is better; the dashed diagonal is
-guessing.</p>
-<div class="plots">{% for each in view.roc %}<figure><figcaption><b>{{ each.name }}</b>
-<small>AUROC {{ each.auroc|number }}</small></figcaption>{{ each.drawing }}</figure>{% endfor %}</div></section>{% endif %}
-"""
-
 
 @dataclass(frozen=True)
 class ClassRow:

@@ -9,31 +9,6 @@ from markupsafe import Markup
 from server.report.page.chart import UNIT, Chart, Line, draw, value_axis
 from server.report.page.values import Measure, listed, measure, percent, percent_text, real, table, whole
 
-SETS = """
-{% if view.sets %}<section id="sets"><h2>Sets of classes that hold the truth</h2>
-<p class="soft">Instead of one class, the model names as many as it takes to hold the true one in {{
-view.sets.nominal|percent
-}} of patients like those it was calibrated on. One class is a clear answer; all of them say that it does not know.</p>
-<div class="facts"><div><span class="name">Promised</span><b>{{ view.sets.nominal|percent }}</b></div>
-<div><span class="name">Seen on the external patients</span><b>{{ view.sets.observed.value|percent }}</b>{% if
-view.sets.observed|interval %}<span>95% interval {{ view.sets.observed.low|percent }} to {{
-view.sets.observed.high|percent }}</span>{% endif %}</div>
-<div><span class="name">Classes in a set, on average</span><b>{{ view.sets.mean_size|number }}</b></div></div>
-{% if view.sets.said %}<p>{{ view.sets.said }}</p>{% endif %}
-{% if view.sets.sizes %}<div class="sizes">{% for size in view.sets.sizes %}<span>{{ size.classes }} {{ "class" if
-size.classes == "1" else "classes" }}</span><span>{{ svg.share_bar(size.share) }}</span><span>{{ size.n }} {{ "patient" if
-size.n == 1 else "patients" }} ({{ size.share|percent }})</span>{% endfor %}</div>{% endif %}</section>{% endif %}
-"""
-
-ABSTENTION = """
-{% if view.abstention %}<section id="abstention"><h2>If the unsure patients were left to people</h2>
-<p>{{ view.abstention.said }}</p>
-<p class="soft">Patients are answered for in the order of how sure the model is, the surest first. The band is the 95% interval. A
-line that rises to the right means that the model knows when it does not know.</p>
-{{ view.abstention.drawing }}</section>{% endif %}
-"""
-
-
 ALL = (
     "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
     "These sets say nothing of a patient."

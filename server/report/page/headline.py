@@ -11,23 +11,6 @@ from server.report.page.values import Measure, interval_text, measure, number, p
 FEW_PATIENTS, VERY_FEW_PATIENTS = 30, 10
 NO_LABELS = "The external patients have no labels: they were predicted, and nothing could be measured."
 
-TEMPLATE = """
-<header><p class="eyebrow">FedMRI report</p><h1>{{ view.top.headline }}</h1>
-{% if view.top.beside %}<p>{{ view.top.beside }}</p>{% endif %}
-<p class="soft">The patients are those of {{ view.top.hospital }}. It took no part in training and chose nothing.</p>
-{% if view.top.caution %}<p class="note">{{ view.top.caution }}</p>{% endif %}
-"""
-
-TILES = """
-{% if view.top.n %}<div class="tiles">{% for tile in view.top.tiles %}
-<div class="tile"><span class="name">{{ tile.name }}</span><b>{{ tile.measure.value|number }}</b>
-<span>{{ "95%%: %s"|format(tile.measure|interval) if tile.measure|interval else "no interval" }}</span>
-<span>{{ tile.scale }}</span></div>{% endfor %}</div>{% endif %}
-{% if view.contents|length > 3 %}<nav class="contents" aria-label="Sections">{% for place, name in view.contents %}
-<a href="#{{ place }}">{{ name }}</a>{% endfor %}</nav>{% endif %}
-</header>
-"""
-
 
 @dataclass(frozen=True)
 class Tile:

@@ -5,15 +5,6 @@ from typing import Any
 
 from server.report.page.values import patients_text, percent, percent_text, real, whole, wilson
 
-TEMPLATE = """
-{% if view.ood %}<section id="ood"><h2>Patients unlike those in training</h2>
-<p>{{ view.ood }}</p>
-<p class="soft">The score is made of the images alone, without the answer. A flagged patient's answer should not be relied
-on: other
-disease, other scanner, damaged or mixed-up images. One that is not flagged can still be answered wrongly.</p></section>{%
-endif %}
-"""
-
 
 def read(entry: Mapping[str, Any]) -> str:
     """How many were flagged against the stated rate, in sentences; nothing where nothing was scored."""

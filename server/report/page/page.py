@@ -1,6 +1,6 @@
-"""The whole page: what each section reads, and the sections in their order.
+"""The whole page: what each section reads. `page.html` has the sections in their order; each is an HTML file beside its module.
 
-The template is a string, since HTML files do not travel in a Flower app bundle.
+HTML files do not travel in a Flower app's bundle, and so neither does the page: installed commands render it.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from server.report.audit_section import ALARM
 from server.report.page import (
     calibration,
     classes,
     comparison,
     conformal,
-    glossary,
     headline,
     ood,
     patients,
@@ -27,43 +25,6 @@ from server.report.page import (
     subsets,
     svg,
     values,
-)
-from server.report.page.style import STYLE
-
-HEAD = (
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>"""
-    + STYLE
-    + "</style></head><body><main>\n"
-)
-FOOT = """<footer>For research. Not a medical device, and not for decisions about a patient.</footer>
-</main></body></html>
-"""
-TEMPLATE = "".join(
-    (
-        comparison.MACROS,
-        HEAD,
-        headline.TEMPLATE,
-        ALARM,
-        headline.TILES,
-        classes.CONFUSION,
-        comparison.TEMPLATE,
-        classes.ROC,
-        calibration.TEMPLATE,
-        conformal.SETS,
-        conformal.ABSTENTION,
-        subsets.TEMPLATE,
-        ood.TEMPLATE,
-        subgroups.TEMPLATE,
-        rounds.TEMPLATE,
-        privacy.PRIVACY,
-        privacy.AGGREGATION,
-        patients.TEMPLATE,
-        glossary.TEMPLATE,
-        provenance.TEMPLATE,
-        FOOT,
-    )
 )
 
 
@@ -141,13 +102,19 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     view = build(report, pictures)
     hospital = values.table(report["provenance"]).get("external")
     title = f"FedMRI report: {hospital}" if isinstance(hospital, str) and hospital else "FedMRI report"
-    return compiled(TEMPLATE).render(view=view, svg=svg, verdict=comparison.verdict, title=title)
+    return template("page.html").render(view=view, svg=svg, verdict=comparison.verdict, title=title)
+
+
+def template(name: str) -> Template:
+    """One of the HTML files beside this module."""
+    return _environment().get_template(name)
 
 
 @cache
-def compiled(template: str) -> Template:
-    """A page's template, compiled once. What is None shows as a dash."""
+def _environment() -> Environment:
+    """Templates are compiled once. What is None shows as a dash."""
     environment = Environment(
+        loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: values.NOTHING if value is None else value,
@@ -162,4 +129,4 @@ def compiled(template: str) -> Template:
         measure=values.measure_text,
         difference=values.difference_text,
     )
-    return environment.from_string(template)
+    return environment

@@ -8,37 +8,6 @@ from markupsafe import Markup
 
 from server.report.page.values import NOTHING, listed, names, real, table
 
-TEMPLATE = """
-{% if view.patients %}
-<section id="patients"><h2>The external patients</h2>
-{% if view.patients|selectattr("picture")|list %}<p class="soft">Where there is a picture, orange
-squares carry the class that the model named, and blue ones speak against it. The colours are scaled to each patient, so weak
-evidence looks as strong as firm. The patient's right is on the left, the front above. It is no outline of a tumour, and no proof
-that the answer has a good reason.</p>{% endif %}
-<details{% if view.patients|length <= 60 %} open{% endif %}><summary>{{ view.patients|length }} {{ "patient" if
-view.patients|length == 1 else "patients" }}</summary>
-<table class="stack patients mods"><thead><tr><th scope="col">Patient</th><th scope="col" class="cls">Model
-said</th><th scope="col" class="cls">Truth</th>
-<th scope="col" style="width:34%">Probabilities</th><th scope="col">Modalities</th></tr></thead><tbody>
-{% for p in view.patients %}
-<tr{% if p.picture %} class="above"{% endif %}><th scope="row"><b>{{ p.id }}</b>{% if p.flagged %}
-<span class="flag">⚠ unlike the training patients</span>{% endif %}</th><td class="lead">{{ p.guess }}
-{%- if p.right is sameas false %} <span class="wrong nowrap">✕ wrong</span>{% elif p.right %} <span
-class="soft">✓</span>{% endif %}</td>
-<td data-name="Truth">{{ p.truth if p.truth is not none else "not known" }}</td>
-<td class="wide"><div class="probs">{% for name, value in p.probabilities %}<span title="{{ name }}">{{ name
-}}</span><span>{{ svg.share_bar(value) }}</span>
-<span>{{ value|number }}</span>{% endfor %}</div>
-{% if p.set %}<div class="set"><span class="soft">Set:</span> {{ p.set|join(", ") }}{% if p.missed %}
- <span class="wrong nowrap">✕ without the truth</span>{% endif %}</div>{% endif %}</td>
-<td data-name="Modalities" class="wide">{{ p.modalities or none }}</td></tr>
-{% if p.picture %}<tr class="picture"><td colspan="5"><img src="{{ p.picture }}" alt="Slice of {{ p.id }} with the evidence
-drawn on
-it"></td></tr>{% endif %}
-{% endfor %}</tbody></table></details></section>
-{% endif %}
-"""
-
 
 @dataclass(frozen=True)
 class Patient:

@@ -6,13 +6,6 @@ from typing import Any
 
 from server.report.page.values import NOTHING, number
 
-TEMPLATE = """
-{% if view.provenance or view.config %}<section id="provenance"><h2>Where it comes from</h2>
-<dl class="plain">{% for name, value in view.provenance %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-{% if view.config %}<details><summary>The whole configuration</summary><pre>{{ view.config }}</pre></details>{% endif
-%}</section>{% endif %}
-"""
-
 
 def pairs(table: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
     """A nested table as (dotted name, text)."""

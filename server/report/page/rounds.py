@@ -12,36 +12,6 @@ from server.report.page.round_row import Round
 from server.report.page.svg import Axis, mcc_axis
 from server.report.page.values import NOTHING, Measure, listed, measure, names, number, real, table, whole
 
-TEMPLATE = """
-{% if view.rounds.rows %}
-<section id="rounds"><h2>Round by round</h2>
-<div class="plots two">
-{% for name, drawing in view.rounds.charts %}<figure><figcaption>{{ name }}</figcaption>{{ drawing }}</figure>{% endfor %}</div>
-{% if view.rounds.grid %}<h3>Who was there</h3><div class="scroll"><table class="grid"><tbody>
-{% for site, cells in view.rounds.grid %}<tr><th scope="row">{{ site }}</th><td>{{ cells }}</td></tr>{% endfor %}
-<tr class="axis"><th class="soft">round</th><td>{{ view.rounds.axis }}</td></tr></tbody></table></div>
-<p class="soft legend"><small>{% for cell, words in view.rounds.legend %}<span class="key">{{ cell }}</span>{{ words }} {%
-endfor %}</small></p>{% endif %}
-{% if view.rounds.failing %}<p style="margin-top:14px"><b>Sites whose reply was not used</b></p>
-<ul class="fails">{% for site, what in view.rounds.failing %}<li><b>{{ site }}</b>: {{ what }}</li>{% endfor %}</ul>
-{% else %}<p class="soft" style="margin-top:14px">Every site's reply was used in every round.</p>{% endif %}
-<details{% if view.rounds.rows|length <= 12 %} open{% endif %}><summary>{{ "1 round" if view.rounds.rows|length == 1 else "All
-%d rounds"|format(view.rounds.rows|length) }}</summary>
-<div class="scroll"><table><thead><tr><th scope="col">Round</th><th scope="col" class="num">Sites</th><th scope="col"
-class="num">Loss</th><th scope="col" class="num">External MCC</th><th scope="col" class="num">Seconds</th><th scope="col"
-class="num">From the sites</th><th scope="col" class="num">To the sites</th></tr></thead><tbody>
-{% for row in view.rounds.rows %}
-<tr><th scope="row">{{ row.number }}</th><td class="num">{{ row.sites }}{% if row.failures %} <span class="wrong"
-title="{{ row.failures|join('; ') }}">({{ row.failures|length }} failed)</span>{% endif %}{% if row.paused %} <span class="soft"
-title="not asked after too many failures in a row: {{ row.paused|join(', ') }}">
-({{ row.paused|length }} paused)</span>{% endif %}</td><td class="num">{{ row.loss|number }}</td>
-<td class="num">{{ row.mcc|number }}</td><td class="num">{{ row.seconds|number(1) }}</td>
-<td class="num nowrap">{{ row.up|filesizeformat if row.up is not none else none }}</td>
-<td class="num nowrap">{{ row.down|filesizeformat if row.down is not none else none }}</td></tr>
-{% endfor %}</tbody></table></div></details></section>
-{% endif %}
-"""
-
 
 @dataclass(frozen=True)
 class Rounds:

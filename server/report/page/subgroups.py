@@ -7,13 +7,6 @@ from typing import Any
 from server.report.page.comparison import Row, measured
 from server.report.page.values import patients_text, table, whole
 
-TEMPLATE = """
-{% if view.subgroups %}<section id="groups"><h2>Does it work alike for everybody?</h2>
-<p class="soft">The external patients by group. The difference is the MCC of a group minus that of all other patients; where its
-interval holds 0, chance is explanation enough. Among many groups one will look different by chance alone.</p>
-{% for kind in view.subgroups %}<h3>By {{ kind.name }}</h3>
-{{ forest(kind.rows, kind.name|capitalize, "Minus all others") }}{% endfor %}</section>{% endif %}
-"""
 KINDS = {"site": "hospital", "cluster": "kind of images", "age": "age", "sex": "sex"}
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import FedMRIError
 from server.cli.main import main
-from server.report.audit_section import refutations
-from server.report.privacy_audit import audit_entry, read_audit, with_audit
+from server.report.privacy_audit import audit_entry, read_audit, refutations, with_audit
 from server.report.report import assemble, read_report, write_report
 
 CLAIM = {"epsilon": 3.2, "delta": 1e-3, "noise_multiplier": 1.0, "max_grad_norm": 0.5, "sample_rate": 0.08, "steps": 20}
