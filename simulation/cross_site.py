@@ -14,7 +14,9 @@ from common.errors import ConfigError, FederationError
 from common.evaluation.metrics.comparison import detectable, measure, warning
 from common.evaluation.metrics.roc import roc_curves
 from server.report.privacy_audit import refutations
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
@@ -103,7 +105,15 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     }
     baselines = measure_baselines(said, labels.tolist(), federated, config)
     least = detectable(labels, federated, list(said.values()), config)
-    pooled = assemble(external, patients, [], provenance, baselines=baselines, detectable=least)
+    pooled = complete(
+        {
+            "external": external,
+            "patients": patients,
+            "baselines": baselines,
+            "detectable": least,
+            "provenance": provenance,
+        }
+    )
     write_report(out, pooled)
     return pooled
 

@@ -14,7 +14,7 @@ from common.privacy.charge import Charge
 from server.cli.deployment import add_deployment
 from server.cli.release import add_export
 from server.cli.report import add_report
-from server.report.report import HTML_NAME
+from server.report.publish import HTML_NAME
 
 
 def main(argv: list[str] | None = None) -> int:

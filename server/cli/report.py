@@ -18,7 +18,9 @@ from common.files import write_atomic
 from server.report.compare_runs import DAMAGED, compare_runs
 from server.report.page import runs as page
 from server.report.page.values import difference_text, measure, measure_text, number
-from server.report.report import HTML_NAME, JSON_NAME, read_report, render_run
+from server.report.publish import HTML_NAME, render_run
+from server.report.report import read_report
+from server.report.results import JSON_NAME
 from server.report.terminal import result_table
 
 RUNS_NAME = "comparison.html"

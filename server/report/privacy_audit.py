@@ -14,7 +14,9 @@ from jinja2 import TemplateError
 
 from common.errors import ConfigError, FedMRIError
 from common.privacy.audit import CHECKS
-from server.report.report import JSON_NAME, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import JSON_NAME
 
 MAX_BYTES = 65_536
 MAX_DETAIL = 300  # characters

@@ -31,7 +31,9 @@ from server.release import equivalence as check
 from server.release import export, graphs
 from server.release.card import model_card
 from server.release.monai_bundle import pure_source
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.run.federate import model_metadata
 from tests.server.report.report_samples import CLASSES, bare, whole
 
@@ -329,7 +331,7 @@ def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path
 
 def test_what_a_hospital_keeps_is_not_told():
     provenance = {"data": {"sites": ["north"]}, "external": "coast"}
-    assert "| north | trained | not told |" in card(assemble(whole()["external"], [], [], provenance))
+    assert "| north | trained | not told |" in card(complete({"external": whole()["external"], "provenance": provenance}))
 
 
 def test_a_card_of_a_report_that_holds_nothing():

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from common.evaluation.metrics.metrics import evaluate, paired_difference
-from server.report.report import assemble
+from server.report.results import complete
 
 CLASSES = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
 REASON = "the site could not do its part; its own log says why"
@@ -84,14 +84,14 @@ def whole(name="hospital-north", **changes):
         "calibration": {"temperature": 1.4, "before": {"ece": 0.2}, "after": {"ece": 0.1}},
         "privacy": {name: {**claim, "audit": audit}, "coast": claim},
     }
-    return assemble(**{**parts, **changes})
+    return complete({**parts, **changes})
 
 
 def bare(labels):
     """No baselines, no rounds, no provenance; one patient a label."""
     labels = np.array(labels, int)
     p = predictions(np.random.default_rng(1), np.abs(labels), 0.5)
-    return assemble(measured(labels, p), people(labels, p), [], {})
+    return complete({"external": measured(labels, p), "patients": people(labels, p)})
 
 
 SITES = ("hospital-east", "hospital-hill", "hospital-lake", "hospital-north")

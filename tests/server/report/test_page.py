@@ -17,7 +17,7 @@ from server.report.page import calibration, classes, comparison, conformal, head
 from server.report.page.chart import value_axis
 from server.report.page.pictures import ONE_AT_MOST, read_pictures
 from server.report.page.values import Measure, and_text, real, whole, wilson
-from server.report.report import render_html, write_report
+from server.report.publish import render_html, write_report
 from tests.damage import made, tree
 
 samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))

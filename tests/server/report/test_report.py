@@ -18,7 +18,9 @@ from common.errors import FedMRIError
 from server.report.page.headline import headline
 from server.report.page.svg import difference_axis, interval_bar, mcc_axis
 from server.report.page.values import Measure, measure_text, number
-from server.report.report import UNPRINTABLE, assemble, read_report, render_html, write_report
+from server.report.publish import UNPRINTABLE, render_html, write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.report.terminal import result_table
 
 samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
@@ -33,14 +35,16 @@ EDGES = {
     "one patient": lambda: bare([2]),
     "one class": lambda: bare([1, 1, 1]),
     "absent class": lambda: bare([0, 2, 0, 2]),
-    "nothing at all": lambda: assemble({}, [], [], {}),
-    "bare entries": lambda: assemble(
-        {"n": 3, "mcc": None},
-        [{}],
-        [{}, {"round": 2, "failures": ["late"]}],
-        {"config": "no json"},
-        baselines={"pooled": None, "linear_probe": {}, "local": None},
-        modality_subsets={"t1": None},
+    "nothing at all": lambda: complete({}),
+    "bare entries": lambda: complete(
+        {
+            "external": {"n": 3, "mcc": None},
+            "patients": [{}],
+            "rounds": [{}, {"round": 2, "failures": ["late"]}],
+            "provenance": {"config": "no json"},
+            "baselines": {"pooled": None, "linear_probe": {}, "local": None},
+            "modality_subsets": {"t1": None},
+        }
     ),
     "long names": lambda: whole("Universitätsklinikum-" * 12),
     "long names, full": lambda: full("Universitätsklinikum-" * 12),
@@ -150,17 +154,20 @@ def test_terminal_table_shows_markup_as_text():
 
 
 def test_plain_values_only():
-    report = assemble(
-        {"n": np.int64(2), "brier": np.float32("nan"), "mcc": {"value": np.inf}},
-        [{"id": "a", "probabilities": np.array([0.5, np.nan]), "modalities": ("t1",)}],
-        [],
-        {"data": Path("x")},
+    report = complete(
+        {
+            "external": {"n": np.int64(2), "brier": np.float32("nan"), "mcc": {"value": np.inf}},
+            "patients": [{"id": "a", "probabilities": np.array([0.5, np.nan]), "modalities": ("t1",)}],
+            "provenance": {"data": Path("x")},
+        }
     )
     assert report["external"] == {"n": 2, "brier": None, "mcc": {"value": None}}
     assert report["patients"][0] == {"id": "a", "probabilities": [0.5, None], "modalities": ["t1"]}
     assert report["provenance"] == {"data": "x"}
     assert report["calibration"] is None
     assert report["privacy"] == {}
+    with pytest.raises(ValueError, match="got extrenal"):
+        complete({"extrenal": {}})
 
 
 def test_patients_by_class_name_and_by_index_are_the_same():
@@ -185,8 +192,8 @@ def test_reading_what_is_not_a_report(tmp_path, content, says):
 
 
 def test_report_json_comes_last(tmp_path, monkeypatch):
-    """A run whose page cannot be made has not succeeded, and says so by having no report.json."""
-    monkeypatch.setattr("server.report.report.render_html", lambda *_: 1 / 0)
+    """Where no page can be made of a changed report, report.json stays what it was."""
+    monkeypatch.setattr("server.report.publish.render_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, whole())
     assert list(tmp_path.iterdir()) == []

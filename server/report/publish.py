@@ -1,0 +1,49 @@
+"""report.html, for people: rendered of report.json by the installed commands, since how a page looks needs no approval."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.files import write_atomic
+from server.report.page.page import render
+from server.report.page.pictures import read_pictures
+from server.report.results import plain, write_results
+
+HTML_NAME = "report.html"
+# What HTML and terminals do not show, and lone halves of a surrogate pair, which no encoding has.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+def write_report(run: Path, report: Mapping[str, Any]) -> None:
+    """Write a changed report, page and results; report.json comes last: where no page can be made, it stays what it was."""
+    write_page(run, report)
+    write_results(run, report)
+
+
+def write_page(run: Path, report: Mapping[str, Any], out: Path | None = None) -> Path:
+    """Write the page of a run's report.
+
+    Args:
+        run: the run folder, where the pictures lie.
+        report: as `server.report.report.read_report` gives it.
+        out: the page's file; None: RUN/report.html.
+    """
+    page = out or run / HTML_NAME
+    write_atomic(page, render_run(run, report).encode("utf-8"))
+    return page
+
+
+def render_run(run: Path, report: Mapping[str, Any]) -> str:
+    """The page with the pictures that lie in the run folder."""
+    return render_html(report, read_pictures(run, report))
+
+
+def render_html(report: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> str:
+    """The report as one self-contained HTML page: no script, no network, light and dark, screen and paper.
+
+    Args:
+        report: what report.json holds.
+        pictures: file name -> data URI of the pictures that patients name (`server.report.page.pictures`).
+    """
+    return UNPRINTABLE.sub("\ufffd", render(plain(report), pictures or {}))
