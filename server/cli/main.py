@@ -63,13 +63,14 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from server.report.privacy_audit import add_audit, refutation  # noqa: PLC0415
+    from server.report.privacy_audit import add_audit, refutations  # noqa: PLC0415
 
     entry = add_audit(arguments.run, arguments.site, arguments.file, force=arguments.force)
     if arguments.json:
         print(json.dumps(entry, indent=2))
     else:
-        verdict = f"The audit of {arguments.site} passed." if entry["passed"] else refutation(arguments.site, entry)
+        claim = {"privacy": {arguments.site: {"audit": entry}}}
+        verdict = next(iter(refutations(claim)), f"The audit of {arguments.site} passed.")
         where = f"It stands in {arguments.run / HTML_NAME}."
         style = "" if entry["passed"] else "red"
         Console().print(f"{verdict} {where}", style=style, markup=False, highlight=False, soft_wrap=True)

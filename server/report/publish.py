@@ -8,6 +8,7 @@ from typing import Any
 from common.files import write_atomic
 from server.report.page.page import render
 from server.report.page.pictures import read_pictures
+from server.report.report import Report, decode
 from server.report.results import plain, write_results
 
 HTML_NAME = "report.html"
@@ -36,7 +37,7 @@ def write_page(run: Path, report: Mapping[str, Any], out: Path | None = None) ->
 
 def render_run(run: Path, report: Mapping[str, Any]) -> str:
     """The page with the pictures that lie in the run folder."""
-    return render_html(report, read_pictures(run, report))
+    return _render(found := decode(plain(report)), read_pictures(run, found))
 
 
 def render_html(report: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> str:
@@ -46,4 +47,8 @@ def render_html(report: Mapping[str, Any], pictures: Mapping[str, str] | None = 
         report: what report.json holds.
         pictures: file name -> data URI of the pictures that patients name (`server.report.page.pictures`).
     """
-    return UNPRINTABLE.sub("\ufffd", render(plain(report), pictures or {}))
+    return _render(decode(plain(report)), pictures or {})
+
+
+def _render(report: Report, pictures: Mapping[str, str]) -> str:
+    return UNPRINTABLE.sub("\ufffd", render(report, pictures))

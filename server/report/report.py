@@ -1,11 +1,18 @@
-"""A run's report.json, read."""
+"""What the results of a run are: report.json decoded once, for page, model card, comparison and terminal."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import FedMRIError
+from server.report.calibration import Calibration, decode_calibration
+from server.report.decode import listed, names, real, table, whole
+from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
+from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
+from server.report.round import Round, decode_round
 
 KEYS = {
     "external": dict,
@@ -17,6 +24,96 @@ KEYS = {
     "privacy": dict,
     "provenance": dict,
 }
+
+
+@dataclass(frozen=True)
+class Patient:
+    """An external patient."""
+
+    id: str | None
+    truth: str | None  # class; None where it is not known
+    probabilities: tuple[tuple[str, float | None], ...]
+    modalities: tuple[str, ...]
+    prediction_set: tuple[str, ...]
+    flagged: bool  # as out of distribution
+    picture: str | None  # a file under RUN/evidence
+
+    @property
+    def predicted(self) -> str | None:
+        """The class with the highest probability."""
+        known = [(name, value) for name, value in self.probabilities if value is not None]
+        return max(known, key=lambda pair: pair[1])[0] if known else None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another way to train, measured on the same patients."""
+
+    kind: str  # pooled, local, linear_probe
+    site: str  # of a local one
+    result: Evaluation | None
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """How many patients were flagged as unlike those in training. `scored`: the sites could say which scores are too high."""
+
+    rate: float | None
+    flagged: int | None
+    of: int | None
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from."""
+
+    hospital: str  # the external one; "" where it is not named
+    config: Mapping[str, Any]  # empty where it is no table
+    config_text: str
+    code: str
+    sites: tuple[str, ...] | None
+    facts: Mapping[str, Any]  # all but hospital and configuration
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of a run. What an old or a bare report lacks is None or empty."""
+
+    external: Evaluation
+    patients: tuple[Patient, ...]
+    baselines: tuple[Baseline, ...]
+    subsets: Mapping[str, Evaluation]  # by modalities, such as t1+flair
+    subgroups: Mapping[str, Mapping[str, Evaluation | None]]  # kind -> group
+    detectable: Detectable | None
+    rounds: tuple[Round, ...]
+    calibration: Calibration | None
+    ood: OutOfDistribution | None
+    privacy: tuple[Claim, ...]
+    aggregation: Aggregation
+    provenance: Provenance
+
+
+def decode(report: Mapping[str, Any]) -> Report:
+    """What report.json says, of this version or an older one."""
+    external = decode_evaluation(report["external"]) or Evaluation()
+    groups = table(report.get("subgroups")).items()
+    return Report(
+        external=external,
+        patients=tuple(_patient(table(entry), list(external.support)) for entry in listed(report["patients"])),
+        baselines=_baselines(table(report["baselines"])),
+        subsets={
+            str(name): decode_evaluation(entry) or Evaluation() for name, entry in table(report["modality_subsets"]).items()
+        },
+        subgroups={str(kind): {str(k): decode_evaluation(v) for k, v in table(entry).items()} for kind, entry in groups},
+        detectable=decode_detectable(report.get("detectable")),
+        rounds=tuple(decode_round(entry) for entry in listed(report["rounds"])),
+        calibration=decode_calibration(report["calibration"]),
+        ood=_ood(table(report.get("ood"))),
+        privacy=decode_claims(report["privacy"]),
+        aggregation=decode_aggregation(report.get("aggregation")),
+        provenance=_provenance(table(report["provenance"])),
+    )
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -41,3 +138,64 @@ def read_report(run: Path) -> dict[str, Any]:
     if wrong:
         raise FedMRIError(f"{path}: {', '.join(wrong)} missing or of another kind. It was written by another version of FedMRI?")
     return report
+
+
+def _patient(entry: Mapping[str, Any], classes: Sequence[str]) -> Patient:
+    given, picture = entry.get("probabilities"), entry.get("picture")
+    values = [real(value) for value in (given.values() if isinstance(given, Mapping) else listed(given))]
+    called = names(given) if isinstance(given, Mapping) else classes or [f"class {c}" for c in range(len(values))]
+    return Patient(
+        id=str(entry["id"]) if "id" in entry else None,
+        truth=_label(entry.get("label"), called),
+        probabilities=tuple(zip(called, values, strict=False)),
+        modalities=names(entry.get("modalities")),
+        prediction_set=names(entry.get("prediction_set")),
+        flagged=table(entry.get("ood")).get("flagged") is True,
+        picture=picture if isinstance(picture, str) else None,
+    )
+
+
+def _label(label: Any, called: Sequence[str]) -> str | None:
+    """The true class by name, whether it came as a name or as an index."""
+    if isinstance(label, bool) or not isinstance(label, int):
+        return label if isinstance(label, str) else None
+    return called[label] if 0 <= label < len(called) else None
+
+
+def _baselines(entry: Mapping[str, Any]) -> tuple[Baseline, ...]:
+    """In the order in which they are shown."""
+    local = table(entry.get("local")).items()
+    pooled, probe = (
+        [Baseline(key, "", decode_evaluation(entry[key]))] if key in entry else [] for key in ("pooled", "linear_probe")
+    )
+    return (*pooled, *(Baseline("local", str(site), decode_evaluation(value)) for site, value in local), *probe)
+
+
+def _ood(entry: Mapping[str, Any]) -> OutOfDistribution | None:
+    if not entry:
+        return None
+    scored = entry.get("threshold", 0.0) is not None
+    return OutOfDistribution(real(entry.get("rate")), whole(entry.get("flagged")), whole(entry.get("of")), scored)
+
+
+def _provenance(entry: Mapping[str, Any]) -> Provenance:
+    hospital, config, sites = entry.get("external"), entry.get("config"), table(entry.get("data")).get("sites")
+    known = _config(config)
+    return Provenance(
+        hospital=hospital if isinstance(hospital, str) else "",
+        config=known,
+        config_text=json.dumps(known, indent=2, ensure_ascii=False) if known else config if isinstance(config, str) else "",
+        code=str(entry.get("code") or ""),
+        sites=names(sites) if isinstance(sites, list) else None,
+        facts={str(key): value for key, value in entry.items() if key not in ("config", "external")},
+    )
+
+
+def _config(config: Any) -> Mapping[str, Any]:
+    """The run's configuration, whether it came as a table or as JSON text; empty where it is neither."""
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except (ValueError, RecursionError):
+            return {}
+    return table(config)

@@ -1,28 +1,16 @@
 """Whether a probability of 0.8 is right 8 times in 10: reliability before and after the temperature, and where that came from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from common.evaluation.calibration.calibration import TEMPERATURES
+from server.report.calibration import Bin, Calibration, Reliability
 from server.report.page.chart import UNIT, Chart, Line, counts, draw
-from server.report.page.values import and_text, listed, names, number, patients_text, real, table, whole, wilson
+from server.report.page.values import and_text, number, patients_text, wilson
 
 FEW_PATIENTS = 50  # below which a temperature is rough
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The patients whose highest probability lies between `low` and `high`."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Section:
     """The section's content. `said` are its sentences."""
 
     said: tuple[str, ...]
@@ -57,25 +45,25 @@ class Calibration:
     failures: tuple[tuple[str, str], ...]
 
 
-def read(entry: Mapping[str, Any]) -> Calibration | None:
-    """From `calibration` of report.json; None where a run has none."""
-    if not entry:
+def read(found: Calibration | None) -> Section | None:
+    """The section; None where a run was not calibrated."""
+    if not found:
         return None
-    before, after = table(entry.get("before")), table(entry.get("after"))
-    sides = tuple(side for side in (_side("Before", before), _side("After", after)) if side.bins)
-    rows = tuple(Before(name, real(before.get(key)), real(after.get(key))) for key, name in MEASURES)
-    return Calibration(
-        said=_said(entry),
+    before, after = found.before, found.after
+    sides = tuple(_side(name, each) for name, each in (("Before", before), ("After", after)) if each and each.bins)
+    rows = tuple(Before(name, getattr(before, key, None), getattr(after, key, None)) for key, name in MEASURES)
+    return Section(
+        said=_said(found),
         sides=sides,
         rows=tuple(row for row in rows if row.before is not None or row.after is not None),
         bins=bool(sides),
-        failures=tuple((str(site), str(why)) for site, why in table(entry.get("failures")).items()),
+        failures=found.failures,
     )
 
 
-def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _said(found: Calibration) -> tuple[str, ...]:
     """The temperature, from whom it came, and what it does."""
-    temperature, sites, patients = real(entry.get("temperature")), names(entry.get("sites")), whole(entry.get("patients"))
+    temperature, sites, patients = found.temperature, found.sites, found.patients
     if temperature is None:
         return ()
     if not sites and temperature == 1:
@@ -97,9 +85,8 @@ def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _side(name: str, entry: Mapping[str, Any]) -> Side:
-    bins = tuple(found for found in (_bin(table(each)) for each in listed(entry.get("reliability"))) if found)
-    filled = [each for each in bins if each.n]
+def _side(name: str, found: Reliability) -> Side:
+    filled = [each for each in found.bins if each.n]
     label = f"{name}: share right against mean probability in {len(filled)} bins"
     spans = []
     for each in filled:
@@ -108,15 +95,5 @@ def _side(name: str, entry: Mapping[str, Any]) -> Side:
     dots = tuple((each.confidence, each.accuracy) for each in filled)
     lines = (Line(((0.0, 0.0), (1.0, 1.0)), "guide"), Line(dots, dots=True))
     chart = Chart(lines, UNIT, UNIT, label, "how sure the model was", "share right", spans=tuple(spans))
-    bars = counts(tuple(((each.low + each.high) / 2, each.n) for each in bins), UNIT)
-    return Side(name, real(entry.get("ece")), real(entry.get("brier")), bins, draw(chart, 230), bars)
-
-
-def _bin(entry: Mapping[str, Any]) -> Bin | None:
-    """A bin; an empty one has neither mean probability nor share."""
-    low, high, n = real(entry.get("low")), real(entry.get("high")), whole(entry.get("n"))
-    confidence, accuracy = real(entry.get("confidence")), real(entry.get("accuracy"))
-    if low is None or high is None or n is None or (n and (confidence is None or accuracy is None)):
-        return None
-    share = min(max(accuracy or 0.0, 0.0), 1.0)
-    return Bin(low, high, n, confidence or 0.0, share)
+    bars = counts(tuple(((each.low + each.high) / 2, each.n) for each in found.bins), UNIT)
+    return Side(name, found.ece, found.brier, found.bins, draw(chart, 230), bars)

@@ -1,13 +1,13 @@
 """Which class was taken for which, and the ROC curve of each class."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
+from server.report.decode import Measure
+from server.report.evaluation import Evaluation
 from server.report.page.chart import UNIT, Chart, Line, Point, draw
-from server.report.page.values import listed, number, real, table, whole
+from server.report.page.values import number
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,20 @@ class Roc:
     drawing: Markup
 
 
-def read_confusion(external: Mapping[str, Any]) -> tuple[ClassRow, ...]:
+def read_confusion(external: Evaluation) -> tuple[ClassRow, ...]:
     """One row a class; nothing where the matrix does not fit the classes."""
-    names = list(table(external.get("support")))
-    aurocs = table(table(external.get("auroc")).get("per_class"))
-    rows = [tuple(whole(count) or 0 for count in listed(counts)) for counts in listed(external.get("confusion"))]
-    if len(rows) != len(names) or any(len(row) != len(names) for row in rows):
-        return ()
-    return tuple(ClassRow(name, sum(rows[c]), rows[c][c], real(aurocs.get(name)), rows[c]) for c, name in enumerate(names))
+    rows = zip(external.support, external.confusion, strict=False)
+    return tuple(ClassRow(name, sum(row), row[c], _auroc(external, name), row) for c, (name, row) in enumerate(rows))
 
 
-def read_roc(external: Mapping[str, Any]) -> tuple[Roc, ...]:
+def read_roc(external: Evaluation) -> tuple[Roc, ...]:
     """The curves that the report has; one with under two points is none."""
-    aurocs = table(table(external.get("auroc")).get("per_class"))
-    found = ((name, _curve(table(entry))) for name, entry in table(external.get("roc")).items())
-    return tuple(Roc(name, real(aurocs.get(name)), _drawn(points)) for name, points in found if len(points) > 1)
+    found = external.roc.items()
+    return tuple(Roc(name, _auroc(external, name), _drawn(points)) for name, points in found if len(points) > 1)
 
 
-def _curve(entry: Mapping[str, Any]) -> tuple[Point, ...]:
-    pairs = zip(listed(entry.get("fpr")), listed(entry.get("tpr")), strict=False)
-    numbers = ((real(fpr), real(tpr)) for fpr, tpr in pairs)
-    return tuple((fpr, tpr) for fpr, tpr in numbers if fpr is not None and tpr is not None)
+def _auroc(external: Evaluation, name: str) -> float | None:
+    return external.auroc_of.get(name, Measure()).value
 
 
 def _drawn(points: tuple[Point, ...]) -> Markup:

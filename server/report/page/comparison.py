@@ -1,12 +1,16 @@
 """The forest plot: the federated model beside its baselines on the same patients, and the differences paired by patient."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from server.report.page.values import Measure, measure, table
+from server.report.decode import Measure
+from server.report.evaluation import Evaluation
+from server.report.report import Baseline, Report
 
 ALONE = "this hospital alone"
+BASELINES = {
+    "pooled": ("Pooled", "all patients in one place"),
+    "linear_probe": ("Linear probe", "untrained features, logistic regression"),
+}
 CHANCE, BETTER, WORSE = "may be chance", "federated better", "federated worse"
 
 
@@ -24,33 +28,21 @@ class Row:
     difference: Measure
 
 
-def comparison(report: Mapping[str, Any]) -> tuple[Row, ...]:
+def comparison(report: Report) -> tuple[Row, ...]:
     """The federated model first, then the baselines that the report has."""
-    baselines = table(report["baselines"])
-    rows = [measured("Federated", "hospitals train together; patients stay", report["external"], federated=True)]
-    if "pooled" in baselines:
-        rows.append(measured("Pooled", "all patients in one place", baselines["pooled"]))
-    for site, entry in table(baselines.get("local")).items():
-        rows.append(measured(site, ALONE, entry))
-    if "linear_probe" in baselines:
-        rows.append(measured("Linear probe", "untrained features, logistic regression", baselines["linear_probe"]))
-    return tuple(rows)
+    federated = measured("Federated", "hospitals train together; patients stay", report.external, federated=True)
+    return (federated, *(_baseline(each) for each in report.baselines))
 
 
-def measured(name: str, note: str, entry: Any, *, federated: bool = False) -> Row:
-    """A row from what `common.evaluation.metrics.metrics.evaluate` returned."""
-    result = table(entry)
-    spans = table(result.get("intervals"))
-    return Row(
-        name=name,
-        note=note if result else "no result",
-        federated=federated,
-        mcc=measure(result.get("mcc")),
-        balanced_accuracy=measure(result.get("balanced_accuracy"), spans.get("balanced_accuracy")),
-        auroc=measure(table(result.get("auroc")).get("macro"), spans.get("auroc_macro")),
-        brier=measure(result.get("brier"), spans.get("brier")),
-        difference=measure(result.get("difference")),
-    )
+def measured(name: str, note: str, result: Evaluation | None, *, federated: bool = False) -> Row:
+    """A row of what was measured."""
+    note, found = (note, result) if result else ("no result", Evaluation())
+    return Row(name, note, federated, found.mcc, found.balanced_accuracy, found.auroc, found.brier, found.difference)
+
+
+def _baseline(baseline: Baseline) -> Row:
+    name, note = BASELINES.get(baseline.kind, (baseline.site, ALONE))
+    return measured(name, note, baseline.result)
 
 
 def verdict(difference: Measure, better: str = BETTER, worse: str = WORSE) -> str:

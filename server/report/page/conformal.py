@@ -1,13 +1,15 @@
 """Answers that own up to doubt: conformal prediction sets, and what is won by leaving unsure patients to people."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from server.report.calibration import Conformal
+from server.report.decode import Measure
 from server.report.page.chart import UNIT, Chart, Line, draw, value_axis
-from server.report.page.values import Measure, listed, measure, percent, percent_text, real, table, whole
+from server.report.page.values import percent, percent_text
 
 ALL = (
     "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
@@ -25,7 +27,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Conformal:
+class Sets:
     """Coverage, promised and seen, and how large the sets are."""
 
     nominal: float | None
@@ -43,16 +45,14 @@ class Abstention:
     drawing: Markup
 
 
-def read_sets(entry: Mapping[str, Any]) -> Conformal | None:
-    """From `calibration.conformal` of report.json."""
-    if not entry:
+def read_sets(found: Conformal | None) -> Sets | None:
+    """The section; None where there are no sets."""
+    if not found:
         return None
-    found = [(str(classes), whole(n)) for classes, n in table(entry.get("sizes")).items()]
-    total = sum(n or 0 for _, n in found)
-    sizes = tuple(Size(classes, n, n / total) for classes, n in sorted(found, key=_by_size) if n and total)
-    nominal, observed = real(entry.get("coverage")), measure(entry.get("observed"))
-    said = ALL if (real(entry.get("threshold")) or 0.0) >= 1 else _kept(nominal, observed)
-    return Conformal(nominal, observed, real(entry.get("mean_size")), sizes, said)
+    total = sum(n or 0 for _, n in found.sizes)
+    sizes = tuple(Size(classes, n, n / total) for classes, n in sorted(found.sizes, key=_by_size) if n and total)
+    said = ALL if (found.threshold or 0.0) >= 1 else _kept(found.coverage, found.observed)
+    return Sets(found.coverage, found.observed, found.mean_size, sizes, said)
 
 
 def _by_size(pair: tuple[str, Any]) -> tuple[int, str]:
@@ -70,10 +70,8 @@ def _kept(nominal: float | None, observed: Measure) -> str:
     return "What was promised lies within the interval of what was seen."
 
 
-def read_abstention(value: Any) -> Abstention | None:
-    """From `calibration.abstention` of report.json: at least two points."""
-    found = [_point(table(entry)) for entry in listed(value)]
-    points = sorted((p for p in found if p is not None), key=lambda point: point[0])
+def read_abstention(points: Sequence[tuple[float, Measure]]) -> Abstention | None:
+    """The curve, of at least two points."""
     if len(points) < 2:
         return None
     line = tuple((coverage, risk.value or 0.0) for coverage, risk in points)
@@ -87,8 +85,3 @@ def read_abstention(value: Any) -> Abstention | None:
     label = f"Share of wrong answers against share of patients answered for. {said}"
     chart = Chart((Line(line, dots=True),), UNIT, value_axis(ends), label, "share of patients answered for", "share wrong", band)
     return Abstention(said, draw(chart))
-
-
-def _point(entry: Mapping[str, Any]) -> tuple[float, Measure] | None:
-    coverage, risk = real(entry.get("coverage")), real(entry.get("risk"))
-    return None if coverage is None or risk is None else (coverage, measure(risk, entry))

@@ -1,15 +1,15 @@
 """Patients unlike those in training (out of distribution)."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from server.report.page.values import patients_text, percent, percent_text, real, whole, wilson
+from server.report.page.values import patients_text, percent, percent_text, wilson
+from server.report.report import OutOfDistribution
 
 
-def read(entry: Mapping[str, Any]) -> str:
+def read(found: OutOfDistribution | None) -> str:
     """How many were flagged against the stated rate, in sentences; nothing where nothing was scored."""
-    flagged, of, rate = whole(entry.get("flagged")), whole(entry.get("of")), real(entry.get("rate"))
-    if of and "threshold" in entry and entry["threshold"] is None:
+    if not found:
+        return ""
+    flagged, of, rate = found.flagged, found.of, found.rate
+    if of and not found.scored:
         return (
             f"Nobody could be flagged: the training hospitals scored too few patients to say which of these {of} scores are too "
             "high. Whether these patients are like those in training is not known."

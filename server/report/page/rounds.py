@@ -1,16 +1,16 @@
 """Round by round: loss and external MCC, who was there, seconds and bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
+from server.report.decode import Measure
 from server.report.page import presence
 from server.report.page.chart import Chart, Line, draw, round_axis, value_axis
-from server.report.page.round_row import Round
 from server.report.page.svg import Axis, mcc_axis
-from server.report.page.values import NOTHING, Measure, listed, measure, names, number, real, table, whole
+from server.report.page.values import number
+from server.report.round import Round
 
 
 @dataclass(frozen=True)
@@ -25,44 +25,17 @@ class Rounds:
     failing: tuple[tuple[str, str], ...]
 
 
-def read(report: Mapping[str, Any]) -> Rounds:
+def read(rows: tuple[Round, ...]) -> Rounds:
     """The rounds of a report; it may have none."""
-    entries = [table(entry) for entry in listed(report["rounds"])]
-    rows = tuple(_round(entry) for entry in entries)
-    return Rounds(rows, _charts(rows), presence.grid(rows), presence.axis(rows), presence.legend(rows), _failing(entries))
+    return Rounds(rows, _charts(rows), presence.grid(rows), presence.axis(rows), presence.legend(rows), _failing(rows))
 
 
-def _round(entry: Mapping[str, Any]) -> Round:
-    sites, failures = entry.get("sites"), _failures(entry)
-    seen = entry.get("external") if entry.get("external") is not None else entry.get("external_mcc")
-    seen = seen.get("mcc", seen) if isinstance(seen, Mapping) else seen
-    return Round(
-        number=whole(entry.get("round")) or 0,
-        seconds=real(entry.get("seconds")),
-        up=real(entry.get("bytes_up")),
-        down=real(entry.get("bytes_down")),
-        sites=str(len(sites)) if isinstance(sites, list | dict) else NOTHING if sites is None else str(sites),
-        there=names(sites),
-        failed=tuple(site for site, _ in failures),
-        failures=tuple(f"{site}: {reason}" for site, reason in failures),
-        paused=names(entry.get("paused")),
-        mcc=measure(seen).value,
-        loss=real(table(entry.get("train")).get("loss")),
-    )
-
-
-def _failures(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(site, reason) of each reply that a round dropped."""
-    failures = [f if isinstance(f, Mapping) else {"reason": f} for f in listed(entry.get("failures"))]
-    return [(str(f.get("site") or "unknown site"), str(f.get("reason") or "no reason given")) for f in failures]
-
-
-def _failing(rounds: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+def _failing(rounds: Sequence[Round]) -> tuple[tuple[str, str], ...]:
     """Each site that failed, with what happened and in which rounds."""
     found: dict[tuple[str, str], list[str]] = {}
-    for entry in rounds:
-        for failure in _failures(entry):
-            found.setdefault(failure, []).append(str(entry.get("round", "?")))
+    for row in rounds:
+        for failure in row.failures:
+            found.setdefault((failure.site, failure.reason), []).append(str(row.number or "?"))
     return tuple(
         (site, f"{reason} ({'round' if len(when) == 1 else 'rounds'} {', '.join(when)})")
         for (site, reason), when in sorted(found.items())

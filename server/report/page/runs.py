@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from server.report.decode import Measure, measure
+from server.report.evaluation import Evaluation, decode_detectable
 from server.report.page import comparison, svg
 from server.report.page.headline import detectable_text
 from server.report.page.page import template
-from server.report.page.values import Measure, and_text, measure, number, patients_text
+from server.report.page.values import and_text, number, patients_text
 
 BETTER, WORSE = "this run is better", "this run is worse"
 
@@ -16,7 +18,7 @@ def render(compared: Mapping[str, Any]) -> str:
     """What `server.report.compare_runs.compare_runs` gave as one self-contained page."""
     runs = [_shown(run) for run in compared["runs"]]
     paired = [_difference(run["name"], run["paired"]) for run in compared["runs"] if run["paired"]]
-    smallest = [detectable_text(run["paired"]["detectable"] or {}) for run in compared["runs"] if run["paired"]]
+    smallest = [detectable_text(decode_detectable(run["paired"]["detectable"])) for run in compared["runs"] if run["paired"]]
     return template("runs.html").render(
         title=headline(compared),
         patients=_patients(compared),
@@ -65,7 +67,7 @@ def _shown(run: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(name: str, paired: Mapping[str, Any]) -> comparison.Row:
     """A line of the forest plot of differences."""
     note = f"{patients_text(paired['n'])} in common"
-    return comparison.measured(name, note, {"difference": paired["differences"]["mcc"]})
+    return comparison.measured(name, note, Evaluation(difference=measure(paired["differences"]["mcc"])))
 
 
 def _subsets(runs: list[Mapping[str, Any]]) -> list[tuple[str, list[Measure]]]:

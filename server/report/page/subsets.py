@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from server.report.page.values import Measure, and_text, difference_text, measure, number, table, whole
+from server.report.decode import Measure
+from server.report.evaluation import Evaluation
+from server.report.page.values import and_text, difference_text, number
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Subsets:
     said: tuple[str, ...]
 
 
-def read(report: Mapping[str, Any]) -> Subsets | None:
-    """The subsets of a report, or None where it has none."""
-    entries = [(name, tuple(name.split("+")), table(entry)) for name, entry in table(report["modality_subsets"]).items()]
+def read(found: Mapping[str, Evaluation]) -> Subsets | None:
+    """The heat map, or None where no subset was measured."""
+    entries = [(name, tuple(name.split("+")), entry) for name, entry in found.items()]
     if not entries:
         return None
     modalities = tuple(dict.fromkeys(part for _, parts, _ in entries for part in parts))
@@ -40,10 +41,9 @@ def read(report: Mapping[str, Any]) -> Subsets | None:
     for name, parts, entry in sorted(entries, key=lambda each: -len(each[1])):  # stable: else as in the report
         present = tuple(modality in parts for modality in modalities)
         first = bool(rows) and sum(rows[-1].present) != sum(present)
-        mcc = measure(entry.get("mcc"))
-        shade = 0.05 + 0.5 * min(max(mcc.value or 0.0, 0.0), 1.0)
-        drop = Measure() if all(present) else measure(entry.get("drop"))  # the full set loses nothing against itself
-        rows.append(Subset(name, present, first, mcc, shade, whole(entry.get("n")), drop))
+        shade = 0.05 + 0.5 * min(max(entry.mcc.value or 0.0, 0.0), 1.0)
+        drop = Measure() if all(present) else entry.drop  # the full set loses nothing against itself
+        rows.append(Subset(name, present, first, entry.mcc, shade, entry.n, drop))
     paired = any(row.drop.value is not None for row in rows)
     return Subsets(modalities, tuple(rows), paired, tuple(filter(None, (_mean(rows), _missed(modalities, rows)))))
 

@@ -32,7 +32,7 @@ from server.release import export, graphs
 from server.release.card import model_card
 from server.release.monai_bundle import pure_source
 from server.report.publish import write_report
-from server.report.report import read_report
+from server.report.report import decode, read_report
 from server.report.results import complete
 from server.run.federate import model_metadata
 from tests.server.report.report_samples import CLASSES, bare, whole
@@ -307,7 +307,7 @@ def test_the_bundle_carries_nothing_that_speaks_of_us():
 def card(report, **data):
     table = {"model": {"backbone": "vit_small_patch14_dinov2.lvd142m"}, "data": data}
     done = [{"file": "model.onnx", "patients": 3, "difference": 3e-8, "source": "seeded noise"}]
-    return model_card(report, config_from_table(table), "ab" * 32, "merged into the weights", done)
+    return model_card(decode(report), config_from_table(table), "ab" * 32, "merged into the weights", done)
 
 
 def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path):

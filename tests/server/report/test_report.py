@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from common.errors import FedMRIError
+from server.report.decode import Measure
 from server.report.page.headline import headline
 from server.report.page.svg import difference_axis, interval_bar, mcc_axis
-from server.report.page.values import Measure, measure_text, number
+from server.report.page.values import measure_text, number
 from server.report.publish import UNPRINTABLE, render_html, write_report
-from server.report.report import read_report
+from server.report.report import decode, read_report
 from server.report.results import complete
 from server.report.terminal import result_table
 
@@ -89,7 +90,7 @@ def test_page_table_and_json_at_the_edges(name, tmp_path):
     assert "script" not in page.tags
     assert all(address.startswith("#") for address in page.addresses)
     assert not re.search(r"\b(nan|None|Undefined|inf)\b", page.words())
-    Console(file=StringIO(), width=50).print(result_table(report))
+    Console(file=StringIO(), width=50).print(result_table(decode(report)))
     write_report(tmp_path, report)
     assert read_report(tmp_path) == report
     assert json.loads((tmp_path / "report.json").read_text()) == report
@@ -118,9 +119,9 @@ def test_the_page_says_the_result_and_its_neighbours():
 
 
 def test_the_headline_at_the_edges():
-    assert "have no labels" in headline(bare([-1, -1]))
-    assert "On 1 patient of an external hospital, MCC is not defined" in headline(bare([2]))
-    assert "(all of one class)" in headline(bare([1, 1]))
+    assert "have no labels" in headline(decode(bare([-1, -1])))
+    assert "On 1 patient of an external hospital, MCC is not defined" in headline(decode(bare([2])))
+    assert "(all of one class)" in headline(decode(bare([1, 1])))
     assert "idh-wildtype" in Page(render_html(bare([0, 2, 0, 2]))).words().split("nothing is measured")[0]
 
 
@@ -149,7 +150,7 @@ def test_names_are_text_never_markup(name):
 
 def test_terminal_table_shows_markup_as_text():
     out = StringIO()
-    Console(file=out, width=140).print(result_table(whole("[bold red]x[/]")))
+    Console(file=out, width=140).print(result_table(decode(whole("[bold red]x[/]"))))
     assert "[bold red]x[/] alone" in out.getvalue()
 
 
