@@ -10,6 +10,12 @@ from server.report.page.chart import UNIT, Chart, Line, counts, draw
 from server.report.page.values import and_text, number, patients_text, wilson
 
 FEW_PATIENTS = 50  # below which a temperature is rough
+NO_SITE = "No site gave held-out patients to calibrate on, so the probabilities are as the model has them."
+TOO_SURE = "The model was too sure of itself: its probabilities were drawn together."
+NOT_SURE_ENOUGH = "The model was not sure enough: its probabilities were drawn apart."
+UNCHANGED = "It changes nothing."
+ROUGH = "That is few: the number is rough."
+AT_THE_EDGE = "It lies at the edge of what is tried: these probabilities should not be relied on."
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
 
 
@@ -67,18 +73,14 @@ def _said(found: Calibration) -> tuple[str, ...]:
     if temperature is None:
         return ()
     if not sites and temperature == 1:
-        return ("No site gave held-out patients to calibrate on, so the probabilities are as the model has them.",)
-    how = (
-        "The model was too sure of itself: its probabilities were drawn together."
-        if temperature > 1
-        else ("The model was not sure enough: its probabilities were drawn apart." if temperature < 1 else "It changes nothing.")
-    )
+        return (NO_SITE,)
+    how = TOO_SURE if temperature > 1 else NOT_SURE_ENOUGH if temperature < 1 else UNCHANGED
     count = patients_text(patients) if patients is not None else "patients whose number a site keeps to itself"
     source = f" It was fitted on {count} of {and_text(sites)} who were held out of training." if sites else ""
     if sites and patients is not None and patients < FEW_PATIENTS:
-        source += " That is few: the number is rough."
+        source += f" {ROUGH}"
     if not TEMPERATURES[0] < temperature < TEMPERATURES[-1]:
-        source += " It lies at the edge of what is tried: these probabilities should not be relied on."
+        source += f" {AT_THE_EDGE}"
     return (
         f"One number, the temperature {number(temperature)}, corrects all probabilities.{source} The external patients had no "
         f"part in it. {how} Which class is most likely stays the same.",

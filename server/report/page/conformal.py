@@ -15,6 +15,9 @@ ALL = (
     "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
     "These sets say nothing of a patient."
 )
+FEWER = "Fewer sets hold the truth than promised: these patients differ from those that the sets were calibrated on."
+MORE = "More sets hold the truth than promised: they are larger than they need be here."
+AS_PROMISED = "What was promised lies within the interval of what was seen."
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,10 @@ def _kept(nominal: float | None, observed: Measure) -> str:
     if nominal is None or observed.low is None or observed.high is None:
         return ""
     if observed.high < nominal:
-        return "Fewer sets hold the truth than promised: these patients differ from those that the sets were calibrated on."
+        return FEWER
     if observed.low > nominal:
-        return "More sets hold the truth than promised: they are larger than they need be here."
-    return "What was promised lies within the interval of what was seen."
+        return MORE
+    return AS_PROMISED
 
 
 def read_abstention(points: Sequence[tuple[float, Measure]]) -> Abstention | None:

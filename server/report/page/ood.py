@@ -3,6 +3,10 @@
 from server.report.page.values import patients_text, percent, percent_text, wilson
 from server.report.report import OutOfDistribution
 
+KEPT = "That was kept."
+BY_CHANCE = "That is more than stated, but within chance."
+DIFFERENT = "This hospital's patients or scanners differ from the training hospitals'."
+
 
 def read(found: OutOfDistribution | None) -> str:
     """How many were flagged against the stated rate, in sentences; nothing where nothing was scored."""
@@ -23,5 +27,5 @@ def read(found: OutOfDistribution | None) -> str:
         return said
     stated = f" Of patients like those in training, at most {percent(rate)} should be."
     if share.low > rate:
-        return f"{said}{stated} This hospital's patients or scanners differ from the training hospitals'."
-    return said + stated + (" That is more than stated, but within chance." if share.value > rate else " That was kept.")
+        return f"{said}{stated} {DIFFERENT}"
+    return f"{said}{stated} {BY_CHANCE if share.value > rate else KEPT}"

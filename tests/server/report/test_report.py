@@ -102,20 +102,6 @@ def test_the_page_says_the_result_and_its_neighbours():
     mcc = report["external"]["mcc"]
     assert f"On 20 patients of an external hospital, the federated model reaches MCC {mcc['value']:.2f}" in words
     assert f"(95% interval {mcc['low']:.2f} to {mcc['high']:.2f})" in words
-    for said in (
-        "hospital-north",
-        "hill",
-        "Linear probe",
-        "Pooled",
-        "(rounds 1, 3, 5)",
-        "(1 paused)",
-        "chose nothing",
-        "With only some of the modalities",
-        "ab" * 32,
-        "Epsilon",
-    ):
-        assert said in words
-    assert "Only 20 labelled patients" in words
 
 
 def test_the_headline_at_the_edges():
@@ -210,9 +196,6 @@ def test_numbers_for_reading():
 def test_forest_axis_holds_every_interval():
     assert mcc_axis([Measure(0.5, 0.1, 0.9)]).low == 0
     assert mcc_axis([Measure(0.1, -0.3, 0.2), Measure()]).low == -0.5
-    bar = interval_bar(Measure(0.5, 0.0, 1.0), mcc_axis([Measure(-1.0)]), True)
-    assert 'cx="75.00%"' in bar
-    assert 'x1="50.00%"' in bar
-    assert 'x2="100.00%"' in bar
+    assert [mcc_axis([Measure(-1.0)]).share(value) for value in (-1.0, 0.0, 0.5, 1.0, 2.0)] == [0.0, 0.5, 0.75, 1.0, 1.0]
     assert "not defined" in interval_bar(Measure(), mcc_axis([]), False)
     assert difference_axis([Measure(-0.3, -0.4, -0.1)]).ticks == (-0.5, -0.25, 0, 0.25, 0.5)
