@@ -180,7 +180,7 @@ def test_reading_what_is_not_a_report(tmp_path, content, says):
 
 def test_report_json_comes_last(tmp_path, monkeypatch):
     """Where no page can be made of a changed report, report.json stays what it was."""
-    monkeypatch.setattr("server.report.publish.render_html", lambda *_: 1 / 0)
+    monkeypatch.setattr("server.report.publish.read_pictures", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, whole())
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
 """One snapshot a section: what a reader, or a screen reader, is told by the page of `report_samples.small`.
 
-After a change that is meant: `FEDMRI_WRITE_SNAPSHOTS=1 python -m pytest tests/server/report/test_sections.py`; then read the diff.
+After a change that is meant: `FEDMRI_WRITE_SNAPSHOTS=1 python -m pytest tests/server/report/test_sections.py`, and read the diff.
 """
 
 import os
