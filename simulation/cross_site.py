@@ -14,7 +14,7 @@ from common.errors import ConfigError, FederationError
 from common.evaluation.metrics.comparison import detectable, measure, warning
 from common.evaluation.metrics.roc import roc_curves
 from server.report.privacy_audit import refutations
-from server.report.publish import write_report
+from server.report.publish import HTML_NAME, write_page, write_report
 from server.report.report import read_report
 from server.report.results import complete
 from server.run.plan import require_fresh
@@ -71,6 +71,8 @@ def run_cross_site(
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))
+            if not (run / HTML_NAME).is_file():  # cut off between the results and their page
+                write_page(*reports[-1])
             for sentence in refutations(reports[-1][1]):
                 note(sentence)
             continue

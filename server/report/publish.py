@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.errors import FedMRIError
 from common.files import write_atomic
 from server.report.page.page import render
 from server.report.page.pictures import read_pictures
 from server.report.report import Report, decode
-from server.report.results import plain, write_results
+from server.report.results import JSON_NAME, plain, write_results
 
 HTML_NAME = "report.html"
 # What HTML and terminals do not show, and lone halves of a surrogate pair, which no encoding has.
@@ -22,16 +23,27 @@ def write_report(run: Path, report: Mapping[str, Any]) -> None:
     write_results(run, report)
 
 
-def write_page(run: Path, report: Mapping[str, Any], out: Path | None = None) -> Path:
-    """Write the page of a run's report.
+def write_page(run: Path, report: Mapping[str, Any]) -> Path:
+    """Write RUN/report.html.
 
     Args:
         run: the run folder, where the pictures lie.
-        report: as `server.report.report.read_report` gives it.
-        out: the page's file; None: RUN/report.html.
+        report: what its report.json holds.
+
+    Returns:
+        The page.
+
+    Raises:
+        FedMRIError: it cannot be written; the run's results are safe.
     """
-    page = out or run / HTML_NAME
-    write_atomic(page, render_run(run, report).encode("utf-8"))
+    page = run / HTML_NAME
+    try:
+        write_atomic(page, render_run(run, report).encode("utf-8"))
+    except OSError as error:
+        raise FedMRIError(
+            f"{page} could not be written ({error.strerror or error}). Mend that, then `fedmri-server report {run}`: the results "
+            f"stand in {JSON_NAME}."
+        ) from error
     return page
 
 

@@ -19,7 +19,7 @@ from server.report.decode import Measure
 from server.report.page.headline import headline
 from server.report.page.svg import difference_axis, interval_bar, mcc_axis
 from server.report.page.values import measure_text, number
-from server.report.publish import UNPRINTABLE, render_html, write_report
+from server.report.publish import UNPRINTABLE, render_html, write_page, write_report
 from server.report.report import decode, read_report
 from server.report.results import complete
 from server.report.terminal import result_table
@@ -184,6 +184,12 @@ def test_report_json_comes_last(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_report(tmp_path, whole())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(FedMRIError, match=r"report\.html could not be written .* `fedmri-server report"):
+        write_page(tmp_path, whole())
 
 
 def test_numbers_for_reading():
