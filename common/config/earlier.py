@@ -58,7 +58,7 @@ def of_today(table: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key stands there under both names.
     """
-    return _task_of_data(_loss_terms(table))
+    return _task_of_data(_loss_terms(table)) if isinstance(table, dict) else table  # what is no table, `build` refuses
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
