@@ -20,10 +20,10 @@ NOT_TOLD = "not told"
 
 def intended_use(config: RunConfig) -> str:
     """What the model is for, and what it is not."""
-    classes = ", ".join(config.task.classes)
+    task = config.task
     return (
-        f"Research on glioma {config.task.label} from MRI. It is no medical device: it has no approval, and no decision about a "
-        f"patient may rest on it. It knows {len(config.task.classes)} classes ({classes}) and nothing else: every other brain "
+        f"Research on glioma {task.label} from MRI. It is no medical device: it has no approval, and no decision about a patient "
+        f"may rest on it. It knows {len(task.classes)} classes ({', '.join(task.classes)}) and nothing else: every other brain "
         "gets probabilities that add up to one all the same."
     )
 
