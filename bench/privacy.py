@@ -80,7 +80,7 @@ def _plain_loss(model: torch.nn.Module, point: Point, examples: list[Example], c
     x, present, masks = (torch.cat([getattr(e, name) for e in examples]) for name in ("x", "present", "masks"))
     student, teacher = ({**trained, **point.fixed} for trained in (point.trained, point.teacher))
     B = len(examples)
-    logits = functional_call(model, student, (x, present, masks)).logits.view(B, -1, len(config.data.classes))
+    logits = functional_call(model, student, (x, present, masks)).logits.view(B, -1, len(config.task.classes))
     with torch.no_grad():
         first, whole = torch.cat([e.x[:1] for e in examples]), torch.cat([e.whole for e in examples])
         targets = (functional_call(model, teacher, (first, whole)).logits / 0.07).softmax(-1)

@@ -10,22 +10,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.aggregation.aggregator import Aggregator
+from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.errors import ConfigError
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
-from common.schema import build, check_ranges, choice, dotted_names, many_of, plain, ranged
-
-MODALITIES = ("t1", "t1c", "t2", "flair")
+from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged
+from common.tasks.registry import TASKS
+from common.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a patient's volumes become slices (`common.data`)."""
 
-    modalities: tuple[str, ...] = MODALITIES
-    classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
-    label: str = "subtype"  # column of participants.tsv; site.toml may name another
+    modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     slices: int = ranged(5, 1, 64)
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
@@ -125,7 +126,7 @@ class FederationConfig:
     """Rounds, waiting and what the server accepts (`server`)."""
 
     rounds: int = ranged(20, 1, 100000)
-    strategy: str = choice("fedavg", "fedavg")
+    strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
     min_sites: int = ranged(2, 1, 10000)
     round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
@@ -133,7 +134,7 @@ class FederationConfig:
     pause_after: int = ranged(3, 0, 100000)  # rounds in a row that a site fails before it is left alone for some; 0: never
     pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
-    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of a site's change, all arrays together; 0: off
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
@@ -179,6 +180,7 @@ class RunConfig:
     """One run, whole. Built by `load_config`, checked on construction, travels as JSON."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    task: Task = one_of("classification", TASKS)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -196,8 +198,6 @@ class RunConfig:
             raise ConfigError(
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
-        if len(self.data.classes) < 2 or len(set(self.data.classes)) != len(self.data.classes):
-            raise ConfigError(f"data.classes: expected at least two different names; got {list(self.data.classes)}.")
         wrong = [t for t in self.model.targets if t not in ("qkv", "proj", "fc1", "fc2")]
         if wrong or not self.model.targets:
             raise ConfigError(f"model.targets: expected some of qkv, proj, fc1, fc2; got {list(self.model.targets)}.")
@@ -206,12 +206,23 @@ class RunConfig:
                 f'model.lora_factor = "{self.model.lora_factor}" needs model.adapter = "lora", not "{self.model.adapter}". '
                 'Set model.lora_factor = "both".'
             )
+        self._require_from_sum()
         if self.privacy.enabled:
             self._require_bounded()
         if self.site_level.enabled and self.evaluation.holdout:
             raise ConfigError(
                 f"evaluation.holdout = {self.evaluation.holdout!r} cannot run with site_level.enabled: the noise hides whole "
                 "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
+            )
+
+    def _require_from_sum(self) -> None:
+        """Refuse an aggregator that needs what the server does not see."""
+        strategy = self.federation.strategy
+        hidden = {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
+        for name in (name for name, on in hidden.items() if on and not strategy.from_sum):
+            raise ConfigError(
+                f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
+                'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
             )
 
     def _require_bounded(self) -> None:

@@ -94,7 +94,7 @@ def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Exam
         patch_logits=said.patch_logits,
         embeddings=said.embedding.unsqueeze(1),
         labels=example.label.view(1),
-        classes=len(config.data.classes),
+        classes=len(config.task.classes),
         teacher_logits=answer,
         teacher_patch_logits=said.patch_logits,
         parameters=trained,

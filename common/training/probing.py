@@ -82,7 +82,7 @@ def head_outputs(
         patch_logits=logits.new_zeros(0, logits.shape[-1]),
         embeddings=embeddings,
         labels=labels,
-        classes=len(config.data.classes),
+        classes=len(config.task.classes),
         teacher_logits=logits.new_zeros(0, *logits.shape[1:]),
         teacher_patch_logits=logits.new_zeros(0, logits.shape[-1]),
         parameters=head,

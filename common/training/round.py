@@ -98,7 +98,7 @@ def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number:
         fixed={name: value for name, value in values.items() if name not in trained},
         teacher=received,
         received=received,
-        states=begin_all(terms, labels, len(config.data.classes)),
+        states=begin_all(terms, labels, len(config.task.classes)),
     )
 
 

@@ -37,7 +37,7 @@ def view_outputs(
         patch_logits=said.patch_logits,
         embeddings=said.embedding.view(GLOBAL_VIEWS, B, -1),
         labels=labels,
-        classes=len(config.data.classes),
+        classes=len(config.task.classes),
         teacher_logits=logits.new_zeros(0, B, logits.shape[-1]) if seen is None else seen.logits.view(-1, B, logits.shape[-1]),
         teacher_patch_logits=said.patch_logits[:0] if seen is None else seen.patch_logits,
         parameters=point.trained,
