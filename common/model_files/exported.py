@@ -20,9 +20,9 @@ from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration.calibration import Calibration
 from common.model_files.merge import kept_modules, merge
 from common.model_files.trained_model import TrainedModel
-from common.models.adapters import adapt
+from common.models.adapted import adapt
 from common.models.arrays import Arrays, load_arrays, save_arrays, set_arrays
-from common.models.backbone import empty_backbone
+from common.models.backbones.create import empty_backbone
 from common.models.build import assemble
 from common.models.multimodal import MultiModalViT
 
@@ -143,10 +143,10 @@ def _config(path: Path, metadata: Mapping[str, str]) -> RunConfig:
 def _empty_model(config: RunConfig) -> MultiModalViT:
     """The merged architecture; what its arrays hold is overwritten."""
     generator = torch.Generator().manual_seed(0)
-    vit = empty_backbone(config.model.backbone, config.data.size, filled=True)
-    if config.model.adapter == "bottleneck":
-        adapt(vit, config.model, generator)
-    return assemble(vit, config, generator)
+    backbone = empty_backbone(config.model.backbone, config.data.size, filled=True)
+    if not config.model.adapter.mergeable:
+        adapt(backbone, config.model, generator)
+    return assemble(backbone, config, generator)
 
 
 def _set_pixels(model: MultiModalViT, metadata: Mapping[str, str]) -> None:

@@ -134,7 +134,7 @@ def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any])
         "name": f"FedMRI {config.model.backbone}",
         "version": wanted.version,
         "description": (
-            f"{config.model.backbone} with {config.model.adapter}, trained by FedMRI at several hospitals from any of "
+            f"{config.model.backbone} with {config.model.adapter.name}, trained by FedMRI at several hospitals from any of "
             f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} "
             "patients. See docs/README.md."
         ),

@@ -20,7 +20,7 @@ from common.data.volumes import prepare_case
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, apply_temperature, load_calibration, save_calibration
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
-from common.models.backbone import SHIPPED
+from common.models.backbones.weights import SHIPPED
 from common.training.predict import predict
 from simulation.phantom.hospitals import SUFFIXES
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.adapters.lora import LoRA
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, average, get_arrays
@@ -25,7 +26,7 @@ def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
     """Two adapted blocks, and a weight decay that would move every matrix that an optimizer holds."""
     base: dict[str, dict[str, object]] = {
         "data": {"size": 32, "slices": 2},
-        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 2, "rank": 3, "lora_factor": factor},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 2, "adapter": {"rank": 3, "factor": factor}},
         "training": {"batch_size": 4, "precision": "fp32", "warmup_rounds": 0, "weight_decay": 1.0, "learning_rate": 1e-2},
         "federation": {"rounds": 6},
     }
@@ -63,7 +64,9 @@ def merged(model: MultiModalViT, arrays: Arrays, config: RunConfig) -> dict[str,
     frozen = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     layers = [name.removesuffix(".lora_a") for name in arrays if name.endswith(".lora_a")]
     a, b = ({layer: arrays[f"{layer}.{part}"].astype(np.float64) for layer in layers} for part in ("lora_a", "lora_b"))
-    scale = config.model.alpha / config.model.rank
+    adapter = config.model.adapter
+    assert isinstance(adapter, LoRA)
+    scale = adapter.alpha / adapter.rank
     return {layer: frozen[f"{layer}.frozen.weight"] + scale * b[layer] @ a[layer] for layer in layers}
 
 

@@ -54,7 +54,7 @@ def model(out) -> bytes:
 KINDS = {
     "plain": ({}, 1),
     "secure": ({"secure": {"enabled": True}}, 4),
-    "head rounds and alternating factors": ({"model": {"lora_factor": "alternate"}, "training": {"head_rounds": 1}}, 1),
+    "head rounds and alternating factors": ({"model": {"adapter": {"factor": "alternate"}}, "training": {"head_rounds": 1}}, 1),
 }
 
 
