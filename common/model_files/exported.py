@@ -19,7 +19,7 @@ from common.config.run import RunConfig, config_from_json
 from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration.calibration import Calibration
 from common.model_files.merge import kept_modules, merge
-from common.model_files.trained_model import TrainedModel
+from common.model_files.opened_model import OpenedModel
 from common.models.adapted import adapt
 from common.models.arrays import Arrays, load_arrays, save_arrays, set_arrays
 from common.models.backbones.create import empty_backbone
@@ -68,7 +68,7 @@ def save_exported(
     save_arrays(path, arrays, _metadata(plain, config, calibration[0] if calibration else None))
 
 
-def open_exported(path: Path) -> TrainedModel:
+def open_exported(path: Path) -> OpenedModel:
     """Read the file; needs timm for the architecture, and nothing else. `common.model_files.open.open_saved` comes here by
     itself.
 
@@ -95,10 +95,10 @@ def open_exported(path: Path) -> TrainedModel:
     except (RuntimeError, KeyError, ValueError, TypeError, FedMRIError) as error:
         detail = " ".join(str(error).split())[:200]
         raise WeightsError(f"Model file {path}: its parts do not belong together ({detail}). Take the file anew.") from error
-    return TrainedModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
+    return OpenedModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
 
 
-def trained_model(opened: TrainedModel) -> MultiModalViT:
+def trained_model(opened: OpenedModel) -> MultiModalViT:
     """The exported model with the trained arrays inside; `opened` keeps its own."""
     model = copy.deepcopy(opened.model)
     model.load_state_dict(_tensors(opened.arrays))

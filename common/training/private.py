@@ -18,6 +18,7 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.consistency import consistency_loss, labelled_loss
 from common.objectives.teacher import update_teacher
 from common.privacy.charge import Charge
@@ -83,7 +84,7 @@ def private_round(
     )
     features = None
     if is_head_round(config, round_number):
-        features = embed_patients(model, arrays, patients, config)
+        features = embed_patients(TrainedModel(model, arrays, config), patients)
     for step in range(privacy.steps):
         done = (round_number - 1 + step / privacy.steps) / config.federation.rounds
         set_rates(inner, config, done + 1 / (privacy.steps * config.federation.rounds))

@@ -23,6 +23,7 @@ from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.text import printable
 from common.training.trainable import most_trained
 from server.report.report import assemble, write_report
@@ -124,7 +125,9 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             pack_arrays(start.arrays or template),
             config.federation.rounds,
             config.federation.round_timeout,
-            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, template), model, patients, config),
+            evaluate_fn=lambda number, arrays: _look(
+                number, TrainedModel(model, unpack_arrays(arrays, template), config), patients
+            ),
             before=start,
             on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
@@ -167,7 +170,8 @@ def finish(
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
     acquisitions = read_external(plan.data, plan.external, plan.config.data)
-    final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
+    trained = TrainedModel(model, arrays, plan.config)
+    final = measure_final(trained, patients, calibrated, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -180,7 +184,7 @@ def finish(
         plan.out,
         assemble(
             final.external,
-            with_pictures(plan, model, arrays, patients, final.patients),
+            with_pictures(plan, trained, patients, final.patients),
             rounds,
             provenance,
             modality_subsets=final.modality_subsets,
@@ -196,12 +200,12 @@ def finish(
 
 
 def with_pictures(
-    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, entries: list[dict[str, Any]]
+    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])
-    names = draw_pictures(plan.out, model, arrays, patients, plan.config, probabilities, allowed)
+    names = draw_pictures(plan.out, trained, patients, probabilities, allowed)
     return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
 
 
@@ -220,12 +224,12 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     }
 
 
-def _look(number: int, arrays: Arrays, model: MultiModalViT, patients: SiteData, config: RunConfig) -> MetricRecord | None:
+def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecord | None:
     """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
-    every = config.evaluation.every
+    every = trained.config.evaluation.every
     if not every or number % every:
         return None
-    return MetricRecord(dict(measure_round(model, arrays, patients, config)))
+    return MetricRecord(dict(measure_round(trained, patients)))
 
 
 def _open(plan: RunPlan, round_: OpenRound) -> None:

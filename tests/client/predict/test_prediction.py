@@ -59,7 +59,7 @@ def expected(run: Path, phantom: Path, modalities=MODALITIES, mask=True) -> np.n
     case = Case("x", {m: volume(phantom, m) for m in modalities}, found, UNLABELLED, None, None, phantom)
     images, present = prepare_case(case, opened.config.data)
     data = SiteData("x", ("x",), images[None], present[None], np.array([-1]), "")
-    return predict(opened.model, opened.arrays, data, opened.config)[0]
+    return predict(opened, data)[0]
 
 
 @pytest.mark.parametrize("mask", [True, False])
