@@ -66,9 +66,9 @@ class Adapted(nn.Module):
 
 
 def _linear(frozen: nn.Module) -> nn.Linear:
-    """The frozen map, where it is a linear one."""
+    """The frozen map, where it is a linear one; tracers ask any module for what a linear map has."""
     if not isinstance(frozen, nn.Linear):
-        raise TypeError(f"expected a linear map, got {type(frozen).__name__}")
+        raise AttributeError(f"expected a linear map, got {type(frozen).__name__}")
     return frozen
 
 

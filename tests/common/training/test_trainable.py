@@ -1,9 +1,12 @@
 """What a round may train of LoRA: exact averages against merging by hand, and what is still stays so byte for byte."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from common.adapters.dora import DoRA
 from common.adapters.lora import LoRA
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
@@ -231,3 +234,40 @@ def test_tokens_that_are_not_trained_come_back_byte_for_byte_in_plain_and_privat
             {"head.patch.weight", "head.patch.bias"} if config.privacy.enabled else set()
         )
         assert changed(new, start) == start.keys() - still
+
+
+def dora_config(**sections: dict[str, object]) -> RunConfig:
+    config = config_of("both", **sections)
+    return replace(config, model=replace(config.model, adapter=DoRA(rank=3)))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_round_trains_all_of_dora(private: bool) -> None:
+    config = (
+        dora_config(**PRIVATE, privacy={"enabled": True, "steps": 2, "sample_rate": 1.0}) if private else dora_config(**PLAIN)
+    )
+    model = build_model(config)
+    start = moved(model)
+    if private:
+        update = private_round(model, start, site_of(), config, round_number=1, site_seed=0, charge=lambda _: None)
+    else:
+        update = train_round(model, start, site_of(), config, round_number=1, site_seed=0)
+    trained = {name.rpartition(".")[2] for name in changed(update.arrays, start)}
+    assert {"lora_a", "lora_b", "magnitude"} <= trained
+
+
+def test_the_gradients_of_doras_patients_are_the_same_by_loop_and_by_vmap() -> None:
+    config = dora_config(**PRIVATE, privacy={"enabled": True})
+    model, site = build_model(config), site_of(3)
+    teacher = {name: torch.tensor(array) for name, array in sorted(moved(model).items())}
+    examples = [draw_example(model, site, row, config, (7, 0)) for row in range(3)]
+    found = []
+    for method in ("loop", "vmap"):
+        student = {name: value.clone().requires_grad_() for name, value in teacher.items()}
+        one = replace(config, privacy=replace(config.privacy, gradients=method))
+        found.append(patient_gradients(model.eval(), student, teacher, examples, one, 0.5))
+    magnitudes = [name for name in teacher if name.endswith("magnitude")]
+    assert len(magnitudes) == 2
+    for name in magnitudes:
+        assert found[0][name].abs().max() > 0
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-3, atol=1e-6)
