@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig, config_from_table
 from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
-from common.evaluation.metrics.comparison import detectable, measure, warning
-from common.evaluation.metrics.roc import roc_curves
+from common.evaluation.comparison import detectable, measure, warning
 from server.report.audit_section import refutations
 from server.report.report import assemble, read_report, write_report
 from server.run.plan import require_fresh
@@ -96,7 +95,7 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     labels = _labels(patients, config)
     said = {name: _probabilities(table, patients, config) for name, table in answers.items()}
     federated = said.pop("federated")
-    external = measure(labels, federated, config) | {"roc": roc_curves(labels, federated, config.data.classes)}
+    external = measure(labels, federated, config) | config.task.curves(labels, federated)
     provenance = {
         **provenance,
         "external": "each hospital in turn: " + ", ".join(run.name.removeprefix(FOLD) for run, _ in reports),
@@ -114,13 +113,13 @@ def _without_picture(patient: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels(patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.int64]:
-    classes = list(config.data.classes)
+    classes = list(config.task.classes)
     return np.array([classes.index(p["label"]) if p["label"] is not None else -1 for p in patients], np.int64)
 
 
 def _probabilities(table: dict[str, list[float]], patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.float64]:
     """What one model said [N, C]; NaN for patients that it was not asked about."""
-    nothing = [float("nan")] * len(config.data.classes)
+    nothing = [float("nan")] * len(config.task.classes)
     return np.array([table.get(p["id"], nothing) for p in patients])
 
 

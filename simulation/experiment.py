@@ -15,7 +15,7 @@ from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.errors import ConfigError, DataError
-from common.evaluation.metrics.comparison import detectable, warning
+from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
 from server.report.audit_section import refutations
@@ -138,7 +138,7 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     refused = []
     for name in (*plan.external, *plan.sites):
         try:
-            site = read_site(plan.data / name, plan.config.data, simulated=True)
+            site = read_site(plan.data / name, plan.config, simulated=True)
             open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
         except DataError as error:
             if name in plan.external:
@@ -195,7 +195,7 @@ def add_baselines(
     progress("baselines", 0, len(jobs))
     probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
     ids = [patient["id"] for patient in report["patients"]]
-    classes = list(plan.config.data.classes)
+    classes = list(plan.config.task.classes)
     labels = [classes.index(p["label"]) if p["label"] is not None else -1 for p in report["patients"]]
     write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))
     federated = np.array([patient["probabilities"] for patient in report["patients"]])

@@ -99,5 +99,5 @@ def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], 
     """Labels [N] and uncalibrated probabilities [N, C] of the labelled ones."""
     known = held.select(held.labelled)
     if not len(known):
-        return known.labels, np.empty((0, len(trained.config.data.classes)))
+        return known.labels, np.empty((0, len(trained.config.task.classes)))
     return known.labels, predict(trained, known)

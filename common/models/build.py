@@ -3,7 +3,7 @@
 import torch
 
 from common.config.run import RunConfig
-from common.models.adapted import Adapted, adapt
+from common.models.adapted import adapt
 from common.models.backbones.backbone import Backbone
 from common.models.backbones.create import create_backbone
 from common.models.head import PrototypeHead
@@ -39,15 +39,7 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         width,
         config.model.head_hidden,
         config.model.head_bottleneck,
-        len(config.data.classes) + config.model.prototypes,
+        config.task.outputs + config.model.prototypes,
         generator,
     )
     return MultiModalViT(backbone, modalities, head, config.model.joint_blocks)
-
-
-def trained_share(model: MultiModalViT) -> float:
-    """Trained parameters over the backbone's own (adapters not counted in it)."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    added = {id(p) for module in model.modules() if isinstance(module, Adapted) for p in module.parameters(recurse=False)}
-    own = sum(p.numel() for p in model.vit.parameters() if id(p) not in added)
-    return trained / own

@@ -24,7 +24,7 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     Returns:
         [N, C], rows add up to one.
     """
-    classes, temperature = len(trained.config.data.classes), trained.config.objective.student_temperature
+    classes, temperature = len(trained.config.task.classes), trained.config.objective.student_temperature
     use = None if present is None else np.logical_and(patients.present, present)
 
     def logits(model: MultiModalViT, x: Tensor, here: Tensor) -> Tensor:

@@ -14,11 +14,16 @@ from server.report.page.conformal import ALL
 from server.report.page.headline import caution
 
 NOT_TOLD = "not told"
-INTENDED = (
-    "Research on glioma subtype from MRI. It is no medical device: it has no approval, and no decision about a patient may rest "
-    "on it. It knows three subtypes of glioma and nothing else: every other brain gets probabilities that add up to one "
-    "all the same."
-)
+
+
+def intended_use(config: RunConfig) -> str:
+    """What the model is for, and what it is not."""
+    classes = ", ".join(config.task.classes)
+    return (
+        f"Research on glioma {config.task.label} from MRI. It is no medical device: it has no approval, and no decision about a "
+        f"patient may rest on it. It knows {len(config.task.classes)} classes ({classes}) and nothing else: every other brain "
+        "gets probabilities that add up to one all the same."
+    )
 
 
 def weights_licence(model: ModelConfig) -> str:
@@ -44,7 +49,7 @@ def model_card(
         checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.
     """
     parts = [
-        ("Intended use, and its limits", [INTENDED, _limits(report, config)]),
+        ("Intended use, and its limits", [intended_use(config), _limits(report, config)]),
         ("Patients", _patients(report, config)),
         ("Training", _training(report, config, sha256, adapter)),
         ("Measured on the external hospital", _metrics(report)),
@@ -105,8 +110,8 @@ def _patients(report: Mapping[str, Any], config: RunConfig) -> list[str]:
     data = report["provenance"].get("data")
     named = data.get("sites") if isinstance(data, Mapping) else None
     sites = named if isinstance(named, list) else sorted(_seen(report))
-    rows = [[site, "trained", NOT_TOLD, *[NOT_TOLD] * (len(config.data.classes) + len(config.data.modalities))] for site in sites]
-    classes, people = config.data.classes, report["patients"]
+    rows = [[site, "trained", NOT_TOLD, *[NOT_TOLD] * (len(config.task.classes) + len(config.data.modalities))] for site in sites]
+    classes, people = config.task.classes, report["patients"]
     labels = Counter(_class(p.get("label"), classes) for p in people)
     modalities = Counter(m for p in people for m in p.get("modalities", []))
     counts = [labels[c] for c in classes] + [modalities[m] for m in config.data.modalities]
@@ -131,7 +136,7 @@ def _training(report: Mapping[str, Any], config: RunConfig, sha256: str, adapter
         ["SHA-256 of its weights", sha256],
         ["adapter", f"{config.model.adapter.name}; {adapter}"],
         ["rounds", len(report["rounds"])],
-        ["classes", ", ".join(config.data.classes)],
+        ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
         ["seed", config.seed],
         ["code", report["provenance"].get("code") or NOT_TOLD],

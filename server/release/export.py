@@ -26,7 +26,7 @@ from common.model_files.merge import kept_modules
 from common.model_files.open import open_saved, read_saved
 from common.model_files.opened_model import OpenedModel
 from common.models.multimodal import MultiModalViT
-from server.release.card import INTENDED, model_card, weights_licence
+from server.release.card import intended_use, model_card, weights_licence
 from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest
@@ -123,7 +123,7 @@ def _dense(plain: MultiModalViT, trained: OpenedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
     config = trained.config
     temperature = config.objective.student_temperature * trained.temperature
-    return DenseModel(plain.cpu().eval(), len(config.data.classes), temperature).eval()
+    return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature).eval()
 
 
 def _about(wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _about(wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any]) 
             f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} "
             "patients. See docs/README.md."
         ),
-        "intended_use": INTENDED,
+        "intended_use": intended_use(config),
         "weights_licence": weights_licence(config.model),
         "eval_metrics": {"mcc": mcc.get("value"), "mcc_low": mcc.get("low"), "mcc_high": mcc.get("high")},
     }

@@ -79,7 +79,7 @@ def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pair(first: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
     """This run minus the first on the patients that both have; or why not."""
-    from common.evaluation.metrics.comparison import compare_reports  # noqa: PLC0415  takes seconds to load, as all that trains
+    from common.evaluation.comparison import compare_reports  # noqa: PLC0415  takes seconds to load, as all that trains
 
     hospital, other = (table(each["provenance"]).get("external") for each in (first, report))
     if hospital != other:

@@ -47,7 +47,7 @@ def assemble(
     """Put a run's results together in the shape of report.json.
 
     Args:
-        external: what `common.evaluation.metrics.metrics.evaluate` returned for the federated model.
+        external: what `common.metrics.classification.evaluate` returned for the federated model.
         patients: one {`id`, `label`, `probabilities`, `modalities`} an external patient; `label` is a class index or name, -1
             or None where unknown; `probabilities` a list in the order of the classes or {class: value}. It may have
             `prediction_set`, `ood` {score, flagged}, and `picture`, a file under RUN/evidence that may be shown.
@@ -56,7 +56,7 @@ def assemble(
         baselines: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result. An
             optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
-        subgroups: of `common.evaluation.subgroups.subgroups`; detectable: of `common.evaluation.metrics.comparison`.
+        subgroups: of `common.evaluation.subgroups.subgroups`; detectable: of `common.evaluation.comparison`.
         calibration: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         ood: `rate`, `threshold`, `flagged`, `of`.
         privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of

@@ -13,6 +13,7 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from common.aggregation.aggregator import State
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
@@ -28,12 +29,13 @@ from common.text import printable
 from common.training.trainable import most_trained
 from server.report.report import assemble, write_report
 from server.run.calibrate import Calibrated, calibrate
-from server.run.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, as_line, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.plan import MODEL_NAME, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, resume, write_open
+from server.run.round_lines import read_rounds
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord
@@ -108,7 +110,7 @@ def told_of_end(progress: Progress) -> Iterator[None]:
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
-    patients = open_external(plan.data, plan.external, config.data, plan.cache)
+    patients = open_external(plan.data, plan.external, config, plan.cache)
     model = build_model(config)
     template = get_arrays(model)
     with room_on_disk(plan.out):
@@ -130,7 +132,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             ),
             before=start,
             on_open=lambda round_: _open(plan, round_),
-            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
+            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
         )
         trained = unpack_arrays(result.arrays, template)
         calibrated = None
@@ -169,7 +171,7 @@ def finish(
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
-    acquisitions = read_external(plan.data, plan.external, plan.config.data)
+    acquisitions = read_external(plan.data, plan.external, plan.config)
     trained = TrainedModel(model, arrays, plan.config)
     final = measure_final(trained, patients, calibrated, acquisitions)
     provenance = {
@@ -219,7 +221,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     return {
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,
-        "classes": json.dumps(list(config.data.classes)),
+        "classes": json.dumps(list(config.task.classes)),
         "config": config.to_json(),
     }
 
@@ -237,8 +239,8 @@ def _open(plan: RunPlan, round_: OpenRound) -> None:
     write_open(plan.out, round_.number, round_.trained, round_.redone)
 
 
-def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays) -> None:
+def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays, state: State) -> None:
     """After a round: first the checkpoint, then the line that says the round is done."""
-    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model)))
+    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model), state))
     run_log.write(record)
     close_round(plan.out)

@@ -163,7 +163,7 @@ def test_folds_cover_every_site_once(data: Path) -> None:
 
 def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    classes, provenance = RunConfig().data.classes, {"config": json.loads(RunConfig().to_json()), "backbone": "b"}
+    classes, provenance = RunConfig().task.classes, {"config": json.loads(RunConfig().to_json()), "backbone": "b"}
     truth, guess, reports = [], [], []
     for fold, n in (("a", 12), ("b", 20)):
         labels, values = generator.integers(0, 3, n), generator.dirichlet((1, 1, 1), n)

@@ -55,7 +55,7 @@ def place_evidence(trained: TrainedModel, patients: SiteData) -> tuple[Floats, N
         carries the winning class, 0 where the modality is absent.
     """
     config = trained.config
-    explain = _Explain(len(config.data.classes), config.objective.student_temperature)
+    explain = _Explain(len(config.task.classes), config.objective.student_temperature)
     answers, places = [], []
     for logits, contributions in forward_batches(trained, patients, explain):
         answers.append(logits.softmax(-1).cpu().numpy())

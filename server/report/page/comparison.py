@@ -89,7 +89,7 @@ def comparison(report: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def measured(name: str, note: str, entry: Any, *, federated: bool = False) -> Row:
-    """A row from what `common.evaluation.metrics.metrics.evaluate` returned."""
+    """A row from what `common.metrics.classification.evaluate` returned."""
     result = table(entry)
     spans = table(result.get("intervals"))
     return Row(

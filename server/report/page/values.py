@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from common.evaluation.wilson import wilson_interval
+
 NOTHING = "\N{EN DASH}"  # what stands where there is no value
-WILSON_Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 COUNT_AT_MOST = 2.0**53
 PRINTABLE = 1e6  # above it decimals say nothing
 
@@ -64,13 +65,8 @@ def measure(entry: Any, interval: Any = None) -> Measure:
 
 
 def wilson(part: int, of: int) -> Measure:
-    """A share with its 95% score interval (Wilson, JASA 1927)."""
-    if of < 1:
-        return Measure()
-    share, z2 = part / of, WILSON_Z**2
-    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = WILSON_Z * math.sqrt(max(0.0, share * (1 - share)) / of + z2 / (4 * of**2)) / (1 + z2 / of)
-    return Measure(share, max(0.0, middle - half), min(1.0, middle + half))
+    """A share with its 95% interval."""
+    return Measure(*wilson_interval(part, of))
 
 
 def number(value: float | None, digits: int = 2) -> str:

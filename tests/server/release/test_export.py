@@ -183,12 +183,12 @@ def test_monai_finds_patients_in_a_folder_and_writes_a_table(released, tmp_path)
     site = check.made_up_site(tmp_path / "site", opened.config.data)
     done = run_monai(release / "bundle", tmp_path, "--dataset_dir", str(site), "--output", "table.csv")
     assert done.returncode == 0, done.stderr
-    cases = read_site(site, opened.config.data, simulated=True).cases
+    cases = read_site(site, opened.config, simulated=True).cases
     truth = check._probabilities(opened, check._patients(cases, opened.config.data))
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [case.id for case in cases]
-    np.testing.assert_allclose([[float(row[name]) for name in opened.config.data.classes] for row in rows], truth, atol=1e-4)
+    np.testing.assert_allclose([[float(row[name]) for name in opened.config.task.classes] for row in rows], truth, atol=1e-4)
     assert rows[1]["modalities"] == "flair"
     assert main(["verify", str(release), "--key", str(keys / "release.pub")]) == 0  # MONAI left nothing in it
 

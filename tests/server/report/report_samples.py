@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from common.evaluation.metrics.metrics import evaluate, paired_difference
+from common.metrics.classification import evaluate, paired_difference
 from server.report.report import assemble
 
 CLASSES = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")

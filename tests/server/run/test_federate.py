@@ -27,7 +27,7 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     assert report["provenance"]["code"] == code_hash()
     assert len(report["patients"]) == 4
     arrays, metadata = load_arrays(out / "model.safetensors")
-    assert json.loads(metadata["classes"]) == list(plan(folder, out).config.data.classes)
+    assert json.loads(metadata["classes"]) == list(plan(folder, out).config.task.classes)
     assert metadata["backbone_sha256"] == report["provenance"]["weights_sha256"]
     last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
     assert all(np.array_equal(arrays[name], last[name]) for name in arrays)

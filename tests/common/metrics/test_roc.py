@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from common.evaluation.metrics.roc import POINTS, roc_curves
+from common.metrics.roc import POINTS, roc_curves
 from tests.common.evaluation.made_up import hospital
 
 CLASSES = ("a", "b", "c")

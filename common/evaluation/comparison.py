@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from common.config.run import RunConfig
 from common.errors import FedMRIError
-from common.evaluation.metrics.bootstrap import (
+from common.metrics.bootstrap import (
     MEASURES,
     NO_INTERVAL,
     Interval,
@@ -22,7 +22,7 @@ from common.evaluation.metrics.bootstrap import (
     measure_all,
     t_interval,
 )
-from common.evaluation.metrics.metrics import evaluate, labelled_only, paired_difference
+from common.metrics.classification import labelled_only, paired_difference
 
 POWER, SIGNIFICANCE = 0.8, 0.05
 NOTABLE = 0.1  # a difference in MCC that matters; where a smaller one shows, nobody need be warned
@@ -32,7 +32,7 @@ ASSUMED_CORRELATION = 0.5  # of two models' MCCs over resamples of the same pati
 def measure(labels: NDArray[Any], probabilities: NDArray[Any], config: RunConfig) -> dict[str, Any]:
     """The measures with the run's own resamples: the same ones for every model that is compared."""
     generator = np.random.default_rng(config.seed)
-    return evaluate(labels, probabilities, config.data.classes, bootstrap=config.evaluation.bootstrap, generator=generator)
+    return config.task.evaluate(labels, probabilities, bootstrap=config.evaluation.bootstrap, generator=generator)
 
 
 def measure_difference(labels: NDArray[Any], first: NDArray[Any], second: NDArray[Any], config: RunConfig) -> Interval:

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from common.evaluation.metrics.bootstrap import (
+from common.metrics.bootstrap import (
     JACKKNIFE,
     MEASURES,
     bca_interval,

@@ -1,6 +1,6 @@
 """How good predictions are, with intervals over patients.
 
-scikit-learn computes the values; `common.evaluation.metrics.bootstrap` the same measures on all resamples at once, where
+scikit-learn computes the values; `common.metrics.bootstrap` the same measures on all resamples at once, where
 scikit-learn would take a minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
 
 Letters: N patients, C classes, R resamples.
@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
 from common.errors import FedMRIError
-from common.evaluation.metrics.bootstrap import (
+from common.metrics.bootstrap import (
     MEASURES,
     NO_INTERVAL,
     Floats,
@@ -44,7 +44,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure predictions against the truth: the shape of `external` in report.json.
 
-    The intervals are 95% BCa intervals of a bootstrap over patients (`common.evaluation.metrics.bootstrap`). A resample on which
+    The intervals are 95% BCa intervals of a bootstrap over patients (`common.metrics.bootstrap`). A resample on which
     a
     measure is not defined is left out of its interval: for AUROC one that lacks a class that the patients have, for MCC one with
     a single true class. No interval (None) for fewer than two patients, or where under half of the resamples count. The
@@ -164,13 +164,13 @@ def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None
         float(sk.recall_score(labels, guess, labels=here, average="macro", zero_division=0)),
         float(sk.f1_score(labels, guess, labels=here, average="macro", zero_division=0)),
         float(np.mean(defined)) if defined else None,
-        _ece(torch.from_numpy(labels), torch.from_numpy(probabilities)),
+        expected_calibration_error(labels, probabilities),
         float(sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)),
     )
     return dict(zip(names, values, strict=True)), per_class
 
 
-def _ece(labels: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """Expected calibration error of the most likely class (Guo et al. 2017, equation 3)."""
-    classes = probabilities.shape[1]
-    return float(tm.multiclass_calibration_error(probabilities, labels, classes, BINS, validate_args=False))
+def expected_calibration_error(labels: Ints, probabilities: Floats) -> float:
+    """Of the most likely class (Guo et al. 2017, equation 3). `labels` [N], `probabilities` [N, C]."""
+    guesses, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    return float(tm.multiclass_calibration_error(guesses, truth, probabilities.shape[1], BINS, validate_args=False))

@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
 from common.config.run import config_from_table
 from common.errors import FedMRIError
-from common.evaluation.metrics.comparison import compare_reports, detectable, measure, measure_beside, measure_difference, warning
+from common.evaluation.comparison import compare_reports, detectable, measure, measure_beside, measure_difference, warning
 
 CLASSES = ["a", "b", "c"]
 CONFIG = config_from_table({"data": {"classes": CLASSES}, "evaluation": {"bootstrap": 400}})

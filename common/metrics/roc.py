@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from common.evaluation.metrics.metrics import labelled_only
+from common.metrics.classification import labelled_only
 
 POINTS = 200  # of a curve: as many as can be told apart on a screen
 
@@ -28,7 +28,7 @@ def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any], classes: Seque
         that no patient has, or every patient, has no curve.
 
     Raises:
-        ValueError, FedMRIError: as `common.evaluation.metrics.metrics.evaluate`.
+        ValueError, FedMRIError: as `common.metrics.classification.evaluate`.
     """
     truth, p = labelled_only(labels, probabilities, len(classes))
     curves = {}

@@ -14,7 +14,7 @@ from sklearn.calibration import calibration_curve
 from torchmetrics.functional import classification as tm
 
 from common.errors import FedMRIError
-from common.evaluation.metrics.metrics import BINS, evaluate, paired_difference
+from common.metrics.classification import BINS, evaluate, paired_difference
 from tests.common.evaluation.made_up import hospital
 
 CLASSES = ("a", "b", "c")
