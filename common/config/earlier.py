@@ -62,6 +62,8 @@ def of_today(table: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key stands there under both names.
     """
+    if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
+        return table
     return _task_of_data(_loss_terms(_with_adapter(table)))
 
 
@@ -83,7 +85,7 @@ def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
 
 def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
     """`model.rank`, `alpha`, `targets` and `lora_factor` as settings of `model.adapter`."""
-    model = table.get("model") if isinstance(table, dict) else None  # what JSON holds may be anything
+    model = table.get("model")
     if not isinstance(model, dict) or not _ADAPTER_KEYS.keys() & model.keys():
         return table
     named = model.get("adapter", "lora")

@@ -79,7 +79,7 @@ def stored_type(file: Path) -> str:
     with gzip.open(file) if zipped else file.open("rb") as content:
         start = content.read(nib.Nifti2Header.sizeof_hdr)
     kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
-    header = kind(start[: kind.sizeof_hdr], check=False)
+    header = kind(start[: kind.sizeof_hdr], check=False)  # type: ignore[no-untyped-call]
     return str(header.get_data_dtype().name)
 
 
