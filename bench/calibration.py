@@ -31,9 +31,8 @@ from common.evaluation.calibration.calibration import fit_temperature
 from common.evaluation.ood import score as ood
 from common.messages.calibration import NLL
 from common.messages.round import SiteReply
-from common.models.arrays import Arrays
 from common.models.build import build_model
-from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from server.run.calibrate import Calibrated, combine, total
 from server.run.external import measure_final
 
@@ -60,26 +59,26 @@ def run_job(job: Job) -> dict[str, Any]:
     parts = {name: split(sites[name], config.evaluation.holdout) for name in names if name not in job.external}
     model = build_model(config)
     arrays = federate(model, {name: training for name, (training, _) in parts.items()}, config)
+    trained = TrainedModel(model, arrays, config)
     outside = SiteData.pool([sites[name] for name in job.external], "+".join(job.external))
-    found = measure_final(model, arrays, outside, config, calibrate(model, arrays, parts, config))
+    found = measure_final(trained, outside, calibrate(trained, parts))
     return {
         "seed": config.seed,
         "patients": {name: len(patients) for name, patients in sites.items()},
         "external": {"mcc": found.external["mcc"], "auroc": found.external["auroc"]["macro"]},
         "calibration": found.calibration,
-        "ood": found.ood_score,
+        "ood": found.ood_summary,
     }
 
 
-def calibrate(model: MultiModalViT, arrays: Arrays, parts: Parts, config: RunConfig) -> Calibrated:
+def calibrate(trained: TrainedModel, parts: Parts) -> Calibrated:
     """Both exchanges of `server.run.calibrate.calibrate`, without the wire."""
+    config = trained.config
     status = {name: SiteReply(name, config.federation.rounds, counts_shared=True) for name in parts}
-    fitted = {name: (status[name], fit_sums(model, arrays, *both, config, 1)) for name, both in parts.items()}
+    fitted = {name: (status[name], fit_sums(trained, *both, 1)) for name, both in parts.items()}
     temperature = fit_temperature(total(fitted, NLL))
     reference = ood.pool(*(sums for _, sums in fitted.values()))
-    scored = {
-        name: (status[name], score_sums(model, arrays, *both, config, 1, temperature, reference)) for name, both in parts.items()
-    }
+    scored = {name: (status[name], score_sums(trained, *both, 1, temperature, reference)) for name, both in parts.items()}
     return combine(fitted, scored, temperature, config)
 
 

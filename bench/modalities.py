@@ -37,6 +37,7 @@ from common.data.dataset import SiteData
 from common.evaluation.subsets import answer_subsets, measure_subsets
 from common.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 
 ARMS = ("dropout", "none", "bare")
@@ -79,10 +80,11 @@ def run_job(job: Job) -> dict[str, Any]:
         arrays = federate(model, {name: sites[name] for name in names if name not in external}, config)
         for name in external:
             patients = sites[name].select(sites[name].labelled)
-            full = predict(model, arrays, patients, config)
+            trained = TrainedModel(model, arrays, config)
+            full = predict(trained, patients)
             labels.append(patients.labels)
             whole.append(full)
-            parts.append(answer_subsets(model, arrays, patients, config, full=full))
+            parts.append(answer_subsets(trained, patients, full=full))
     truth, full = np.concatenate(labels), np.concatenate(whole)
     answers = {subset: np.concatenate([part[subset] for part in parts]) for subset in parts[0]}
     found = measure_subsets(answers, truth, full, config)

@@ -36,6 +36,7 @@ from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
     for site in everybody(arguments, config):
         patients = open_site(site, config.data, default_cache() / "slices", workers=1)
         held = held_back(patients.ids, config.evaluation.holdout)
-        found[site.name] = Known(features(model, arrays, patients, config), held)
+        found[site.name] = Known(features(TrainedModel(model, arrays, config), patients), held)
         console.print(f"{site.name}: {len(patients)}", highlight=False)
     return found
 

@@ -33,7 +33,7 @@ from common.evaluation.ood.score import MIN_COUNT, moments
 from common.files import write_atomic
 from common.model_files.open import MODEL_NAME
 from common.models.arrays import get_arrays, save_arrays
-from common.models.backbone import empty_backbone
+from common.models.backbones.create import empty_backbone
 from common.models.build import build_model
 from simulation.phantom.hospitals import write_hospitals
 
@@ -54,7 +54,7 @@ def make_run(run: Path, config: RunConfig) -> None:
 def save_random_weights(path: Path) -> None:
     """A file as a hospital has it, of the default backbone."""
     config = RunConfig()
-    vit = empty_backbone(config.model.backbone, config.data.size)
+    vit = empty_backbone(config.model.backbone, config.data.size).module
     save_arrays(path, {name: tensor.numpy() for name, tensor in vit.state_dict().items()}, {})
 
 

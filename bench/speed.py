@@ -18,6 +18,7 @@ from common.data.dataset import SiteData
 from common.files import write_atomic
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import predict
 
@@ -52,7 +53,7 @@ def prediction(modalities: int) -> Callable[[], object]:
     """Probabilities of patients who have so many modalities."""
     config = config_of()
     model, patients = build_model(config), site(modalities)
-    return lambda: predict(model, get_arrays(model), patients, config)
+    return lambda: predict(TrainedModel(model, get_arrays(model), config), patients)
 
 
 def main(out: Path) -> None:

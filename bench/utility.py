@@ -35,6 +35,7 @@ from common.metrics.classification import evaluate
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
 from common.training.local import train_round
@@ -147,8 +148,8 @@ def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig
 def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
     """Probabilities [N, C]; where the head alone was trained, from the features that are there already."""
     if config.training.head_rounds < config.federation.rounds:
-        return predict(model, arrays, patients, config)
-    features = embed_patients(model, arrays, patients, config).embeddings[:, 0]
+        return predict(TrainedModel(model, arrays, config), patients)
+    features = embed_patients(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
     head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
     with torch.no_grad():
         logits = functional_call(model.head, head, (features,))[:, : len(config.task.classes)]

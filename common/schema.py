@@ -15,9 +15,13 @@ from common.errors import ConfigError
 
 @dataclass(frozen=True)
 class OneOf:
-    """Rule of a field that holds one kind: `strategy = "fedavg"`, or a table with `name` and the kind's settings."""
+    """Rule of a field that holds one kind: `strategy = "fedavg"`, or a table with `name` and the kind's settings.
+
+    A table without `name` is of the kind `default`, so that `--set strategy.rate=2` needs no more.
+    """
 
     kinds: Mapping[str, type]
+    default: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def registry(*kinds: type) -> dict[str, type]:
 
 def one_of(default: str, kinds: Mapping[str, type]) -> Any:
     """A field that holds one of `kinds`; by default the one named `default` with its own defaults."""
-    return field(default_factory=kinds[default], metadata={"rule": OneOf(kinds)})
+    return field(default_factory=kinds[default], metadata={"rule": OneOf(kinds, default)})
 
 
 def many_of(kinds: Mapping[str, type]) -> Any:
@@ -112,20 +116,20 @@ def check_ranges(config: Any, where: str = "") -> None:
 def _value(hint: Any, rule: object, value: Any, name: str) -> Any:
     """One field, by its rule or by its annotation."""
     if isinstance(rule, OneOf):
-        return _one(rule.kinds, value, name)
+        return _one(rule, value, name)
     if isinstance(rule, ManyOf):
         return _many(rule.kinds, value, name)
     return build(hint, value, f"{name}.") if is_dataclass(hint) else _convert(hint, value, name)
 
 
-def _one(kinds: Mapping[str, type], value: Any, name: str) -> Any:
+def _one(rule: OneOf, value: Any, name: str) -> Any:
     """The kind that a name, or a table's `name`, asks for."""
     table = {"name": value} if isinstance(value, str) else value
-    tag = table.get("name") if isinstance(table, dict) else None
-    if not isinstance(tag, str) or tag not in kinds:
+    tag = table.get("name", rule.default) if isinstance(table, dict) else None
+    if not isinstance(tag, str) or tag not in rule.kinds:
         got = repr(value) if tag is None else repr(tag)
-        raise ConfigError(f"{name}: expected one of {', '.join(kinds)}, or a table whose `name` is one; got {got}.")
-    return build(kinds[tag], {key: item for key, item in table.items() if key != "name"}, f"{name}.")
+        raise ConfigError(f"{name}: expected one of {', '.join(rule.kinds)}, or a table whose `name` is one; got {got}.")
+    return build(rule.kinds[tag], {key: item for key, item in table.items() if key != "name"}, f"{name}.")
 
 
 def _many(kinds: Mapping[str, type], value: Any, name: str) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from common.evaluation.comparison import measure_beside
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
 from simulation.probe import linear_probe
@@ -97,10 +98,9 @@ def run_job(job: Job) -> Probabilities:
     if job.name == PROBE:
         probabilities, own = _probe(training, (external, known), config)
         return _calibrated(probabilities, own, known)
-    model = build_model(config)
-    arrays = _trained(job, training, config)
-    own = predict(model, arrays, known, config) if len(known) else np.empty((0, len(config.task.classes)))
-    return _calibrated(predict(model, arrays, external, config), own, known)
+    trained = TrainedModel(build_model(config), _trained(job, training, config), config)
+    own = predict(trained, known) if len(known) else np.empty((0, len(config.task.classes)))
+    return _calibrated(predict(trained, external), own, known)
 
 
 def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData) -> Probabilities:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from common.data.cache import default_cache
 from common.files import write_atomic
-from common.models.backbone import SHIPPED
+from common.models.backbones.weights import SHIPPED
 from simulation.phantom import write_hospitals
 
 SEED = 7

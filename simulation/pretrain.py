@@ -34,9 +34,9 @@ def pretrain(config: RunConfig, patients: int, seed: int, out: Path, progress: P
     Raises:
         ConfigError: an adapter that does not train the backbone.
     """
-    if config.model.adapter != "full":
+    if not config.model.adapter.trains_backbone:
         raise ConfigError(
-            f'model.adapter: pre-training trains the whole backbone, so expected "full", got "{config.model.adapter}".'
+            f'model.adapter: pre-training trains the whole backbone, so expected "full", got "{config.model.adapter.name}".'
         )
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "phantoms"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from client.predict.inputs import PredictionInputs
     from client.predict.prediction import Answer
     from client.predict.prefetch import Read
-    from common.model_files.trained_model import TrainedModel
+    from common.model_files.opened_model import OpenedModel
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -78,7 +78,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
 
 
-def _one(read: "Read", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
+def _one(read: "Read", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
     """The answer first; the evidence by modality takes longer, and follows."""
     from client.predict.prediction import answer, answer_table, weigh_modalities
 
@@ -102,7 +102,7 @@ def _one(read: "Read", opened: "TrainedModel", arguments: argparse.Namespace) ->
     return 0
 
 
-def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "TrainedModel", arguments: argparse.Namespace) -> int:
+def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict.prediction import answer_table
 
@@ -123,7 +123,7 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "TrainedMod
     return 1 if broken else 0
 
 
-def _batch(batch: "Sequence[Read]", broken: dict[str, str], opened: "TrainedModel", evidence: str) -> "list[Answer]":
+def _batch(batch: "Sequence[Read]", broken: dict[str, str], opened: "OpenedModel", evidence: str) -> "list[Answer]":
     """Answers for those who could be read; the others are added to `broken`."""
     from client.predict.prediction import answer, weigh_modalities
 
@@ -134,7 +134,7 @@ def _batch(batch: "Sequence[Read]", broken: dict[str, str], opened: "TrainedMode
 
 
 def _say_many(
-    tables: list[dict[str, Any]], rows: Table, broken: dict[str, str], opened: "TrainedModel", arguments: argparse.Namespace
+    tables: list[dict[str, Any]], rows: Table, broken: dict[str, str], opened: "OpenedModel", arguments: argparse.Namespace
 ) -> None:
     from client.predict.prediction import NO_CALIBRATION, RESEARCH
 

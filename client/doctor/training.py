@@ -18,7 +18,7 @@ from common.data.cases import Case, read_site
 from common.data.check import check_site
 from common.errors import DataError, FedMRIError
 from common.models.arrays import get_arrays
-from common.models.backbone import find_weights
+from common.models.backbones.weights import find_weights
 from common.training.device import choose_device
 from common.training.local import train_round
 from common.training.private import private_round

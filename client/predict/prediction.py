@@ -19,7 +19,7 @@ from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibrat
 from common.evaluation.explanation.attribution import modality_evidence, place_evidence
 from common.evaluation.ood.features import features
 from common.evaluation.ood.score import Reference, moments_like
-from common.model_files.trained_model import TrainedModel
+from common.model_files.opened_model import OpenedModel
 from common.models.arrays import check_arrays
 from common.training.predict import predict
 
@@ -119,7 +119,7 @@ def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
     )
 
 
-def answer(opened: TrainedModel, read: Sequence[tuple[Case, Sliced]], *, places: bool = False) -> list[Answer]:
+def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: bool = False) -> list[Answer]:
     """The model's answers.
 
     Args:
@@ -129,11 +129,11 @@ def answer(opened: TrainedModel, read: Sequence[tuple[Case, Sliced]], *, places:
     batch, config, calibration = as_batch(read), opened.config, opened.calibration
     by_place: Sequence[NDArray[np.float32] | None] = [None] * len(read)
     if places:
-        raw, found = place_evidence(opened.model, opened.arrays, batch, config)
+        raw, found = place_evidence(opened, batch)
         by_place = list(found)
     else:
-        raw = predict(opened.model, opened.arrays, batch, config)
-    calibrated = apply_temperature(raw, temperature_of(calibration))
+        raw = predict(opened, batch)
+    calibrated = apply_temperature(raw, opened.temperature)
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
     ood_score = _ood_scores(opened, batch)
     return [
@@ -142,26 +142,15 @@ def answer(opened: TrainedModel, read: Sequence[tuple[Case, Sliced]], *, places:
     ]
 
 
-def weigh_modalities(opened: TrainedModel, answers: Sequence[Answer]) -> list[Answer]:
+def weigh_modalities(opened: OpenedModel, answers: Sequence[Answer]) -> list[Answer]:
     """The answers with the evidence by modality: the model runs again for each."""
     batch = as_batch([(one.case, one.sliced) for one in answers])
-    evidence = modality_evidence(
-        opened.model,
-        opened.arrays,
-        batch,
-        opened.config,
-        np.stack([one.probabilities for one in answers]),
-        temperature=temperature_of(opened.calibration),
-    )
+    probabilities = np.stack([one.probabilities for one in answers])
+    evidence = modality_evidence(opened, batch, probabilities, temperature=opened.temperature)
     return [replace(one, by_modality=row) for one, row in zip(answers, evidence, strict=True)]
 
 
-def temperature_of(calibration: Calibration | None) -> float:
-    """1 where there is none."""
-    return calibration.temperature if calibration else 1.0
-
-
-def _ood_scores(opened: TrainedModel, batch: SiteData) -> list[float | None]:
+def _ood_scores(opened: OpenedModel, batch: SiteData) -> list[float | None]:
     """Out-of-distribution scores; None where nothing is known to compare with.
 
     Raises:
@@ -177,7 +166,7 @@ def _ood_scores(opened: TrainedModel, batch: SiteData) -> list[float | None]:
             f"model and its {CALIBRATION_NAME} from one run of this version (without that file a run's model answers "
             "uncalibrated), or a release that was exported of such a run."
         ) from error
-    scores = Reference.fit(opened.reference).score(features(opened.model, opened.arrays, batch, opened.config))
+    scores = Reference.fit(opened.reference).score(features(opened, batch))
     return [float(score) if np.isfinite(score) else None for score in scores]
 
 

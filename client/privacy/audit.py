@@ -14,13 +14,15 @@ from torch import Tensor
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import DataError
-from common.models.arrays import Arrays, check_arrays, get_arrays, load_arrays
+from common.models.arrays import check_arrays, get_arrays, load_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.privacy.accounting import noise_for
 from common.privacy.audit import CanaryAudit, Check, canary_audit, noise_checks, removal_check, sampling_check, the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.noise import system_sample
+from common.training.device import place
 from common.training.predict import predict
 from common.training.private_probing import embed_patients, head_gradients
 from common.training.private_views import Example, draw_example, patient_gradients
@@ -86,7 +88,8 @@ def audit_privacy(
     if trained is not None and others is not None:
         arrays, _ = load_arrays(trained)
         check_arrays(arrays, get_arrays(model))
-        found = membership_auc(_losses(model, arrays, patients, config), _losses(model, arrays, others, config))
+        probed = TrainedModel(model, arrays, config)
+        found = membership_auc(_losses(probed, patients), _losses(probed, others))
     return PrivacyAudit(tuple(checks), canary or run_canaries(generator), found)
 
 
@@ -119,12 +122,12 @@ def membership_auc(members: NDArray[np.float64], others: NDArray[np.float64]) ->
     return float(roc_auc_score(truth, -np.concatenate([members, others])))
 
 
-def _losses(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+def _losses(trained: TrainedModel, patients: SiteData) -> NDArray[np.float64]:
     """Cross entropy of each labelled patient."""
     labelled = patients.select(patients.labelled)
     if not len(labelled):
         return np.empty(0)
-    chances = predict(model, arrays, labelled, config)[np.arange(len(labelled)), labelled.labels]
+    chances = predict(trained, labelled)[np.arange(len(labelled)), labelled.labels]
     return -np.log(np.clip(chances, 1e-12, None))
 
 
@@ -147,9 +150,10 @@ def _clipped_sum(
     arrays = get_arrays(model.eval())
     point = first_point(arrays, torch.empty(0, dtype=torch.int64), config, round_number, torch.device("cpu"))
     if is_head_round(config, round_number):
-        features = embed_patients(model, arrays, patients, config)
+        features = embed_patients(TrainedModel(model, arrays, config), patients)
         gradients = head_gradients(model, point, features.to("cpu"), np.array(rows, np.int64), config)
     else:
+        place(model, torch.device("cpu"))  # where its examples are: head rounds leave it on a GPU
         drawn = [draw_example(model, patients, row, config, (config.seed, 0)) for row in rows]
         examples = [Example(*(part.cpu() for part in example)) for example in drawn]  # a GPU rounds by who else is in the batch
         gradients = patient_gradients(model, point, examples, config)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from client.policy import require_calibrating, require_hours
 from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
-from common.config.run import RunConfig
 from common.data.cases import Site
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature, nll_sums, score_histogram
@@ -20,7 +19,7 @@ from common.evaluation.ood.features import features
 from common.messages.calibration import COUNT, FIT, NLL, OOD_SCORES, SCORES, read_asked, read_reference, write_sums
 from common.messages.round import SiteReply, Task
 from common.models.arrays import Arrays
-from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 
 
@@ -42,37 +41,35 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
     private = config.privacy.enabled or bool(site.config.privacy.epsilon)
     groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
     require_calibrating(site.config.policy, private=private, cohort=min(groups))
-    least = site.config.policy.min_patients
+    least, trained = site.config.policy.min_patients, TrainedModel(model, arrays, config)
     if asked.stage == FIT:
-        sums = fit_sums(model, arrays, training, held, config, least)
+        sums = fit_sums(trained, training, held, least)
     else:
         reference = read_reference(content, config)
-        sums = score_sums(model, arrays, training, held, config, least, asked.temperature, reference)
+        sums = score_sums(trained, training, held, least, asked.temperature, reference)
     told = SiteReply(context.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
 
 
-def fit_sums(model: MultiModalViT, arrays: Arrays, training: SiteData, held: SiteData, config: RunConfig, least: int) -> Arrays:
+def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: int) -> Arrays:
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
 
     Args:
         least: a row of the moments that fewer patients stand behind is left out.
     """
-    labels, probabilities = _answers(model, arrays, held, config)
-    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
+    labels, probabilities = _answers(trained, held)
+    seen, unseen = (features(trained, patients) for patients in (training, held))
     return {
         NLL: nll_sums(labels, probabilities).astype(np.float32),
         COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(trained, untrained, least),
+        **ood.moments(seen, unseen, least),
     }
 
 
 def score_sums(
-    model: MultiModalViT,
-    arrays: Arrays,
+    trained: TrainedModel,
     training: SiteData,
     held: SiteData,
-    config: RunConfig,
     least: int,
     temperature: float,
     reference: Arrays | None,
@@ -88,21 +85,19 @@ def score_sums(
         reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
             that took no part are. None: they are not scored.
     """
-    labels, probabilities = _answers(model, arrays, held, config)
+    labels, probabilities = _answers(trained, held)
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
     if reference is None:
         return sums
-    trained, untrained = (features(model, arrays, patients, config) for patients in (training, held))
-    others = ood.Reference.fit(ood.subtract(reference, ood.moments(trained, untrained, least)))
-    strange = ood.histogram(others.score(np.concatenate([trained, untrained])))
+    seen, unseen = (features(trained, patients) for patients in (training, held))
+    others = ood.Reference.fit(ood.subtract(reference, ood.moments(seen, unseen, least)))
+    strange = ood.histogram(others.score(np.concatenate([seen, unseen])))
     return sums | {OOD_SCORES: strange if strange.sum() >= least else np.zeros_like(strange)}
 
 
-def _answers(
-    model: MultiModalViT, arrays: Arrays, held: SiteData, config: RunConfig
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Labels [N] and uncalibrated probabilities [N, C] of the labelled ones."""
     known = held.select(held.labelled)
     if not len(known):
-        return known.labels, np.empty((0, len(config.task.classes)))
-    return known.labels, predict(model, arrays, known, config)
+        return known.labels, np.empty((0, len(trained.config.task.classes)))
+    return known.labels, predict(trained, known)

@@ -18,6 +18,10 @@ TERMS_OF_OBJECTIVE = {
     "center_momentum": (("dino", "ibot"), "center_momentum"),
 }
 CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not name it
+# Keys of [model] that stand beside the adapter's name since it may be one of several kinds: earlier, today.
+_ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
+# Those that an adapter was told, and did not read.
+_UNREAD = {"bottleneck": ("alpha", "targets")} | dict.fromkeys(("bitfit", "head", "full"), ("rank", "alpha", "targets"))
 
 
 def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +62,9 @@ def of_today(table: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key stands there under both names.
     """
-    return _task_of_data(_loss_terms(table)) if isinstance(table, dict) else table  # what is no table, `build` refuses
+    if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
+        return table
+    return _task_of_data(_loss_terms(_with_adapter(table)))
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
@@ -75,3 +81,18 @@ def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
     if moved:
         changed["data"] = {key: value for key, value in table["data"].items() if key not in TASK_KEYS}
     return changed
+
+
+def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
+    """`model.rank`, `alpha`, `targets` and `lora_factor` as settings of `model.adapter`."""
+    model = table.get("model")
+    if not isinstance(model, dict) or not _ADAPTER_KEYS.keys() & model.keys():
+        return table
+    named = model.get("adapter", "lora")
+    adapter = {"name": "lora", **named} if isinstance(named, dict) else {"name": named}
+    told = {key: value for key, value in model.items() if key in _ADAPTER_KEYS}
+    if adapter["name"] != "lora" and told.get("lora_factor") == "both":  # LoRA's alone; any other value of it is refused
+        del told["lora_factor"]
+    unread = _UNREAD.get(str(adapter["name"]), ())
+    adapter |= {_ADAPTER_KEYS[key]: value for key, value in told.items() if key not in unread}
+    return {**table, "model": {key: value for key, value in model.items() if key not in _ADAPTER_KEYS} | {"adapter": adapter}}

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.adapters.adapter import Adapter
+from common.adapters.registry import ADAPTERS
 from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
@@ -36,20 +38,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The frozen backbone and what is trained on it (`common.models`).
-
-    `lora_factor`: which of LoRA's B and A a round trains. With "both", averaging each is not averaging their product; with "b",
-    or "alternate" (B in odd rounds after the head rounds, A in even ones), it is. Under differential privacy "b" has less noise:
-    fewer values get any (half of a square map's, three quarters of qkv's), and noise of B never multiplies noise of A.
-    """
+    """The frozen backbone and what is trained on it (`common.models`, `common.adapters`)."""
 
     backbone: str = "vit_small_patch14_dinov2.lvd142m"  # any timm ViT
     weights: str = "hub"  # "hub", "phantom" (the shipped file), "random", or the path of a local file
-    adapter: str = choice("lora", "lora", "bottleneck", "bitfit", "head", "full")
-    rank: int = ranged(8, 1, 256)
-    alpha: float = ranged(16.0, 0.0, 1024.0)
-    lora_factor: str = choice("both", "both", "b", "alternate")
-    targets: tuple[str, ...] = ("qkv",)  # of qkv, proj, fc1, fc2
+    adapter: Adapter = one_of("lora", ADAPTERS)
     blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all
     joint_blocks: int = ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
     train_norms: bool = True
@@ -197,14 +190,6 @@ class RunConfig:
         if unknown or not self.data.modalities or len(set(self.data.modalities)) != len(self.data.modalities):
             raise ConfigError(
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
-            )
-        wrong = [t for t in self.model.targets if t not in ("qkv", "proj", "fc1", "fc2")]
-        if wrong or not self.model.targets:
-            raise ConfigError(f"model.targets: expected some of qkv, proj, fc1, fc2; got {list(self.model.targets)}.")
-        if self.model.lora_factor != "both" and self.model.adapter != "lora":
-            raise ConfigError(
-                f'model.lora_factor = "{self.model.lora_factor}" needs model.adapter = "lora", not "{self.model.adapter}". '
-                'Set model.lora_factor = "both".'
             )
         self._require_from_sum()
         if self.privacy.enabled:

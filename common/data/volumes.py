@@ -64,7 +64,7 @@ def load_volume(file: Path, name: str = "") -> Volume:
         raise DataError(f"{name}: cannot be read ({error.strerror}).") from error
     try:
         raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        image = nib.as_closest_canonical(_kind(raw).from_bytes(raw))  # type: ignore[no-untyped-call]
+        image = nib.as_closest_canonical(_kind(raw).from_bytes(raw))
         voxels = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:  # a damaged header can fail anywhere inside nibabel
         what = str(error) or type(error).__name__
@@ -281,7 +281,7 @@ def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:
 
 def _kind(raw: bytes) -> Any:
     """The nibabel class for a NIfTI file's bytes."""
-    return nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image  # type: ignore[no-untyped-call]
+    return nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image
 
 
 def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArray[np.int64]:

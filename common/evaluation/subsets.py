@@ -14,23 +14,14 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature
 from common.evaluation.comparison import measure, measure_difference
-from common.models.arrays import Arrays
-from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 
 Floats = NDArray[np.float64]
 Members = tuple[bool, ...]  # [M], of one subset
 
 
-def modality_subsets(
-    model: MultiModalViT,
-    arrays: Arrays,
-    patients: SiteData,
-    config: RunConfig,
-    *,
-    full: Floats,
-    temperature: float = 1.0,
-) -> dict[str, Any]:
+def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, temperature: float = 1.0) -> dict[str, Any]:
     """`modality_subsets` of report.json, of the labelled patients.
 
     Args:
@@ -41,9 +32,8 @@ def modality_subsets(
     if not len(labelled):
         return {}
     some, full = patients.select(labelled), full[labelled]
-    return measure_subsets(
-        answer_subsets(model, arrays, some, config, full=full, temperature=temperature), some.labels, full, config
-    )
+    answers = answer_subsets(trained, some, full=full, temperature=temperature)
+    return measure_subsets(answers, some.labels, full, trained.config)
 
 
 def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], full: Floats, config: RunConfig) -> dict[str, Any]:
@@ -69,22 +59,20 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
     return results
 
 
-def answer_subsets(
-    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, *, full: Floats, temperature: float = 1.0
-) -> dict[str, Floats]:
+def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, temperature: float = 1.0) -> dict[str, Floats]:
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
     all he has: at most one pass over the patients for each subset but the full one.
     """
     M = patients.present.shape[1]
-    asked = {subset: _ask(model, arrays, patients, config, subset, full, temperature) for subset in subsets_of(M)}
+    asked = {subset: _ask(trained, patients, subset, full, temperature) for subset in subsets_of(M)}
     nothing = np.full(full.shape[1], np.nan)
     answers = {}
     for subset in asked:
         left = [tuple(row) for row in (patients.present & np.array(subset)).tolist()]
         rows = [asked[some][n] if any(some) else nothing for n, some in enumerate(left)]
-        answers[name_of(subset, config.data.modalities)] = np.array(rows).reshape(full.shape)
+        answers[name_of(subset, trained.config.data.modalities)] = np.array(rows).reshape(full.shape)
     return answers
 
 
@@ -100,15 +88,7 @@ def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
     return "+".join(name for name, chosen in zip(modalities, subset, strict=True) if chosen)
 
 
-def _ask(
-    model: MultiModalViT,
-    arrays: Arrays,
-    patients: SiteData,
-    config: RunConfig,
-    subset: Members,
-    full: Floats,
-    temperature: float,
-) -> Floats:
+def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, temperature: float) -> Floats:
     """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no more."""
     has_all = patients.present[:, list(subset)].all(1)
     has_more = patients.present.sum(1) > sum(subset)
@@ -116,6 +96,6 @@ def _ask(
     rows = np.flatnonzero(has_all & has_more)
     if len(rows):
         some = patients if len(rows) == len(patients) else patients.select(rows)
-        raw = predict(model, arrays, some, config, present=np.tile(np.array(subset), (len(rows), 1)))
+        raw = predict(trained, some, present=np.tile(np.array(subset), (len(rows), 1)))
         found[rows] = apply_temperature(raw, temperature)
     return found

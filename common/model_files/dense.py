@@ -40,24 +40,18 @@ class DenseModel(nn.Module):
         model = self.model
         B, S, M = images.shape[:3]
         shown = torch.where(present.view(B, 1, M, 1, 1), images, torch.zeros_like(images))
-        prefix, tokens, rope = model._tokens(shown, None)
+        prefix, tokens, rope = model.tokens(shown, None)
         P, D = tokens.shape[-2:]
-        R = prefix.shape[1]
-        blocks = list(model.vit.blocks.children())  # type: ignore[union-attr]
-        apart = len(blocks) - model.joint_blocks if model.joint_blocks else 0
+        R, apart, blocks = prefix.shape[1], model.apart, len(model.backbone.blocks)
+        joined, merged = tokens.reshape(B * S, M * P, D), prefix.expand(B * S, -1, -1)
         if apart:
             z = torch.cat([prefix.expand(B * S * M, -1, -1), tokens.reshape(B * S * M, P, D)], dim=1)
-            z = model._blocks(model.vit.norm_pre(z), blocks[:apart], rope)  # type: ignore[operator]
+            z = model.backbone.encode(z, 0, apart, rope)
             share = present.float() / present.float().sum(1, keepdim=True)  # the mean over present modalities
             merged = (z[:, :R].view(B, S, M, R, D) * share.view(B, 1, M, 1, 1)).sum(2).reshape(B * S, R, D)
-            z = torch.cat([merged, z[:, R:].reshape(B * S, M * P, D)], dim=1)
-        else:
-            z = torch.cat([prefix.expand(B * S, -1, -1), tokens.reshape(B * S, M * P, D)], dim=1)
-            z = model.vit.norm_pre(z)  # type: ignore[operator]
-        extra = {"attn_mask": _keys(present, S, R, P)} | ({} if rope is None else {"rope": rope.repeat(M, 1)})
-        for block in blocks[apart:]:
-            z = block(z, **extra)
-        z = model.vit.norm(z)  # type: ignore[operator]
+            joined = z[:, R:].reshape(B * S, M * P, D)
+        positions = None if rope is None else rope.repeat(M, 1)
+        z = model.backbone.encode(torch.cat([merged, joined], dim=1), apart, blocks, positions, _keys(present, S, R, P))
         return Features(z[:, 0].view(B, S, D), z[:, R:].view(B, S, M, P, D))
 
 

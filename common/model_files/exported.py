@@ -19,10 +19,10 @@ from common.config.run import RunConfig, config_from_json
 from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration.calibration import Calibration
 from common.model_files.merge import kept_modules, merge
-from common.model_files.trained_model import TrainedModel
-from common.models.adapters import adapt
+from common.model_files.opened_model import OpenedModel
+from common.models.adapted import adapt
 from common.models.arrays import Arrays, load_arrays, save_arrays, set_arrays
-from common.models.backbone import empty_backbone
+from common.models.backbones.create import empty_backbone
 from common.models.build import assemble
 from common.models.multimodal import MultiModalViT
 
@@ -68,7 +68,7 @@ def save_exported(
     save_arrays(path, arrays, _metadata(plain, config, calibration[0] if calibration else None))
 
 
-def open_exported(path: Path) -> TrainedModel:
+def open_exported(path: Path) -> OpenedModel:
     """Read the file; needs timm for the architecture, and nothing else. `common.model_files.open.open_saved` comes here by
     itself.
 
@@ -95,10 +95,10 @@ def open_exported(path: Path) -> TrainedModel:
     except (RuntimeError, KeyError, ValueError, TypeError, FedMRIError) as error:
         detail = " ".join(str(error).split())[:200]
         raise WeightsError(f"Model file {path}: its parts do not belong together ({detail}). Take the file anew.") from error
-    return TrainedModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
+    return OpenedModel(model.eval().requires_grad_(False), trained, config, calibration, reference)
 
 
-def trained_model(opened: TrainedModel) -> MultiModalViT:
+def trained_model(opened: OpenedModel) -> MultiModalViT:
     """The exported model with the trained arrays inside; `opened` keeps its own."""
     model = copy.deepcopy(opened.model)
     model.load_state_dict(_tensors(opened.arrays))
@@ -143,10 +143,10 @@ def _config(path: Path, metadata: Mapping[str, str]) -> RunConfig:
 def _empty_model(config: RunConfig) -> MultiModalViT:
     """The merged architecture; what its arrays hold is overwritten."""
     generator = torch.Generator().manual_seed(0)
-    vit = empty_backbone(config.model.backbone, config.data.size, filled=True)
-    if config.model.adapter == "bottleneck":
-        adapt(vit, config.model, generator)
-    return assemble(vit, config, generator)
+    backbone = empty_backbone(config.model.backbone, config.data.size, filled=True)
+    if not config.model.adapter.mergeable:
+        adapt(backbone, config.model, generator)
+    return assemble(backbone, config, generator)
 
 
 def _set_pixels(model: MultiModalViT, metadata: Mapping[str, str]) -> None:

@@ -5,18 +5,14 @@ The header is read without torch, so that a command can start on the images whil
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
 from common.config.run import RunConfig, config_from_json
 from common.errors import ConfigError, WeightsError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, load_calibration
-from common.model_files.trained_model import TrainedModel
+from common.model_files.opened_model import OpenedModel
 from common.models.arrays import check_arrays, get_arrays, load_arrays, plain_metadata
-
-if TYPE_CHECKING:
-    pass
 
 MODEL_NAME = "model.safetensors"
 NEEDED = ("config", "backbone", "backbone_sha256")
@@ -65,7 +61,7 @@ def read_saved(path: Path) -> SavedModel:
     return SavedModel(file, config_from_json(metadata["config"]), metadata)
 
 
-def open_saved(saved: SavedModel, weights: str = "") -> TrainedModel:
+def open_saved(saved: SavedModel, weights: str = "") -> OpenedModel:
     """Build the model and fill in what was trained. Every kind of model file comes through here.
 
     Args:
@@ -98,4 +94,4 @@ def open_saved(saved: SavedModel, weights: str = "") -> TrainedModel:
     check_arrays(arrays, get_arrays(model))
     beside = saved.file.with_name(CALIBRATION_NAME)
     calibration, reference = load_calibration(beside) if beside.is_file() else (None, {})
-    return TrainedModel(model.eval(), arrays, config, calibration, reference)
+    return OpenedModel(model.eval(), arrays, config, calibration, reference)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from common.models.backbones.backbone import Backbone, Tokens
 from common.models.head import PrototypeHead
 
 
@@ -49,28 +50,21 @@ class MultiModalViT(nn.Module):
     """Backbone with adapters, modality embeddings, mask token and head.
 
     Args:
-        vit: an adapted timm ViT made with `dynamic_img_size=True`.
+        backbone: with its adapters.
         modalities: M.
         head: its prototypes' outputs are the class logits.
-        mean, std: the backbone's pixel statistics, three channels each.
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(
-        self,
-        vit: nn.Module,
-        modalities: int,
-        head: PrototypeHead,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        joint_blocks: int,
-    ) -> None:
+    def __init__(self, backbone: Backbone, modalities: int, head: PrototypeHead, joint_blocks: int) -> None:
         super().__init__()
-        width: int = vit.embed_dim  # type: ignore[assignment]
-        self.vit = vit
+        self.backbone = backbone
+        self.vit = backbone.module  # registered here under the name that all files of arrays have
+        self.width = width = backbone.width
+        mean, std = backbone.pixels
         self.head = head
         self.joint_blocks = joint_blocks
         # The paper's has norm 1 from the start; from zero a frozen backbone first sees the tokens that it knows.
@@ -78,7 +72,7 @@ class MultiModalViT(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.patch_size: int = vit.patch_embed.patch_size[0]  # type: ignore[union-attr,index,assignment]
+        self.patch_size = backbone.patch
         self.backbone_name = ""
         self.backbone_sha256 = ""
 
@@ -103,7 +97,7 @@ class MultiModalViT(nn.Module):
             masks: [B, S, M, P] bool, patches that the student must not see; None: sees all.
         """
         B, S = x.shape[:2]
-        prefix, tokens, rope = self._tokens(x, masks)
+        prefix, tokens, rope = self.tokens(x, masks)
         cls = tokens.new_zeros(B, S, tokens.shape[-1])
         patches = torch.zeros_like(tokens)
         counts = present.sum(1)
@@ -116,19 +110,26 @@ class MultiModalViT(nn.Module):
             patches = patches.index_put(index, group_patches.to(patches.dtype))
         return Features(cls, patches)
 
-    def _tokens(self, x: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Prefix tokens [1, R, D], patch tokens [B, S, M, P, D] with all embeddings added, and the backbone's RoPE."""
-        B, S, M, H, W = x.shape
-        images = (x.reshape(-1, 1, H, W) - self.pixel_mean) / self.pixel_std  # one modality as three equal channels
-        grid = self.vit.patch_embed(images)  # type: ignore[operator]  # [B S M, h, w, D]
+    def pixels(self, x: Tensor) -> Tensor:
+        """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels."""
+        images: Tensor = (x.reshape(-1, 1, *x.shape[-2:]) - self.pixel_mean) / self.pixel_std
+        return images
+
+    def tokens(self, x: Tensor, masks: Tensor | None) -> Tokens:
+        """x [B, S, M, H, W] to the prefix [1, R, D] and patch tokens [B, S, M, P, D] with all embeddings added."""
+        B, S, M = x.shape[:3]
+        grid = self.backbone.grid(self.pixels(x))  # [B S M, h, w, D]
         if masks is not None:
             hidden = masks.reshape(*grid.shape[:3], 1)
             grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
-        placed = self.vit._pos_embed(grid)  # type: ignore[operator]  # timm adds positions and prefix tokens
-        placed, rope = placed if isinstance(placed, tuple) else (placed, None)
-        prefixes: int = self.vit.num_prefix_tokens  # type: ignore[assignment]
-        tokens = placed[:, prefixes:].view(B, S, M, -1, placed.shape[-1])
-        return placed[:1, :prefixes], tokens + self.modality_embedding.view(1, 1, M, 1, -1), rope
+        prefix, patches, rope = self.backbone.tokens(grid)
+        patches = patches.view(B, S, M, -1, patches.shape[-1])
+        return Tokens(prefix, patches + self.modality_embedding.view(1, 1, M, 1, -1), rope)
+
+    @property
+    def apart(self) -> int:
+        """How many of the first blocks see each modality by itself."""
+        return len(self.backbone.blocks) - self.joint_blocks if self.joint_blocks else 0
 
     def _run(self, prefix: Tensor, chosen: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:
         """Blocks over one group. chosen [b, S, m, P, D]; returns CLS [b, S, D] and patches in chosen's shape.
@@ -137,26 +138,16 @@ class MultiModalViT(nn.Module):
         tokens are averaged and their patches stand in one sequence.
         """
         b, S, m, P, D = chosen.shape
-        blocks = list(self.vit.blocks.children())  # type: ignore[union-attr]
-        apart = len(blocks) - self.joint_blocks if self.joint_blocks else 0
-        z = torch.cat([prefix.expand(b * S * m, -1, -1), chosen.reshape(-1, P, D)], dim=1) if apart else chosen
-        z = self._blocks(self.vit.norm_pre(z), blocks[:apart], rope) if apart else z  # type: ignore[operator]
-        first = prefix.shape[1]
-        joined = z[:, first:].reshape(b * S, m * P, D) if apart else z.reshape(b * S, m * P, D)
-        merged = z[:, :first].view(b * S, m, first, D).mean(1) if apart else prefix.expand(b * S, -1, -1)
-        z = torch.cat([merged, joined], dim=1)
-        z = z if apart else self.vit.norm_pre(z)  # type: ignore[operator]
+        apart, blocks, first = self.apart, len(self.backbone.blocks), prefix.shape[1]
+        if apart:
+            z = torch.cat([prefix.expand(b * S * m, -1, -1), chosen.reshape(-1, P, D)], dim=1)
+            z = self.backbone.encode(z, 0, apart, rope)
+            merged, joined = z[:, :first].view(b * S, m, first, D).mean(1), z[:, first:].reshape(b * S, m * P, D)
+        else:
+            merged, joined = prefix.expand(b * S, -1, -1), chosen.reshape(b * S, m * P, D)
         positions = None if rope is None else rope.repeat(m, 1)  # every modality has the same ones
-        z = self.vit.norm(self._blocks(z, blocks[apart:], positions))  # type: ignore[operator]
+        z = self.backbone.encode(torch.cat([merged, joined], dim=1), apart, blocks, positions)
         return z[:, 0].view(b, S, D), z[:, first:].view(b, S, m, P, D)
-
-    @staticmethod
-    def _blocks(z: Tensor, blocks: list[nn.Module], rope: Tensor | None) -> Tensor:
-        """[n, N, D] through some blocks."""
-        extra = {} if rope is None else {"rope": rope}
-        for block in blocks:
-            z = block(z, **extra)
-        return z
 
 
 def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:

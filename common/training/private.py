@@ -16,6 +16,7 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.term import States
 from common.privacy.charge import Charge
 from common.privacy.gradients import Parameters as Gradients
@@ -104,7 +105,7 @@ def private_round(
 
     @cache
     def features() -> Features:
-        return embed_patients(model, arrays, patients, config)
+        return embed_patients(TrainedModel(model, arrays, config), patients)
 
     def of_features(now: Point, rows: NDArray[np.int64]) -> Gradients:
         return head_gradients(model, now, features(), rows, config)

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.models.arrays import Arrays, arrays_sha256
+from common.models.arrays import arrays_sha256
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.masking import drop_modalities
 from common.objectives.term import weighted_losses
 from common.privacy.gradients import Parameters, mapped_gradients
-from common.training.device import autocast, choose_device
+from common.training.forward import embed, forward_batches
 from common.training.private_random import own_generator
 from common.training.probing import head_outputs
 from common.training.round import Point
@@ -43,38 +43,28 @@ class Features(NamedTuple):
 _kept: dict[str, Tensor] = {}
 
 
-def embed_patients(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Features:
+def embed_patients(trained: TrainedModel, patients: SiteData) -> Features:
     """The features of every patient; kept for the next head round, which has the same backbone and adapters."""
-    below = {name: array for name, array in arrays.items() if not name.startswith(HEAD)}
+    model, config = trained.model, trained.config
+    below = {name: array for name, array in trained.arrays.items() if not name.startswith(HEAD)}
     settings = (config.model, config.objective.modality_dropout, config.training.precision, config.seed)
     key = f"{patients.key} {arrays_sha256(below)} {model.backbone_sha256} {settings}"
     if key not in _kept:
         while len(_kept) >= KEPT:
             del _kept[next(iter(_kept))]
-        _kept[key] = _embed(model, arrays, patients, config)
+        _kept[key] = _embed(trained, patients)
     return Features(_kept[key], torch.as_tensor(patients.labels, device=_kept[key].device))
 
 
-@torch.no_grad()
-def _embed(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Tensor:
-    """Run every patient through the backbone, from all slices. Which modalities he loses is drawn from his own randomness."""
-    device = choose_device()
-    values = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-    embeddings = []
-    for start in range(0, len(patients), config.evaluation.batch_size):
-        x, present, _ = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
-        chance = config.objective.modality_dropout
-        fewer = [
-            drop_modalities(here, chance, own_generator(config.seed, 0, start + i))
-            for i, here in enumerate(torch.split(present, 1))
-        ]
-        with autocast(device, config.training.precision):
-            copies = [
-                functional_call(model, values, (x.to(device), here.to(device))).embedding.float()
-                for here in (present, torch.cat(fewer))
-            ]
-        embeddings.append(torch.stack(copies, dim=1))
-    return torch.cat(embeddings)
+def _embed(trained: TrainedModel, patients: SiteData) -> Tensor:
+    """Run every patient through the backbone, from all slices. Which modalities they lose is drawn from their own randomness."""
+    config, has = trained.config, torch.from_numpy(patients.present)
+    chance = config.objective.modality_dropout
+    fewer = [drop_modalities(here, chance, own_generator(config.seed, 0, i)) for i, here in enumerate(torch.split(has, 1))]
+    copies = [
+        torch.cat(list(forward_batches(trained, patients, embed, present=present.numpy()))) for present in (has, torch.cat(fewer))
+    ]
+    return torch.stack(copies, dim=1)
 
 
 def head_gradients(

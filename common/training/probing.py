@@ -7,7 +7,6 @@ one forward pass; the head's steps on them cost next to nothing. N patients, E w
 from collections.abc import Mapping
 from functools import cache, partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -16,9 +15,10 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.masking import drop_modalities
 from common.objectives.term import StepOutputs
-from common.training.device import autocast, choose_device, place
+from common.training.forward import embed, forward_batches
 from common.training.plain import PlainGradients, told_terms
 from common.training.round import Parameters, Point
 from common.training.trainable import HEAD
@@ -41,7 +41,7 @@ def head_rule(
 
     @cache
     def features() -> tuple[Tensor, Tensor]:
-        return _embed(model, arrays, labelled, config, generator)
+        return _embed(TrainedModel(model, arrays, config), labelled, generator)
 
     def outputs(point: Point) -> StepOutputs:
         embeddings, labels = features()
@@ -97,21 +97,13 @@ def _optimizer(head: Parameters, config: RunConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(head.values(), lr=config.training.head_learning_rate, weight_decay=config.training.weight_decay)
 
 
-@torch.no_grad()
-def _embed(
-    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _embed(trained: TrainedModel, patients: SiteData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Embeddings [COPIES N, E] from all slices, and their labels; [N, E] where the run drops no modalities."""
-    device = choose_device()
-    place(model, device)
-    trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-    embeddings, labels = [], []
-    for copy in range(COPIES if config.objective.modality_dropout else 1):
-        for start in range(0, len(patients), config.evaluation.batch_size):
-            x, present, known = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
-            if copy:
-                present = drop_modalities(present, 1.0, generator)
-            with autocast(device, config.training.precision):
-                embeddings.append(functional_call(model, trained, (x.to(device), present.to(device))).embedding.float())
-            labels.append(known.to(device))
-    return torch.cat(embeddings), torch.cat(labels)
+    config, has = trained.config, torch.from_numpy(patients.present)
+    copies = [has]
+    if config.objective.modality_dropout:  # drawn batch by batch: equal seeds give what they have always given
+        batches = torch.split(has, config.evaluation.batch_size)
+        copies += [torch.cat([drop_modalities(some, 1.0, generator) for some in batches]) for _ in range(COPIES - 1)]
+    embeddings = [found for present in copies for found in forward_batches(trained, patients, embed, present=present.numpy())]
+    labels = torch.as_tensor(patients.labels, device=embeddings[0].device)
+    return torch.cat(embeddings), labels.repeat(len(copies))

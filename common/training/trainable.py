@@ -1,9 +1,4 @@
-"""Which of the named arrays a round trains; all others come back byte for byte.
-
-The mean of the sites' products B A is not the product of their mean B and mean A, unless all sites share one of the two: so a
-round may hold one of them still (`model.lora_factor`). "b": A stays at its seeded start (FFA-LoRA: Sun et al., ICLR 2024).
-"alternate": A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
-"""
+"""Which of the named arrays a round trains; all others come back byte for byte. An adapter may hold some of its own still."""
 
 from collections.abc import Iterable, Mapping
 
@@ -28,9 +23,9 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     """
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
-    still = _still_factor(config.model.lora_factor, round_number - config.training.head_rounds)
+    still = config.model.adapter.still(round_number - config.training.head_rounds)
     tokens = () if config.model.train_tokens else TOKENS
-    chosen = [name for name in names if name.rpartition(".")[2] != still and name not in tokens]
+    chosen = [name for name in names if name.rpartition(".")[2] not in still and name not in tokens]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 
 
@@ -44,10 +39,3 @@ def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -
 def is_head_round(config: RunConfig, round_number: int) -> bool:
     """Whether the round fits the head alone (`common.training.probing`)."""
     return round_number <= config.training.head_rounds
-
-
-def _still_factor(lora_factor: str, number: int) -> str | None:
-    """The parameter of `LoRALinear` that the round does not train. B starts at zero, and A learns nothing from it: B is first."""
-    if lora_factor == "both":
-        return None
-    return "lora_b" if lora_factor == "alternate" and number % 2 == 0 else "lora_a"

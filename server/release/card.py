@@ -61,7 +61,7 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
         ("How to verify these files", [VERIFY]),
     ]
     body = "\n\n".join(f"## {title}\n\n" + "\n\n".join(line for line in lines if line) for title, lines in parts)
-    return f"# Model card: {config.model.backbone} with {config.model.adapter}, trained by FedMRI\n\n{body}\n"
+    return f"# Model card: {config.model.backbone} with {config.model.adapter.name}, trained by FedMRI\n\n{body}\n"
 
 
 VERIFY = (
@@ -124,7 +124,7 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
     rows: list[list[Any]] = [
         ["backbone", config.model.backbone],
         ["SHA-256 of its weights", sha256],
-        ["adapter", f"{config.model.adapter}; {adapter}"],
+        ["adapter", f"{config.model.adapter.name}; {adapter}"],
         ["rounds", len(report.rounds)],
         ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],

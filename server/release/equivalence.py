@@ -25,7 +25,7 @@ from common.data.volumes import slice_case
 from common.errors import FedMRIError
 from common.evaluation.calibration.calibration import apply_temperature
 from common.model_files.open import open_saved, read_saved
-from common.model_files.trained_model import TrainedModel
+from common.model_files.opened_model import OpenedModel
 from common.training.predict import predict
 from server.release.graphs import INPUTS
 
@@ -46,7 +46,7 @@ class Check:
     source: str  # who the patients are
 
 
-def check_files(folder: Path, trained: TrainedModel, site: Path | None) -> list[dict[str, str | int | float]]:
+def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[dict[str, str | int | float]]:
     """Compare model.safetensors, model.onnx and the bundle, run by MONAI itself, with the trained model.
 
     Args:
@@ -96,11 +96,10 @@ def _patients(cases: Sequence[Case], data: DataConfig) -> SiteData:
     return SiteData("check", tuple(case.id for case in cases), images, present, labels, "check")
 
 
-def _probabilities(opened: TrainedModel, patients: SiteData) -> Floats:
+def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:
     """[N, C] in full precision, calibrated."""
     config = replace(opened.config, training=replace(opened.config.training, precision="fp32"))
-    temperature = opened.calibration.temperature if opened.calibration else 1.0
-    return apply_temperature(predict(opened.model, opened.arrays, patients, config), temperature)
+    return apply_temperature(predict(replace(opened, config=config), patients), opened.temperature)
 
 
 def _onnx(path: Path, patients: SiteData) -> Floats:
@@ -116,7 +115,7 @@ def _onnx(path: Path, patients: SiteData) -> Floats:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _bundle(bundle: Path, cases: Sequence[Case], trained: TrainedModel, scratch: Path) -> Floats:
+def _bundle(bundle: Path, cases: Sequence[Case], trained: OpenedModel, scratch: Path) -> Floats:
     """By `python -m monai.bundle run`, from the patients' files, in a process and a folder of its own."""
     listed = [{"id": case.id} | {kind: str(file.resolve()) for kind, file in case.sources()} for case in cases]
     (scratch / "list.json").write_text(json.dumps(listed), encoding="utf-8")
@@ -173,4 +172,4 @@ def _corner() -> NDArray[np.float64]:
 
 
 def _write(path: Path, voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
-    nib.save(nib.Nifti1Image(voxels, affine), path)  # type: ignore[no-untyped-call]
+    nib.save(nib.Nifti1Image(voxels, affine), path)

@@ -24,7 +24,7 @@ from common.model_files.dense import DenseModel
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.merge import kept_modules
 from common.model_files.open import open_saved, read_saved
-from common.model_files.trained_model import TrainedModel
+from common.model_files.opened_model import OpenedModel
 from common.models.multimodal import MultiModalViT
 from server.release.card import intended_use, model_card, weights_licence
 from server.release.equivalence import check_files
@@ -89,7 +89,7 @@ def export(wanted: ExportRequest, say: Say) -> list[dict[str, Any]]:
     return checks
 
 
-def _write(draft: Path, wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
+def _write(draft: Path, wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any], say: Say) -> list[dict[str, Any]]:
     """All files into the draft. The card comes after the checks, which stand in it."""
     config = trained.config
     say("Merging the adapters")
@@ -111,7 +111,7 @@ def _write(draft: Path, wanted: ExportRequest, trained: TrainedModel, report: di
     return checks
 
 
-def _save(draft: Path, trained: TrainedModel) -> MultiModalViT:
+def _save(draft: Path, trained: OpenedModel) -> MultiModalViT:
     """model.safetensors; returns the merged model."""
     plain, untouched = merge_trained(trained.model, trained.arrays)
     calibration = (trained.calibration, trained.reference) if trained.calibration else None
@@ -119,14 +119,14 @@ def _save(draft: Path, trained: TrainedModel) -> MultiModalViT:
     return plain
 
 
-def _dense(plain: MultiModalViT, trained: TrainedModel) -> DenseModel:
+def _dense(plain: MultiModalViT, trained: OpenedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
-    config, calibration = trained.config, trained.calibration
-    temperature = config.objective.student_temperature * (calibration.temperature if calibration else 1.0)
+    config = trained.config
+    temperature = config.objective.student_temperature * trained.temperature
     return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature).eval()
 
 
-def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:
+def _about(wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any]) -> dict[str, Any]:
     """What metadata.json says besides formats."""
     config, external = trained.config, report["external"]
     mcc = external.get("mcc") or {}
@@ -134,7 +134,7 @@ def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any])
         "name": f"FedMRI {config.model.backbone}",
         "version": wanted.version,
         "description": (
-            f"{config.model.backbone} with {config.model.adapter}, trained by FedMRI at several hospitals from any of "
+            f"{config.model.backbone} with {config.model.adapter.name}, trained by FedMRI at several hospitals from any of "
             f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} "
             "patients. See docs/README.md."
         ),
@@ -144,7 +144,7 @@ def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any])
     }
 
 
-def _licence(trained: TrainedModel) -> str:
+def _licence(trained: OpenedModel) -> str:
     """The code's licence, after a line on the weights."""
     file = CONFIGS.parent / "LICENSE"
     code = (

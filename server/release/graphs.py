@@ -56,7 +56,7 @@ def write_onnx(path: Path, dense: DenseModel, data: DataConfig) -> None:
 def write_torchscript(path: Path, dense: DenseModel, data: DataConfig) -> None:
     """One TorchScript file, which `torch.jit.load` opens without any Python code."""
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(dense, example(data), check_trace=False)  # type: ignore[no-untyped-call]  # checked later
+        traced = torch.jit.trace(dense, example(data), check_trace=False)  # checked later
         torch.jit.save(traced, str(path))
     _strip(path)
 

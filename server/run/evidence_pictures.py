@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.run import RunConfig
 from common.config.site import SitePolicy, read_site_config
 from common.data.dataset import SiteData
 from common.evaluation.explanation.attribution import place_evidence
 from common.evaluation.explanation.picture import draw_evidence
 from common.files import write_atomic
-from common.models.arrays import Arrays
-from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 
 FOLDER = "evidence"
 SHOWN = 12  # patients
@@ -39,10 +37,8 @@ def may_be_shown(folder: Path, names: Sequence[str], patients: SiteData) -> NDAr
 
 def draw_pictures(
     run: Path,
-    model: MultiModalViT,
-    arrays: Arrays,
+    trained: TrainedModel,
     patients: SiteData,
-    config: RunConfig,
     probabilities: NDArray[np.float64],
     allowed: NDArray[np.bool_],
     *,
@@ -62,11 +58,11 @@ def draw_pictures(
     if not rows:
         return {}
     chosen = patients.select(rows)
-    _, places = place_evidence(model, arrays, chosen, config)
+    _, places = place_evidence(trained, chosen)
     names = {}
     for i, row in enumerate(rows):
         names[row] = f"patient-{row:04d}.png"
-        picture = draw_evidence(chosen.images[i], places[i], config.data.modalities, chosen.present[i].tolist())
+        picture = draw_evidence(chosen.images[i], places[i], trained.config.data.modalities, chosen.present[i].tolist())
         write_atomic(run / FOLDER / names[row], picture)
     return names
 

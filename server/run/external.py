@@ -23,8 +23,7 @@ from common.evaluation.ood.features import features
 from common.evaluation.subgroups.acquisition import Acquisition, read_acquisitions
 from common.evaluation.subgroups.subgroups import measure_subgroups
 from common.evaluation.subsets import modality_subsets
-from common.models.arrays import Arrays
-from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 from server.run.calibrate import Calibrated
 
@@ -61,21 +60,19 @@ def read_external(folder: Path, names: Sequence[str], config: RunConfig) -> dict
     return read_acquisitions([read_site(folder / name, config, simulated=True) for name in names])
 
 
-def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, float]:
+def measure_round(trained: TrainedModel, patients: SiteData) -> dict[str, float]:
     """MCC of the global model after a round, without an interval; nothing where it is not defined (no labels)."""
     if not len(patients.labelled):
         return {}
-    probabilities = predict(model, arrays, patients, config)
+    probabilities, config = predict(trained, patients), trained.config
     generator = np.random.default_rng(config.seed)
     value = config.task.evaluate(patients.labels, probabilities, bootstrap=0, generator=generator)["mcc"]["value"]
     return {} if value is None else {"mcc": float(value)}
 
 
 def measure_final(
-    model: MultiModalViT,
-    arrays: Arrays,
+    trained: TrainedModel,
     patients: SiteData,
-    config: RunConfig,
     calibrated: Calibrated | None = None,
     acquisitions: Mapping[str, Acquisition] | None = None,
 ) -> FinalResult:
@@ -85,7 +82,7 @@ def measure_final(
         calibrated: by the sites' held-back patients; None: the run holds none back.
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """
-    raw = predict(model, arrays, patients, config)
+    raw, config = predict(trained, patients), trained.config
     temperature = calibrated.calibration.temperature if calibrated else 1.0
     probabilities = apply_temperature(raw, temperature)
     entries = _patients(patients, probabilities, config)
@@ -95,11 +92,11 @@ def measure_final(
         if calibrated.calibration.sites:
             entries = _with_sets(entries, probabilities, calibrated.calibration, config)
         if calibrated.scorable:
-            scores = ood.Reference.fit(calibrated.moments).score(features(model, arrays, patients, config))
+            scores = ood.Reference.fit(calibrated.moments).score(features(trained, patients))
             entries, ood_summary = _with_ood_scores(entries, scores, calibrated.calibration)
     labels, subsets = patients.labels, {}
     if config.evaluation.modality_subsets:
-        subsets = modality_subsets(model, arrays, patients, config, full=probabilities, temperature=temperature)
+        subsets = modality_subsets(trained, patients, full=probabilities, temperature=temperature)
     return FinalResult(
         measure(labels, probabilities, config) | config.task.curves(labels, probabilities),
         entries,

@@ -25,6 +25,7 @@ from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.text import printable
 from common.training.trainable import most_trained
 from server.report.results import JSON_NAME, complete, write_results
@@ -127,7 +128,9 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             pack_arrays(start.arrays or template),
             config.federation.rounds,
             config.federation.round_timeout,
-            evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, template), model, patients, config),
+            evaluate_fn=lambda number, arrays: _look(
+                number, TrainedModel(model, unpack_arrays(arrays, template), config), patients
+            ),
             before=start,
             on_open=lambda round_: _open(plan, round_),
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
@@ -170,7 +173,8 @@ def finish(
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
     acquisitions = read_external(plan.data, plan.external, plan.config)
-    final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
+    trained = TrainedModel(model, arrays, plan.config)
+    final = measure_final(trained, patients, calibrated, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -181,7 +185,7 @@ def finish(
     }
     results = {
         "external": final.external,
-        "patients": with_pictures(plan, model, arrays, patients, final.patients),
+        "patients": with_pictures(plan, trained, patients, final.patients),
         "modality_subsets": final.modality_subsets,
         "subgroups": final.subgroups,
         "detectable": final.detectable,
@@ -197,12 +201,12 @@ def finish(
 
 
 def with_pictures(
-    plan: RunPlan, model: MultiModalViT, arrays: Arrays, patients: SiteData, entries: list[dict[str, Any]]
+    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])
-    names = draw_pictures(plan.out, model, arrays, patients, plan.config, probabilities, allowed)
+    names = draw_pictures(plan.out, trained, patients, probabilities, allowed)
     return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
 
 
@@ -221,12 +225,12 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     }
 
 
-def _look(number: int, arrays: Arrays, model: MultiModalViT, patients: SiteData, config: RunConfig) -> MetricRecord | None:
+def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecord | None:
     """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
-    every = config.evaluation.every
+    every = trained.config.evaluation.every
     if not every or number % every:
         return None
-    return MetricRecord(dict(measure_round(model, arrays, patients, config)))
+    return MetricRecord(dict(measure_round(trained, patients)))
 
 
 def _open(plan: RunPlan, round_: OpenRound) -> None:

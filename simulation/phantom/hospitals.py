@@ -145,7 +145,7 @@ def _generator_of(name: str, site: Hospital, number: int, seed: int) -> np.rando
 
 def nifti_bytes(values: NDArray[np.integer], affine: NDArray[np.float64]) -> bytes:
     """A gzipped NIfTI-1 file without a time stamp, so that equal images give equal bytes."""
-    image: Any = Nifti1Image(values, affine)  # type: ignore[no-untyped-call]
+    image: Any = Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)

@@ -72,7 +72,7 @@ def calibrated_run(model_of, phantom) -> Path:
     opened = open_saved(read_saved(folder))
     files = {m: phantom / "anat" / f"sub-1_{MODALITIES[m].suffix}.nii.gz" for m in DEFAULT_MODALITIES}
     case = Case("x", files, None, UNLABELLED, None, None, phantom)
-    one = features(opened.model, opened.arrays, as_batch([(case, slice_case(case, opened.config.data))]), opened.config)
+    one = features(opened, as_batch([(case, slice_case(case, opened.config.data))]))
     some = one + np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, *one.shape[1:]))
     calibration = Calibration(2.0, 0.9, 0.7, 0.05, 50.0, 30, ("hospital-a",))
     save_calibration(folder / "calibration.safetensors", calibration, moments(some))

@@ -9,33 +9,24 @@ N patients, S slices, M modalities, P patches of h x w, D width, C classes, K pr
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature
-from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT, patient_embedding
-from common.training.device import autocast, choose_device, place
+from common.models.trained_model import TrainedModel
+from common.training.forward import forward_batches
 from common.training.predict import predict
 
 Floats = NDArray[np.float64]
 
 
-def modality_evidence(
-    model: MultiModalViT,
-    arrays: Arrays,
-    patients: SiteData,
-    config: RunConfig,
-    probabilities: Floats,
-    *,
-    temperature: float = 1.0,
-) -> Floats:
+def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: Floats, *, temperature: float = 1.0) -> Floats:
     """How far the predicted class's probability falls when one modality is left out.
 
     Args:
@@ -50,64 +41,51 @@ def modality_evidence(
     if len(rows):
         present = patients.present[rows]
         present[np.arange(len(rows)), left_out] = False
-        without = apply_temperature(predict(model, arrays, patients.select(rows), config, present=present), temperature)
+        without = apply_temperature(predict(trained, patients.select(rows), present=present), temperature)
         winning = probabilities.argmax(1)[rows]
         evidence[rows, left_out] = probabilities[rows, winning] - without[np.arange(len(rows)), winning]
     return evidence
 
 
-@torch.inference_mode()
-def place_evidence(
-    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig
-) -> tuple[Floats, NDArray[np.float32]]:
+def place_evidence(trained: TrainedModel, patients: SiteData) -> tuple[Floats, NDArray[np.float32]]:
     """The answer, and how far the winning class's logit falls when one patch token is left out of its modality's mean.
-
-    Args:
-        arrays: the trained arrays; the model's own are not read.
 
     Returns:
         Uncalibrated probabilities [N, C], as `predict` gives them, and contributions [N, S, M, h, w]: positive where the patch
         carries the winning class, 0 where the modality is absent.
     """
-    device = choose_device()
-    place(model, device)
-    explained = _Explained(model, len(config.task.classes), config.objective.student_temperature)
-    trained = {f"model.{name}": torch.tensor(array, device=device) for name, array in arrays.items()}
+    config = trained.config
+    explain = _Explain(len(config.task.classes), config.objective.student_temperature)
     answers, places = [], []
-    for start in range(0, len(patients), config.evaluation.batch_size):
-        x, present, _ = patients.take(np.arange(start, min(start + config.evaluation.batch_size, len(patients))))
-        with autocast(device, config.training.precision):
-            logits, contributions = functional_call(explained, trained, (x.to(device), present.to(device)))
+    for logits, contributions in forward_batches(trained, patients, explain):
         answers.append(logits.softmax(-1).cpu().numpy())
         places.append(contributions.cpu().numpy())
     return np.concatenate(answers), np.concatenate(places)
 
 
-class _Explained(nn.Module):
-    """The model with patch contributions beside its class logits; a module, so that it can be lent the trained arrays."""
+@dataclass(frozen=True)
+class _Explain:
+    """Class logits of a batch, with patch contributions beside them."""
 
-    def __init__(self, model: MultiModalViT, classes: int, temperature: float) -> None:
-        super().__init__()
-        self.model = model
-        self.classes = classes
-        self.temperature = temperature
+    classes: int
+    temperature: float
 
-    def forward(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, M, H, W], present [B, M] to logits [B, C] and contributions [B, S, M, h, w]."""
-        cls, patches = self.model.features(x, present)
-        logits = self._logits(patient_embedding(cls, patches, present))
+        cls, patches = model.features(x, present)
+        logits = self._logits(model, patient_embedding(cls, patches, present))
         with torch.autocast(x.device.type, enabled=False):  # a patch's part is smaller than bf16 can tell
-            rows = [self._places(cls[b].float(), patches[b].float(), present[b]) for b in range(len(x))]
+            rows = [self._places(model, cls[b].float(), patches[b].float(), present[b]) for b in range(len(x))]
         side = math.isqrt(patches.shape[3])
         return logits, torch.stack(rows).view(*patches.shape[:3], side, side)
 
-    def _places(self, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
+    def _places(self, model: MultiModalViT, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
         """One patient's contributions [S, M, P]; cls [S, D], patches [S, M, P, D], present [M]."""
         S, M, P, D = patches.shape
         means = torch.cat([cls.mean(0, keepdim=True), patches.mean((0, 2))])  # [1 + M, D]
         here = torch.cat([torch.ones_like(present[:1]), present])
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
-        whole = self._logits(parts.flatten().unsqueeze(0))[0]
+        whole = self._logits(model, parts.flatten().unsqueeze(0))[0]
         winning = int(whole.argmax())
         contributions = patches.new_zeros(S, M, P)
         for m in present.nonzero().flatten().tolist():
@@ -115,10 +93,10 @@ class _Explained(nn.Module):
             others = means[1 + m] + (means[1 + m] - tokens) / max(len(tokens) - 1, 1)  # [S P, D], the mean without each
             changed = parts.expand(len(tokens), -1, -1).clone()
             changed[:, 1 + m] = nn.functional.layer_norm(others, (D,))
-            contributions[:, m] = (whole[winning] - self._logits(changed.flatten(1))[:, winning]).view(S, P)
+            contributions[:, m] = (whole[winning] - self._logits(model, changed.flatten(1))[:, winning]).view(S, P)
         return contributions
 
-    def _logits(self, embedding: Tensor) -> Tensor:
+    def _logits(self, model: MultiModalViT, embedding: Tensor) -> Tensor:
         """[n, E] to class logits [n, C]."""
-        cosines: Tensor = self.model.head(embedding)
+        cosines: Tensor = model.head(embedding)
         return cosines[:, : self.classes].double() / self.temperature

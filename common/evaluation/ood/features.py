@@ -7,17 +7,15 @@ N patients, M modalities, D width, F features of a modality: of the image, froze
 from itertools import combinations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.func import functional_call
+from torch import Tensor
 
-from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.ood.image_statistics import STATISTICS, image_statistics
 from common.evaluation.ood.modality_agreement import AGREEMENTS, modality_agreement
-from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
-from common.training.device import autocast, choose_device, place
+from common.models.trained_model import TrainedModel
+from common.training.forward import embed, forward_batches
 from common.training.predict import frozen_features
 
 Matrix = NDArray[np.float64]
@@ -29,18 +27,11 @@ KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(
 SLICES = 5  # of a patient at most, that the adapted backbone looks at: fewer save time, and with 2 real strangers are missed
 
 
-def features(
-    model: MultiModalViT,
-    arrays: Arrays,
-    patients: SiteData,
-    config: RunConfig,
-    present: NDArray[np.bool_] | None = None,
-) -> Matrix:
+def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool_] | None = None) -> Matrix:
     """What is looked at in each modality of each patient.
 
     Args:
-        model: as `build_model` made it: its own arrays are those of the untouched backbone.
-        arrays: the trained ones.
+        trained: its model as `build_model` made it: its own arrays are those of the untouched backbone.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:
@@ -50,8 +41,8 @@ def features(
     found = np.full((*here.shape, ALONE + here.shape[1] * AGREEMENTS), np.nan)
     for row, known in enumerate(here):
         found[row, :, KINDS[0]], found[row, :, ALONE:] = _image_features(patients.images[row].astype(np.float64), known)
-    found[:, :, KINDS[1]] = _project(frozen_features(model, patients, config), PROJECTED)
-    found[:, :, KINDS[2]] = _project(_adapted(model, arrays, patients, config), ADAPTED)
+    found[:, :, KINDS[1]] = _project(frozen_features(trained.model, patients, trained.config), PROJECTED)
+    found[:, :, KINDS[2]] = _project(_adapted(trained, patients), ADAPTED)
     return np.asarray(np.where(here[..., None], found, np.nan))
 
 
@@ -66,25 +57,21 @@ def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Ma
     return statistics, pairs.reshape(modalities, modalities * AGREEMENTS)
 
 
-@torch.inference_mode()
-def _adapted(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> Matrix:
+def _adapted(trained: TrainedModel, patients: SiteData) -> Matrix:
     """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
-    device = choose_device()
-    place(model, device)
-    trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-    width: int = model.vit.embed_dim  # type: ignore[assignment]
-    modalities = patients.present.shape[1]
+    width, modalities = trained.model.width, patients.present.shape[1]
     slices = np.unique((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1] // 1).astype(np.int64)
     rows, columns = np.nonzero(patients.present)
+    alone = np.eye(modalities, dtype=bool)[columns]
+
+    def some_slices(model: MultiModalViT, x: Tensor, present: Tensor) -> Tensor:
+        return embed(model, x[:, slices], present)
+
+    batches = [found.cpu().numpy() for found in forward_batches(trained, patients, some_slices, rows=rows, present=alone)]
     found = np.full((len(patients), modalities, 2 * width), np.nan)
-    for start in range(0, len(rows), config.evaluation.batch_size):
-        row, m = rows[start : start + config.evaluation.batch_size], columns[start : start + config.evaluation.batch_size]
-        alone = torch.nn.functional.one_hot(torch.as_tensor(m), modalities).bool()
-        with autocast(device, config.training.precision):
-            x = patients.take(row)[0][:, slices].to(device)
-            embedding = functional_call(model, trained, (x, alone.to(device))).embedding
-        parts = embedding.view(len(row), 1 + modalities, width).float().cpu().numpy()
-        found[row, m] = np.concatenate([parts[:, 0], parts[np.arange(len(row)), 1 + m]], axis=1)
+    if batches:
+        parts = np.concatenate(batches).reshape(len(rows), 1 + modalities, width)
+        found[rows, columns] = np.concatenate([parts[:, 0], parts[np.arange(len(rows)), 1 + columns]], axis=1)
     return found
 
 

@@ -78,9 +78,9 @@ def stored_type(file: Path) -> str:
         zipped = content.read(2) == b"\x1f\x8b"
     with gzip.open(file) if zipped else file.open("rb") as content:
         start = content.read(nib.Nifti2Header.sizeof_hdr)
-    kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header  # type: ignore[no-untyped-call]
+    kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
     header = kind(start[: kind.sizeof_hdr], check=False)  # type: ignore[no-untyped-call]
-    return str(header.get_data_dtype().name)  # type: ignore[no-untyped-call]
+    return str(header.get_data_dtype().name)
 
 
 def noise_and_sharpness(voxels: NDArray[np.float32]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from common.data.volumes import prepare_case
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, apply_temperature, load_calibration, save_calibration
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
-from common.models.backbone import SHIPPED
+from common.models.backbones.weights import SHIPPED
 from common.training.predict import predict
 
 BRATS = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
@@ -59,7 +59,7 @@ def expected(run: Path, phantom: Path, modalities=MODALITIES, mask=True) -> np.n
     case = Case("x", {m: volume(phantom, m) for m in modalities}, found, UNLABELLED, None, None, phantom)
     images, present = prepare_case(case, opened.config.data)
     data = SiteData("x", ("x",), images[None], present[None], np.array([-1]), "")
-    return predict(opened.model, opened.arrays, data, opened.config)[0]
+    return predict(opened, data)[0]
 
 
 @pytest.mark.parametrize("mask", [True, False])

@@ -8,6 +8,7 @@ import torch
 
 from client.privacy import audit
 from client.privacy.audit import audit_privacy, membership_auc
+from common.adapters.lora import LoRA
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.errors import DataError
@@ -21,7 +22,7 @@ WEIGHTS = {"consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
 CONFIG = config_from_table(
     {
         "data": {"size": 32, "slices": 2},
-        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "adapter": {"rank": 2}},
         "objective": {"local_crops": 0, "terms": {name: {"weight": weight} for name, weight in WEIGHTS.items()}},
         "training": {"precision": "fp32", "slices_per_step": 2},
         "privacy": {"enabled": True, "max_grad_norm": 0.1},
@@ -59,7 +60,7 @@ def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("factor", "audited"), [("both", {"lora_a", "lora_b"}), ("b", {"lora_b"}), ("alternate", {"lora_b"})])
 def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor: str, audited: set[str]) -> None:
-    config = replace(CONFIG, model=replace(CONFIG.model, lora_factor=factor))
+    config = replace(CONFIG, model=replace(CONFIG.model, adapter=LoRA(factor=factor)))
     honest, seen = audit.patient_gradients, []
 
     def watched(model: MultiModalViT, point: Point, *rest: object) -> Parameters:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.adapters.lora import LoRA
 from common.cli import CONFIGS, config_path
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
 from common.errors import ConfigError
@@ -19,10 +20,10 @@ def test_every_shipped_configuration_loads() -> None:
 
 
 def test_json_and_back_is_the_same_configuration() -> None:
-    config = load_config(config_path("demo"), ("rounds=3", "model.targets=['qkv','fc1']"))
+    config = load_config(config_path("demo"), ("rounds=3", "targets=['qkv','fc1']"))
     assert config_from_json(config.to_json()) == config
     assert config.federation.rounds == 3
-    assert config.model.targets == ("qkv", "fc1")
+    assert config.model.adapter == LoRA(targets=("qkv", "fc1"))
 
 
 @pytest.mark.parametrize(
@@ -35,10 +36,10 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("training.batch_size=2.5", "training.batch_size: expected int, got 2.5"),
         ("training.batch_size=true", "training.batch_size: expected int, got True"),
         ("adapter=ia3", "model.adapter: expected one of lora"),
-        ("lora_factor=a", "model.lora_factor: expected one of both, b, alternate"),
+        ("factor=a", "model.adapter.factor: expected one of both, b, alternate"),
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
         ("classes=['one']", "task.classes: expected at least two"),
-        ("targets=['qqq']", "model.targets: expected some of"),
+        ("targets=['qqq']", "model.adapter.targets: expected some of"),
         ("data=3", "data.: expected a table"),
         ("learning_rate=nan", "training.learning_rate"),
         ("rounds", "expected key=value"),
@@ -53,10 +54,11 @@ def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
 @pytest.mark.parametrize("adapter", ["bottleneck", "bitfit", "head", "full"])
 @pytest.mark.parametrize("factor", ["b", "alternate"])
 def test_a_factor_of_lora_without_lora_is_refused_by_name(adapter: str, factor: str) -> None:
-    load_config(config_path("demo"), (f"lora_factor={factor}",))
-    load_config(config_path("demo"), (f"adapter={adapter}", "lora_factor=both"))
-    with pytest.raises(ConfigError, match=rf'model\.lora_factor = "{factor}".*model\.adapter.*"{adapter}"'):
-        load_config(config_path("demo"), (f"adapter={adapter}", f"lora_factor={factor}"))
+    for key in ("factor", "model.lora_factor"):
+        assert load_config(config_path("demo"), (f"{key}={factor}",)).model.adapter == LoRA(factor=factor)
+        with pytest.raises(ConfigError, match=r"Unknown key 'model\.adapter\.factor'"):
+            load_config(config_path("demo"), (f"adapter={adapter}", f"{key}={factor}"))
+    load_config(config_path("demo"), (f"adapter={adapter}", "model.lora_factor=both"))
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:

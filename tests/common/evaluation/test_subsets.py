@@ -9,6 +9,7 @@ from common.evaluation import subsets
 from common.evaluation.calibration.calibration import apply_temperature
 from common.evaluation.comparison import measure, measure_difference
 from common.evaluation.subsets import answer_subsets, measure_subsets, modality_subsets, name_of, subsets_of
+from common.models.trained_model import TrainedModel
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 CONFIG = config_from_table({"data": {"classes": ["a", "b", "c"]}, "evaluation": {"bootstrap": 50}})
@@ -29,12 +30,15 @@ def answer(number, members):
     return np.random.default_rng([int(number), *map(int, members)]).dirichlet((1, 1, 1))
 
 
+UNUSED = TrainedModel(None, {}, CONFIG)  # by the model below, that knows the answers
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """How many patients each call had; the model answers by patient and by modalities that it really sees."""
     calls = []
 
-    def predict(model, arrays, patients, config, *, present=None):
+    def predict(trained, patients, *, present=None):
         use = patients.present if present is None else patients.present & present
         calls.append([(int(n), tuple(row)) for n, row in zip(patients.images[:, 0, 0, 0, 0], use.tolist(), strict=True)])
         return np.array([answer(*key) for key in calls[-1]])
@@ -49,7 +53,7 @@ def full_of(site):
 
 def test_all_subsets_are_answered_as_by_asking_for_each_of_them(asked):
     site = patients()
-    found = answer_subsets(None, {}, site, CONFIG, full=full_of(site), temperature=1.0)
+    found = answer_subsets(UNUSED, site, full=full_of(site), temperature=1.0)
     assert len(found) == 15
     assert next(iter(found)) == "t1"
     assert list(found)[-1] == "t1+t1c+t2+flair"
@@ -65,7 +69,7 @@ def test_all_subsets_are_answered_as_by_asking_for_each_of_them(asked):
 
 def test_nothing_is_asked_twice_nor_what_is_known(asked):
     site = patients()
-    answer_subsets(None, {}, site, CONFIG, full=full_of(site))
+    answer_subsets(UNUSED, site, full=full_of(site))
     every = [key for call in asked for key in call]
     assert len(every) == len(set(every))
     assert not [key for key in every if key[1] == tuple(site.present[key[0]].tolist())]  # all he has: `full` says it
@@ -76,7 +80,7 @@ def test_nothing_is_asked_twice_nor_what_is_known(asked):
 def test_the_temperature_is_the_calibrations(asked):
     site = patients()
     full = apply_temperature(full_of(site), 2.0)
-    found = answer_subsets(None, {}, site, CONFIG, full=full, temperature=2.0)
+    found = answer_subsets(UNUSED, site, full=full, temperature=2.0)
     n = int(np.flatnonzero(site.present[:, 0] & (site.present.sum(1) > 1))[0])
     assert found["t1"][n] == pytest.approx(apply_temperature(answer(n, (True, False, False, False))[None], 2.0)[0])
     assert found["t1+t1c+t2+flair"] == pytest.approx(full)
@@ -85,8 +89,8 @@ def test_the_temperature_is_the_calibrations(asked):
 def test_each_subset_is_measured_on_whom_it_concerns_with_the_paired_drop(asked):
     site = patients(40)
     full = full_of(site)
-    found = modality_subsets(None, {}, site, CONFIG, full=full)
-    answers = answer_subsets(None, {}, site, CONFIG, full=full)
+    found = modality_subsets(UNUSED, site, full=full)
+    answers = answer_subsets(UNUSED, site, full=full)
     for name, entry in found.items():
         rows = (site.labels >= 0) & np.isfinite(answers[name]).all(1)
         assert entry["n"] == rows.sum()
@@ -101,12 +105,12 @@ def test_a_subset_that_nobody_has_is_not_there_and_without_labels_nothing_is_ask
     site = patients(8)
     nobody = np.array([True, True, False, True])
     some = SiteData("ext", site.ids, site.images, np.tile(nobody, (8, 1)), np.arange(8) % 3, "key")
-    found = modality_subsets(None, {}, some, CONFIG, full=full_of(some))
+    found = modality_subsets(UNUSED, some, full=full_of(some))
     assert "t2" not in found
     assert found["t1+t2"]["n"] == 8
     asked.clear()
     unlabelled = SiteData("ext", site.ids, site.images, site.present, np.full(8, -1), "key")
-    assert modality_subsets(None, {}, unlabelled, CONFIG, full=full_of(unlabelled)) == {}
+    assert modality_subsets(UNUSED, unlabelled, full=full_of(unlabelled)) == {}
     assert not asked
     assert measure_subsets({}, np.zeros(0, int), np.zeros((0, 3)), CONFIG) == {}
 

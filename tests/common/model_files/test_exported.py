@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.func import functional_call
 
+from common.adapters.registry import ADAPTERS
 from common.config.run import config_from_table
 from common.errors import FedMRIError, WeightsError
 from common.evaluation.calibration.calibration import Calibration
@@ -18,7 +18,7 @@ from common.model_files.dense import DenseModel
 from common.model_files.exported import merge_trained, open_exported, save_exported, trained_model
 from common.model_files.merge import kept_modules, merge
 from common.model_files.open import open_saved, read_saved
-from common.models.adapters import LoRALinear
+from common.models.adapted import Adapted
 from common.models.arrays import get_arrays, load_arrays, save_arrays, set_arrays
 from common.models.build import build_model
 
@@ -28,13 +28,14 @@ BACKBONES = [  # a plain one, one with registers, one with rotary positions; how
     ("vit_small_patch14_reg4_dinov2", 28, 0),
     ("vit_small_patch16_dinov3", 32, 1),
 ]
-ADAPTERS = ["lora", "bottleneck", "bitfit", "full", "head"]
+WRAPPED = {"targets": ["qkv", "proj", "fc1", "fc2"]}
 REFERENCE = {"ood.count": np.ones(4, np.float32)}
 
 
 def trained(backbone="fedmri_vit_mini", size=32, adapter="lora", **model):
     """A fresh model, trained-looking arrays, and the configuration."""
-    section = {"backbone": backbone, "weights": "random", "adapter": adapter, "targets": ["qkv", "proj", "fc1", "fc2"], **model}
+    settings = WRAPPED if "targets" in ADAPTERS[adapter].__dataclass_fields__ else {}
+    section = {"backbone": backbone, "weights": "random", "adapter": {"name": adapter, **settings}, **model}
     config = config_from_table({"model": section, "data": {"size": size, "slices": 2}})
     fresh, rng = build_model(config).eval(), np.random.default_rng(0)
     arrays = {n: (a + rng.normal(0, 0.02, a.shape)).astype(np.float32) for n, a in get_arrays(fresh).items()}
@@ -58,13 +59,13 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @torch.inference_mode()
-def test_merging_keeps_the_outputs_and_leaves_no_lora(adapter):
+def test_merging_keeps_the_outputs_and_leaves_no_adapter_that_can_be_merged(adapter):
     fresh, arrays, _ = trained(adapter=adapter)
     before = fresh(*patients()).logits
     plain, _ = merge_trained(fresh, arrays)
     torch.testing.assert_close(plain(*patients()).logits, fresh(*patients()).logits, rtol=0, atol=1e-5)
     assert (plain(*patients()).logits - before).abs().max() > 1e-3  # the training is in it
-    assert not [m for m in plain.modules() if isinstance(m, LoRALinear)]
+    assert bool([m for m in plain.modules() if isinstance(m, Adapted)]) == (adapter == "bottleneck")
     assert bool(kept_modules(plain)) == (adapter == "bottleneck")
     assert not [p for p in plain.parameters() if p.requires_grad]
 
@@ -75,11 +76,11 @@ def test_a_merged_map_is_the_closed_form_and_the_model_is_not_changed():
     plain, untouched = merge_trained(fresh, arrays)
     a, b = (arrays[f"vit.blocks.1.attn.qkv.lora_{which}"].astype(np.float64) for which in "ab")
     frozen = lora.frozen.weight.detach().numpy()
-    expected = frozen + config.model.alpha / config.model.rank * b @ a
+    expected = frozen + config.model.adapter.alpha / config.model.adapter.rank * b @ a
     np.testing.assert_allclose(plain.vit.blocks[1].attn.qkv.weight.numpy(), expected, atol=1e-6)
     np.testing.assert_array_equal(untouched["vit.blocks.1.attn.qkv.weight"], frozen)
-    assert isinstance(fresh.vit.blocks[1].attn.qkv, LoRALinear)
-    assert isinstance(plain.vit.blocks[1].attn.qkv, nn.Linear)
+    assert isinstance(fresh.vit.blocks[1].attn.qkv, Adapted)
+    assert isinstance(plain.vit.blocks[1].attn.qkv, torch.nn.Linear)
 
 
 @pytest.mark.parametrize(("backbone", "size", "joint"), BACKBONES)

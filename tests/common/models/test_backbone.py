@@ -7,24 +7,25 @@ from safetensors.torch import save_file
 
 from common.config.run import ModelConfig
 from common.errors import ConfigError, WeightsError
-from common.models.backbone import SHIPPED, create_backbone, file_sha256, find_weights
+from common.models.backbones.create import create_backbone
+from common.models.backbones.weights import SHIPPED, file_sha256, find_weights
 
 SMALL = "vit_tiny_patch16_224"
 
 
 def test_a_local_file_gives_timms_own_output(real_weights: Path) -> None:
-    vit, digest = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 224)
+    backbone, digest = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 224)
     theirs = timm.create_model("deit_tiny_patch16_224", num_classes=1000, checkpoint_path=str(real_weights)).eval()
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(vit.eval().forward_features(x), theirs.forward_features(x))
+        torch.testing.assert_close(backbone.module.eval().forward_features(x), theirs.forward_features(x))
     assert digest == file_sha256(real_weights)
     assert len(digest) == 64
 
 
 def test_positions_are_resampled_to_another_size(real_weights: Path) -> None:
-    vit, _ = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 112)
-    assert vit.pos_embed.shape[1] == 7 * 7 + 1
+    backbone, _ = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 112)
+    assert backbone.module.pos_embed.shape[1] == 7 * 7 + 1
 
 
 def test_the_official_dinov2_pth_layout_loads(tmp_path: Path) -> None:
@@ -32,9 +33,9 @@ def test_the_official_dinov2_pth_layout_loads(tmp_path: Path) -> None:
     official = timm.create_model("vit_small_patch14_dinov2.lvd142m", num_classes=0).state_dict()
     torch.save({**official, "mask_token": torch.zeros(1, 384)}, tmp_path / "dinov2_vits14_pretrain.pth")
     config = ModelConfig(weights=str(tmp_path / "dinov2_vits14_pretrain.pth"))
-    vit, _ = create_backbone(config, 98)
-    assert torch.equal(vit.blocks[3].mlp.fc1.weight, official["blocks.3.mlp.fc1.weight"])
-    assert vit.pos_embed.shape[1] == 7 * 7 + 1
+    backbone, _ = create_backbone(config, 98)
+    assert torch.equal(backbone.module.blocks[3].mlp.fc1.weight, official["blocks.3.mlp.fc1.weight"])
+    assert backbone.module.pos_embed.shape[1] == 7 * 7 + 1
 
 
 def test_another_architecture_is_refused_and_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from common.evaluation.explanation.attribution import place_evidence
 from common.evaluation.ood.features import features
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
 from common.training.private import private_round
@@ -68,12 +69,12 @@ def test_answers_and_features(monkeypatch: pytest.MonkeyPatch, precision: str, t
     config, site = config_of(precision), site_of()
     model = build_model(config)
     arrays = moved(get_arrays(model))
-    cpu, gpu = on_both(monkeypatch, lambda: predict(model, arrays, site, config))
+    cpu, gpu = on_both(monkeypatch, lambda: predict(TrainedModel(model, arrays, config), site))
     np.testing.assert_allclose(gpu, cpu, atol=tolerance)
     for work in (
         lambda: frozen_features(model, site, config),
-        lambda: features(model, arrays, site, config),
-        lambda: place_evidence(model, arrays, site, config)[1],
+        lambda: features(TrainedModel(model, arrays, config), site),
+        lambda: place_evidence(TrainedModel(model, arrays, config), site)[1],
     ):
         cpu, gpu = on_both(monkeypatch, work)
         np.testing.assert_allclose(gpu, cpu, atol=tolerance * np.nanmax(np.abs(cpu)))
@@ -96,8 +97,8 @@ def test_a_model_that_has_predicted_can_still_be_trained() -> None:
     config, site = config_of(), site_of()
     model = build_model(config)
     arrays = get_arrays(model)
-    predict(model, arrays, site, config)
-    features(model, arrays, site, config)
+    predict(TrainedModel(model, arrays, config), site)
+    features(TrainedModel(model, arrays, config), site)
     update = train_round(model, arrays, site, config, round_number=2, site_seed=0)
     assert np.isfinite(update.metrics["loss"])
 

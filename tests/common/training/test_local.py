@@ -8,6 +8,7 @@ from common.data.dataset import SiteData
 from common.errors import FederationError
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
 
@@ -55,7 +56,7 @@ def test_it_learns_what_can_be_learned() -> None:
     model = build_model(config)
     update = train_round(model, get_arrays(model), site_of(24), config, round_number=1, site_seed=0)
     unseen = site_of(30, seed=9)
-    probabilities = predict(model, update.arrays, unseen, config)
+    probabilities = predict(TrainedModel(model, update.arrays, config), unseen)
     assert (probabilities.argmax(1) == unseen.labels).mean() > 0.8
     np.testing.assert_allclose(probabilities.sum(1), 1)
 
@@ -94,7 +95,7 @@ def test_probing_reaches_what_logistic_regression_on_the_same_features_reaches()
     with torch.inference_mode():
         train, test = (model(*s.take(range(len(s)))[:2]).embedding.numpy() for s in (site, unseen))
     theirs = LogisticRegression(max_iter=5000).fit(train, site.labels).score(test, unseen.labels)
-    ours = (predict(model, arrays, unseen, config).argmax(1) == unseen.labels).mean()
+    ours = (predict(TrainedModel(model, arrays, config), unseen).argmax(1) == unseen.labels).mean()
     assert ours >= theirs - 0.1
 
 
@@ -136,7 +137,9 @@ def test_leaving_out_modalities_is_the_same_as_not_having_them() -> None:
     only = np.zeros_like(site.present)
     only[np.arange(12), site.present.argmax(1)] = True
     lacking = SiteData(site.name, site.ids, site.images, only, site.labels, site.key)
-    np.testing.assert_array_equal(predict(model, arrays, site, config, present=only), predict(model, arrays, lacking, config))
+    np.testing.assert_array_equal(
+        predict(TrainedModel(model, arrays, config), site, present=only), predict(TrainedModel(model, arrays, config), lacking)
+    )
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from common.errors import ConfigError
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.privacy.audit import the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.gradients import Parameters
@@ -159,7 +160,7 @@ def test_it_learns_without_noise() -> None:
     update = private_round(model, get_arrays(model), site_of(15, 2), config, round_number=1, site_seed=0, charge=lambda c: None)
     unseen = site_of(30, 2, seed=9)
     truth = np.arange(30) % 3
-    assert (predict(model, update.arrays, unseen, config).argmax(1) == truth).mean() > 0.7
+    assert (predict(TrainedModel(model, update.arrays, config), unseen).argmax(1) == truth).mean() > 0.7
 
 
 @pytest.mark.parametrize(

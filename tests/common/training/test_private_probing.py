@@ -9,6 +9,7 @@ from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.privacy.charge import Charge
 from common.training import private
 from common.training.private import private_round
@@ -50,7 +51,7 @@ def point_of(model: torch.nn.Module, config: RunConfig) -> Point:
 def test_gradients_are_those_of_one_backward_pass_a_patient() -> None:
     config = config_of()
     model = build_model(config)
-    features = embed_patients(model, get_arrays(model), site_of(), config)
+    features = embed_patients(TrainedModel(model, get_arrays(model), config), site_of())
     point = point_of(model, config)
     head = point.trained
     found = head_gradients(model, point, features, np.array([6, 1, 3]), config)
@@ -72,10 +73,10 @@ def test_features_are_the_models_own_and_a_patients_do_not_depend_on_the_others(
     config = config_of()
     model = build_model(config).eval()
     site = site_of()
-    whole = embed_patients(model, get_arrays(model), site, config)
+    whole = embed_patients(TrainedModel(model, get_arrays(model), config), site)
     x, present, _ = site.take(range(len(site)))
     torch.testing.assert_close(whole.embeddings[:, 0], model(x, present).embedding.detach(), atol=1e-5, rtol=1e-5)
-    fewer = embed_patients(model, get_arrays(model), site.select([0, 1, 2]), config)
+    fewer = embed_patients(TrainedModel(model, get_arrays(model), config), site.select([0, 1, 2]))
     torch.testing.assert_close(whole.embeddings[:3], fewer.embeddings, atol=1e-5, rtol=1e-5)
 
 
@@ -117,8 +118,8 @@ def test_features_are_kept_for_equal_adapters_only(monkeypatch: pytest.MonkeyPat
     config = config_of()
     model = build_model(config)
     start = get_arrays(model)
-    first = embed_patients(model, start, site_of(), config)
+    first = embed_patients(TrainedModel(model, start, config), site_of())
     other_head = {name: array + 1 if name.startswith("head.") else array for name, array in start.items()}
-    assert embed_patients(model, other_head, site_of(), config).embeddings is first.embeddings
+    assert embed_patients(TrainedModel(model, other_head, config), site_of()).embeddings is first.embeddings
     other_adapter = {name: array + np.float32(name == "vit.norm.bias") for name, array in start.items()}
-    assert not torch.allclose(embed_patients(model, other_adapter, site_of(), config).embeddings, first.embeddings)
+    assert not torch.allclose(embed_patients(TrainedModel(model, other_adapter, config), site_of()).embeddings, first.embeddings)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from common.adapters.dora import DoRA
+from common.adapters.lora import LoRA
 from common.aggregation.fedavg import FedAvg
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
@@ -36,7 +38,7 @@ def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
     """Two adapted blocks, and a weight decay that would move every matrix that an optimizer holds."""
     base: dict[str, dict[str, object]] = {
         "data": {"size": 32, "slices": 2},
-        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 2, "rank": 3, "lora_factor": factor},
+        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 2, "adapter": {"rank": 3, "factor": factor}},
         "training": {"batch_size": 4, "precision": "fp32", "warmup_rounds": 0, "weight_decay": 1.0, "learning_rate": 1e-2},
         "federation": {"rounds": 6},
     }
@@ -74,7 +76,9 @@ def merged(model: MultiModalViT, arrays: Arrays, config: RunConfig) -> dict[str,
     frozen = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     layers = [name.removesuffix(".lora_a") for name in arrays if name.endswith(".lora_a")]
     a, b = ({layer: arrays[f"{layer}.{part}"].astype(np.float64) for layer in layers} for part in ("lora_a", "lora_b"))
-    scale = config.model.alpha / config.model.rank
+    adapter = config.model.adapter
+    assert isinstance(adapter, LoRA)
+    scale = adapter.alpha / adapter.rank
     return {layer: frozen[f"{layer}.frozen.weight"] + scale * b[layer] @ a[layer] for layer in layers}
 
 
@@ -243,3 +247,37 @@ def test_tokens_that_are_not_trained_come_back_byte_for_byte_in_plain_and_privat
             {"head.patch.weight", "head.patch.bias"} if config.privacy.enabled else set()
         )
         assert changed(new, start) == start.keys() - still
+
+
+def dora_config(**sections: dict[str, object]) -> RunConfig:
+    config = config_of("both", **sections)
+    return replace(config, model=replace(config.model, adapter=DoRA(rank=3)))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_round_trains_all_of_dora(private: bool) -> None:
+    config = (
+        dora_config(**PRIVATE, privacy={"enabled": True, "steps": 2, "sample_rate": 1.0}) if private else dora_config(**PLAIN)
+    )
+    model = build_model(config)
+    start = moved(model)
+    if private:
+        update = private_round(model, start, site_of(), config, round_number=1, site_seed=0, charge=lambda _: None)
+    else:
+        update = train_round(model, start, site_of(), config, round_number=1, site_seed=0)
+    trained = {name.rpartition(".")[2] for name in changed(update.arrays, start)}
+    assert {"lora_a", "lora_b", "magnitude"} <= trained
+
+
+def test_the_gradients_of_doras_patients_are_the_same_by_loop_and_by_vmap() -> None:
+    config = dora_config(**PRIVATE, privacy={"enabled": True})
+    model, site = build_model(config).eval(), site_of(3)
+    point = first_point(moved(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
+    examples = [draw_example(model, site, row, config, (7, 0)) for row in range(3)]
+    methods = [replace(config, privacy=replace(config.privacy, gradients=method)) for method in ("loop", "vmap")]
+    loop, vmap = (patient_gradients(model, point, examples, method) for method in methods)
+    magnitudes = [name for name in loop if name.endswith("magnitude")]
+    assert len(magnitudes) == 2
+    for name in magnitudes:
+        assert loop[name].abs().max() > 0
+        torch.testing.assert_close(loop[name], vmap[name], rtol=1e-3, atol=1e-6)

@@ -18,7 +18,7 @@ from typing import Any
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
 from client.deployment.status import site_status
-from common.models.backbone import SHIPPED
+from common.models.backbones.weights import SHIPPED
 from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 

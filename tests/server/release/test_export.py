@@ -135,7 +135,7 @@ def test_a_release_is_whole_verified_and_names_no_machine(released):
 def test_the_safetensors_file_needs_nothing_else(released, tmp_path, monkeypatch):
     run, release, _ = released
     monkeypatch.setattr(
-        "common.models.backbone.find_weights", lambda weights: pytest.fail("the backbone's own file was asked for")
+        "common.models.backbones.create.find_weights", lambda weights: pytest.fail("the backbone's own file was asked for")
     )
     opened = open_saved(read_saved(release / "model.safetensors"))
     monkeypatch.undo()

@@ -29,6 +29,7 @@ from common.evaluation.ood.features import features
 from common.messages.calibration import CALIBRATION, COUNT, NLL, OOD_SCORES, REFERENCE, SCORES, SUMS
 from common.models.arrays import get_arrays, load_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 from server.run import federate as running
 from server.run.calibrate import Calibrated, calibrate
@@ -112,7 +113,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
         parts[name] = patients.select(np.flatnonzero(~held)), patients.select(np.flatnonzero(held))
     known = [held.select(held.labelled) for _, held in parts.values()]
     labels = np.concatenate([held.labels for held in known])
-    answers = np.concatenate([predict(model, arrays, held, config) for held in known])
+    answers = np.concatenate([predict(TrainedModel(model, arrays, config), held) for held in known])
     temperature = fit_temperature(nll_sums(labels, answers))
     calibration, moments = load_calibration(tmp_path / "run" / CALIBRATION_NAME)
     assert calibration.temperature == told["temperature"] == pytest.approx(temperature, rel=1e-3)
@@ -121,10 +122,10 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert calibration.sites == tuple(told["sites"]) == SITES
     assert calibration.patients == told["patients"] == len(labels)
     assert told["failures"] == {"broken": DataError.public_default}
-    found = [[features(model, arrays, patients, config) for patients in both] for both in parts.values()]
+    found = [[features(TrainedModel(model, arrays, config), patients) for patients in both] for both in parts.values()]
     expected = ood.add(*(ood.moments(*both) for both in found))
     assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
-    raw = predict(model, arrays, hospital("ext", LABELS[:9]), config)
+    raw = predict(TrainedModel(model, arrays, config), hospital("ext", LABELS[:9]))
     found = np.array([patient["probabilities"] for patient in report["patients"]])
     assert found == pytest.approx(apply_temperature(raw, calibration.temperature))
     assert report["external"]["ece"] == pytest.approx(told["after"]["ece"])

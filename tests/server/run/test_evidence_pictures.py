@@ -11,6 +11,7 @@ from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from server.run.evidence_pictures import draw_pictures, may_be_shown, most_telling
 
 LABELS = np.array([0, 1, 0, -1, 1])
@@ -61,7 +62,7 @@ def test_pictures_are_written_under_names_that_say_no_id(tmp_path):
     config = config_from_table({"data": {"size": 32, "slices": 2, "classes": ["u", "v"]}, "model": section})
     model = build_model(config)
     patients = replace(site(), ids=("../../etc", "b", "c", "d", "e"))
-    arguments = (tmp_path, model, get_arrays(model), patients, config, PROBABILITIES)
+    arguments = (tmp_path, TrainedModel(model, get_arrays(model), config), patients, PROBABILITIES)
     names = draw_pictures(*arguments, np.ones(5, bool), limit=2)
     assert names == {4: "patient-0004.png", 1: "patient-0001.png"}
     assert sorted(p.name for p in (tmp_path / "evidence").iterdir()) == sorted(names.values())

@@ -8,6 +8,7 @@ from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.evaluation import subsets
 from common.evaluation.calibration.calibration import Calibration
+from common.models.trained_model import TrainedModel
 from server.run import external
 from server.run.external import measure_final, measure_round, open_external, read_external
 
@@ -24,12 +25,15 @@ def hospital(labels, present) -> SiteData:
     return SiteData("ext", ids, images, np.array(present, bool), np.array(labels, np.int64), "key")
 
 
+UNUSED = TrainedModel(None, {}, CONFIG)  # by the model below, that knows the answers
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """A model that is right where it sees t1 and says class a elsewhere; records what it was shown."""
     shown = []
 
-    def predict(model, arrays, patients, config, *, present=None):
+    def predict(trained, patients, *, present=None):
         use = patients.present if present is None else present
         shown.append((patients.ids, use.tolist()))
         truth = np.maximum(patients.images[:, 0, 0, 0, 0].astype(int), 0)
@@ -42,8 +46,8 @@ def asked(monkeypatch):
 
 def test_a_perfect_model_has_mcc_one(asked):
     patients = hospital([0, 1, 0, 1], [[1, 1]] * 4)
-    assert measure_round(None, {}, patients, CONFIG) == {"mcc": pytest.approx(1.0)}
-    final = measure_final(None, {}, patients, CONFIG)
+    assert measure_round(UNUSED, patients) == {"mcc": pytest.approx(1.0)}
+    final = measure_final(UNUSED, patients)
     assert final.external["mcc"]["value"] == pytest.approx(1.0)
     assert final.external["n"] == 4
     told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
@@ -52,7 +56,7 @@ def test_a_perfect_model_has_mcc_one(asked):
 
 
 def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):
-    final = measure_final(None, {}, hospital([0, 1, 0, 1], [[1, 1], [1, 1], [1, 0], [0, 1]]), CONFIG)
+    final = measure_final(UNUSED, hospital([0, 1, 0, 1], [[1, 1], [1, 1], [1, 0], [0, 1]]))
     assert list(final.modality_subsets) == ["t1", "flair", "t1+flair"]
     assert final.modality_subsets["t1"]["mcc"]["value"] == pytest.approx(1.0)
     assert final.modality_subsets["flair"]["confusion"] == [[1, 0], [2, 0]]
@@ -67,7 +71,7 @@ def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
     patients = open_external(tmp_path, ["north", "south"], CONFIG, tmp_path / "cache")
     acquisitions = read_external(tmp_path, ["north", "south"], CONFIG)
     assert list(acquisitions) == list(patients.ids)
-    final = measure_final(None, {}, patients, CONFIG, acquisitions=acquisitions)
+    final = measure_final(UNUSED, patients, acquisitions=acquisitions)
     assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}
     assert {name: group["n"] for name, group in final.subgroups["age"].items()} == {"under 40": 10, "60 and over": 10}
     assert list(final.subgroups["cluster"]) == ["2.0 x 2.0 x 4.0 mm, matrix 20, int16"]
@@ -88,8 +92,8 @@ def write_site(folder, patients, age):
 
 def test_without_labels_the_patients_are_predicted_and_nothing_is_measured(asked):
     patients = hospital([-1, -1], [[1, 1]] * 2)
-    assert measure_round(None, {}, patients, CONFIG) == {}
-    final = measure_final(None, {}, patients, CONFIG)
+    assert measure_round(UNUSED, patients) == {}
+    final = measure_final(UNUSED, patients)
     assert final.external["n"] == 0
     assert final.external["mcc"]["value"] is None
     assert final.modality_subsets == {}
@@ -98,7 +102,7 @@ def test_without_labels_the_patients_are_predicted_and_nothing_is_measured(asked
 
 
 def test_one_class_alone_has_no_mcc(asked):
-    assert measure_round(None, {}, hospital([1, 1], [[1, 1]] * 2), CONFIG) == {}
+    assert measure_round(UNUSED, hospital([1, 1], [[1, 1]] * 2)) == {}
 
 
 def test_without_a_threshold_nobody_is_called_unsuspicious():

@@ -10,6 +10,7 @@ from common.evaluation.calibration.calibration import apply_temperature
 from common.evaluation.explanation.attribution import modality_evidence, place_evidence
 from common.models.arrays import get_arrays, set_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 
 PRESENT = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0]], bool)
@@ -46,9 +47,9 @@ def logits_without(model, cls, patches, present, config, left_out=None):
 def test_places_agree_with_leaving_out_each_patch_by_hand(trained):
     config, model, arrays, patients = trained
     before = get_arrays(model)
-    probabilities, places = place_evidence(model, arrays, patients, config)
+    probabilities, places = place_evidence(TrainedModel(model, arrays, config), patients)
     assert all(np.array_equal(before[n], a) for n, a in get_arrays(model).items())  # lent, not written
-    assert probabilities == pytest.approx(predict(model, arrays, patients, config), abs=1e-7)
+    assert probabilities == pytest.approx(predict(TrainedModel(model, arrays, config), patients), abs=1e-7)
     own = build_model(config).eval()
     set_arrays(own, arrays)
     x, present, _ = patients.take(range(3))
@@ -65,13 +66,13 @@ def test_places_agree_with_leaving_out_each_patch_by_hand(trained):
 
 def test_modalities_agree_with_a_loop(trained):
     config, model, arrays, patients = trained
-    calibrated = apply_temperature(predict(model, arrays, patients, config), 2.0)
-    found = modality_evidence(model, arrays, patients, config, calibrated, temperature=2.0)
+    calibrated = apply_temperature(predict(TrainedModel(model, arrays, config), patients), 2.0)
+    found = modality_evidence(TrainedModel(model, arrays, config), patients, calibrated, temperature=2.0)
     assert np.isnan(found).tolist() == [[False] * 4, [False, True, True, False], [True] * 4]
     for b, m in np.argwhere(np.isfinite(found)):
         left = PRESENT[b].copy()
         left[m] = False
         alone = SiteData("x", ("a",), patients.images[[b]], left[None], np.array([-1]), "")  # as if he never had it
-        without = apply_temperature(predict(model, arrays, alone, config), 2.0)[0]
+        without = apply_temperature(predict(TrainedModel(model, arrays, config), alone), 2.0)[0]
         winning = calibrated[b].argmax()
         assert found[b, m] == pytest.approx(calibrated[b, winning] - without[winning], abs=1e-6)

@@ -32,6 +32,7 @@ from common.evaluation.ood.score import (
 )
 from common.models.arrays import check_arrays, get_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 
 PAIRS = list(itertools.combinations(range(3), 2))
 
@@ -318,24 +319,26 @@ def test_features_of_a_modality_do_not_depend_on_the_others() -> None:
     )
     model, arrays = small_model(config)
     patients, present = a_site(5, 0)
-    found = features(model, arrays, patients, config)
+    found = features(TrainedModel(model, arrays, config), patients)
     assert found.shape == (5, 4, ALONE + 4 * AGREEMENTS)
     np.testing.assert_array_equal(np.isnan(found[:, :, 0]), ~present)
     kept = np.zeros_like(present)
     kept[:, 3] = True
-    alone = features(model, arrays, patients, config, kept)
+    alone = features(TrainedModel(model, arrays, config), patients, kept)
     np.testing.assert_allclose(alone[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5)
     assert np.isnan(alone[:, :3]).all()
     assert np.isnan(alone[:, 3, ALONE:]).all()
     np.testing.assert_allclose(only(found, kept), alone, atol=1e-5)
     others = replace(patients, images=patients.images.copy())
     others.images[:, :, :3] *= 0.5
-    np.testing.assert_allclose(features(model, arrays, others, config)[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5)
+    np.testing.assert_allclose(
+        features(TrainedModel(model, arrays, config), others)[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5
+    )
     agreement = found[:, :, ALONE:].reshape(5, 4, 4, AGREEMENTS)
     for n, i, j in zip(*np.nonzero(present[:, :, None] & present[:, None] & ~np.eye(4, dtype=bool)), strict=True):
         images = patients.images[n].astype(np.float64)
         np.testing.assert_allclose(agreement[n, i, j], modality_agreement(images[:, i], images[:, j]))
-    untrained = features(model, get_arrays(model), patients, config)
+    untrained = features(TrainedModel(model, get_arrays(model), config), patients)
     np.testing.assert_array_equal(untrained[:, :, KINDS[1]], found[:, :, KINDS[1]])  # frozen: whatever the arrays
     assert np.nanmax(np.abs(untrained[:, :, KINDS[2]] - found[:, :, KINDS[2]])) > 1e-3
-    assert features(model, arrays, patients.select([]), config).shape == (0, 4, ALONE + 4 * AGREEMENTS)
+    assert features(TrainedModel(model, arrays, config), patients.select([])).shape == (0, 4, ALONE + 4 * AGREEMENTS)

@@ -1,13 +1,20 @@
 import pytest
 import torch
-from torch import nn
 
+from common.adapters.registry import ADAPTERS
 from common.config.run import config_from_table
 from common.errors import ConfigError
-from common.models.adapters import LoRALinear
-from common.models.arrays import get_arrays
+from common.models.arrays import arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+
+BEFORE = {
+    "lora": "c77f4da24c2b24cb",
+    "bottleneck": "c106c93def71b904",
+    "bitfit": "f5d51b6e41ec96d5",
+    "head": "f5787075ef4d1793",
+    "full": "2abd36a81a31d7c6",
+}
 
 
 def model_of(**model: object) -> MultiModalViT:
@@ -15,18 +22,7 @@ def model_of(**model: object) -> MultiModalViT:
     return build_model(config_from_table(table)).eval()
 
 
-def test_lora_is_the_frozen_map_plus_a_scaled_low_rank_product() -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = LoRALinear(nn.Linear(12, 7), rank=3, alpha=6.0, generator=generator)
-    with torch.no_grad():
-        layer.lora_b.copy_(torch.randn(7, 3, generator=generator))
-    x = torch.randn(5, 12, generator=generator)
-    naive = x @ (layer.frozen.weight + 2.0 * layer.lora_b @ layer.lora_a).T + layer.frozen.bias
-    torch.testing.assert_close(layer(x), naive)
-    torch.testing.assert_close(x @ layer.weight.T + layer.bias, naive)
-
-
-@pytest.mark.parametrize("adapter", ["lora", "bottleneck", "bitfit", "head"])
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
 @torch.inference_mode()
 def test_an_untrained_adapter_changes_nothing(adapter: str) -> None:
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -34,9 +30,10 @@ def test_an_untrained_adapter_changes_nothing(adapter: str) -> None:
     torch.testing.assert_close(model_of(adapter=adapter).vit.forward_features(x), plain)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "bottleneck", "bitfit", "head", "full"])
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
 def test_every_trained_array_gets_a_gradient_and_no_frozen_one_does(adapter: str) -> None:
-    model = model_of(adapter=adapter, targets=["qkv", "proj", "fc1", "fc2"])
+    everywhere = {"targets": ["qkv", "proj", "fc1", "fc2"]} if adapter in ("lora", "dora") else {}
+    model = model_of(adapter={"name": adapter, **everywhere})
     x = torch.rand(3, 1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     present = torch.ones(3, 4, dtype=torch.bool)
     masks = torch.rand(3, 1, 4, 16, generator=torch.Generator().manual_seed(0)) < 0.3
@@ -49,7 +46,14 @@ def test_every_trained_array_gets_a_gradient_and_no_frozen_one_does(adapter: str
 
 
 @pytest.mark.parametrize(
-    ("adapter", "part"), [("lora", "lora_a"), ("bottleneck", "mlp.down"), ("bitfit", "attn.qkv.bias"), ("full", "mlp.fc1.weight")]
+    ("adapter", "part"),
+    [
+        ("lora", "attn.qkv.lora_a"),
+        ("dora", "attn.qkv.magnitude"),
+        ("bottleneck", "mlp.down"),
+        ("bitfit", "attn.qkv.bias"),
+        ("full", "mlp.fc1.weight"),
+    ],
 )
 def test_kinds_train_what_their_name_says(adapter: str, part: str) -> None:
     names = get_arrays(model_of(adapter=adapter, train_norms=False))
@@ -68,6 +72,19 @@ def test_only_the_last_blocks_are_adapted() -> None:
 
 def test_a_target_that_the_backbone_lacks_is_refused() -> None:
     """EVA-02's gated MLP has `fc1_g` and `fc1_x` instead."""
-    config = {"model": {"backbone": "eva02_base_patch14_224", "weights": "random", "targets": ["fc1"]}, "data": {"size": 28}}
+    config = {
+        "model": {"backbone": "eva02_base_patch14_224", "weights": "random", "adapter": {"targets": ["fc1"]}},
+        "data": {"size": 28},
+    }
     with pytest.raises(ConfigError, match="no linear map 'fc1'"):
         build_model(config_from_table(config))
+
+
+def test_arrays_have_the_names_and_the_start_that_they_had_before_adapters_were_values() -> None:
+    """SHA-256 of names, shapes and values of the arrays that commit 2a60dec made of the same configurations."""
+    found = {}
+    for adapter in ("lora", "bottleneck", "bitfit", "head", "full"):
+        settings = {"rank": 3} if adapter in ("lora", "bottleneck") else {}
+        settings |= {"targets": ["fc2", "qkv"]} if adapter == "lora" else {}
+        found[adapter] = arrays_sha256(get_arrays(model_of(adapter={"name": adapter, **settings}, blocks=2)))[:16]
+    assert found == BEFORE

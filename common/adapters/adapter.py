@@ -1,0 +1,76 @@
+"""What an adapter is: its settings, and what it does to the frozen maps of a block.
+
+The configuration names adapters, and a command parses one without waiting for torch: files of this room import torch where they
+compute. The arrays live in `common.models.adapted.Adapted`, under the names that `start` gives them.
+O outputs and I inputs of a map, D width of the backbone, r rank.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Map = Callable[[Tensor], Tensor]
+    Values = Mapping[str, Tensor]
+
+
+class Adapter(Protocol):
+    """An adapter that trains nothing: kinds are frozen dataclasses that inherit from it, and say what they do besides.
+
+    Attributes:
+        name: in `model.adapter`.
+        mergeable: `weight` gives a plain matrix with the same outputs, which takes the place of the adapter in a release.
+        trains_norms: `model.train_norms` has a meaning beside it.
+        trains_backbone: every weight of the backbone is trained.
+    """
+
+    name: ClassVar[str]
+    mergeable: ClassVar[bool] = True
+    trains_norms: ClassVar[bool] = True
+    trains_backbone: ClassVar[bool] = False
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Maps of a block that the adapter wraps, in the order of their random draws: of a backbone's `places`."""
+        return ()
+
+    def trains(self, parameter: str) -> bool:
+        """Whether it trains a parameter of the block itself, by its name in the block."""
+        del parameter
+        return False
+
+    def start(self, weight: "Tensor | None", width: int, generator: "Generator") -> "dict[str, Tensor]":
+        """The arrays that are trained at one place, as they start: so that the block's outputs are those of the frozen one.
+
+        Args:
+            weight: of the frozen map, [O, I]; None where it is no linear one.
+            width: of the backbone.
+            generator: for what starts at random, so that every site starts from the same values.
+        """
+        raise NotImplementedError
+
+    def forward(self, frozen: "Map", weight: "Tensor | None", bias: "Tensor | None", values: "Values", x: "Tensor") -> "Tensor":
+        """The adapted map, [..., I] to [..., O].
+
+        The frozen map runs with gradients on: an adapter of an earlier block learns only through it.
+
+        Args:
+            frozen: the frozen map.
+            weight, bias: its own; None where it is no linear one, or has none.
+            values: the trained arrays.
+        """
+        raise NotImplementedError
+
+    def weight(self, frozen: "Tensor", values: "Values") -> "Tensor":
+        """The matrix [O, I] of the adapted map, from the frozen one."""
+        raise NotImplementedError
+
+    def still(self, number: int) -> tuple[str, ...]:
+        """Its arrays, by their own names, that a round leaves as they are.
+
+        Args:
+            number: of the round, from 1, head rounds not counted.
+        """
+        del number
+        return ()

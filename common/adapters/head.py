@@ -1,0 +1,14 @@
+"""No adapter: the backbone stays as it is, and the tokens and the head alone are trained."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from common.adapters.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class HeadOnly(Adapter):
+    """Trains nothing of the backbone."""
+
+    name: ClassVar[str] = "head"
+    trains_norms: ClassVar[bool] = False

@@ -1,0 +1,6 @@
+"""The families of backbones, asked in this order for the architecture that `model.backbone` names: a line for each."""
+
+from common.models.backbones.backbone import Backbone
+from common.models.backbones.timm_vit import TimmViT
+
+FAMILIES: tuple[type[Backbone], ...] = (TimmViT,)
