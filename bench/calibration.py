@@ -67,7 +67,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "patients": {name: len(patients) for name, patients in sites.items()},
         "external": {"mcc": found.external["mcc"], "auroc": found.external["auroc"]["macro"]},
         "calibration": found.calibration,
-        "ood": found.ood_score,
+        "ood": found.ood_summary,
     }
 
 

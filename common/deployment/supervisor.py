@@ -17,7 +17,7 @@ from logging import LogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from common.errors import FederationError
 from common.files import write_atomic
@@ -202,7 +202,7 @@ def _told(life: _Life) -> dict[str, object]:
     }
 
 
-def read_status(state: Path) -> dict[str, object]:
+def read_status(state: Path) -> dict[str, Any]:
     """What the supervisor of this folder last told; its `state` is "stopped" where none is alive, whatever the file says."""
     try:
         told = json.loads((state / STATUS_NAME).read_text(encoding="utf-8"))

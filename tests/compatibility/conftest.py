@@ -40,7 +40,7 @@ def hospital(old: Callable[[str], Path]) -> Path:
 def asked(capsys: pytest.CaptureFixture[str]) -> Asked:
     """A command with `--json`: what it prints, after its exit code was held to `code`."""
 
-    def ask(program: str, *words: object, code: int = 0) -> Any:
+    def ask(program: str, *words: Any, code: int = 0) -> Any:
         main = {"fedmri-site": site_main, "fedmri-server": server_main}[program]
         capsys.readouterr()
         done = main([*map(str, words), "--json"])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from common.training.private import draw_example, patient_gradients, private_rou
 SEED = (7, 0)
 
 
-def config_of(slices: int = 2, **privacy: object) -> RunConfig:
+def config_of(slices: int = 2, **privacy: Any) -> RunConfig:
     return config_from_table(
         {
             "data": {"size": 32, "slices": slices},

@@ -1,5 +1,7 @@
 """What a round may train of LoRA: exact averages against merging by hand, and what is still stays so byte for byte."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,10 @@ from common.training.private import draw_example, patient_gradients, private_rou
 from common.training.trainable import trained_names
 
 STILL = [("b", 1, "lora_a"), ("b", 2, "lora_a"), ("alternate", 1, "lora_a"), ("alternate", 2, "lora_b")]
-PLAIN = {"objective": {"local_crops": 0}}
-PRIVATE = {"objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0}}
+PLAIN: dict[str, dict[str, Any]] = {"objective": {"local_crops": 0}}
+PRIVATE: dict[str, dict[str, Any]] = {
+    "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0}
+}
 
 
 def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
@@ -32,7 +36,7 @@ def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
     return config_from_table({name: {**base.get(name, {}), **sections.get(name, {})} for name in base.keys() | sections.keys()})
 
 
-def private_config(factor: str, **privacy: object) -> RunConfig:
+def private_config(factor: str, **privacy: Any) -> RunConfig:
     return config_of(factor, **PRIVATE, privacy={"enabled": True, "steps": 2, "sample_rate": 1.0, **privacy})
 
 
@@ -128,9 +132,9 @@ def test_a_head_round_trains_the_head_alone_whatever_the_factor(factor: str) -> 
 def test_the_teacher_moves_where_the_student_does(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("b", **PLAIN)
     model = build_model(config)
-    start, teachers, honest = moved(model), [], local.update_teacher
+    start, teachers, honest = moved(model), [], vars(local)["update_teacher"]
 
-    def watched(*arguments: object) -> dict[str, torch.Tensor]:
+    def watched(*arguments: Any) -> dict[str, torch.Tensor]:
         teachers.append(honest(*arguments))
         return teachers[-1]
 
@@ -157,7 +161,8 @@ def test_private_clipping_measures_the_trained_arrays_alone(
     """One step without noise, by plain gradient descent, against `clipped_sum` over gradients of all arrays."""
     config = private_config(factor, noise_multiplier=0.0, max_grad_norm=0.2, steps=1, gradients=method)
     model, site = build_model(config), site_of(4)
-    start, sums = moved(model), {}
+    sums: dict[str, Any] = {}
+    start = moved(model)
 
     def descend(student: Parameters, _: RunConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(student.values(), lr=1.0)
@@ -204,7 +209,7 @@ def test_the_private_teacher_reads_the_still_factor(monkeypatch: pytest.MonkeyPa
     model = build_model(config)
     start, teachers, honest = moved(model), [], private.patient_gradients
 
-    def watched(lent: MultiModalViT, student: Parameters, teacher: Parameters, *rest: object) -> Parameters:
+    def watched(lent: MultiModalViT, student: Parameters, teacher: Parameters, *rest: Any) -> Parameters:
         teachers.append({name: value.numpy().copy() for name, value in teacher.items()})
         return honest(lent, student, teacher, *rest)
 

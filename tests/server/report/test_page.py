@@ -8,6 +8,7 @@ import re
 import runpy
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -61,7 +62,9 @@ def test_roc_curves_are_drawn_point_by_point():
 
 def test_subsets_go_from_all_modalities_to_one():
     names = ("t1", "t2", "flair", "t1+t2", "t1+flair", "t2+flair", "t1+t2+flair")
-    entry = {name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names}
+    entry: dict[str, Any] = {
+        name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names
+    }
     found = subsets.read({"modality_subsets": entry})
     assert found.modalities == ("t1", "t2", "flair")
     assert [row.name for row in found.rows] == ["t1+t2+flair", "t1+t2", "t1+flair", "t2+flair", "t1", "t2", "flair"]

@@ -1,6 +1,7 @@
 """What is on disk after each round, and what survives a crash."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 
 
 def record(number: int, **changes) -> RoundRecord:
-    settings = {
+    settings: dict[str, Any] = {
         "attempts": 1,
         "seconds": 2.5,
         "bytes_up": 10,

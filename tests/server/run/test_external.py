@@ -48,7 +48,7 @@ def test_a_perfect_model_has_mcc_one(asked):
     assert final.external["n"] == 4
     told = {"id": "sub-1", "label": "b", "probabilities": [0.0, 1.0], "modalities": ["t1", "flair"]}
     assert final.patients[1] == {**told, "prediction_set": None, "ood": None}
-    assert (final.calibration, final.ood_score) == (None, None)
+    assert (final.calibration, final.ood_summary) == (None, None)
 
 
 def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(asked):

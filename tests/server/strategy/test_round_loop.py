@@ -12,6 +12,7 @@ from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpac
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import ResumePoint
+from tests.server.conftest import LocalGrid
 
 LIKE = {"w": np.zeros(3, np.float32)}
 TASK = Task(1, "{}", "code", "backbone", data="/data")
@@ -21,7 +22,7 @@ SITES = ("a", "b", "c")
 def honest(message: Message) -> RecordDict:
     """Adds 1, 2 or 3 to the global arrays, by the site's letter."""
     task = read_task(message.content)
-    arrays = unpack_arrays(message.content["arrays"], LIKE)
+    arrays = unpack_arrays(message.content.array_records["arrays"], LIKE)
     step = np.float32("abc".index(task.site) + 1)
     return write_reply(
         SiteReply(task.site, task.round, arrays={"w": arrays["w"] + step}, patients=10, labelled=10, counts_shared=True)
@@ -287,7 +288,7 @@ def test_a_late_joiner_is_asked_from_the_next_round_on(local_grid):
 
 
 def test_two_nodes_with_one_name_are_told_apart(local_grid):
-    class Named(local_grid):
+    class Named(LocalGrid):
         def get_nodes(self):
             return [NodeInfo(node_id=11, name="north"), NodeInfo(node_id=12, name="north"), NodeInfo(node_id=13, name="coast")]
 
