@@ -43,7 +43,8 @@ format: $(READY) ## put the code in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## speed, as ratios measured side by side; JSON in bench/
+bench: $(READY) ## the code's shape; speed, as ratios measured side by side; JSON in bench/
+	$(BIN)/python bench/structure.py bench/structure.json
 	$(BIN)/python bench/speed.py bench/speed.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
 	$(BIN)/python bench/secure.py bench/secure.json

@@ -84,7 +84,7 @@ def calibrate(model: MultiModalViT, arrays: Arrays, parts: Parts, config: RunCon
 
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
-    site = read_site(job.data / name, config.data, simulated=True)
+    site = read_site(job.data / name, config, simulated=True)
     return open_site(site, config.data, job.cache, workers=1)
 
 

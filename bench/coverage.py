@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from common.evaluation.metrics.metrics import evaluate, paired_difference
 from common.files import write_atomic
+from common.metrics.classification import evaluate, paired_difference
 
 CLASSES = ("a", "b", "c")
 MEASURES = ("mcc", "balanced_accuracy", "auroc_macro", "brier", "difference")

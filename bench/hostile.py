@@ -14,13 +14,12 @@ from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: 
 from client.gate.gate import Gate  # noqa: E402
 from client.gate.supernode import serve  # noqa: E402
 from common.config.site import SITE_VARIABLE  # noqa: E402
-from common.messages.round import ARRAYS, METRICS, pack_arrays, read_task  # noqa: E402
+from common.messages.round import CHANGE, METRICS, pack_arrays  # noqa: E402
 
 
-def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:
+def spoil(content: RecordDict, trick: str) -> RecordDict:
     """One lie of the list."""
-    before = {name: array.numpy() for name, array in asked.array_records[ARRAYS].items()}
-    arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
+    arrays = {name: array.numpy() for name, array in content.array_records[CHANGE].items()}
     first = sorted(arrays)[0]
     if trick == "nan":
         arrays[first] = np.full_like(arrays[first], np.nan)
@@ -29,20 +28,20 @@ def spoil(content: RecordDict, asked: RecordDict, trick: str) -> RecordDict:
     elif trick == "names":
         arrays["something.else"] = arrays.pop(first)
     elif trick == "norm":
-        arrays = {name: before[name] + 100 * (array - before[name]) for name, array in arrays.items()}
+        arrays = {name: 100 * array for name, array in arrays.items()}
     elif trick == "old":
         content[METRICS] = MetricRecord({**content.metric_records[METRICS], "round": 1})
     if trick == "garbage":
         record = pack_arrays(arrays)
         record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", os.urandom(len(record[first].data)))
-        content[ARRAYS] = record
+        content[CHANGE] = record
     elif trick == "pickle":
         record = pack_arrays(arrays)
         data = b"cos\nsystem\n(S'touch /tmp/fedmri-unpickled'\ntR." + bytes(len(record[first].data))
         record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
-        content[ARRAYS] = record
+        content[CHANGE] = record
     else:
-        content[ARRAYS] = pack_arrays(arrays)
+        content[CHANGE] = pack_arrays(arrays)
     return content
 
 
@@ -56,10 +55,9 @@ class Hostile(Gate):
         trick = tricks[min(number, len(tricks)) - 1]
         if trick.startswith("sleep:"):
             time.sleep(float(trick.partition(":")[2]))
-        asked = message.content
         content, context = super().answer(message, context, bundle)
-        if trick and not trick.startswith("sleep:") and ARRAYS in content:
-            content = spoil(content, asked, trick)
+        if trick and not trick.startswith("sleep:") and CHANGE in content:
+            content = spoil(content, trick)
         return content, context
 
 

@@ -34,8 +34,8 @@ from common.config.site import find_sites
 from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.evaluation.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.evaluation.subsets import answer_subsets, measure_subsets
+from common.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.models.build import build_model
 from common.training.predict import predict
 
@@ -106,7 +106,7 @@ def _guess(probabilities: NDArray[np.float64]) -> list[int]:
 
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
-    site = read_site(job.data / name, config.data, simulated=True)
+    site = read_site(job.data / name, config, simulated=True)
     return open_site(site, config.data, job.cache, workers=1)
 
 
@@ -139,7 +139,7 @@ def gains(runs: list[dict[str, Any]], arm: str, config: RunConfig) -> dict[str, 
         each = [summary(ours)[place] - summary(theirs)[place] for ours, theirs in pairs]
         found[what] = {"each": each, "value": float(np.mean(each))}
         if counts is not None:
-            C = len(config.data.classes)
+            C = len(config.task.classes)
             drawn = [resampled(ours, counts, C)[place] - resampled(theirs, counts, C)[place] for ours, theirs in pairs]
             found[what] |= t_interval(found[what]["value"], np.mean(drawn, axis=0), counts.shape[1])
     return found

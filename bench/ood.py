@@ -61,9 +61,9 @@ DRAWS = 200  # of the patients held back
 def everybody(arguments: argparse.Namespace, config: RunConfig) -> Iterator[Site]:
     """All sites and cases, to be read once whatever the folds."""
     for folder in find_sites(arguments.data):
-        yield read_site(folder, config.data, simulated=True)
+        yield read_site(folder, config, simulated=True)
     for folder in find_sites(arguments.data / "broken"):
-        yield replace(read_site(folder, config.data, simulated=True), name=f"broken: {folder.name}")
+        yield replace(read_site(folder, config, simulated=True), name=f"broken: {folder.name}")
     for folder in sorted(arguments.cases.iterdir()) if arguments.cases else ():
         files = {m: folder / f"{name}.nii.gz" for m, name in CASE_FILES.items() if m in config.data.modalities}
         for mask in (next((folder / name for name in MASKS if (folder / name).exists()), None), None):

@@ -45,7 +45,7 @@ def make_run(run: Path, config: RunConfig) -> None:
     """An untrained model, and a calibration whose reference is noise: work for the processor, and no more."""
     model = build_model(config)
     said = {"backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256, "config": config.to_json()}
-    save_arrays(run / MODEL_NAME, get_arrays(model), {**said, "classes": json.dumps(list(config.data.classes))})
+    save_arrays(run / MODEL_NAME, get_arrays(model), {**said, "classes": json.dumps(list(config.task.classes))})
     modalities = len(config.data.modalities)
     noise = np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, modalities, ALONE + modalities * AGREEMENTS))
     save_calibration(run / CALIBRATION_NAME, Calibration(1.5, ood_threshold=5.0), moments(noise))

@@ -22,14 +22,18 @@ from common.data.dataset import SiteData
 from common.files import write_atomic
 from common.models.arrays import get_arrays
 from common.models.build import build_model
-from common.objectives.consistency import consistency_loss, labelled_loss
+from common.objectives.classification import classification_loss
+from common.objectives.consistency import consistency_loss
 from common.privacy.audit import canary_audit, the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.noise import system_normal
 from common.privacy.optimizer import SystemNoiseOptimizer
-from common.training.private import Example, draw_example, patient_gradients
+from common.training.plain import descend
+from common.training.private_views import Example, draw_example, patient_gradients
+from common.training.round import Point, first_point
 
 PATIENTS, MEGABYTE = 12, 1024
+WEIGHTS = {"classification": 0.5, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
 MODELS = {"fedmri_vit_mini": 64, "vit_small_patch14_dinov2.lvd142m": 112}
 
 
@@ -39,7 +43,7 @@ def config_of(backbone: str) -> RunConfig:
         {
             "data": {"size": MODELS[backbone]},
             "model": {"backbone": backbone, "weights": "random"},
-            "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
+            "objective": {"local_crops": 0, "terms": {name: {"weight": weight} for name, weight in WEIGHTS.items()}},
             "training": {"precision": "fp32"},
             "privacy": {"enabled": True, "sample_rate": 1.0},
         }
@@ -57,38 +61,35 @@ def step(backbone: str, *, private: bool) -> Callable[[], None]:
     """One step of the optimizer over all patients."""
     config = config_of(backbone)
     model = build_model(config).eval()
-    student = {name: torch.tensor(array, requires_grad=True) for name, array in sorted(get_arrays(model).items())}
-    teacher = {name: value.detach().clone() for name, value in student.items()}
+    point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
     patients = site(MODELS[backbone])
-    inner = torch.optim.AdamW(student.values(), lr=1e-3)
+    inner = torch.optim.AdamW(point.trained.values(), lr=1e-3)
     optimizer = SystemNoiseOptimizer(inner, noise_multiplier=1.0, max_grad_norm=1.0, expected_patients=PATIENTS)
 
     def run() -> None:
         examples = [draw_example(model, patients, row, config, (0, 0)) for row in range(PATIENTS)]
         if private:
-            optimizer.take(student, patient_gradients(model, student, teacher, examples, config, 0.5))
+            optimizer.take(point.trained, patient_gradients(model, point, examples, config))
         else:
-            inner.zero_grad(set_to_none=True)
-            _plain_loss(model, student, teacher, examples, config).backward()  # type: ignore[no-untyped-call]
-            inner.step()
+            descend(inner, _plain_loss(model, point, examples, config), 0.0)
 
     return run
 
 
-def _plain_loss(
-    model: torch.nn.Module, student: dict[str, Tensor], teacher: dict[str, Tensor], examples: list[Example], config: RunConfig
-) -> Tensor:
+def _plain_loss(model: torch.nn.Module, point: Point, examples: list[Example], config: RunConfig) -> Tensor:
     """The private recipe's loss, as one batch."""
     x, present, masks = (torch.cat([getattr(e, name) for e in examples]) for name in ("x", "present", "masks"))
-    logits = functional_call(model, student, (x, present, masks)).logits.view(len(examples), -1, len(config.data.classes))
+    student, teacher = ({**trained, **point.fixed} for trained in (point.trained, point.teacher))
+    B = len(examples)
+    logits = functional_call(model, student, (x, present, masks)).logits.view(B, -1, len(config.task.classes))
     with torch.no_grad():
         first, whole = torch.cat([e.x[:1] for e in examples]), torch.cat([e.whole for e in examples])
         targets = (functional_call(model, teacher, (first, whole)).logits / 0.07).softmax(-1)
-    losses = [
-        labelled_loss(views, e.label, len(config.data.classes), 0.1, 0.1) + 0.3 * consistency_loss(views, target, 0.1)
-        for views, target, e in zip(logits, targets, examples, strict=True)
-    ]
-    return torch.stack(losses).mean()
+    balance = point.states["classification"]
+    labels = torch.stack([e.label for e in examples]).repeat_interleave(logits.shape[1])
+    labelled = classification_loss(logits.flatten(0, 1) / 0.1, labels, balance, 0.1)
+    agreed = consistency_loss(logits.transpose(0, 1), targets, 0.1)
+    return WEIGHTS["classification"] * labelled + WEIGHTS["consistency"] * agreed
 
 
 def peak(backbone: str, private: bool) -> float:

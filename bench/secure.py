@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from client.round.secure_aggregation import begin, mask, open_letters, share, unmask
+from common.aggregation.fedavg import FedAvg
 from common.config.run import RunConfig, config_from_table
 from common.files import write_atomic
 from common.messages.secure_aggregation import to_record
-from common.models.arrays import average
 from common.secure.fixed_point import FixedPoint, Values
 from server.strategy.secure_aggregation import SecureRound
 
@@ -94,7 +94,7 @@ def main(out: Path) -> None:
         found, costs = secure(data, CONFIG)
         start = {"w": np.random.default_rng(1).normal(0, 0.05, length).astype(np.float32)}
         there = [data[seat] for seat in data if seat not in DROPPED]
-        plain = average([{"w": (start["w"] + change).astype(np.float32)} for change, _ in there], [weight for _, weight in there])
+        plain, _ = FedAvg().apply({}, start, (({"w": change}, weight) for change, weight in there))
         expected = sum(weight * change for change, weight in there) / sum(weight for _, weight in there)
         together = (start["w"] + found).astype(np.float32)
         results[name] = {

@@ -58,7 +58,7 @@ def prediction(modalities: int) -> Callable[[], object]:
 def main(out: Path) -> None:
     """Measure all and write them."""
     torch.set_num_threads(1)
-    supervised = {"dino": 0.0, "ibot": 0.0, "koleo": 0.0}
+    supervised = {"terms": {name: {"weight": 0.0} for name in ("dino", "ibot", "koleo")}}
     results = {
         "predict: 1 modality / 4 modalities (absent ones cost no tokens)": ratio(prediction(1), prediction(4)),
         "train: bf16 / fp32": ratio(training(config_of(training={"precision": "bf16"})), training(config_of())),

@@ -29,8 +29,9 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.evaluation.metrics.metrics import evaluate
 from common.messages.round import SiteReply
+from common.messages.update import Update
+from common.metrics.classification import evaluate
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
@@ -76,7 +77,8 @@ def without_privacy(config: RunConfig, seed: int, patients: int) -> RunConfig:
     batch = max(1, round(config.privacy.sample_rate * patients))
     epochs = max(1, round(config.privacy.steps * config.privacy.sample_rate))
     training = replace(config.training, batch_size=batch, local_epochs=epochs)
-    return replace(config, seed=seed, training=training, privacy=replace(config.privacy, enabled=False))
+    objective = config.objective.without("consistency")
+    return replace(config, seed=seed, training=training, objective=objective, privacy=replace(config.privacy, enabled=False))
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def run_job(job: Job) -> dict[str, Any]:
     found = evaluate(
         np.concatenate(labels),
         np.concatenate(answers),
-        config.data.classes,
+        config.task.classes,
         bootstrap=config.evaluation.bootstrap,
         generator=generator,
     )
@@ -119,6 +121,7 @@ def run_job(job: Job) -> dict[str, Any]:
 def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
     """All rounds."""
     arrays = get_arrays(model)
+    state = config.federation.strategy.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
         for name, patients in sites.items():
@@ -130,9 +133,14 @@ def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig
             else:
                 update = train_round(model, arrays, patients, config, round_number=number, site_seed=seed)
             replies[name] = SiteReply(
-                name, number, arrays=update.arrays, patients=update.patients, labelled=update.labelled, counts_shared=True
+                name,
+                number,
+                update=Update.between(update.arrays, arrays),
+                patients=update.patients,
+                labelled=update.labelled,
+                counts_shared=True,
             )
-        arrays, _ = aggregate(replies, config.federation.unlabelled_weight)
+        arrays, state, _ = aggregate(config.federation, state, arrays, replies)
     return arrays
 
 
@@ -143,12 +151,12 @@ def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: Ru
     features = embed_patients(model, arrays, patients, config).embeddings[:, 0]
     head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
     with torch.no_grad():
-        logits = functional_call(model.head, head, (features,))[:, : len(config.data.classes)]
+        logits = functional_call(model.head, head, (features,))[:, : len(config.task.classes)]
     return np.asarray((logits.double() / config.objective.student_temperature).softmax(-1))
 
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
-    site = read_site(job.data / name, config.data, simulated=True)
+    site = read_site(job.data / name, config, simulated=True)
     return open_site(site, config.data, job.cache, workers=1)
 
 
@@ -163,7 +171,7 @@ def measure(arguments: argparse.Namespace) -> None:
         if arguments.noiseless:
             jobs.append(Job(None, without_noise(config, seed).to_json(), arguments.data, tuple(arguments.folds), cache))
             continue
-        sizes = [len(read_site(f, config.data, simulated=True).cases) for f in find_sites(arguments.data)]
+        sizes = [len(read_site(f, config, simulated=True).cases) for f in find_sites(arguments.data)]
         plain = without_privacy(config, seed, round(float(np.median(sizes))))
         jobs.append(Job(None, plain.to_json(), arguments.data, tuple(arguments.folds), cache))
     reference = "no noise" if arguments.noiseless else "plain training"

@@ -17,6 +17,7 @@ from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
 from common.messages.round import (
     ARRAYS,
+    CHANGE,
     COUNTS_SHARED,
     EPSILON,
     ERROR,
@@ -29,8 +30,8 @@ from common.messages.round import (
     ROUND,
     SITE,
     read_task,
+    read_update,
     unpack_array,
-    unpack_arrays,
 )
 from common.messages.secure_aggregation import (
     MASKED,
@@ -42,11 +43,12 @@ from common.messages.secure_aggregation import (
     from_record,
     read_masked,
 )
-from common.models.arrays import Arrays, update_norm
+from common.messages.update import Update
+from common.models.arrays import Arrays, check_arrays
 from common.text import printable
 
 KINDS: Mapping[str, type] = {
-    ARRAYS: ArrayRecord,
+    CHANGE: ArrayRecord,
     METRICS: MetricRecord,
     SITE: ConfigRecord,
     SECURE: ConfigRecord,
@@ -102,12 +104,13 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
         raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
 
 
-def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None = None) -> None:
     """Refuse a reply whose arrays may not leave.
 
     Args:
-        reply: its `arrays` are absent after a failure, and in a secure round, where `masked` is what leaves.
+        reply: its `change` is absent after a failure, and in a secure round, where `masked` is what leaves.
         asked: the request that it answers: what it may hold at most.
+        update: what the caller itself has packed as the reply's change; None: the change is read out of the reply.
 
     Raises:
         PolicyError: another record than agreed, an array that was not asked for or that `policy.arrays` does not name, values
@@ -115,12 +118,12 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
             in the clear under `policy.secure_only`.
     """
     stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({ARRAYS} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
+    allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
     if CALIBRATION in asked:
         allowed = {METRICS, SITE, SUMS}
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
-            if name == ARRAYS and policy.secure_only:
+            if name == CHANGE and policy.secure_only:
                 raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
     size = reply_bytes(reply)
@@ -129,23 +132,26 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
         raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
     if CALIBRATION in asked:
         _require_sums(reply, asked, policy)
-    elif ARRAYS in reply:
-        _require_update(reply, asked, policy)
+    elif CHANGE in reply:
+        _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
         _require_told(reply, asked, policy, str(stage))
 
 
-def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
     """The rules for an update in the clear."""
     if policy.secure_only:
         raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
     before = asked_arrays(asked)
     try:
-        after = unpack_arrays(reply.array_records[ARRAYS], before)
+        if update is None:
+            update = read_update(reply, before)
+        else:
+            check_arrays(update.change, before)
     except FederationError as error:
         raise _refused("records", str(error), "the update is not of the form that was asked for") from error
     _require_named(before, policy)
-    require_norm(update_norm(after, before), policy)
+    require_norm(update.norm, policy)
 
 
 def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:

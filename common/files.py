@@ -1,10 +1,12 @@
-"""Files that are either whole or not there: write beside, fsync, rename."""
+"""Files that are either whole or not there (write beside, fsync, rename), and locks between processes."""
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -19,22 +21,33 @@ def write_atomic(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all, and never over another.
+def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file that only its owner may read from the first byte on, whole or not at all.
+
+    Args:
+        replace: take the place of what is there.
 
     Raises:
-        FileExistsError: there is something at `path`.
+        FileExistsError: there is something at `path`, which is not to be replaced.
     """
     with _beside(path, content, 0o600) as name:
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links, as on a USB stick
-            if path.exists():
-                raise FileExistsError(path) from None
+        if replace:
             os.replace(name, path)
+        else:
+            _move(name, path)
     sync_folder(path.parent)
+
+
+def _move(name: Path, path: Path) -> None:
+    """Let the file be at `path` too, or instead, but never over another: a rename would not ask."""
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, as on a USB stick
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(name, path)
 
 
 @contextlib.contextmanager
@@ -60,3 +73,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def locked(path: Path, *, wait: bool = True, shared: bool = False, mode: int = 0o666) -> IO[bytes]:
+    """Hold a file's lock until what is returned is closed; the kernel frees the lock of a process that dies.
+
+    Args:
+        path: opened for reading and for writing at its end; it and its folder are made where they are absent.
+        wait: until nobody else holds it.
+        shared: with others who share it, against those who do not.
+        mode: of a new file, less the umask.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is False.
+        OSError: it cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode), "r+b", buffering=0)
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        file.close()
+        raise
+    return file

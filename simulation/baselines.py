@@ -7,7 +7,7 @@ own with one thread, as the sites do. A finished model is kept and reused only f
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import held_back, split
 from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
-from common.evaluation.metrics.comparison import measure_beside
+from common.evaluation.comparison import measure_beside
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
@@ -73,7 +73,7 @@ def plan_baselines(
 
 def _learns(folder: Path, config: RunConfig) -> bool:
     """Whether any of the patients of a site who train is labelled."""
-    cases = read_site(folder, config.data, simulated=True).cases
+    cases = read_site(folder, config, simulated=True).cases
     held = held_back([case.id for case in cases], config.evaluation.holdout)
     return any(case.label >= 0 for case, back in zip(cases, held, strict=True) if not back)
 
@@ -99,7 +99,7 @@ def run_job(job: Job) -> Probabilities:
         return _calibrated(probabilities, own, known)
     model = build_model(config)
     arrays = _trained(job, training, config)
-    own = predict(model, arrays, known, config) if len(known) else np.empty((0, len(config.data.classes)))
+    own = predict(model, arrays, known, config) if len(known) else np.empty((0, len(config.task.classes)))
     return _calibrated(predict(model, arrays, external, config), own, known)
 
 
@@ -144,7 +144,7 @@ def split_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> tu
 
 
 def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteData]:
-    return [open_site(read_site(f, config.data, simulated=True), config.data, cache, workers=1) for f in folders]
+    return [open_site(read_site(f, config, simulated=True), config.data, cache, workers=1) for f in folders]
 
 
 def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:
@@ -165,7 +165,9 @@ def _trained(job: Job, training: SiteData, config: RunConfig) -> Arrays:
 
 
 def train_alone(training: SiteData, config: RunConfig, name: str) -> Arrays:
-    """A federation of one: as many rounds, of the same local round."""
+    """A federation of one: as many rounds, of the same local round; of a private run without the term that stands in for DINO."""
+    if config.privacy.enabled:
+        config = replace(config, objective=config.objective.without("consistency"))
     model = build_model(config)
     arrays = get_arrays(model)
     for number in range(1, config.federation.rounds + 1):
@@ -178,7 +180,7 @@ def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) ->
     """Logistic regression on the frozen features of the labelled patients of all sites: what it says of each of the others."""
     model = build_model(config)
     labelled = training.select(training.labelled)
-    train, classes = frozen_features(model, labelled, config), len(config.data.classes)
+    train, classes = frozen_features(model, labelled, config), len(config.task.classes)
     asked = np.concatenate([frozen_features(model, patients, config) for patients in others])
     said = linear_probe(train, labelled.labels, asked, classes=classes)
     return np.split(said, np.cumsum([len(patients) for patients in others])[:-1])

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig, config_from_table
 from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
-from common.evaluation.metrics.comparison import detectable, measure, warning
-from common.evaluation.metrics.roc import roc_curves
-from server.report.audit_section import refutations
-from server.report.report import assemble, read_report, write_report
+from common.evaluation.comparison import detectable, measure, warning
+from server.report.privacy_audit import refutations
+from server.report.publish import HTML_NAME, write_page, write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
@@ -69,6 +70,8 @@ def run_cross_site(
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))
+            if not (run / HTML_NAME).is_file():  # cut off between the results and their page
+                write_page(*reports[-1])
             for sentence in refutations(reports[-1][1]):
                 note(sentence)
             continue
@@ -96,14 +99,22 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     labels = _labels(patients, config)
     said = {name: _probabilities(table, patients, config) for name, table in answers.items()}
     federated = said.pop("federated")
-    external = measure(labels, federated, config) | {"roc": roc_curves(labels, federated, config.data.classes)}
+    external = measure(labels, federated, config) | config.task.curves(labels, federated)
     provenance = {
         **provenance,
         "external": "each hospital in turn: " + ", ".join(run.name.removeprefix(FOLD) for run, _ in reports),
     }
     baselines = measure_baselines(said, labels.tolist(), federated, config)
     least = detectable(labels, federated, list(said.values()), config)
-    pooled = assemble(external, patients, [], provenance, baselines=baselines, detectable=least)
+    pooled = complete(
+        {
+            "external": external,
+            "patients": patients,
+            "baselines": baselines,
+            "detectable": least,
+            "provenance": provenance,
+        }
+    )
     write_report(out, pooled)
     return pooled
 
@@ -114,13 +125,13 @@ def _without_picture(patient: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels(patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.int64]:
-    classes = list(config.data.classes)
+    classes = list(config.task.classes)
     return np.array([classes.index(p["label"]) if p["label"] is not None else -1 for p in patients], np.int64)
 
 
 def _probabilities(table: dict[str, list[float]], patients: Sequence[dict[str, Any]], config: RunConfig) -> NDArray[np.float64]:
     """What one model said [N, C]; NaN for patients that it was not asked about."""
-    nothing = [float("nan")] * len(config.data.classes)
+    nothing = [float("nan")] * len(config.task.classes)
     return np.array([table.get(p["id"], nothing) for p in patients])
 
 

@@ -1,29 +1,58 @@
-"""Make a plain `flwr run .` work in this environment: `make setup` runs this once.
+"""Make a plain `flwr run .` work in this environment, offline: `make setup` runs this once.
 
-By itself Flower would install the app's dependencies anew at run time (slow, and impossible offline) and look for its own
-programs on PATH only. A .pth file in the environment sets both at the start of every Python there; what the user has set stays,
-and so does the PATH of a hospital's own processes.
+By itself Flower looks for its own programs on PATH only, where they are not unless the environment is activated, and would
+install the app's dependencies anew at run time. Neither can be said in pyproject.toml or in FLWR_HOME: `flwr.cli.local_superlink`
+(flwr 1.41) starts `flower-superlink` by name, with the variables that it has. So the `flwr` command of this environment begins by
+setting both for itself and for what it starts; what the user has set stays, and no other Python is touched.
 """
 
+import os
 import sysconfig
+from collections.abc import MutableMapping
 from pathlib import Path
 
-LINE = (
-    "import os, sysconfig; "
-    "os.environ.setdefault('FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION', '1'); "
-    "os.environ.setdefault('FLWR_TELEMETRY_ENABLED', '0'); "
-    "os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0'); "
-    "b = sysconfig.get_path('scripts'); p = os.environ.get('PATH', '').split(os.pathsep); "
-    "b in p or 'FEDMRI_SITE' in os.environ or os.environ.update(PATH=os.pathsep.join([b, *p]))\n"
-)
+from common.errors import ConfigError
+from common.files import write_atomic
+
+DEFAULTS = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+BEFORE = "from flwr.cli.app import app\n"  # the line of pip's script that ours must precede: Flower reads some when imported
+OURS = "from simulation.environment import set_for_flower; set_for_flower()  # FedMRI: a plain `flwr run .` works\n"
+EARLIER = "fedmri_flower.pth"  # in site-packages: did the same at the start of every Python
 
 
 def prepare_environment() -> Path:
-    """Write the .pth file into this interpreter's site-packages."""
-    file = Path(sysconfig.get_path("purelib")) / "fedmri_flower.pth"
-    file.write_text(LINE, encoding="utf-8")
-    return file
+    """Put our line into this environment's `flwr` command; doing it twice does no harm.
+
+    Raises:
+        ConfigError: the command is not there, or is not as pip writes it.
+    """
+    (Path(sysconfig.get_path("purelib")) / EARLIER).unlink(missing_ok=True)
+    command = Path(sysconfig.get_path("scripts")) / "flwr"
+    text = command.read_text(encoding="utf-8") if command.is_file() else ""
+    if BEFORE not in text:
+        raise ConfigError(f"{command}: expected Flower's command, as pip installs it. Run: pip install --force-reinstall flwr")
+    if OURS not in text:
+        mode = command.stat().st_mode
+        write_atomic(command, text.replace(BEFORE, OURS + BEFORE).encode())
+        command.chmod(mode)
+    return command
+
+
+def set_for_flower(environment: MutableMapping[str, str] = os.environ) -> None:
+    """What Flower and Ray read, and a PATH on which the programs beside this Python are found."""
+    for name, value in DEFAULTS.items():
+        environment.setdefault(name, value)
+    scripts, path = sysconfig.get_path("scripts"), environment.get("PATH", os.defpath).split(os.pathsep)
+    if scripts not in path:
+        environment["PATH"] = os.pathsep.join([scripts, *path])
 
 
 if __name__ == "__main__":
-    prepare_environment()
+    try:
+        prepare_environment()
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None

@@ -15,12 +15,12 @@ from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.errors import ConfigError, DataError
-from common.evaluation.metrics.comparison import detectable, warning
+from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
-from server.report.audit_section import refutations
-from server.report.privacy_audit import with_audit
-from server.report.report import read_report, write_report
+from server.report.privacy_audit import refutations, with_audit
+from server.report.publish import write_page, write_report
+from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
@@ -119,6 +119,7 @@ def run_experiment(
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
     report = read_report(plan.out)
+    write_page(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
         report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:
@@ -138,7 +139,7 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     refused = []
     for name in (*plan.external, *plan.sites):
         try:
-            site = read_site(plan.data / name, plan.config.data, simulated=True)
+            site = read_site(plan.data / name, plan.config, simulated=True)
             open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
         except DataError as error:
             if name in plan.external:
@@ -195,7 +196,7 @@ def add_baselines(
     progress("baselines", 0, len(jobs))
     probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
     ids = [patient["id"] for patient in report["patients"]]
-    classes = list(plan.config.data.classes)
+    classes = list(plan.config.task.classes)
     labels = [classes.index(p["label"]) if p["label"] is not None else -1 for p in report["patients"]]
     write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))
     federated = np.array([patient["probabilities"] for patient in report["patients"]])

@@ -15,19 +15,17 @@ import torch
 
 from common.deployment.flower_cli import (
     NAME,
-    OnRound,
-    Rounds,
     error_sentence,
     flwr,
     program,
     run_status,
-    whole_lines,
     write_run_config,
 )
 from common.errors import FederationError
 from common.messages.code_version import code_hash
 from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
+from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from simulation.superlink import SuperLink, own_superlink
 
 POLL_SECONDS = 0.5
@@ -65,7 +63,7 @@ def run_federation(
     out = out.expanduser().resolve()
     resumed = run_config.get("resume") is True
     require_folder(out, resume=resumed)
-    rounds = Rounds(out, on_round, told=len(whole_lines(out)) if resumed else 0)
+    rounds = RoundFollower(out, on_round, told=len(read_rounds(out)) if resumed else 0)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     settings = {**run_config, "out": str(out), "code": code_hash()}
@@ -108,7 +106,7 @@ def resources(sites: int) -> dict[str, int | float]:
     return settings
 
 
-def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: Rounds) -> None:
+def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: RoundFollower) -> None:
     """Wait for the run's end and judge it. The log's stream ends with the run: then its status is asked for at once."""
     asked, reported = time.monotonic(), 0.0
     while True:

@@ -71,6 +71,6 @@ def backbone_arrays(arrays: Arrays) -> dict[str, np.ndarray[tuple[int, ...], np.
 
 def _without_labels(data: Path, cache: Path, config: RunConfig) -> SiteData:
     """All phantoms as one; the shipped weights have seen no label."""
-    sites = [open_site(read_site(folder, config.data, simulated=True), config.data, cache) for folder in find_sites(data)]
+    sites = [open_site(read_site(folder, config, simulated=True), config.data, cache) for folder in find_sites(data)]
     pool = SiteData.pool(sites, "phantoms")
     return SiteData(pool.name, pool.ids, pool.images, pool.present, np.full_like(pool.labels, -1), pool.key)

@@ -18,7 +18,7 @@ from client.cli.approvals import add_approve, add_audit_verify
 from client.cli.deployment import add_verbs
 from client.cli.predict import add_predict
 from common.cli import add_debug, config_path, run_command
-from common.config.run import DataConfig, RunConfig, load_config
+from common.config.run import RunConfig, load_config
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         raise ConfigError("Membership inference needs both --model and --others.")
     config = _private(arguments)
     folders = [_existing(path) for path in (arguments.site, arguments.others) if path]
-    sites = [open_site(read_site(folder, config.data), config.data, default_cache()) for folder in folders]
+    sites = [open_site(read_site(folder, config), config.data, default_cache()) for folder in folders]
     generator = torch.Generator().manual_seed(config.seed)
     others = sites[1] if len(sites) > 1 else None
     with Console(stderr=True).status("Auditing: exact tests, then canaries; a minute or so"):
@@ -150,7 +150,7 @@ def _budget(arguments: argparse.Namespace) -> int:
     from common.privacy.charge import Charge
 
     config = _private(arguments)
-    site = read_site(_existing(arguments.site), config.data)
+    site = read_site(_existing(arguments.site), config)
     budget, plan = site_budget(site, arguments.site), config.privacy
     one = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
     spent, fit = budget.spent(), budget.rounds_left(one)
@@ -200,11 +200,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from common.data.cases import read_site
     from common.data.check import check_site
 
-    data = load_config(config_path(arguments.config)).data if arguments.config else DataConfig()
-    site = read_site(_existing(arguments.site), data)
+    run = load_config(config_path(arguments.config)) if arguments.config else RunConfig()
+    site = read_site(_existing(arguments.site), run)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
-        result = check_site(site, data, progress=lambda done, _: bar.update(task, completed=done))
+        result = check_site(site, run, progress=lambda done, _: bar.update(task, completed=done))
     if arguments.json:
         print(json.dumps(asdict(result), indent=2))
     else:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.cli import add_debug
+from common.config.modalities import MODALITIES
 from common.errors import ConfigError, DataError, FedMRIError
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def add_predict(verbs: "Verbs") -> None:
         "Class probabilities for one patient or a folder of them, with calibration, prediction set, out-of-distribution flag and "
         "evidence. Nothing leaves this machine. For research. Not a medical device."
     )
+    words = "=, ".join(MODALITIES)
     verb = verbs.add_parser("predict", help="an answer for the next patient", description=text)
     verb.add_argument(
         "patients", type=Path, nargs="?", metavar="PATIENT|SITE", help="a patient's or a site's folder, or a site.toml"
     )
-    verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help="one patient's volumes: t1=, t1c=, t2=, flair=, mask=")
+    verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help=f"one patient's volumes: {words}=, mask=")
     verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
     verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: what the run says)")
     verb.add_argument(
@@ -65,7 +67,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     if (arguments.patients is None) == (arguments.files is None):
         raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
     saved = read_saved(arguments.model)
-    asked = find_patients(arguments.patients) if arguments.files is None else patient_of_files(arguments.files)
+    modalities = saved.config.data.modalities
+    asked = find_patients(arguments.patients, modalities) if arguments.files is None else patient_of_files(arguments.files)
     if arguments.card and arguments.card.suffix == ".html" and not asked.single:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
@@ -166,7 +169,7 @@ def _print_answer(found: "Answer", console: Console) -> None:
     from client.predict.prediction import RESEARCH
 
     table = Table("class", "probability", "in the set", title=Text(f"Patient {found.case.id}"), title_justify="left")
-    for i, name in enumerate(found.config.data.classes):
+    for i, name in enumerate(found.config.task.classes):
         style = "bold" if name == found.prediction else ""
         inside = "" if found.in_set is None else "yes" if found.in_set[i] else "no"
         table.add_row(Text(name, style=style), Text(f"{found.probabilities[i]:.3f}", style=style), Text(inside))

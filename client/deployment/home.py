@@ -76,9 +76,3 @@ def open_home(path: Path) -> SiteHome:
     if not config.connection.server:
         raise ConfigError(f"{toml}: no server under [connection]. `fedmri-site init` adds that section.")
     return SiteHome(toml, config)
-
-
-def toml_string(text: str) -> str:
-    """A TOML basic string; quotes and control characters are escaped by number, so that no quote stands inside."""
-    escaped = text.replace("\\", "\\\\")
-    return '"' + "".join(f"\\u{ord(c):04X}" if c == '"' or ord(c) < 32 or ord(c) == 127 else c for c in escaped) + '"'

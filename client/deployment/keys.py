@@ -1,10 +1,7 @@
 """A site's key pair and the certificate authority that it trusts. Elliptic curve P-384, as Flower's node authentication asks."""
 
-import base64
-import hashlib
 import os
 import stat
-import uuid
 from pathlib import Path
 
 from cryptography import x509
@@ -14,7 +11,7 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import ConfigError
-from common.files import sync_folder, write_atomic
+from common.files import write_atomic, write_secret
 
 
 def make_key(path: Path, comment: str) -> str:
@@ -40,29 +37,10 @@ def make_key(path: Path, comment: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     key = ec.generate_private_key(ec.SECP384R1())
-    write_private(path, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()))
+    write_secret(path, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()))
     line = _line(key, comment)
     write_atomic(public, f"{line}\n".encode())
     return line
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a new file for this user only (mode 0600), whole or not at all.
-
-    Raises:
-        FileExistsError: it is there.
-    """
-    name = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)  # unlike a rename, it overwrites nothing
-    finally:
-        os.unlink(name)
-    sync_folder(path.parent)
 
 
 def read_key(path: Path, comment: str = "") -> str:
@@ -87,12 +65,6 @@ def read_key(path: Path, comment: str = "") -> str:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ConfigError(f"{path}: expected an elliptic curve key (P-384), got another. `fedmri-site init` makes the right one.")
     return _line(key, comment)
-
-
-def fingerprint(line: str) -> str:
-    """`SHA256:...` of a public key's line, as `ssh-keygen -l` shows it."""
-    digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def read_ca(path: Path) -> x509.Certificate:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.deployment.home import SiteHome, open_home, toml_string
-from client.deployment.keys import certificate_fingerprint, fingerprint, make_key, read_ca
+from client.deployment.home import SiteHome, open_home
+from client.deployment.keys import certificate_fingerprint, make_key, read_ca
 from common.config.site import SiteConnection, SitePolicy, SitePrivacy, check_name, read_site_config, split_address
+from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import ConfigError
 from common.files import write_atomic
+from common.text import toml_value
 
 POLICY = {
     "share_counts": "how many patients, and how many of them labelled: the weight in the average",
@@ -99,7 +101,7 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     home.logs.mkdir(parents=True, exist_ok=True)
     home.state.chmod(0o700)
     line = make_key(home.key, home.name)
-    return Provisioned(home, done, line, fingerprint(line), certificate_fingerprint(certificate))
+    return Provisioned(home, done, line, ssh_fingerprint(line), certificate_fingerprint(certificate))
 
 
 def _settings(toml: Path, server: str, name: str, data: Path | None) -> tuple[str, str]:
@@ -127,8 +129,8 @@ def settings_text(server: str, name: str, data: str) -> str:
     """A whole site.toml: the strict policy, every key with its default and a line on what it does."""
     head = [
         "# The hospital's own file. Nothing else decides what leaves this machine; it is read anew in every round.",
-        f"{'' if name else '# '}name = {toml_string(name or 'hospital-a')}  # the folder's name where absent",
-        f"data = {toml_string(data)}  # folder of the patients, relative to this file",
+        f"{'' if name else '# '}name = {toml_value(name or 'hospital-a')}  # the folder's name where absent",
+        f"data = {toml_value(data)}  # folder of the patients, relative to this file",
         '# patients = "sub-*"  # the patients\' folders; [files] and [labels] say how files and labels are named: see README.md',
     ]
     parts = [
@@ -143,20 +145,12 @@ def settings_text(server: str, name: str, data: str) -> str:
 
 def section_text(name: str, explained: Mapping[str, str], values: Mapping[str, Any]) -> str:
     """One section: a key a line, aligned with what it does."""
-    lines = [f"{key} = {_value(values[key])}" for key in explained]
+    lines = [f"{key} = {toml_value(values[key])}" for key in explained]
     width = min(max(map(len, lines)), 40)
     return (
         "\n".join([f"[{name}]", *(f"{line:<{width}}  # {text}" for line, text in zip(lines, explained.values(), strict=True))])
         + "\n"
     )
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return toml_string(value)
-    return f"[{', '.join(map(_value, value))}]" if isinstance(value, tuple) else repr(value)
 
 
 def _relative(folder: Path, data: Path | None) -> str:

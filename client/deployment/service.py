@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.deployment.exit_reasons import explain, read_tail
-from client.deployment.home import SiteHome, toml_string
-from client.deployment.keys import read_ca, read_key, write_private
+from client.deployment.home import SiteHome
+from client.deployment.keys import read_ca, read_key
 from client.gate.superexec import LAUNCHERS_VARIABLE
 from common.config.site import SITE_CONFIG, SITE_VARIABLE
 from common.deployment.flower_cli import LOOPBACK, SUPERNODE, flower_environment, program
 from common.deployment.supervisor import Program, Supervisor, read_status, running
 from common.errors import FederationError
-from common.files import write_atomic
+from common.files import write_atomic, write_secret
+from common.text import toml_value
 
 SUPEREXEC = "flower-superexec"
 PORTS_NAME, SECRET_NAME, LOG_NAME = "ports.json", "superexec.secret", "site.log"
@@ -109,8 +110,7 @@ def prepare(home: SiteHome) -> Ports:
         folder.mkdir(exist_ok=True)
     _write_launchers(home.state / "bin")
     secret = home.state / SECRET_NAME
-    secret.unlink(missing_ok=True)  # a new one for every start
-    write_private(secret, os.urandom(32))
+    write_secret(secret, os.urandom(32), replace=True)  # a new one for every start
     ports = Ports(*_free_ports(2))
     write_atomic(home.state / PORTS_NAME, json.dumps(vars(ports)).encode())
     return ports
@@ -141,7 +141,7 @@ def supernode_log(home: SiteHome) -> Path:
 
 def node_config(toml: Path) -> str:
     """Flower's `--node-config` that names site.toml, whatever characters its path has."""
-    return f"{SITE_CONFIG}={toml_string(str(toml))}"
+    return f"{SITE_CONFIG}={toml_value(str(toml))}"
 
 
 def _environment(home: SiteHome) -> dict[str, str]:

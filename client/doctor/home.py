@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.deployment.home import SiteHome
-from client.deployment.keys import certificate_fingerprint, fingerprint, read_ca, read_key
+from client.deployment.keys import certificate_fingerprint, read_ca, read_key
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
 from client.gate.approvals import approved
 from client.gate.audit_log import LOG_NAME, verify
@@ -16,6 +16,7 @@ from client.privacy.budget import require_open
 from client.privacy.ledger import read_ledger
 from common.config.run import RunConfig
 from common.data.cache import default_cache
+from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import PolicyError
 
 SOON_DAYS = 30.0
@@ -25,7 +26,7 @@ LOW_BYTES, FEW_BYTES = 200e6, 2e9  # of free disk: below the first nothing is ce
 def check_key(home: SiteHome) -> Iterator[Finding]:
     """The private key is there, for this user alone, and keys/site.pub is its other half."""
     line = read_key(home.key)
-    shown = f"{home.key}, {fingerprint(line)}"
+    shown = f"{home.key}, {ssh_fingerprint(line)}"
     try:
         public = " ".join(home.public_key.read_text(encoding="utf-8").split()[:2])
     except (OSError, UnicodeDecodeError):

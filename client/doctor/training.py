@@ -12,7 +12,7 @@ import torch
 from client.deployment.home import SiteHome
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
 from client.round.train import SiteContext, own_weights, prepared_model
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, read_site
 from common.data.check import check_site
@@ -68,10 +68,10 @@ def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding
 
 def check_data(home: SiteHome, config: RunConfig | None) -> Generator[Finding, None, bool]:
     """All volumes open and fit; returns whether they do."""
-    data = config.data if config else DataConfig()
+    run = config or RunConfig()
     see = f"fedmri-site check {home.folder} names each patient and file."
     try:
-        found = check_site(read_site(home.toml, data), data)
+        found = check_site(read_site(home.toml, run), run)
     except FedMRIError as error:
         yield Finding("data", FAILED, str(error), see)
         return False
@@ -90,7 +90,7 @@ def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
     """One real step on a few patients, whose slices are made in a folder that is deleted."""
     began = time.monotonic()
     model, _ = prepared_model(config.to_json(), own_weights(_place(home)))
-    site = read_site(home.toml, config.data)
+    site = read_site(home.toml, config)
     few = replace(site, cases=_few(site.cases))
     trial = _one_step(config)
     arrays = get_arrays(model)

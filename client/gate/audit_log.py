@@ -7,12 +7,9 @@ last hash elsewhere (`fedmri-site audit verify` prints it) and the past is fixed
 """
 
 import errno
-import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import IO, Any
 
 from client.hash_chain import START, follow, link
 from common.errors import AuditLogError
+from common.files import locked
 
 LOG_NAME = "audit.jsonl"
 TAIL_BYTES = 1 << 20  # one line is far shorter
@@ -93,17 +91,12 @@ def verify(log: Path) -> AuditSummary:
     return AuditSummary(lines, head, first, last, dict(events), torn)
 
 
-@contextmanager
-def _locked(log: Path) -> Iterator[IO[bytes]]:
-    """The open log, held alone; the kernel frees the lock of a process that dies."""
+def _locked(log: Path) -> IO[bytes]:
+    """The open log, held alone until it is closed."""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0)
+        return locked(log, mode=0o600)
     except OSError as error:
         raise AuditLogError(f"Audit log {log}: cannot be opened ({error.strerror}). Nothing left the site.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
 
 
 def _end(file: IO[bytes], log: Path) -> tuple[str, int]:

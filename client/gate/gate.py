@@ -36,7 +36,7 @@ from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
 from common.messages.calibration import CALIBRATION, SUMS
-from common.messages.round import ARRAYS, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
+from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
 from common.messages.secure_aggregation import MASKED, SECURE
 from common.privacy.charge import Charge
 from common.text import printable
@@ -167,7 +167,7 @@ class Gate:
         Raises:
             PolicyError: no charge was written, or the budget is exceeded.
         """
-        if before is None or (ARRAYS not in content and MASKED not in content):
+        if before is None or (CHANGE not in content and MASKED not in content):
             return
         after = read_ledger(self.home / site.privacy.ledger)
         plan = config_from_json(task.config).privacy

@@ -1,17 +1,15 @@
 """What a gate must remember over messages: one at a time, each stage of a secure round once, where a run began, which patients
 sums for calibration were of."""
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 from common.config.run import RunConfig
 from common.errors import AuditLogError, FederationError, PolicyError, WeightsError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.messages.secure_aggregation import OUT_OF_STEP
 from common.models.arrays import Arrays, arrays_sha256
 
@@ -20,17 +18,12 @@ SPLIT_NAME = "calibration-split.txt"
 KEPT = 10_000  # lines
 
 
-@contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """One message at a time; the kernel frees the lock of a process that dies."""
+def alone(state: Path) -> IO[bytes]:
+    """One message at a time: the lock, held until it is closed."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / LOCK_NAME).open("w")
+        return locked(state / LOCK_NAME)
     except OSError as error:
         raise AuditLogError(f"{state}: cannot be written to ({error.strerror}). Nothing left the site.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def require_once(state: Path, session: str, stage: str) -> None:
@@ -88,7 +81,8 @@ def keep_split(state: Path, config: RunConfig) -> None:
 
 def _split(config: RunConfig) -> str:
     """All settings that decide which patients are in which sum."""
-    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data)}
+    task = {"classes": config.task.classes, "label": config.task.label}  # beside the data's settings, as sites have it noted
+    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data) | task}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

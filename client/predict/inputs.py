@@ -3,30 +3,31 @@
 Labels are not looked at. A patient with a problem is named, and keeps none of the others from an answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.config.run import MODALITIES
-from common.config.site import FileConfig, SiteConfig, find_sites, is_site, read_site_config
-from common.data.cases import UNLABELLED, Case, find_files, patient_folders
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, NAMINGS, file_patterns, looked_for
+from common.config.site import MASK, MASKS, FilePatterns, SiteConfig, bids_files, find_sites, is_site, read_site_config
+from common.data.cases import UNLABELLED, Case, find_files, modalities_of, patient_folders
 from common.errors import ConfigError, DataError
 
-KINDS = {**{name: name for name in (*MODALITIES, "mask")}, "t1ce": "t1c", "t1gd": "t1c", "seg": "mask"}
 SITE_FILE = "site.toml"
 ABOVE = 3  # folders above a patient's in which a site.toml is looked for
+NAMED_MASKS = {"bids": MASKS, "bids_flat": MASKS, "brats": ("*seg.nii*",), "brats_2023": ("*-seg.nii*",)}
+Modalities = Sequence[str]
+"""Those of the model, which are looked for besides the default four."""
 
 
-def _naming(t1: str, t1c: str, t2: str, flair: str, mask: str) -> FileConfig:
-    return FileConfig((t1,), (t1c,), (t2,), (flair,), (mask,))
+def namings() -> tuple[FilePatterns, ...]:
+    """How files are named where no site.toml says it; the first that finds anything counts."""
+    return tuple({**file_patterns(naming), MASK: NAMED_MASKS[naming]} for naming in NAMINGS)
 
 
-# How files are named where no site.toml says it; the first that finds anything counts.
-NAMINGS = (
-    FileConfig(),  # BIDS, in its folders
-    FileConfig(("*_T1w.nii*",), ("*_ce-*_T1w.nii*",), ("*_T2w.nii*",), ("*_FLAIR.nii*",)),  # BIDS, flat
-    _naming("*t1.nii*", "*t1ce.nii*", "*t2.nii*", "*flair.nii*", "*seg.nii*"),  # BraTS to 2021
-    _naming("*-t1n.nii*", "*-t1c.nii*", "*-t2w.nii*", "*-t2f.nii*", "*-seg.nii*"),  # BraTS from 2023
-)
+def kinds() -> dict[str, str]:
+    """The words of `--files` to what they mean."""
+    aliases = {alias: row.name for row in MODALITIES.values() for alias in row.aliases}
+    return {**{name: name for name in (*MODALITIES, MASK)}, **aliases, "seg": MASK}
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class PredictionInputs:
     weights: str = ""
 
 
-def find_patients(path: Path) -> PredictionInputs:
+def find_patients(path: Path, modalities: Modalities = DEFAULT_MODALITIES) -> PredictionInputs:
     """The patients of a path.
 
     Args:
         path: a patient's folder, a site's folder or its site.toml, or a folder of patients' folders.
+        modalities: of the model.
 
     Raises:
         ConfigError: there is no such thing, or its site.toml is wrong.
@@ -65,15 +67,17 @@ def find_patients(path: Path) -> PredictionInputs:
             raise ConfigError(
                 f"{path}: expected a folder or a site.toml. Single volumes are named by --files t1=FILE flair=FILE."
             )
-        return _site(path.parent, read_site_config(path))
+        return _site(path.parent, read_site_config(path), modalities)
     own = (path / SITE_FILE).is_file()
     config = read_site_config(path)
-    if is_site(path) and not (own and _is_patient(path, config)):
-        return _site(path, config)
-    if _holds_patient(path) and not _holds_folders(path):
-        return _patient(path)
-    folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".") and _holds_patient(f)]
-    several = [f.name for f in dict.fromkeys((*find_sites(path), *folders)) if not _holds_patient(f) or _holds_folders(f)]
+    if is_site(path) and not (own and _is_patient(path, config, modalities)):
+        return _site(path, config, modalities)
+    if _holds_patient(path, modalities) and not _holds_folders(path, modalities):
+        return _patient(path, modalities)
+    inner = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = [f for f in inner if _holds_patient(f, modalities)]
+    alone = {f for f in folders if not _holds_folders(f, modalities)}
+    several = [f.name for f in dict.fromkeys((*find_sites(path), *folders)) if f not in alone]
     if several:
         raise DataError(f"{path}: holds several folders of patients ({', '.join(several[:3])}). Name one of them.")
     if not folders:
@@ -81,7 +85,8 @@ def find_patients(path: Path) -> PredictionInputs:
             f"{path}: no modality of a patient found in it, and no folder of patients. Expected files named as BIDS or BraTS "
             "(*t1.nii.gz, *t1ce.nii.gz, *t2.nii.gz, *flair.nii.gz); other names go into a site.toml, or into --files."
         )
-    return _all(path.resolve().name, [(folder, _naming_of(folder)) for folder in folders], path, "")
+    named = [(folder, _naming_of(folder, modalities)) for folder in folders]
+    return _all(path.resolve().name, named, path, "", modalities)
 
 
 def patient_of_files(files: list[str]) -> PredictionInputs:
@@ -91,11 +96,12 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
         ConfigError: no pair, an unknown kind, one that stands there twice, or a file that is not there.
     """
     found: dict[str, Path] = {}
+    known = kinds()
     for pair in files:
         word, equals, name = pair.partition("=")
-        kind = KINDS.get(word.strip().lower())
+        kind = known.get(word.strip().lower())
         if not equals or not name.strip() or kind is None:
-            raise ConfigError(f"--files {pair}: expected KIND=FILE, KIND one of {', '.join(KINDS)}; such as t1=brain_t1.nii.gz.")
+            raise ConfigError(f"--files {pair}: expected KIND=FILE, KIND one of {', '.join(known)}; such as t1=brain_t1.nii.gz.")
         if kind in found:
             raise ConfigError(f"--files {pair}: {kind} stands there twice. Name one file for it.")
         found[kind] = Path(name.strip()).expanduser()
@@ -106,27 +112,29 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
             raise ConfigError(f"--files {pair}: is the file of {twin} as well. Name each modality's own.")
     if not any(m in found for m in MODALITIES):
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
-    first = next(found[m] for m in MODALITIES if m in found)
+    first = next(iter(modalities_of(found).values()))
     name = first.name.split(".nii")[0]
     return PredictionInputs(name, (_case(name, found, first.parent),), single=True)
 
 
-def _site(home: Path, config: SiteConfig) -> PredictionInputs:
+def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionInputs:
     name = config.name or home.resolve().name
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = [(folder, config.files) for folder in patient_folders(name, root, config)]
-    return _all(name, folders, root, _weights(home, config))
+    return _all(name, folders, root, _weights(home, config), modalities)
 
 
-def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights: str) -> PredictionInputs:
+def _all(
+    name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities
+) -> PredictionInputs:
     """Every folder's patient; two folders of one name are told apart by their paths."""
     names = [folder.name for folder, _ in folders]
     cases, broken = [], {}
     for folder, files in folders:
         patient = folder.name if names.count(folder.name) == 1 else str(folder.relative_to(root))
-        found, troubles = find_files(folder, files)
+        found, troubles = find_files(folder, files, modalities)
         if troubles:
             broken[patient] = "; ".join(troubles)
         else:
@@ -134,14 +142,14 @@ def _all(name: str, folders: list[tuple[Path, FileConfig]], root: Path, weights:
     return PredictionInputs(name, tuple(cases), False, broken, weights)
 
 
-def _patient(folder: Path) -> PredictionInputs:
+def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     """The one patient of a folder.
 
     Raises:
         DataError: what is wrong with him.
     """
     name = folder.resolve().name
-    found, troubles = find_files(folder, _naming_of(folder))
+    found, troubles = find_files(folder, _naming_of(folder, modalities), modalities)
     if troubles:
         raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
     home = _home(folder)
@@ -149,36 +157,42 @@ def _patient(folder: Path) -> PredictionInputs:
     return PredictionInputs(name, (_case(name, found, folder),), True, {}, weights)
 
 
-def _is_patient(folder: Path, config: SiteConfig) -> bool:
+def _is_patient(folder: Path, config: SiteConfig, modalities: Modalities) -> bool:
     """Whether a folder with a site.toml is a patient's own: files of his lie there, and no patients' folders."""
-    return not config.data and not any(f.is_dir() for f in folder.glob(config.patients)) and _holds_patient(folder)
+    if config.data or any(f.is_dir() for f in folder.glob(config.patients)):
+        return False
+    return _holds_patient(folder, modalities)
 
 
-def _holds_patient(folder: Path) -> bool:
-    found, _ = find_files(folder, _naming_of(folder))
-    return any(m in found for m in MODALITIES)
+def _holds_patient(folder: Path, modalities: Modalities) -> bool:
+    return _finds_any(folder, _naming_of(folder, modalities), modalities)
 
 
-def _holds_folders(folder: Path) -> bool:
+def _finds_any(folder: Path, naming: FilePatterns, modalities: Modalities) -> bool:
+    return bool(modalities_of(find_files(folder, naming, modalities)[0]))
+
+
+def _holds_folders(folder: Path, modalities: Modalities) -> bool:
     """Whether what BIDS finds in a folder lies in folders that are no session of one patient: those are patients of their own.
 
     Taken for one patient, they would lend each other the modalities that one of them lacks.
     """
-    naming = _naming_of(folder)
-    if naming != FileConfig():
+    naming = _naming_of(folder, modalities)
+    if naming != bids_files():
         return False
-    found, _ = find_files(folder, naming)
-    tops = {found[m].relative_to(folder).parts[0] for m in MODALITIES if m in found}
-    return any(top != "anat" and not top.startswith("ses-") for top in tops)
+    found, _ = find_files(folder, naming, modalities)
+    tops = {file.relative_to(folder).parts[0] for file in modalities_of(found).values()}
+    own = {name for m in looked_for(modalities) for name in MODALITIES[m].folders}
+    return any(top not in own and not top.startswith("ses-") for top in tops)
 
 
-def _naming_of(folder: Path) -> FileConfig:
+def _naming_of(folder: Path, modalities: Modalities) -> FilePatterns:
     """The patterns of the nearest site.toml, beside the files or above; where it names none, the naming that finds anything."""
     home = _home(folder)
-    own = read_site_config(home).files if home else FileConfig()
-    if own != FileConfig():
+    own = read_site_config(home).files if home else bids_files()
+    if own != bids_files():
         return own
-    return next((n for n in NAMINGS if any(m in find_files(folder, n)[0] for m in MODALITIES)), NAMINGS[0])
+    return next((naming for naming in namings() if _finds_any(folder, naming, modalities)), own)
 
 
 def _home(folder: Path) -> Path | None:
@@ -193,4 +207,4 @@ def _weights(home: Path, config: SiteConfig) -> str:
 
 
 def _case(name: str, found: dict[str, Path], root: Path) -> Case:
-    return Case(name, {m: found[m] for m in MODALITIES if m in found}, found.get("mask"), UNLABELLED, None, None, root)
+    return Case(name, modalities_of(found), found.get(MASK), UNLABELLED, None, None, root)

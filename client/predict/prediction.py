@@ -59,7 +59,7 @@ class Answer:
     @property
     def prediction(self) -> str:
         """The most likely class."""
-        return self.config.data.classes[int(self.probabilities.argmax())]
+        return self.config.task.classes[int(self.probabilities.argmax())]
 
     @property
     def prediction_set(self) -> list[str] | None:
@@ -67,7 +67,7 @@ class Answer:
         return (
             None
             if self.in_set is None
-            else [c for c, inside in zip(self.config.data.classes, self.in_set, strict=True) if inside]
+            else [c for c, inside in zip(self.config.task.classes, self.in_set, strict=True) if inside]
         )
 
     @property
@@ -183,7 +183,7 @@ def _ood_scores(opened: TrainedModel, batch: SiteData) -> list[float | None]:
 
 def answer_table(one: Answer) -> dict[str, Any]:
     """What `--json` prints of a patient: plain values."""
-    calibration, classes = one.calibration, one.config.data.classes
+    calibration, classes = one.calibration, one.config.task.classes
     return {
         "patient": one.case.id,
         "prediction": one.prediction,

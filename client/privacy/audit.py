@@ -22,9 +22,10 @@ from common.privacy.audit import CanaryAudit, Check, canary_audit, noise_checks,
 from common.privacy.charge import Charge
 from common.privacy.noise import system_sample
 from common.training.predict import predict
-from common.training.private import Example, draw_example, patient_gradients
 from common.training.private_probing import embed_patients, head_gradients
-from common.training.trainable import is_head_round, trained_names
+from common.training.private_views import Example, draw_example, patient_gradients
+from common.training.round import first_point
+from common.training.trainable import is_head_round
 
 PROBED = 6  # patients whose removal is tried
 CANARY_EPSILON = 1.5  # audited at an epsilon where canaries can tell; training's own may be too high for that
@@ -144,16 +145,16 @@ def _clipped_sum(
 ) -> dict[str, Tensor]:
     """What the given patients' first step would be without noise, through the optimizer that trains: its sum, not its mean."""
     arrays = get_arrays(model.eval())
-    teacher = {name: torch.tensor(array) for name, array in sorted(arrays.items())}
-    student = {name: torch.tensor(arrays[name], requires_grad=True) for name in trained_names(teacher, config, round_number)}
+    point = first_point(arrays, torch.empty(0, dtype=torch.int64), config, round_number, torch.device("cpu"))
     if is_head_round(config, round_number):
         features = embed_patients(model, arrays, patients, config)
-        gradients = head_gradients(model, student, features.to("cpu"), np.array(rows, np.int64), config)
+        gradients = head_gradients(model, point, features.to("cpu"), np.array(rows, np.int64), config)
     else:
         drawn = [draw_example(model, patients, row, config, (config.seed, 0)) for row in rows]
         examples = [Example(*(part.cpu() for part in example)) for example in drawn]  # a GPU rounds by who else is in the batch
-        gradients = patient_gradients(model, student, teacher, examples, config, 0.5)
-    still = {name: torch.zeros_like(value, requires_grad=True) for name, value in student.items()}  # rounds less than weights
+        gradients = patient_gradients(model, point, examples, config)
+    # From zero, which rounds less than weights do.
+    still = {name: torch.zeros_like(value, requires_grad=True) for name, value in point.trained.items()}
     optimizer = the_optimizer(torch.optim.SGD(still.values(), lr=1.0), 0.0, config.privacy.max_grad_norm, 1.0)
     optimizer.take(still, gradients)
     return {name: -value.detach().double() for name, value in still.items()}

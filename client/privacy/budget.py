@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.privacy.ledger import Ledger, Marks, append, locked, read_ledger
+from client.privacy.ledger import Ledger, Marks, alone, append, read_ledger
 from common.config.site import SitePrivacy
 from common.data.cases import Site
 from common.errors import BUDGET_SPENT, DataError, PrivacyError
@@ -41,7 +41,7 @@ class Budget:
         Raises:
             PrivacyError: it does not, or the ledger cannot be used.
         """
-        with locked(self.path):
+        with alone(self.path):
             ledger = read_ledger(self.path)
             after = self._worst(ledger, (charge,))
             if self.limit and not after <= self.limit:

@@ -7,20 +7,17 @@ What a charge is about are the patients, whatever run, model or folder they come
 of his volumes, and a patient who shares one of them is the same patient.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from client.hash_chain import START, follow, link
 from common.errors import PrivacyError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.privacy.charge import Charge
 
 Marks = frozenset[str]
@@ -93,21 +90,16 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the ledger alone; the kernel frees the lock of a process that dies."""
+def alone(path: Path) -> IO[bytes]:
+    """Hold the ledger alone, until what is returned is closed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f".{path.name}.lock").open("w")
+        return locked(path.with_name(f".{path.name}.lock"))
     except OSError as error:
         raise PrivacyError(f"Privacy ledger {path}: its folder cannot be written to ({error}).") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def append(path: Path, ledger: Ledger, charge: Charge, cohort: tuple[Marks, ...], run: str) -> Ledger:
-    """Write one more charge; when this returns it is on the disk. Call it while the ledger is `locked`.
+    """Write one more charge; when this returns it is on the disk. Call it while `alone`.
 
     Raises:
         PrivacyError: the file cannot be written: nothing may then be trained.

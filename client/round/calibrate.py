@@ -104,5 +104,5 @@ def _answers(
     """Labels [N] and uncalibrated probabilities [N, C] of the labelled ones."""
     known = held.select(held.labelled)
     if not len(known):
-        return known.labels, np.empty((0, len(config.data.classes)))
+        return known.labels, np.empty((0, len(config.task.classes)))
     return known.labels, predict(model, arrays, known, config)

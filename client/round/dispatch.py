@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flwr.app import RecordDict
 
 from client.policy import keep_back, require_leaving, require_norm
@@ -26,7 +25,7 @@ from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy
 from common.errors import FederationError, FedMRIError
 from common.messages.calibration import CALIBRATION
-from common.messages.round import ARRAYS, SiteReply, Task, read_task, unpack_arrays, write_reply, write_status
+from common.messages.round import SiteReply, Task, read_task, write_reply, write_status
 from common.messages.secure_aggregation import (
     OUT_OF_STEP,
     SECURE,
@@ -37,7 +36,8 @@ from common.messages.secure_aggregation import (
     from_record,
     write_told,
 )
-from common.models.arrays import flat_change
+from common.messages.update import Update
+from common.models.arrays import flat
 from common.privacy.site_level import clip_change
 from common.secure.fixed_point import UNCOUNTABLE, Values
 
@@ -64,7 +64,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
             return _secure(content, task, context, state)
         reply, site = train_site(content, task, context)
         leaving = write_reply(reply)
-        require_leaving(leaving, content, site.config.policy)
+        require_leaving(leaving, content, site.config.policy, reply.update)
         return keep_back(leaving, site.config.policy)
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
@@ -98,7 +98,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         reply, site = train_site(content, task, context, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
-        told = mask(kept, config, _change(content, reply, config, site.config.policy), weight)
+        told = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
         told = unmask(from_record(record, Unmask), mine)
@@ -107,19 +107,19 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     return write_told(status, told)
 
 
-def _change(content: RecordDict, reply: SiteReply, config: RunConfig, policy: SitePolicy) -> Values:
+def _change(update: Update, config: RunConfig, policy: SitePolicy) -> Values:
     """The update as one vector.
 
     Raises:
         FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot tell.
         PolicyError: it is larger than the hospital's own `policy.max_update_norm`.
     """
-    change = flat_change(reply.arrays, unpack_arrays(content.array_records[ARRAYS], reply.arrays))
-    norm, allowed = float(np.linalg.norm(change)), config.federation.max_update_norm
-    if allowed and not norm <= allowed:
+    allowed = config.federation.max_update_norm
+    if allowed and not update.norm <= allowed:
         raise FederationError(
-            f"The update's norm is {norm:g}; federation.max_update_norm allows {allowed:g}.",
+            f"The update's norm is {update.norm:g}; federation.max_update_norm allows {allowed:g}.",
             public=UNCOUNTABLE,
         )
-    require_norm(norm, policy)
+    require_norm(update.norm, policy)
+    change = flat(update.change)
     return clip_change(change, config.site_level.clip) if config.site_level.enabled else change

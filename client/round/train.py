@@ -27,6 +27,7 @@ from common.errors import ConfigError, FederationError, FedMRIError, WeightsErro
 from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
 from common.messages.secure_aggregation import request_hash
+from common.messages.update import Update
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
@@ -97,7 +98,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
         require_open(context.name, site.config.privacy)
         update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
-    return replace(told, arrays=update.arrays, epsilon=epsilon, metrics=metrics), site
+    return replace(told, update=Update.between(update.arrays, arrays), epsilon=epsilon, metrics=metrics), site
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:
@@ -189,7 +190,7 @@ def _simulated_patients(context: SiteContext, config: RunConfig) -> Prepared | F
 
 def _open(context: SiteContext, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = read_site(context.folder, config.data, simulated=context.simulated)
+    site = read_site(context.folder, config, simulated=context.simulated)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 

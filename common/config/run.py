@@ -6,24 +6,27 @@ A file under `configs/` holds only what differs from the defaults below. The def
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.aggregation.aggregator import Aggregator
+from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.errors import ConfigError
-from common.schema import build, check_ranges, choice, dotted_names, plain, ranged
-
-MODALITIES = ("t1", "t1c", "t2", "flair")
+from common.objectives.term import Term
+from common.objectives.terms import TERMS
+from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged
+from common.tasks.registry import TASKS
+from common.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a patient's volumes become slices (`common.data`)."""
 
-    modalities: tuple[str, ...] = MODALITIES
-    classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
-    label: str = "subtype"  # column of participants.tsv; site.toml may name another
+    modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     slices: int = ranged(5, 1, 64)
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
@@ -58,19 +61,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Weights and settings of the loss terms (`common.objectives`)."""
+    """The terms of the loss (`common.objectives`), what they share, and the views that they are given."""
 
-    dino: float = ranged(1.0, 0.0, 100.0)
-    ibot: float = ranged(1.0, 0.0, 100.0)
-    koleo: float = ranged(0.1, 0.0, 100.0)
-    classification: float = ranged(0.5, 0.0, 100.0)
-    class_balance: str = choice("none", "none", "weights", "prior")  # fixed before training, from the site's own labels
-    label_smoothing: float = ranged(0.1, 0.0, 0.9)
+    terms: tuple[Term, ...] = many_of(TERMS)
     student_temperature: float = ranged(0.1, 0.001, 10.0)
     teacher_temperature: float = ranged(0.07, 0.001, 10.0)
     teacher_temperature_start: float = ranged(0.04, 0.001, 10.0)
     teacher_momentum: float = ranged(0.992, 0.0, 1.0)  # rises to 1 over the run (cosine)
-    center_momentum: float = ranged(0.9, 0.0, 1.0)
     masked_modalities: str = choice("any", "none", "one", "any")  # a student view: 0, exactly 1, or 0 to M-1
     block_mask_share: float = ranged(0.5, 0.0, 1.0)  # of student views that also get iBOT block masks
     block_mask_low: float = ranged(0.1, 0.0, 1.0)
@@ -81,6 +78,14 @@ class ObjectiveConfig:
     local_scale: float = ranged(0.3, 0.05, 1.0)
     # Chance that a student view lacks 1 to m-1 modalities, tokens and all; above 0, head rounds see patients that lack some, too.
     modality_dropout: float = ranged(0.5, 0.0, 1.0)
+
+    def running(self) -> tuple[Term, ...]:
+        """The terms whose weight is above 0."""
+        return tuple(term for term in self.terms if term.weight > 0)
+
+    def without(self, name: str) -> "ObjectiveConfig":
+        """The same with one term's weight at 0."""
+        return replace(self, terms=tuple(replace(term, weight=0.0) if term.name == name else term for term in self.terms))
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,6 @@ class PrivacyConfig:
     sample_rate: float = ranged(0.1, 1e-6, 1.0)  # chance of each patient to be in a step
     steps: int = ranged(10, 1, 100000)  # in each round
     delta: float = ranged(1e-3, 1e-12, 0.5)  # of the report; a hospital's own budget has its own
-    consistency: float = ranged(0.3, 0.0, 100.0)  # weight of agreement with the teacher, labelled or not
     gradients: str = choice("auto", "auto", "loop", "vmap")  # auto: vmap on a GPU
 
 
@@ -122,7 +126,7 @@ class FederationConfig:
     """Rounds, waiting and what the server accepts (`server`)."""
 
     rounds: int = ranged(20, 1, 100000)
-    strategy: str = choice("fedavg", "fedavg")
+    strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
     min_sites: int = ranged(2, 1, 10000)
     round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
@@ -130,7 +134,7 @@ class FederationConfig:
     pause_after: int = ranged(3, 0, 100000)  # rounds in a row that a site fails before it is left alone for some; 0: never
     pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
-    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: off
+    max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of a site's change, all arrays together; 0: off
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
@@ -176,6 +180,7 @@ class RunConfig:
     """One run, whole. Built by `load_config`, checked on construction, travels as JSON."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    task: Task = one_of("classification", TASKS)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -193,8 +198,6 @@ class RunConfig:
             raise ConfigError(
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
-        if len(self.data.classes) < 2 or len(set(self.data.classes)) != len(self.data.classes):
-            raise ConfigError(f"data.classes: expected at least two different names; got {list(self.data.classes)}.")
         wrong = [t for t in self.model.targets if t not in ("qkv", "proj", "fc1", "fc2")]
         if wrong or not self.model.targets:
             raise ConfigError(f"model.targets: expected some of qkv, proj, fc1, fc2; got {list(self.model.targets)}.")
@@ -203,6 +206,7 @@ class RunConfig:
                 f'model.lora_factor = "{self.model.lora_factor}" needs model.adapter = "lora", not "{self.model.adapter}". '
                 'Set model.lora_factor = "both".'
             )
+        self._require_from_sum()
         if self.privacy.enabled:
             self._require_bounded()
         if self.site_level.enabled and self.evaluation.holdout:
@@ -211,23 +215,26 @@ class RunConfig:
                 "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
             )
 
+    def _require_from_sum(self) -> None:
+        """Refuse an aggregator that needs what the server does not see."""
+        strategy = self.federation.strategy
+        hidden = {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
+        for name in (name for name, on in hidden.items() if on and not strategy.from_sum):
+            raise ConfigError(
+                f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
+                'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
+            )
+
     def _require_bounded(self) -> None:
         """Refuse what would let one patient move a private step by more than the clipping norm."""
-        unbounded = {
-            "objective.koleo": (self.objective.koleo, 0.0, "KoLeo pushes each patient from his nearest neighbour in the batch"),
-            "objective.dino": (
-                self.objective.dino,
-                0.0,
-                "DINO's centre comes from the batch; use privacy.consistency",
-            ),
-            "objective.ibot": (self.objective.ibot, 0.0, "iBOT's centre comes from the batch"),
-            "objective.class_balance": (self.objective.class_balance, "none", "class weights tell the site's label counts"),
-            "objective.local_crops": (self.objective.local_crops, 0, "the private recipe has global views only"),
-            "evaluation.holdout": (self.evaluation.holdout, 0.0, "sums over held-out patients would leave without noise"),
-        }
-        for name, (value, allowed, why) in unbounded.items():
-            if value != allowed:
-                raise ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
+        crops, holdout = self.objective.local_crops, self.evaluation.holdout
+        refused = [(f"objective.terms.{term.name}.{key}", *why) for term in self.objective.terms for key, *why in term.refusals()]
+        if crops:
+            refused.append(("objective.local_crops", crops, 0, "the private recipe has global views only"))
+        if holdout:
+            refused.append(("evaluation.holdout", holdout, 0.0, "sums over held-out patients would leave without noise"))
+        for name, value, allowed, why in refused:
+            raise ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
 
     def to_json(self) -> str:
         """Canonical JSON text: equal configurations give equal text."""
@@ -281,6 +288,8 @@ def _lay_over(table: dict[str, Any], setting: str) -> None:
     except (ValueError, RecursionError):
         value = text
     parts = _full_key(key.strip()).split(".")
+    if parts[:-1] == ["objective", "terms"] and not isinstance(value, dict):
+        parts.append("weight")  # a term by its name alone: dino=0
     for part in parts[:-1]:
         inner = table.setdefault(part, {})
         table[part] = table = {"name": inner} if isinstance(inner, str) else inner  # a kind that is given by its name alone

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from common.config.modalities import MODALITIES, file_patterns
 from common.errors import ConfigError
 from common.schema import build, check_ranges, ranged
 
@@ -85,20 +86,15 @@ class SitePrivacy:
             raise ConfigError("privacy.ledger: expected a file name, got ''.")
 
 
-@dataclass(frozen=True)
-class FileConfig:
-    """Glob patterns relative to a patient's folder; one string or several. Files of `t1c` are never taken for `t1`."""
+MASK = "mask"
+MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
+FilePatterns = dict[str, tuple[str, ...]]
+"""A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
 
-    t1: tuple[str, ...] = ("**/anat/*_T1w.nii*",)
-    t1c: tuple[str, ...] = ("**/anat/*_ce-*_T1w.nii*",)
-    t2: tuple[str, ...] = ("**/anat/*_T2w.nii*",)
-    flair: tuple[str, ...] = ("**/anat/*_FLAIR.nii*",)
-    mask: tuple[str, ...] = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
 
-    def __post_init__(self) -> None:
-        for name, patterns in vars(self).items():
-            for pattern in patterns:
-                _check_pattern(f"files.{name}", pattern)
+def bids_files() -> FilePatterns:
+    """How BIDS names the files of each modality, and the tumour's mask."""
+    return {**file_patterns(), MASK: MASKS}
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class LabelConfig:
     """Where the labels are and what the site's words mean in the run's classes."""
 
     table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
-    column: str = ""  # "": the run's `data.label`; "none": this site has no labels
+    column: str = ""  # "": the run's `task.label`; "none": this site has no labels
     map: dict[str, str] = field(default_factory=dict)  # the table's word -> a class of the run, or "n/a"
 
 
@@ -118,7 +114,7 @@ class SiteConfig:
     data: str = ""  # folder of the patients, relative to site.toml; "": beside it
     patients: str = "sub-*"  # glob of the patients' folders
     exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
-    files: FileConfig = field(default_factory=FileConfig)
+    files: FilePatterns = field(default_factory=bids_files)  # in site.toml: one glob or several; what it does not name is BIDS
     labels: LabelConfig = field(default_factory=LabelConfig)
     policy: SitePolicy = field(default_factory=SitePolicy)
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
@@ -126,6 +122,11 @@ class SiteConfig:
 
     def __post_init__(self) -> None:
         _check_pattern("patients", self.patients)
+        for kind, patterns in self.files.items():
+            if kind not in (*MODALITIES, MASK):
+                raise ConfigError(f"Unknown key 'files.{kind}'. Known here: {', '.join((*MODALITIES, MASK))}.")
+            for pattern in patterns:
+                _check_pattern(f"files.{kind}", pattern)
         if self.name:
             check_name(self.name)
 
@@ -218,9 +219,9 @@ def _check_pattern(key: str, pattern: str) -> None:
 
 
 def _with_lists(table: dict[str, Any]) -> dict[str, Any]:
-    """Let a single pattern stand for a list of one, and "" for a kind of file that the site does not have."""
+    """Let a single pattern stand for a list of one, "" for a kind of file that the site does not have, and BIDS for the rest."""
     files = table.get("files")
     if not isinstance(files, dict):
         return table
     listed = {key: ([value] if value else []) if isinstance(value, str) else value for key, value in files.items()}
-    return {**table, "files": listed}
+    return {**table, "files": bids_files() | listed}

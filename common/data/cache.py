@@ -4,7 +4,6 @@ Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Lab
 read fresh from the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
 """
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -13,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from common.data.cases import Case, Site, raise_problems
 from common.data.dataset import SiteData
 from common.data.volumes import prepare_case
 from common.errors import DataError
-from common.files import sync_folder, write_atomic
+from common.files import locked, sync_folder, write_atomic
 
 VERSION = 1  # raise it when the same sources and settings begin to give other slices
 BYTES_PER_WORKER = 2**24  # of source files: for less, starting a process costs more than it saves
@@ -57,7 +55,7 @@ def open_site(
     stored = _load(cache / key, site, data)
     if stored is None:
         try:
-            with _lock(cache, key):
+            with locked(cache / f".{key}.lock"):  # one builder a key
                 stored = _load(cache / key, site, data)  # another process may just have built it
                 if stored is None:
                     _build(site, data, cache / key, _workers(site, workers), progress)
@@ -73,9 +71,8 @@ def open_site(
 
 def content_key(site: Site, data: DataConfig) -> str:
     """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
-    settings = {name: value for name, value in asdict(data).items() if name not in ("classes", "label")}
     cases = [[case.id, {kind: _digest(case, file) for kind, file in case.sources()}] for case in site.cases]
-    return hashlib.sha256(json.dumps([VERSION, settings, cases], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, asdict(data), cases], sort_keys=True).encode()).hexdigest()
 
 
 def _digest(case: Case, file: Path) -> str:
@@ -84,15 +81,6 @@ def _digest(case: Case, file: Path) -> str:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{case.where(file)}: cannot be read ({error.strerror}).") from error
-
-
-@contextmanager
-def _lock(cache: Path, key: str) -> Iterator[None]:
-    """One builder a key; the kernel frees the lock of a process that dies."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f".{key}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _load(folder: Path, site: Site, data: DataConfig) -> Prepared | None:

@@ -2,14 +2,25 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from common.config.run import MODALITIES, DataConfig
-from common.config.site import NO_LABELS, FileConfig, LabelConfig, SiteConfig, SitePolicy, check_name, read_site_config
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, looked_for
+from common.config.run import RunConfig
+from common.config.site import (
+    MASK,
+    NO_LABELS,
+    FilePatterns,
+    LabelConfig,
+    SiteConfig,
+    SitePolicy,
+    check_name,
+    read_site_config,
+)
 from common.errors import ConfigError, DataError
+from common.tasks.task import Task
 
 UNLABELLED = -1
 _MISSING = {"", "n/a", "na", "nan"}  # BIDS writes n/a, R writes NA, pandas nan or nothing
@@ -23,7 +34,7 @@ class Case:
     id: str
     files: dict[str, Path]  # modality -> file, present ones only, in the order of MODALITIES
     mask: Path | None
-    label: int  # index in the run's classes; -1: none
+    label: int  # the task's target: index in the run's classes; -1: none
     age: float | None  # years
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
@@ -32,7 +43,7 @@ class Case:
         """All files by kind: the modalities, then `mask`."""
         yield from self.files.items()
         if self.mask:
-            yield "mask", self.mask
+            yield MASK, self.mask
 
     def name_of(self, file: Path) -> str:
         """A file's name relative to the data folder."""
@@ -63,12 +74,12 @@ class Participant:
     sex: str | None
 
 
-def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
+def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     """Find a site's cases.
 
     Args:
         path: a BIDS folder, or a folder with a `site.toml`, or that file.
-        data: the run's classes and label column.
+        run: its task, and which modalities it uses: of others than the default four no file is looked for.
         simulated: a folder without `site.toml` belongs to the researcher, so nothing in it is secret.
 
     Raises:
@@ -86,19 +97,17 @@ def read_site(path: Path, data: DataConfig, *, simulated: bool = False) -> Site:
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = patient_folders(name, root, config)
     try:
-        participants, notes = _read_labels(home, root, config.labels, data)
+        participants, notes = _read_labels(home, root, config.labels, run.task)
     except (ConfigError, DataError) as error:
         raise type(error)(f"Site {name}: {error}") from error
     problems = _duplicates(folders)
     cases = []
     for folder in folders:
-        found, troubles = find_files(folder, config.files)
+        found, troubles = find_files(folder, config.files, run.data.modalities)
         participant = participants.get(folder.name, Participant("", None, None))
-        label, trouble = _class_of(participant.label, config.labels, data)
+        label, trouble = _target_of(participant.label, config.labels, run.task)
         problems += [f"patient {folder.name}: {text}" for text in troubles + trouble]
-        files = {m: found[m] for m in MODALITIES if m in found}
-        case = Case(folder.name, files, found.get("mask"), label, participant.age, participant.sex, root)
-        cases.append(case)
+        cases.append(Case(folder.name, modalities_of(found), found.get(MASK), label, participant.age, participant.sex, root))
     raise_problems(f"Site {name}", problems)
     absent = len(participants.keys() - {folder.name for folder in folders})
     notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []
@@ -163,28 +172,43 @@ def _duplicates(folders: list[Path]) -> list[str]:
     return [f"patient {name}: {names.count(name)} folders have this name" for name in sorted(set(names)) if names.count(name) > 1]
 
 
-def find_files(folder: Path, patterns: FileConfig) -> tuple[dict[str, Path], list[str]]:
-    """The file of each modality and the mask, and what is wrong with them."""
-    matches = {
-        kind: {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}
-        for kind, globs in vars(patterns).items()
-    }
-    matches["t1"] -= matches["t1c"]  # in BIDS the contrast image is a T1w as well
+def find_files(
+    folder: Path, patterns: FilePatterns, modalities: Iterable[str] = DEFAULT_MODALITIES
+) -> tuple[dict[str, Path], list[str]]:
+    """The file of each modality and the mask, and what is wrong with them.
+
+    Args:
+        modalities: that are looked for besides the default four.
+    """
+    wanted = looked_for(modalities)
+    matches = {kind: _matches(folder, globs) for kind, globs in patterns.items() if kind in (*wanted, MASK)}
+    for name in wanted:
+        for other in MODALITIES[name].unlike:
+            matches[name] -= _matches(folder, patterns[other])
     problems = []
     for kind, files in matches.items():
         if len(files) > 1:
             names = ", ".join(sorted(str(f.relative_to(folder)) for f in files)[:3])
             problems.append(f"{len(files)} files match {kind} ({names}); narrow files.{kind} in site.toml")
-    if not any(matches[m] for m in MODALITIES):
-        problems.append("no modality; expected a file for at least one of t1, t1c, t2, flair (see files in site.toml)")
+    if not any(matches[m] for m in wanted):
+        problems.append(f"no modality; expected a file for at least one of {', '.join(wanted)} (see files in site.toml)")
     return {kind: min(files) for kind, files in matches.items() if files}, problems
 
 
-def _read_labels(home: Path, root: Path, labels: LabelConfig, data: DataConfig) -> tuple[dict[str, Participant], list[str]]:
+def modalities_of(found: dict[str, Path]) -> dict[str, Path]:
+    """What `find_files` found, without the mask, in the table's order."""
+    return {m: found[m] for m in MODALITIES if m in found}
+
+
+def _matches(folder: Path, globs: Iterable[str]) -> set[Path]:
+    return {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}
+
+
+def _read_labels(home: Path, root: Path, labels: LabelConfig, task: Task) -> tuple[dict[str, Participant], list[str]]:
     """The table's rows and notes about it; a table or column that `site.toml` names by itself must exist."""
-    wrong = sorted(word for word in labels.map.values() if word not in data.classes and not _is_missing(word))
+    wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not _is_missing(word))
     if wrong:
-        raise ConfigError(f"labels.map: expected classes {', '.join(data.classes)} or n/a, got {', '.join(wrong)}.")
+        raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
     file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
     if file is None:
         if labels.table != LabelConfig.table:
@@ -192,7 +216,7 @@ def _read_labels(home: Path, root: Path, labels: LabelConfig, data: DataConfig) 
         return {}, [f"no {labels.table}: every patient is unlabelled"]
     if labels.column == NO_LABELS:
         return read_participants(file, ""), ["labels.column is none: every patient is unlabelled"]
-    column = labels.column or data.label
+    column = labels.column or task.label
     header, _ = _read_table(file)
     if column not in header:
         if labels.column:
@@ -217,14 +241,15 @@ def _read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows[1:]
 
 
-def _class_of(word: str, labels: LabelConfig, data: DataConfig) -> tuple[int, list[str]]:
-    """The class's index, or -1, and what is wrong."""
+def _target_of(word: str, labels: LabelConfig, task: Task) -> tuple[int, list[str]]:
+    """The task's target, or -1, and what is wrong."""
     name = labels.map.get(word, word)
-    if name in data.classes:
-        return data.classes.index(name), []
+    target = task.target(name)
+    if target is not None:
+        return target, []
     if _is_missing(name):
         return UNLABELLED, []
-    known = ", ".join(data.classes + tuple(labels.map))
+    known = ", ".join(task.classes + tuple(labels.map))
     return UNLABELLED, [f"label {word!r} is none of {known}; map it in site.toml under labels.map, or write n/a"]
 
 

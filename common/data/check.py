@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config.run import MODALITIES, DataConfig
+from common.config.modalities import looked_for
+from common.config.run import RunConfig
+from common.config.site import MASK
 from common.data.cases import Case, Site
 from common.data.volumes import Volume, load_volume, resample
 from common.errors import DataError
@@ -41,18 +43,19 @@ class SiteCheck:
     notes: tuple[str, ...]
 
 
-def check_site(site: Site, data: DataConfig, *, progress: Callable[[int, int], None] | None = None) -> SiteCheck:
+def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> SiteCheck:
     """Open every volume and mask of a site.
 
     Args:
+        run: with which `site` was read.
         progress: called with (patients done, of all).
     """
     problems: list[Finding] = []
     warnings: list[Finding] = []
     contents: dict[str, tuple[Case, Path]] = {}
     for done, case in enumerate(site.cases, start=1):
-        if not any(m in case.files for m in data.modalities):
-            problems.append(Finding(case.id, "", f"has none of the run's modalities {', '.join(data.modalities)}"))
+        if not any(m in case.files for m in run.data.modalities):
+            problems.append(Finding(case.id, "", f"has none of the run's modalities {', '.join(run.data.modalities)}"))
         volumes, troubles = _open(case)
         problems += troubles
         warnings += _oddities(case, volumes)
@@ -63,9 +66,9 @@ def check_site(site: Site, data: DataConfig, *, progress: Callable[[int, int], N
     return SiteCheck(
         site=site.name,
         patients=len(site.cases),
-        modalities={m: sum(m in case.files for case in site.cases) for m in MODALITIES},
+        modalities={m: sum(m in case.files for case in site.cases) for m in looked_for(run.data.modalities)},
         masks=sum(case.mask is not None for case in site.cases),
-        classes={**{name: labels.count(i) for i, name in enumerate(data.classes)}, "unlabelled": labels.count(-1)},
+        classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
         problems=tuple(problems),
         warnings=tuple(warnings),
         notes=site.notes,
@@ -86,7 +89,7 @@ def _open(case: Case) -> tuple[dict[str, Volume], list[Finding]]:
 def _oddities(case: Case, volumes: dict[str, Volume]) -> list[Finding]:
     """What can be used, but hardly as meant."""
     odd: list[tuple[str, str]] = []
-    images = {kind: volume for kind, volume in volumes.items() if kind != "mask"}
+    images = {kind: volume for kind, volume in volumes.items() if kind != MASK}
     reference = next(iter(images.values()), None)
     for kind, volume in images.items():
         if not np.isfinite(volume.voxels).all():
@@ -98,8 +101,8 @@ def _oddities(case: Case, volumes: dict[str, Volume]) -> list[Finding]:
             odd.append((kind, f"has thick slices that are not axial ({_mm(volume)} mm): axial images of it are coarse"))
         if reference and not volume.same_grid(reference) and _is_constant(resample(volume, reference)):
             odd.append((kind, "does not overlap the patient's first modality: its images are empty"))
-    if "mask" in volumes and reference:
-        odd += [("mask", sentence) for sentence in _mask_oddities(volumes["mask"], reference)]
+    if MASK in volumes and reference:
+        odd += [(MASK, sentence) for sentence in _mask_oddities(volumes[MASK], reference)]
     files = dict(case.sources())
     return [_finding(case, files[kind], sentence) for kind, sentence in odd]
 
@@ -123,7 +126,7 @@ def _duplicates(case: Case, volumes: dict[str, Volume], contents: dict[str, tupl
     """Volumes whose voxels were seen before, in another patient or modality. Adds to `contents`."""
     found = []
     for kind, volume in volumes.items():
-        if kind == "mask" or _is_constant(volume):
+        if kind == MASK or _is_constant(volume):
             continue
         digest = hashlib.sha256(f"{volume.voxels.shape}".encode() + volume.voxels.tobytes()).hexdigest()
         first_case, first_file = contents.setdefault(digest, (case, case.files[kind]))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
+from common.config.modalities import MODALITIES
 from common.config.run import DataConfig
 from common.data.cases import Case
 from common.errors import DataError
@@ -120,6 +121,22 @@ def intensity_window(voxels: Array, low: float, high: float) -> tuple[float, flo
         return None
     bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
     return (bottom, top) if top > bottom else None
+
+
+def quantity_window(voxels: Array, low: float, high: float, typical: float) -> tuple[float, float] | None:
+    """`low` and `high` of a physical quantity in the file's own unit, which is some power of ten of it; None where nothing tells.
+
+    Scanners store the apparent diffusion coefficient in mm^2/s, in 10^-3 or in 10^-6 mm^2/s.
+
+    Args:
+        typical: what the median of the foreground is near to.
+    """
+    inside = voxels[foreground(voxels)]
+    median = float(np.median(inside)) if inside.size else 0.0
+    if median <= 0:
+        return None
+    unit = 10.0 ** round(np.log10(median / typical))
+    return low * unit, high * unit
 
 
 def apply_window(voxels: Array, window: tuple[float, float] | None) -> Array:
@@ -228,7 +245,7 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
         region, tumour = find_region(case, reference)
         indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
         centre = centre_of(region, reference.spacing)
-        cropped = list(spread(lambda v: _scaled_slices(resample(v, reference), indices, centre, data), volumes))
+        cropped = list(spread(lambda m, v: _scaled_slices(resample(v, reference), m, indices, centre, data), names, volumes))
     images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
     for modality, slices in zip(names, cropped, strict=True):
         images[:, data.modalities.index(modality)] = slices
@@ -236,11 +253,21 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     return Sliced(images, present, indices, reference.voxels.shape[2], tumour)
 
 
-def _scaled_slices(volume: Volume, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig) -> Array:
-    """[S, H, W]: scaled by the whole volume's percentiles, but no other slices than these."""
-    window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
+def _scaled_slices(
+    volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig
+) -> Array:
+    """[S, H, W]: scaled by the whole volume's window, but no other slices than these."""
+    window = _window(volume.voxels, modality, data)
     slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
     return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
+
+
+def _window(voxels: Array, modality: str, data: DataConfig) -> tuple[float, float] | None:
+    """By the modality's intensity rule."""
+    quantity = MODALITIES[modality].quantity
+    if quantity is None:
+        return intensity_window(voxels, data.low_percentile, data.high_percentile)
+    return quantity_window(voxels, quantity.low, quantity.high, quantity.typical)
 
 
 def find_region(case: Case, reference: Volume) -> tuple[Mask, bool]:

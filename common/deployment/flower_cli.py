@@ -6,18 +6,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.errors import FederationError
+from common.text import toml_value
 
 SUPERNODE = "flower-supernode"
 NAME = "fedmri"  # of the connection in FLWR_HOME/config.toml
 CALL_SECONDS = 120.0
 LOOPBACK = "127.0.0.1,localhost"
-
-OnRound = Callable[[dict[str, Any]], None]
 
 
 class SuperLinkPlace(Protocol):
@@ -123,39 +121,6 @@ def run_status(place: SuperLinkPlace, run_id: str) -> str:
 def write_run_config(path: Path, settings: dict[str, Any]) -> None:
     """The run configuration as TOML, for `flwr run --run-config`."""
     path.write_text("".join(f"{key} = {toml_value(value)}\n" for key, value in settings.items()), encoding="utf-8")
-
-
-def toml_value(value: str | int) -> str:
-    """A TOML value; JSON's escapes are TOML's too, as long as characters beyond ASCII stay themselves."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-class Rounds:
-    """Follows rounds.jsonl and tells each line once.
-
-    Args:
-        out: the run folder.
-        told: lines that are known already, of a run that is resumed.
-    """
-
-    def __init__(self, out: Path, on_round: OnRound | None, told: int = 0) -> None:
-        self._out, self._told, self._on_round = out, told, on_round
-
-    def follow(self) -> None:
-        """Tell what has come since."""
-        if self._on_round is None:
-            return
-        lines = whole_lines(self._out)
-        self._told = min(self._told, len(lines))  # a resume may begin by taking lines out
-        for line in lines[self._told :]:
-            self._on_round(json.loads(line))
-        self._told = len(lines)
-
-
-def whole_lines(out: Path) -> list[str]:
-    """The whole lines of rounds.jsonl: what follows the last newline is not one yet."""
-    path = out / "rounds.jsonl"
-    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
 
 
 def error_sentence(file: Path, otherwise: str) -> str:

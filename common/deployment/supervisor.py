@@ -1,7 +1,6 @@
 """Programs kept alive: started, restarted with growing pauses, their output in rotated logs, ended in order. Linux."""
 
 import ctypes
-import fcntl
 import json
 import os
 import random
@@ -13,16 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from logging import LogRecord
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from common.deployment.rotated_log import copy_lines
 from common.errors import FederationError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 
-LOG_BYTES, LOG_FILES = 5_000_000, 5
 GRACE_SECONDS = 20.0  # between asking a program to end and killing it
 SETTLED_SECONDS = 60.0  # after so long a life the next pause is the shortest again
 TICK_SECONDS = 0.2
@@ -153,7 +150,7 @@ class Supervisor:
             return
         assert process.stdout is not None
         life.process, life.began, life.since = process, time.monotonic(), _now()
-        life.pump = threading.Thread(target=_pump, args=(process.stdout, program.log), daemon=True)
+        life.pump = threading.Thread(target=copy_lines, args=(process.stdout, program.log), daemon=True)
         life.pump.start()
 
     def _end(self, program: Program) -> None:
@@ -217,15 +214,15 @@ def read_status(state: Path) -> dict[str, Any]:
 
 def running(state: Path) -> int | None:
     """Process id of the supervisor of this folder, or None where none is alive."""
-    try:
-        with (state / LOCK_NAME).open("r+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = file.read().strip()
-                return int(text) if text.isdigit() else 0
-    except OSError:
-        pass
+    path = state / LOCK_NAME
+    with suppress(OSError):
+        if not path.is_file():
+            return None
+        try:
+            locked(path, wait=False, shared=True).close()
+        except BlockingIOError:
+            text = path.read_bytes().strip()
+            return int(text) if text.isdigit() else 0
     return None
 
 
@@ -255,21 +252,18 @@ def only_one(state: Path) -> Iterator[None]:
     Raises:
         FederationError: another process holds it.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / LOCK_NAME).open("a+", encoding="utf-8") as file:
-        for left in reversed(range(LOCK_TRIES)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:  # somebody who only looks holds it for a moment
-                if not left:
-                    pid = running(state) or "unknown"
-                    raise FederationError(f"Already running here (process {pid}). Stop that one first.") from error
-                time.sleep(0.05)
+    with _own_lock(state) as file:
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        file.write(str(os.getpid()).encode())
         yield
+
+
+def _own_lock(state: Path) -> IO[bytes]:
+    for _ in range(LOCK_TRIES):  # somebody who only looks holds it for a moment
+        with suppress(BlockingIOError):
+            return locked(state / LOCK_NAME, wait=False)
+        time.sleep(0.05)
+    raise FederationError(f"Already running here (process {running(state) or 'unknown'}). Stop that one first.")
 
 
 @contextmanager
@@ -288,17 +282,6 @@ def _told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def _pump(output: IO[bytes], log: Path) -> None:
-    """Copy lines into a log of bounded size; a full disk loses lines, it does not end the program."""
-    handler = RotatingFileHandler(log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True)
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
-    with output:
-        for line in output:
-            text = line.decode("utf-8", "replace").rstrip("\n")
-            handler.handle(LogRecord("", 20, "", 0, text, None, None))
-    handler.close()
 
 
 def die_with_parent() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature
-from common.evaluation.metrics.comparison import measure, measure_difference
+from common.evaluation.comparison import measure, measure_difference
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.training.predict import predict
@@ -55,7 +55,7 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
         full: [N, C], from all present modalities.
 
     Returns:
-        Each subset in the shape of `common.evaluation.metrics.metrics.evaluate`, and `drop` {value, low, high}: MCC of `full`
+        Each subset in the shape of `common.metrics.classification.evaluate`, and `drop` {value, low, high}: MCC of `full`
         minus that
         of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides,
         so that `n` differs between subsets; a subset that no labelled patient has any of is not there.

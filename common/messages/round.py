@@ -2,7 +2,7 @@
 
     request   arrays: ArrayRecord   the global trained arrays
               config: ConfigRecord  the fields of `Task`
-    reply     arrays: ArrayRecord   the site's trained arrays; absent when it failed
+    reply     change: ArrayRecord   trained arrays - global arrays (`common.messages.update`); absent when it failed
               metrics: MetricRecord num-examples, labelled, round, and the loss terms where the site's policy lets them go
               site: ConfigRecord    name, error ("" on success), counts-shared, epsilon (private runs)
 
@@ -22,10 +22,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.lib import format as npy
 
 from common.errors import FederationError
+from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays
 from common.text import printable
 
-ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
+ARRAYS, CONFIG, CHANGE, METRICS, SITE = "arrays", "config", "change", "metrics", "site"
 NUM_EXAMPLES, LABELLED, ROUND = "num-examples", "labelled", "round"
 NAME, ERROR, COUNTS_SHARED, EPSILON = "name", "error", "counts-shared", "epsilon"
 
@@ -54,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True)
 class SiteReply:
-    """What came back, checked. `arrays` is empty when `error` is not.
+    """What came back, checked. `update` is empty when `error` is not.
 
     `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers. `epsilon` is what the
     site's ledger says its patients have spent, over all runs and at the site's own delta; below 0 where no ledger is kept.
@@ -63,7 +64,7 @@ class SiteReply:
     site: str
     round: int
     error: str = ""
-    arrays: Arrays = field(default_factory=dict)
+    update: Update = field(default_factory=Update)
     patients: int = 1
     labelled: int = 1
     counts_shared: bool = False
@@ -104,12 +105,12 @@ def write_reply(reply: SiteReply) -> RecordDict:
     """The content of a reply, success or failure."""
     content = write_status(reply)
     if not reply.error:
-        content[ARRAYS] = pack_arrays(reply.arrays)
+        content[CHANGE] = pack_arrays(reply.update.change)
     return content
 
 
 def write_status(reply: SiteReply) -> RecordDict:
-    """A reply without its arrays."""
+    """A reply without its change."""
     metrics: dict[str, Any] = {NUM_EXAMPLES: reply.patients, LABELLED: reply.labelled, ROUND: reply.round}
     metrics |= {name: float(value) for name, value in reply.metrics.items() if math.isfinite(value)}
     site: dict[str, Any] = {
@@ -126,17 +127,22 @@ def read_reply(content: RecordDict, template: Arrays) -> SiteReply:
 
     Args:
         content: what came.
-        template: the global arrays, whose names, shapes and type the site's must have.
+        template: the global arrays, whose names, shapes and type the change must have.
 
     Raises:
         FederationError: says what is wrong with it.
     """
     reply = read_status(content)
-    return reply if reply.error else replace(reply, arrays=unpack_arrays(_record(content, ARRAYS, ArrayRecord), template))
+    return reply if reply.error else replace(reply, update=read_update(content, template))
+
+
+def read_update(content: RecordDict, template: Arrays) -> Update:
+    """The update of a reply; see `read_reply` for the errors."""
+    return Update(unpack_arrays(_record(content, CHANGE, ArrayRecord), template))
 
 
 def read_status(content: RecordDict) -> SiteReply:
-    """Read a reply without its arrays; see `read_reply` for the errors."""
+    """Read a reply without its change; see `read_reply` for the errors."""
     site, metrics = _record(content, SITE, ConfigRecord), _record(content, METRICS, MetricRecord)
     patients = _integer(metrics, NUM_EXAMPLES, 1, MAX_PATIENTS)
     return SiteReply(

@@ -124,7 +124,7 @@ def _metadata(plain: MultiModalViT, config: RunConfig, calibration: Calibration 
         "format": FORMAT,
         "backbone": plain.backbone_name,
         "backbone_sha256": plain.backbone_sha256,
-        "classes": json.dumps(list(config.data.classes)),
+        "classes": json.dumps(list(config.task.classes)),
         "config": portable.to_json(),
         "adapter": "kept as modules: " + ", ".join(kept_modules(plain)) if kept_modules(plain) else "merged",
         "pixel_mean": json.dumps([float(value) for value in plain.pixel_mean.flatten()]),

@@ -6,7 +6,6 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,39 +66,26 @@ def arrays_sha256(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def update_norm(new: Arrays, old: Arrays) -> float:
-    """Euclidean norm of `new - old` over all arrays together."""
-    return float(np.sqrt(sum(np.sum((new[name].astype(np.float64) - old[name]) ** 2) for name in sorted(old))))
+def difference(new: Arrays, old: Arrays) -> Arrays:
+    """`new - old`, array by array."""
+    return {name: np.asarray(new[name] - old[name]) for name in sorted(old)}
 
 
-def flat_change(new: Arrays, old: Arrays) -> NDArray[np.float64]:
-    """`new - old` of all arrays as one vector, in the order of their names."""
-    return np.concatenate([(new[name].astype(np.float64) - old[name]).ravel() for name in sorted(old)])
+def norm(arrays: Arrays) -> float:
+    """Euclidean norm of all arrays together."""
+    return float(np.sqrt(sum(np.sum(arrays[name].astype(np.float64) ** 2) for name in sorted(arrays))))
 
 
-def add_change(old: Arrays, change: NDArray[np.float64]) -> Arrays:
-    """Undo `flat_change`: the arrays that the change leads to."""
-    names = sorted(old)
-    parts = np.split(change, np.cumsum([old[name].size for name in names])[:-1])
-    return {name: (old[name] + part.reshape(old[name].shape)).astype(np.float32) for name, part in zip(names, parts, strict=True)}
+def flat(arrays: Arrays) -> NDArray[np.float64]:
+    """All arrays as one vector, in the order of their names."""
+    return np.concatenate([arrays[name].astype(np.float64).ravel() for name in sorted(arrays)])
 
 
-def average(updates: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
-    """Weighted mean, array by array, in float64 and in the order given, so that equal input gives equal bytes.
-
-    FedAvg (McMahan et al., AISTATS 2017), algorithm 1, server line.
-
-    Raises:
-        FederationError: no update, or weights that do not add up to more than zero.
-    """
-    total = float(sum(weights))
-    if not updates or not total > 0:
-        raise FederationError(f"Nothing to average: {len(updates)} updates of total weight {total:g}.")
-    mean = {name: np.zeros(array.shape, np.float64) for name, array in updates[0].items()}
-    for update, weight in zip(updates, weights, strict=True):
-        for name, array in update.items():
-            mean[name] += array.astype(np.float64) * (weight / total)
-    return {name: array.astype(np.float32) for name, array in mean.items()}
+def shaped(values: NDArray[np.float64], template: Arrays) -> dict[str, NDArray[np.float64]]:
+    """Undo `flat`: the vector under the names and shapes of `template`."""
+    names = sorted(template)
+    parts = np.split(values, np.cumsum([template[name].size for name in names])[:-1])
+    return {name: part.reshape(template[name].shape) for name, part in zip(names, parts, strict=True)}
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:

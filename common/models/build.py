@@ -42,7 +42,7 @@ def assemble(vit: nn.Module, config: RunConfig, generator: torch.Generator) -> M
             width,  # type: ignore[arg-type]
             config.model.head_hidden,
             config.model.head_bottleneck,
-            len(config.data.classes) + config.model.prototypes,
+            config.task.outputs + config.model.prototypes,
             generator,
         ),
         *_pixel_statistics(vit),
@@ -54,11 +54,3 @@ def _pixel_statistics(vit: nn.Module) -> tuple[tuple[float, ...], tuple[float, .
     """Mean and standard deviation that the backbone was trained with."""
     settings: dict[str, tuple[float, ...]] = getattr(vit, "pretrained_cfg", None) or {}
     return settings.get("mean", (0.5, 0.5, 0.5)), settings.get("std", (0.5, 0.5, 0.5))
-
-
-def trained_share(model: MultiModalViT) -> float:
-    """Trained parameters over the backbone's own (adapters not counted in it)."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    adapters = ("lora_", "down", "up")
-    own = sum(p.numel() for n, p in model.vit.named_parameters() if not n.rsplit(".", 1)[-1].startswith(adapters))
-    return trained / own

@@ -7,38 +7,62 @@ a site has few or none of a class, the loss there does not push that class down,
 for more of an absent class than the adjusted loss expects, and lift its logit above the true one's.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from common.objectives.term import Refusal, State, StepOutputs, Term
+from common.schema import choice, ranged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PSEUDOCOUNT = 0.5
 
 
 @dataclass(frozen=True)
-class ClassBalance:
-    """Fixed for the whole run.
+class Classification(Term):
+    """Cross entropy of every view with the patient's label. Its state is the balance, fixed for the round."""
 
-    Attributes:
-        weights: [C], of each class in the mean.
-        offsets: [C], added to the logits in training only.
-        smooth: [C], adds up to one: what labels are smoothed towards.
-    """
+    name: ClassVar[str] = "classification"
+    per_patient: ClassVar[bool] = True
+    on_features: ClassVar[bool] = True
 
-    weights: Tensor
-    offsets: Tensor
-    smooth: Tensor
+    weight: float = ranged(0.5, 0.0, 100.0)
+    class_balance: str = choice("none", "none", "weights", "prior")  # fixed before training, from the site's own labels
+    label_smoothing: float = ranged(0.1, 0.0, 0.9)
+
+    def begin(self, labels: Tensor, classes: int) -> State:
+        """The balance of classes."""
+        return class_balance(labels, classes, self.class_balance)
+
+    def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """Mean over views and patients."""
+        scores = step.logits.flatten(0, 1)[:, : step.classes] / step.student_temperature
+        return classification_loss(scores, step.labels.repeat(len(step.logits)), state, self.label_smoothing), state
+
+    def refusals(self) -> list[Refusal]:
+        """Weights by the site's labels would tell how many of each it has."""
+        if self.class_balance == "none":
+            return []
+        return [Refusal("class_balance", self.class_balance, "none", "class weights tell the site's label counts")]
 
 
-def class_balance(labels: Tensor, classes: int, kind: str) -> ClassBalance:
+def class_balance(labels: Tensor, classes: int, kind: str) -> State:
     """Count a site's labels once.
 
     Args:
         labels: [N] int, negative where there is none.
         classes: C.
         kind: `none`, `weights` (inverse frequency, mean 1 over the classes the site has) or `prior`.
+
+    Returns:
+        `weights` [C] of each class in the mean, `offsets` [C] that are added to the logits in training only, and `smooth` [C],
+        adding up to one: what labels are smoothed towards.
     """
+    import torch
+
     counts = torch.bincount(labels[labels >= 0], minlength=classes).double()
     weights, offsets, smooth = torch.ones(classes), torch.zeros(classes), torch.full((classes,), 1 / classes)
     if kind == "weights" and counts.any():
@@ -47,10 +71,10 @@ def class_balance(labels: Tensor, classes: int, kind: str) -> ClassBalance:
     elif kind == "prior" and counts.any():
         smooth = ((counts + PSEUDOCOUNT) / (counts + PSEUDOCOUNT).sum()).float()
         offsets = smooth.log()
-    return ClassBalance(weights, offsets, smooth)
+    return {"weights": weights, "offsets": offsets, "smooth": smooth}
 
 
-def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, smoothing: float) -> Tensor:
+def classification_loss(logits: Tensor, labels: Tensor, balance: State, smoothing: float) -> Tensor:
     """Weighted cross entropy, summed over the labelled patients and divided by all of the batch.
 
     So it equals the mean over the labelled times their share of the batch (MM-DINOv2), and no patient's part depends on others.
@@ -58,19 +82,19 @@ def classification_loss(logits: Tensor, labels: Tensor, balance: ClassBalance, s
     Args:
         logits: [B, C], over the temperature.
         labels: [B], negative where there is none.
-        smoothing: share of each label that goes to `balance.smooth`.
+        balance: of `class_balance`.
+        smoothing: share of each label that goes to `smooth` of the balance.
 
     Returns:
         Scalar; zero where no patient is labelled.
     """
-    known = labels >= 0
-    if not known.any():
-        return logits.sum() * 0
-    hard = functional.one_hot(labels[known].to(logits.device), logits.shape[1])
-    each = functional.cross_entropy(
-        logits[known] + balance.offsets.to(logits.device),
-        (1 - smoothing) * hard + smoothing * balance.smooth.to(logits.device),
-        weight=balance.weights.to(logits.device),
-        reduction="none",
-    )
-    return each.sum() / len(labels)
+    import torch
+    from torch.nn import functional
+
+    weights, offsets, smooth = (balance[name].to(logits.device) for name in ("weights", "offsets", "smooth"))
+    labels = labels.to(logits.device)
+    # No branch and no index depends on a label, which vmap over patients forbids (one_hot would read it).
+    hard = (labels.unsqueeze(1) == torch.arange(logits.shape[1], device=logits.device)).float()
+    target = (1 - smoothing) * hard + smoothing * smooth
+    each = functional.cross_entropy(logits + offsets, target, weight=weights, reduction="none")
+    return torch.where(labels >= 0, each, 0.0).sum() / len(labels)

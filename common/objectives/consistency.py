@@ -4,30 +4,40 @@ Mean teacher (Tarvainen and Valpola, NeurIPS 2017) with DINO's cross entropy ove
 but no centre is learned from a batch and nothing is divided by what the batch holds: the loss is one patient's own.
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from common.objectives.term import State, StepOutputs, Term
+from common.schema import ranged
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Consistency(Term):
+    """Every view of the student against the teacher's first."""
+
+    name: ClassVar[str] = "consistency"
+    per_patient: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
+
+    weight: float = ranged(0.0, 0.0, 100.0)
+
+    def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """Mean over views and patients."""
+        targets = (step.teacher_logits[0] / step.teacher_temperature).softmax(dim=-1)
+        return consistency_loss(step.logits, targets, step.student_temperature), state
 
 
 def consistency_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Mean cross entropy of one patient's student views against one teacher distribution.
+    """Mean cross entropy of student views against one teacher distribution a patient.
 
     Args:
-        student: [V, K] logits of the views.
-        targets: [K], adds up to one.
+        student: [V, ..., K] logits of the views.
+        targets: [..., K], rows add up to one.
         temperature: of the student.
     """
-    return -(targets * functional.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
-
-
-def labelled_loss(student: Tensor, label: Tensor, classes: int, temperature: float, smoothing: float) -> Tensor:
-    """Mean cross entropy of one patient's views with his label; zero where he has none.
-
-    Args:
-        student: [V, K] logits; the first `classes` are the classes'.
-        label: scalar, negative for none. No branch depends on it, so that patients may be mapped over.
-    """
-    log_p = functional.log_softmax(student[:, :classes] / temperature, dim=-1)
-    hard = (torch.arange(classes, device=label.device) == label).float()  # one_hot would read the label, which vmap forbids
-    target = (1 - smoothing) * hard + smoothing / classes
-    return torch.where(label >= 0, -(target * log_p).sum(-1).mean(), 0.0)
+    return -(targets * (student / temperature).log_softmax(dim=-1)).sum(-1).mean()

@@ -1,21 +1,33 @@
 """DINO: the student's view must say what the teacher's other view says (Caron et al., ICCV 2021, eq. 1 and 3)."""
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from common.objectives.centering import centred_targets
+from common.objectives.term import State, StepOutputs, Term
+from common.schema import ranged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def teacher_targets(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
-    """Centred, sharpened teacher distribution.
+@dataclass(frozen=True)
+class Dino(Term):
+    """Agreement of a patient's views. Its state is the centre of the teacher's logits."""
 
-    Args:
-        logits: [..., K].
-        center: [K].
+    name: ClassVar[str] = "dino"
+    why_not_private: ClassVar[str] = "DINO's centre comes from the batch; use objective.terms.consistency"
+    needs_teacher: ClassVar[bool] = True
 
-    Returns:
-        [..., K], rows add up to one.
-    """
-    return functional.softmax((logits - center) / temperature, dim=-1)
+    weight: float = ranged(1.0, 0.0, 100.0)
+    center_momentum: float = ranged(0.9, 0.0, 1.0)
+
+    def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """Over all pairs of different views."""
+        targets, state = centred_targets(step.teacher_logits, state, self.center_momentum, step.teacher_temperature)
+        return dino_loss(step.logits, targets, step.student_temperature, skip_same=True), state
 
 
 def dino_loss(student: Tensor, targets: Tensor, temperature: float, *, skip_same: bool) -> Tensor:
@@ -29,22 +41,11 @@ def dino_loss(student: Tensor, targets: Tensor, temperature: float, *, skip_same
     Returns:
         Scalar; zero where there is no pair.
     """
-    log_p = functional.log_softmax(student / temperature, dim=-1)
+    import torch
+
+    log_p = (student / temperature).log_softmax(dim=-1)
     pairs = torch.einsum("ubk,vbk->uv", targets, log_p) / student.shape[1]
     keep = torch.ones_like(pairs)
     if skip_same:
         keep.fill_diagonal_(0)
     return -(pairs * keep).sum() / keep.sum().clamp(min=1)
-
-
-def update_center(center: Tensor | None, logits: Tensor, momentum: float) -> Tensor:
-    """EMA of the mean teacher logits (DINO, eq. 4); the first batch starts it.
-
-    Args:
-        center: [K], or None at the start of a round: the centre is no state of the federation.
-        logits: [R, K]; R may be 0.
-    """
-    if len(logits) == 0:
-        return logits.new_zeros(logits.shape[-1]) if center is None else center
-    mean = logits.mean(0)
-    return mean if center is None else momentum * center + (1 - momentum) * mean

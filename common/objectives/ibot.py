@@ -1,7 +1,33 @@
 """iBOT: the student must say of a masked patch what the teacher sees there (Zhou et al., ICLR 2022, eq. 2)."""
 
-from torch import Tensor
-from torch.nn import functional
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from common.objectives.centering import centred_targets
+from common.objectives.term import State, StepOutputs, Term
+from common.schema import ranged
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ibot(Term):
+    """Agreement at the masked patches. Its state is the centre of the teacher's patch logits."""
+
+    name: ClassVar[str] = "ibot"
+    why_not_private: ClassVar[str] = "iBOT's centre comes from the batch"
+    needs_teacher: ClassVar[bool] = True
+
+    weight: float = ranged(1.0, 0.0, 100.0)
+    center_momentum: float = ranged(0.9, 0.0, 1.0)
+
+    def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """Over the masked patches of the global views."""
+        targets, state = centred_targets(step.teacher_patch_logits, state, self.center_momentum, step.teacher_temperature)
+        return ibot_loss(step.patch_logits, targets, step.student_temperature), state
 
 
 def ibot_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -14,5 +40,5 @@ def ibot_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
     Returns:
         Scalar; zero where nothing is masked.
     """
-    log_p = functional.log_softmax(student / temperature, dim=-1)
+    log_p = (student / temperature).log_softmax(dim=-1)
     return -(targets * log_p).sum() / max(len(student), 1)

@@ -1,21 +1,47 @@
 """KoLeo: embeddings of a batch spread evenly (Sablayrolles et al., ICLR 2019, eq. 2)."""
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from common.objectives.term import State, StepOutputs, Term
+from common.schema import ranged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class KoLeo(Term):
+    """Distance between patients, in each global view by itself."""
+
+    name: ClassVar[str] = "koleo"
+    why_not_private: ClassVar[str] = "KoLeo pushes each patient from their nearest neighbour in the batch"
+
+    weight: float = ranged(0.1, 0.0, 100.0)
+
+    def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """Mean over the global views."""
+        import torch
+
+        return torch.stack([koleo_loss(view) for view in step.embeddings]).mean(), state
 
 
 def koleo_loss(embedding: Tensor) -> Tensor:
     """Minus the mean log distance to the nearest other patient, on the unit sphere.
 
     Args:
-        embedding: [B, D].
+        embedding: [B, E].
 
     Returns:
         Scalar; zero for fewer than two patients.
     """
+    import torch
+    from torch.nn import functional
+
     if len(embedding) < 2:
         return embedding.sum() * 0
     z = functional.normalize(embedding.float(), dim=-1)

@@ -51,16 +51,6 @@ def mapped_gradients(
     return _finite({name: value.detach() for name, value in stacked.items()})
 
 
-def clipped_sum(gradients: Parameters, max_norm: float) -> dict[str, Tensor]:
-    """What leaves clipping, before noise: every patient's gradient, shortened to `max_norm` over all parameters, added up.
-
-    For audits and tests: training clips in Opacus' optimizer, and this is the independent word on it.
-    """
-    norms = torch.stack([value.flatten(1).double().norm(dim=1) for value in gradients.values()]).norm(dim=0)
-    factors = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
-    return {name: torch.einsum("n,n...->...", factors, value.double()) for name, value in gradients.items()}
-
-
 def _finite(stacked: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take out patients with a value that is not a number or infinite: one such would spoil the clipping of all."""
     good = torch.stack([value.flatten(1).isfinite().all(1) for value in stacked.values()]).all(0)

@@ -6,6 +6,7 @@ hospitals that drowns it; nobody has thousands.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ def clip_change(change: Change, clip: float) -> Change:
     """The change, shortened to norm `clip` where it is longer."""
     norm = float(np.linalg.norm(change))
     return change * (clip / norm) if norm > clip else change
+
+
+def noised_mean(changes: Iterable[Change], trained: NDArray[np.bool_], config: SiteLevelConfig) -> Change:
+    """Site-level privacy's own mean: every change clipped, all of one weight, plus the noise of one round.
+
+    Args:
+        changes: [values] each; read one at a time.
+        trained: as in `noised_change`.
+    """
+    total, sites = np.zeros(len(trained)), 0
+    for change in changes:
+        total += clip_change(change, config.clip)
+        sites += 1
+    return noised_change(total / sites, trained, sites, config)
 
 
 def noised_change(mean: Change, trained: NDArray[np.bool_], sites: int, config: SiteLevelConfig) -> Change:

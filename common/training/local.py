@@ -1,8 +1,8 @@
-"""One site's round of training: state in, state out. A site, the pooled baseline and a hospital alone all run this."""
+"""A site's plain round: state in, state out. A site, the pooled baseline and a hospital alone all run this."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
-from common.objectives.classification import class_balance
-from common.objectives.teacher import update_teacher
+from common.objectives.term import StepOutputs
 from common.training.device import autocast, choose_device, place
 from common.training.optimizer import make_optimizer, set_rates
-from common.training.probing import probe_round
-from common.training.schedule import cosine, teacher_temperature
-from common.training.step import Centers, batch_loss
-from common.training.trainable import is_head_round, trained_names
+from common.training.plain import PlainGradients, told_terms
+from common.training.probing import head_rule
+from common.training.round import Point, first_point, local_round
+from common.training.step import view_outputs
+from common.training.trainable import is_head_round
 from common.training.update import LocalUpdate
 from common.training.views import make_views
 
@@ -47,48 +47,41 @@ def train_round(
         FederationError: arrays that are not this model's.
     """
     check_arrays(arrays, get_arrays(model))
-    if is_head_round(config, round_number):
-        return probe_round(model, arrays, patients, config, site_seed=site_seed)
-    began = time.monotonic()
     device = choose_device()
     place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
-    student = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
-    trained = {name: student[name].requires_grad_() for name in trained_names(student, config, round_number)}
-    teacher = {name: value.detach().clone() for name, value in student.items()}
-    optimizer = make_optimizer(trained, config)
-    balance = class_balance(torch.as_tensor(patients.labels), len(config.data.classes), config.objective.class_balance)
-    centers, sums = Centers(), dict.fromkeys(("classification", "dino", "ibot", "koleo"), 0.0)
-    steps = config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size)
-    for step, (x, present, labels) in enumerate(_batches(patients, config, generator)):
-        done = (round_number - 1 + step / steps) / config.federation.rounds
-        set_rates(optimizer, config, done + 1 / (steps * config.federation.rounds))
+    point = first_point(arrays, torch.as_tensor(patients.labels), config, round_number, device)
+    if is_head_round(config, round_number):
+        rule = head_rule(model, arrays, patients, config, generator)
+    else:
+        rule = view_rule(model, patients, config, generator)
+    return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+
+
+def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:
+    """The rule of a round on views of the patients, who come in a random order."""
+    batches, device = _batches(patients, config, generator), choose_device()
+
+    def outputs(point: Point) -> StepOutputs:
+        x, present, labels = next(batches)
         views = make_views(x.to(device), present, config.objective, model.patch_size, generator)
-        objective = config.objective
-        temperature = teacher_temperature(objective.teacher_temperature_start, objective.teacher_temperature, done)
         with autocast(device, config.training.precision):
-            terms, centers = batch_loss(
-                model, student, teacher, views, labels.to(device), balance, centers, objective, temperature
-            )
-        _update(optimizer, torch.stack(list(terms.values())).sum(), config.training.gradient_clip)
-        teacher = update_teacher(teacher, student, cosine(objective.teacher_momentum, 1.0, done))
-        sums = {name: total + (float(terms[name].detach()) if name in terms else 0.0) for name, total in sums.items()}
-        if progress is not None:
-            progress(step + 1, steps)
-    metrics = {name: total / steps for name, total in sums.items()}
-    metrics |= {"loss": sum(metrics.values()), "seconds": time.monotonic() - began}
-    update = {name: value.detach().cpu().float().numpy().copy() for name, value in sorted(student.items())}
-    return LocalUpdate(update, len(patients), int((patients.labels >= 0).sum()), metrics)
+            return view_outputs(model, point, views, labels.to(device), config)
+
+    return PlainGradients(
+        steps=config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size),
+        outputs=outputs,
+        make_optimizer=partial(make_optimizer, config=config),
+        set_rates=lambda optimizer, done: set_rates(optimizer, config, done),
+        clip=config.training.gradient_clip,
+        precision=config.training.precision,
+        summary=_mean,
+        told=told_terms(config.objective),
+    )
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
-    """One step of the optimizer."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if clip:
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

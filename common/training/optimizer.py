@@ -1,14 +1,15 @@
 """AdamW over the trained arrays, and its rates along a run."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from common.config.run import RunConfig
 from common.training.schedule import learning_rate
-from common.training.step import Parameters
 
 
-def make_optimizer(student: Parameters, config: RunConfig) -> torch.optim.Optimizer:
+def make_optimizer(student: Mapping[str, Tensor], config: RunConfig) -> torch.optim.Optimizer:
     """AdamW; head and adapters have rates of their own, vectors (norms, biases) no decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, value in student.items():

@@ -39,7 +39,7 @@ def predict(
     device = choose_device()
     place(model, device)
     trained = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
-    classes = len(config.data.classes)
+    classes = len(config.task.classes)
     rows = []
     for chosen, x, here in _batches(patients, config.evaluation.batch_size):
         use = here if present is None else here & torch.as_tensor(present[chosen])

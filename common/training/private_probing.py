@@ -17,11 +17,13 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, arrays_sha256
 from common.models.multimodal import MultiModalViT
-from common.objectives.consistency import labelled_loss
 from common.objectives.masking import drop_modalities
+from common.objectives.term import weighted_losses
 from common.privacy.gradients import Parameters, mapped_gradients
 from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
+from common.training.probing import head_outputs
+from common.training.round import Point
 from common.training.trainable import HEAD
 
 KEPT = 16  # sites whose features are kept in this process: 0.5 MB a hundred patients
@@ -76,24 +78,22 @@ def _embed(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: Run
 
 
 def head_gradients(
-    model: MultiModalViT, student: Parameters, features: Features, rows: NDArray[np.int64], config: RunConfig
+    model: MultiModalViT, point: Point, features: Features, rows: NDArray[np.int64], config: RunConfig
 ) -> Parameters:
-    """Gradients [n, *shape] of the sampled patients' losses, before clipping; zeros for one without a label.
+    """Gradients [n, *shape] of the sampled patients' losses, before clipping; of classification, zeros for one without a label.
 
     Args:
-        student: the head's arrays, by their full names.
+        point: of a head round.
         rows: [n], may be empty.
     """
     if not len(rows):
-        return {name: value.new_zeros((0, *value.shape)) for name, value in student.items()}
-    objective = config.objective
+        return {name: value.new_zeros((0, *value.shape)) for name, value in point.trained.items()}
 
     def loss(head: Parameters, patient: tuple[Tensor, ...]) -> Tensor:
         embeddings, label = patient
-        logits = functional_call(model.head, {name.removeprefix(HEAD): value for name, value in head.items()}, (embeddings,))
-        temperature, smoothing = objective.student_temperature, objective.label_smoothing
-        labelled: Tensor = labelled_loss(logits, label, len(config.data.classes), temperature, smoothing)
-        return objective.classification * labelled
+        outputs = head_outputs(model, head, embeddings.unsqueeze(1), label.view(1), point.received, config)
+        losses, _ = weighted_losses(point.terms, outputs, point.states)
+        return torch.stack(list(losses.values())).sum()
 
     chosen = torch.as_tensor(rows, device=features.labels.device)
-    return mapped_gradients(loss, student, (features.embeddings[chosen], features.labels[chosen]))
+    return mapped_gradients(loss, point.trained, (features.embeddings[chosen], features.labels[chosen]))

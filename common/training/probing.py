@@ -4,7 +4,8 @@ A random head would send noise through the adapters and spoil pre-trained featur
 one forward pass; the head's steps on them cost next to nothing. N patients, E width of their embeddings.
 """
 
-import time
+from collections.abc import Mapping
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -15,34 +16,85 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
-from common.objectives.classification import class_balance, classification_loss
 from common.objectives.masking import drop_modalities
+from common.objectives.term import StepOutputs
 from common.training.device import autocast, choose_device, place
+from common.training.plain import PlainGradients, told_terms
+from common.training.round import Parameters, Point
 from common.training.trainable import HEAD
-from common.training.update import LocalUpdate
 
 # Of each patient: once as it is, else always with modalities dropped, where the run drops any. With two copies, and dropped by a
 # chance of 0.3, the head saw one in seven lacking something, and was wrong where much was missing.
 COPIES = 8
 
 
-def probe_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, *, site_seed: int) -> LocalUpdate:
-    """Fit the head by classification; every other array, and all of an unlabelled site's, comes back as it was.
+def head_rule(
+    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, generator: torch.Generator
+) -> PlainGradients:
+    """The rule of a head round: descent on the features of all labelled patients at once; an unlabelled site takes no step.
 
     Args:
         model, arrays, patients, config: as in `common.training.local.train_round`.
-        site_seed: of the modalities that are dropped.
+        generator: of the modalities that are dropped.
     """
-    began = time.monotonic()
     labelled = patients.select(patients.labelled)
-    update = {name: array.copy() for name, array in sorted(arrays.items())}
-    loss = 0.0
-    if len(labelled):
-        embeddings, labels = _embed(model, arrays, labelled, config, torch.Generator().manual_seed(site_seed))
-        head, loss = _fit(model, arrays, embeddings, labels, torch.as_tensor(patients.labels), config)
-        update |= head
-    metrics = {"classification": loss, "dino": 0.0, "ibot": 0.0, "koleo": 0.0, "loss": loss, "seconds": time.monotonic() - began}
-    return LocalUpdate(update, len(patients), len(labelled), metrics)
+
+    @cache
+    def features() -> tuple[Tensor, Tensor]:
+        return _embed(model, arrays, labelled, config, generator)
+
+    def outputs(point: Point) -> StepOutputs:
+        embeddings, labels = features()
+        return head_outputs(model, point.trained, embeddings.unsqueeze(0), labels, point.received, config)
+
+    return PlainGradients(
+        steps=config.training.head_steps if len(labelled) else 0,
+        outputs=outputs,
+        make_optimizer=partial(_optimizer, config=config),
+        set_rates=lambda optimizer, done: None,
+        clip=0.0,
+        precision="fp32",
+        summary=lambda losses: losses[-1] if losses else 0.0,
+        told=told_terms(config.objective),
+    )
+
+
+def head_outputs(
+    model: MultiModalViT,
+    head: Mapping[str, Tensor],
+    embeddings: Tensor,
+    labels: Tensor,
+    received: Mapping[str, Tensor],
+    config: RunConfig,
+) -> StepOutputs:
+    """What the head says of features, for the terms that run on them.
+
+    Args:
+        head: the head's arrays by their full names.
+        embeddings: [V, N, E], copies of each patient in the place of views.
+        labels: [N].
+        received: the head's arrays as the round began with them.
+    """
+    own = {name.removeprefix(HEAD): value for name, value in head.items()}
+    logits = functional_call(model.head, own, (embeddings.flatten(0, 1),)).unflatten(0, embeddings.shape[:2])
+    return StepOutputs(
+        logits=logits,
+        patch_logits=logits.new_zeros(0, logits.shape[-1]),
+        embeddings=embeddings,
+        labels=labels,
+        classes=len(config.task.classes),
+        teacher_logits=logits.new_zeros(0, *logits.shape[1:]),
+        teacher_patch_logits=logits.new_zeros(0, logits.shape[-1]),
+        parameters=head,
+        received=received,
+        student_temperature=config.objective.student_temperature,
+        teacher_temperature=config.objective.teacher_temperature,
+    )
+
+
+def _optimizer(head: Parameters, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW at one rate throughout: a head round is a fit of its own."""
+    return torch.optim.AdamW(head.values(), lr=config.training.head_learning_rate, weight_decay=config.training.weight_decay)
 
 
 @torch.no_grad()
@@ -63,25 +115,3 @@ def _embed(
                 embeddings.append(functional_call(model, trained, (x.to(device), present.to(device))).embedding.float())
             labels.append(known.to(device))
     return torch.cat(embeddings), torch.cat(labels)
-
-
-def _fit(
-    model: MultiModalViT, arrays: Arrays, embeddings: Tensor, labels: Tensor, site_labels: Tensor, config: RunConfig
-) -> tuple[Arrays, float]:
-    """AdamW on all embeddings at once. Returns the head's arrays and the last loss."""
-    head = {
-        name.removeprefix(HEAD): torch.tensor(array, device=embeddings.device, requires_grad=True)
-        for name, array in sorted(arrays.items())
-        if name.startswith(HEAD)
-    }
-    optimizer = torch.optim.AdamW(head.values(), lr=config.training.head_learning_rate, weight_decay=config.training.weight_decay)
-    classes, objective = len(config.data.classes), config.objective
-    balance = class_balance(site_labels, classes, objective.class_balance)
-    loss = embeddings.new_zeros(())
-    for _ in range(config.training.head_steps):
-        scores = functional_call(model.head, head, (embeddings,))[:, :classes] / objective.student_temperature
-        loss = classification_loss(scores, labels, balance, objective.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return {HEAD + name: value.detach().cpu().numpy().copy() for name, value in head.items()}, float(loss.detach())

@@ -1,6 +1,5 @@
 """The federation's own certificate authority: EC P-384, which signs the coordinator's certificate and nothing else."""
 
-import os
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import ConfigError
-from common.files import write_atomic
+from common.files import write_atomic, write_secret
 
 CA_KEY, CA, SERVER_KEY, SERVER = "ca.key", "ca.crt", "server.key", "server.pem"
 CA_DAYS, SERVER_DAYS = 3650, 825
@@ -33,7 +32,7 @@ def make_authority(folder: Path, name: str) -> None:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA384())
     )
-    write_secret(folder / CA_KEY, _pem(key))
+    write_secret(folder / CA_KEY, _pem(key), replace=True)
     write_atomic(folder / CA, certificate.public_bytes(Encoding.PEM))
 
 
@@ -59,7 +58,7 @@ def make_certificate(folder: Path, host: str) -> datetime:
         .add_extension(x509.SubjectAlternativeName([_general(name) for name in dict.fromkeys((host, *LOCAL_NAMES))]), False)
         .sign(signer, hashes.SHA384())
     )
-    write_secret(folder / SERVER_KEY, _pem(key))
+    write_secret(folder / SERVER_KEY, _pem(key), replace=True)
     write_atomic(folder / SERVER, certificate.public_bytes(Encoding.PEM))
     return certificate.not_valid_after_utc
 
@@ -74,15 +73,6 @@ def read_certificate(file: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: expected a PEM certificate; {error}.") from error
-
-
-def write_secret(file: Path, content: bytes) -> None:
-    """Write whole, readable by its owner only from the first byte on."""
-    before = os.umask(0o177)
-    try:
-        write_atomic(file, content)
-    finally:
-        os.umask(before)
 
 
 def _read_key(file: Path) -> ec.EllipticCurvePrivateKey:

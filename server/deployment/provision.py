@@ -6,10 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from common.cli import CONFIGS
-from common.deployment.flower_cli import NAME, toml_value
+from common.deployment.flower_cli import NAME
 from common.errors import ConfigError
-from common.files import write_atomic
-from server.deployment.certificates import CA, make_authority, make_certificate, write_secret
+from common.files import write_atomic, write_secret
+from common.text import toml_value
+from server.deployment.certificates import CA, make_authority, make_certificate
 from server.deployment.home import FILE_NAME, Home, ServerSettings, open_home
 
 SECRET, NGINX = "superexec.secret", "nginx.conf"

@@ -1,7 +1,5 @@
 """Who may take part: one public key a site, in `sites/`; the registry is the truth, the SuperLink is made to follow it."""
 
-import base64
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import ConfigError
 from common.files import sync_folder, write_atomic
 from server.deployment.home import Home
@@ -31,8 +30,7 @@ class AdmittedSite:
     @property
     def fingerprint(self) -> str:
         """As `ssh-keygen -l` prints it: to be compared by telephone."""
-        digest = hashlib.sha256(base64.b64decode(self.line.split()[1])).digest()
-        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+        return ssh_fingerprint(self.line)
 
 
 def read_key(file: Path, name: str) -> AdmittedSite:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.errors import FederationError
 from server.deployment.home import Home
+from server.run.round_lines import read_rounds
 
 LAST_NAME = "run.json"  # in state/: the run that was submitted last
 STATUS_NAME = "status.json"
@@ -27,11 +29,9 @@ def read_run_status(out: Path) -> dict[str, Any]:
 def last_round(out: Path) -> dict[str, Any]:
     """The last whole line of RUN/rounds.jsonl; empty where no round is finished."""
     try:
-        lines = (out / "rounds.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        line = json.loads(lines[-1])
-    except (OSError, ValueError, IndexError):
+        return read_rounds(out)[-1]
+    except (FederationError, IndexError):
         return {}
-    return line if isinstance(line, dict) else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

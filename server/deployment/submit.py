@@ -9,7 +9,7 @@ from typing import Any
 
 from common.cli import CONFIGS, config_path
 from common.config.run import load_config
-from common.deployment.flower_cli import NAME, OnRound, Rounds, error_sentence, flwr, run_status, whole_lines, write_run_config
+from common.deployment.flower_cli import NAME, error_sentence, flwr, run_status, write_run_config
 from common.errors import ConfigError, FederationError
 from common.files import write_atomic
 from common.messages.code_version import code_hash
@@ -19,6 +19,7 @@ from server.deployment.home import Home
 from server.deployment.run_status import LAST_NAME, read_run_status
 from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
+from server.run.round_lines import OnRound, RoundFollower, read_rounds
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
@@ -65,7 +66,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     _require_free(home)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
-    told = len(whole_lines(out))
+    told = len(read_rounds(out))
     file = home.home / "run.toml"
     write_run_config(file, run_config)
     bundle = build_bundle(CHECKOUT)
@@ -89,7 +90,7 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     Raises:
         FederationError: the run failed; says why.
     """
-    rounds, asked, reported = Rounds(run.out, on_round, run.told), time.monotonic(), 0.0
+    rounds, asked, reported = RoundFollower(run.out, on_round, run.told), time.monotonic(), 0.0
     heard = asked
     while True:
         rounds.follow()

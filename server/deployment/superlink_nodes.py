@@ -65,7 +65,12 @@ class Nodes:
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node.id))
 
     def forget(self, node: Node) -> None:
-        """Remove an unregistered node from the SuperLink's database: Flower never takes its key again otherwise."""
+        """Let go of an unregistered node, so that its key may be registered again: a site that was revoked, or has a new name.
+
+        By hand in the SuperLink's database, for want of another way: flwr 1.41 only marks the row of a node as unregistered
+        (`SqlLinkState.delete_node`), holds every key in the table to be unique, and has neither command nor call that
+        removes or revives a row. A new database would forget the runs as well.
+        """
         with closing(sqlite3.connect(self._home.state / DATABASE, timeout=30)) as database, database:
             database.execute("DELETE FROM node WHERE public_key = ? AND status = ?", (node.key, UNREGISTERED))
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from common.config.modalities import MODALITIES
 from common.config.run import DataConfig
 from common.data.cases import Case, Site, read_site
 from common.data.dataset import SiteData
@@ -31,7 +32,6 @@ from server.release.graphs import INPUTS
 TOLERANCE = 1e-4  # of a probability
 PATIENTS = 6  # of a site that are looked at
 MONAI_SECONDS = 900.0
-BIDS = {"t1": "T1w", "t1c": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def check_files(folder: Path, trained: TrainedModel, site: Path | None) -> list[
     """
     with tempfile.TemporaryDirectory(prefix="fedmri-check-") as scratch:
         place = site or made_up_site(Path(scratch) / "noise", trained.config.data)
-        cases = _some(read_site(place, trained.config.data, simulated=True))
+        cases = _some(read_site(place, trained.config, simulated=True))
         patients = _patients(cases, trained.config.data)
         expected = _probabilities(trained, patients)
         found = {
@@ -134,7 +134,7 @@ def _bundle(bundle: Path, cases: Sequence[Case], trained: TrainedModel, scratch:
         last = " ".join(done.stderr.strip().splitlines()[-1:])[:300]
         raise FedMRIError(f"Export, bundle: MONAI ended with code {done.returncode} ({last}). Nothing was written.")
     rows = json.loads(output.read_text(encoding="utf-8"))
-    return np.array([[row["probabilities"][name] for name in trained.config.data.classes] for row in rows])
+    return np.array([[row["probabilities"][name] for name in trained.config.task.classes] for row in rows])
 
 
 def made_up_site(folder: Path, data: DataConfig) -> Path:
@@ -149,7 +149,7 @@ def made_up_site(folder: Path, data: DataConfig) -> Path:
         for m, name in enumerate(names):
             shifted = affine.copy()
             shifted[:3, 3] = (-70, -80, -30 + m) if number == 2 else (-70, -80, -30)  # off the first one's grid
-            _write(anat / f"{anat.parent.name}_{BIDS[name]}.nii.gz", _noise(rng, shape), shifted)
+            _write(anat / f"{anat.parent.name}_{MODALITIES[name].suffix}.nii.gz", _noise(rng, shape), shifted)
         if number == 0:
             mask = np.zeros(shape, np.float32)
             mask[20:30, 25:35, 4:9] = 1

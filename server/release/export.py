@@ -26,12 +26,12 @@ from common.model_files.merge import kept_modules
 from common.model_files.open import open_saved, read_saved
 from common.model_files.trained_model import TrainedModel
 from common.models.multimodal import MultiModalViT
-from server.release.card import INTENDED, model_card, weights_licence
+from server.release.card import intended_use, model_card, weights_licence
 from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest
 from server.release.monai_bundle import readme, write_bundle
-from server.report.report import read_report
+from server.report.report import decode, read_report
 
 CARD = "MODEL_CARD.md"
 
@@ -103,7 +103,7 @@ def _write(draft: Path, wanted: ExportRequest, trained: TrainedModel, report: di
     checks = check_files(draft, trained, wanted.site)
     kept = kept_modules(plain)
     adapter = f"cannot be merged, kept as modules: {', '.join(kept)}" if kept else "merged into the weights"
-    card = model_card(report, config, plain.backbone_sha256, adapter, checks)
+    card = model_card(decode(report), config, plain.backbone_sha256, adapter, checks)
     write_atomic(draft / CARD, card.encode())
     write_atomic(draft / "bundle" / "docs" / "README.md", (readme(config) + card).encode())
     write_atomic(draft / "LICENSE", _licence(trained).encode())
@@ -123,7 +123,7 @@ def _dense(plain: MultiModalViT, trained: TrainedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
     config, calibration = trained.config, trained.calibration
     temperature = config.objective.student_temperature * (calibration.temperature if calibration else 1.0)
-    return DenseModel(plain.cpu().eval(), len(config.data.classes), temperature).eval()
+    return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature).eval()
 
 
 def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _about(wanted: ExportRequest, trained: TrainedModel, report: dict[str, Any])
             f"{', '.join(config.data.modalities)}; measured on an external hospital of {external.get('n')} "
             "patients. See docs/README.md."
         ),
-        "intended_use": INTENDED,
+        "intended_use": intended_use(config),
         "weights_licence": weights_licence(config.model),
         "eval_metrics": {"mcc": mcc.get("value"), "mcc_low": mcc.get("low"), "mcc_high": mcc.get("high")},
     }

@@ -8,26 +8,22 @@ docs/README.md, LICENSE
 
 import ast
 import json
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import server.release.monai_patients as patients
+from common.config.modalities import MODALITIES, Quantity
 from common.config.run import DataConfig, RunConfig
+from common.config.site import MASK, MASKS
 from common.data import volumes
 from common.files import write_atomic
 from common.model_files.dense import DenseModel
 from server.release.graphs import write_torchscript
 
-FILES = {  # BIDS names; `files` in the configuration takes any others
-    "t1": "**/*_T1w.nii*",
-    "t1c": "**/*_ce-*_T1w.nii*",
-    "t2": "**/*_T2w.nii*",
-    "flair": "**/*_FLAIR.nii*",
-    "mask": ["**/*tumour*mask.nii*", "**/*tumor*mask.nii*", "**/*lesion*mask.nii*", "**/*seg*mask.nii*"],
-}
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-OURS = {"DataConfig", "Case", "DataError"}  # what speaks of these stays at home
+OURS = {"DataConfig", "Case", "DataError", "MODALITIES"}  # what speaks of these stays at home
 HOME, AWAY = "from common.data.volumes import", "from scripts.volumes import"
 
 
@@ -56,24 +52,27 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict
 def inference(config: RunConfig) -> dict[str, Any]:
     """configs/inference.json."""
     data = config.data
-    files = {name: FILES[name] for name in (*data.modalities, "mask")}
+    rows = {name: MODALITIES[name] for name in data.modalities}
+    # BIDS names; `files` in the configuration takes any others.
+    files = {name: f"**/*_{row.pattern}.nii*" for name, row in rows.items()} | {MASK: list(MASKS)}
     return {
         "imports": ["$import torch", "$from pathlib import Path", "$import scripts.patients as preparation"],
         "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
         "dataset_dir": ".",
         "patients": "sub-*",
         "files": files,
+        "unlike": {name: list(row.unlike) for name, row in rows.items() if row.unlike},
         "datalist": "",
         "output": "predictions.json",
         "modalities": list(data.modalities),
-        "classes": list(data.classes),
+        "classes": list(config.task.classes),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
         "network": "$@network_def.eval()",
         "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist)",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @unlike)",
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},
@@ -87,7 +86,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
 
 def _transforms(data: DataConfig) -> list[dict[str, Any]]:
     """MONAI's own as far as they go, then ours."""
-    keys: dict[str, Any] = {"keys": [*data.modalities, "mask"], "allow_missing_keys": True}
+    keys: dict[str, Any] = {"keys": [*data.modalities, MASK], "allow_missing_keys": True}
     return [
         {"_target_": "LoadImaged", **keys, "reader": "NibabelReader", "image_only": True, "ensure_channel_first": True},
         {"_target_": "Orientationd", **keys, "axcodes": "RAS", "labels": None},
@@ -99,12 +98,40 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "field_of_view": data.field_of_view,
             "low": data.low_percentile,
             "high": data.high_percentile,
+            "quantities": {name: list(astuple(rule)) for name, rule in _quantities(data)},
         },
     ]
 
 
+def _quantities(data: DataConfig) -> list[tuple[str, Quantity]]:
+    """The modalities that have a fixed intensity window."""
+    rules = [(name, MODALITIES[name].quantity) for name in data.modalities]
+    return [(name, rule) for name, rule in rules if rule]
+
+
 def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
     """configs/metadata.json, after MONAI's specification."""
+    return {
+        "schema": SCHEMA,
+        "version": about["version"],
+        "changelog": {about["version"]: "first release"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
+        "name": about["name"],
+        "task": f"Glioma {config.task.label} from multi-sequence brain MRI",
+        "description": about["description"],
+        "authors": "FedMRI; see the hospitals in docs/README.md",
+        "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
+        "intended_use": about["intended_use"],
+        "eval_metrics": about["eval_metrics"],
+        "network_data_format": _data_format(config),
+    }
+
+
+def _data_format(config: RunConfig) -> dict[str, Any]:
+    """What goes into the network and what comes out of it."""
     data = config.data
     images = {
         "type": "image",
@@ -127,30 +154,11 @@ def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
     probabilities = images | {
         "type": "probabilities",
         "format": "classes",
-        "num_channels": len(data.classes),
+        "num_channels": len(config.task.classes),
         "spatial_shape": [],
-        "channel_def": {str(c): name for c, name in enumerate(data.classes)},
+        "channel_def": {str(c): name for c, name in enumerate(config.task.classes)},
     }
-    return {
-        "schema": SCHEMA,
-        "version": about["version"],
-        "changelog": {about["version"]: "first release"},
-        "monai_version": version("monai"),
-        "pytorch_version": version("torch").split("+")[0],
-        "numpy_version": version("numpy"),
-        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
-        "name": about["name"],
-        "task": "Glioma subtype from multi-sequence brain MRI",
-        "description": about["description"],
-        "authors": "FedMRI; see the hospitals in docs/README.md",
-        "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",
-        "intended_use": about["intended_use"],
-        "eval_metrics": about["eval_metrics"],
-        "network_data_format": {
-            "inputs": {"image": images, "present": present},
-            "outputs": {"pred": probabilities},
-        },
-    }
+    return {"inputs": {"image": images, "present": present}, "outputs": {"pred": probabilities}}
 
 
 def pure_source(source: str) -> str:

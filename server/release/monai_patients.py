@@ -14,39 +14,54 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform  # type: ignore[attr-defined]
 
-from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, resample, scale_intensity
+from common.data.volumes import (
+    Volume,
+    apply_window,
+    centre_of,
+    choose_slices,
+    crop_slices,
+    foreground,
+    intensity_window,
+    quantity_window,
+    resample,
+)
 
 MASK = "mask"
 Patient = dict[str, Any]
+Unlike = Mapping[str, Sequence[str]]
 
 
-def find_patients(folder: str, pattern: str, files: Mapping[str, str | Sequence[str]], listed: str = "") -> list[Patient]:
+def find_patients(
+    folder: str, pattern: str, files: Mapping[str, str | Sequence[str]], listed: str = "", unlike: Unlike | None = None
+) -> list[Patient]:
     """The patients of a folder, or of a JSON list: [{"id": ..., "t1": file, ..., "mask": file}], absent files left out.
 
     Args:
         folder: holds one folder a patient, or is one patient's.
         pattern: glob of the patients' folders.
-        files: modality or "mask" -> glob, or several, inside a patient's folder. A file of t1c is never taken for t1.
+        files: modality or "mask" -> glob, or several, inside a patient's folder.
         listed: path of a JSON list that stands in the folder's place; "": none.
+        unlike: modality -> those whose files are never taken for it, though its globs match them.
     """
     if listed:
         patients: list[Patient] = json.loads(Path(listed).read_text(encoding="utf-8"))
     else:
         root = Path(folder)
         folders = sorted(f for f in root.glob(pattern) if f.is_dir()) or [root]
-        patients = [{"id": f.resolve().name} | _files_of(f, files) for f in folders]
+        patients = [{"id": f.resolve().name} | _files_of(f, files, unlike or {}) for f in folders]
     empty = [patient["id"] for patient in patients if not patient.keys() - {"id", MASK}]
     if empty or not patients:
         raise FileNotFoundError(f"{folder}: no image of {', '.join(empty) or 'anybody'}. Set dataset_dir, patients and files.")
     return patients
 
 
-def _files_of(folder: Path, files: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+def _files_of(folder: Path, files: Mapping[str, str | Sequence[str]], unlike: Unlike) -> dict[str, str]:
     """Modality or mask -> the one file that matches."""
     patterns = {key: [value] if isinstance(value, str) else value for key, value in files.items()}
     found = {key: {f for p in globs for f in folder.glob(p) if f.is_file()} for key, globs in patterns.items()}
-    if "t1" in found:
-        found["t1"] -= found.get("t1c", set())
+    for key, others in unlike.items():
+        for other in others:
+            found[key] -= found.get(other, set())
     several = [f"{key} ({len(matches)} files)" for key, matches in found.items() if len(matches) > 1]
     if several:
         raise ValueError(f"{folder.name}: more than one file for {', '.join(several)}. Narrow the globs in files.")
@@ -59,15 +74,25 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
     Args:
         keys: the modalities, in the network's order.
         slices, size, field_of_view, low, high: how the network's training cut and scaled (millimetres, percentiles).
+        quantities: keys that have a fixed window instead: low, high, and what is typical of a brain.
     """
 
-    def __init__(self, keys: Sequence[str], slices: int, size: int, field_of_view: float, low: float, high: float) -> None:
+    def __init__(
+        self,
+        keys: Sequence[str],
+        slices: int,
+        size: int,
+        field_of_view: float,
+        low: float,
+        high: float,
+        quantities: Mapping[str, Sequence[float]],
+    ) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self.settings = (slices, size, field_of_view, low, high)
+        self.settings, self.percentiles, self.quantities = (slices, size, field_of_view), (low, high), quantities
 
     def __call__(self, data: Patient) -> Patient:
         """Read the volumes out of `data`; a patient has at least one modality."""
-        slices, size, field_of_view, low, high = self.settings
+        slices, size, field_of_view = self.settings
         volumes = {key: _volume(data[key], key) for key in self.keys if key in data}
         reference = next(iter(volumes.values()))
         mask = resample(_volume(data[MASK], MASK), reference, order=0).voxels > 0 if MASK in data else None
@@ -79,11 +104,16 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         for m, key in enumerate(self.keys):
             if key in volumes:
                 volume = resample(volumes[key], reference)
-                scaled = Volume(scale_intensity(volume.voxels, low, high), volume.affine)
+                scaled = Volume(apply_window(volume.voxels, self._window(key, volume)), volume.affine)
                 images[:, m] = crop_slices(scaled, indices, centre, field_of_view, size)
         present = torch.tensor([key in volumes for key in self.keys])
         chosen = [int(index) for index in indices]
         return {"id": data["id"], "images": torch.from_numpy(images.astype(np.float32)), "present": present, "slices": chosen}
+
+    def _window(self, key: str, volume: Volume) -> tuple[float, float] | None:
+        if key in self.quantities:
+            return quantity_window(volume.voxels, *self.quantities[key])
+        return intensity_window(volume.voxels, *self.percentiles)
 
 
 def _volume(image: Any, name: str) -> Volume:

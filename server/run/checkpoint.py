@@ -1,70 +1,59 @@
 """What a run leaves on disk after each round: a checkpoint, a line in `rounds.jsonl`, TensorBoard events.
 
 RUN/checkpoints/round-0001.safetensors   the global arrays after round 1; its metadata say of which run and round
+RUN/checkpoints/round-0001.state.safetensors   what the aggregator remembers after it (momentum); FedAvg remembers nothing
 RUN/checkpoints/latest.json              {"round": 1, "file": "round-0001.safetensors"}
-RUN/rounds.jsonl                         one line a round, on disk before the next round begins
+RUN/rounds.jsonl                         one line a round, on disk before the next round begins; read by `round_lines`
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from common.errors import FederationError, WeightsError
+from common.aggregation.aggregator import State
+from common.errors import WeightsError
 from common.files import write_atomic
-from common.models.arrays import Arrays, load_arrays, save_arrays
+from common.models.arrays import Arrays, check_arrays, load_arrays, save_arrays
+from server.run.round_lines import ROUNDS
 from server.strategy.round_state import RoundRecord
 
-LATEST, ROUNDS = "latest.json", "rounds.jsonl"
-
-Line = dict[str, Any]  # of rounds.jsonl
+LATEST = "latest.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after `round`: averaging keeps no other state at the server."""
+    """All that is needed to go on after `round`."""
 
     round: int
     arrays: Arrays
     metadata: dict[str, str]
+    state: State = field(default_factory=dict)  # the aggregator's
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the round's arrays, then point `latest.json` at them; a crash between leaves the earlier one in charge."""
     folder = run / "checkpoints"
     name = _file_name(checkpoint.round)
+    if checkpoint.state:  # first: arrays that are there have their state
+        save_arrays(folder / _state_name(checkpoint.round), checkpoint.state, {"round": str(checkpoint.round)})
     save_arrays(folder / name, checkpoint.arrays, checkpoint.metadata | {"round": str(checkpoint.round)})
     write_atomic(folder / LATEST, json.dumps({"round": checkpoint.round, "file": name}).encode())
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The latest checkpoint of a run folder, or None where no round was finished.
-
-    Raises:
-        FederationError: `latest.json` is damaged.
-        WeightsError: the file that it names is damaged or gone.
-    """
-    pointer = run / "checkpoints" / LATEST
-    if not pointer.is_file():
-        return None
-    number, name = _read_pointer(pointer)
-    arrays, metadata = load_arrays(pointer.parent / name)
-    return Checkpoint(number, arrays, metadata)
-
-
 def latest_round(run: Path) -> int | None:
     """The round of the latest checkpoint; None where there is none, or where what names it is damaged."""
-    pointer = run / "checkpoints" / LATEST
     try:
-        return _read_pointer(pointer)[0] if pointer.is_file() else None
-    except FederationError:
+        number = json.loads((run / "checkpoints" / LATEST).read_text(encoding="utf-8"))["round"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return number if type(number) is int else None
 
 
 def load_round(run: Path, number: int) -> Arrays:
@@ -73,7 +62,27 @@ def load_round(run: Path, number: int) -> Arrays:
     Raises:
         WeightsError: its checkpoint is damaged, gone, or of another round.
     """
-    path = run / "checkpoints" / _file_name(number)
+    return _of_round(run / "checkpoints" / _file_name(number), number)
+
+
+def load_state(run: Path, number: int, template: State) -> State:
+    """The aggregator's state after one round.
+
+    Args:
+        template: what it looks like; where it is empty, nothing is read.
+
+    Raises:
+        WeightsError: its file is damaged, gone, or of another round.
+        FederationError: it is another aggregator's, or another model's.
+    """
+    if not template:
+        return {}
+    state = _of_round(run / "checkpoints" / _state_name(number), number)
+    check_arrays(state, template)
+    return state
+
+
+def _of_round(path: Path, number: int) -> Arrays:
     arrays, metadata = load_arrays(path)
     if metadata.get("round") != str(number):
         raise WeightsError(f"Checkpoint {path}: expected round {number}, it is of round {str(metadata.get('round'))[:20]}.")
@@ -84,16 +93,8 @@ def _file_name(number: int) -> str:
     return f"round-{number:04d}.safetensors"
 
 
-def _read_pointer(pointer: Path) -> tuple[int, str]:
-    """Round and file name that `latest.json` holds."""
-    try:
-        latest = json.loads(pointer.read_text(encoding="utf-8"))
-        number, name = latest["round"], latest["file"]
-        if type(number) is not int or type(name) is not str or not Path(name).name:
-            raise TypeError("not a round and a file")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FederationError(f"Checkpoint {pointer}: not readable. Remove it to start the run anew.") from error
-    return number, Path(name).name
+def _state_name(number: int) -> str:
+    return f"round-{number:04d}.state.safetensors"
 
 
 class RunLog:
@@ -124,75 +125,6 @@ class RunLog:
         for name, value in _scalars(record).items():
             self._board.add_scalar(name, value, record.round)
         self._board.flush()
-
-
-def read_rounds(run: Path) -> list[Line]:
-    """The finished rounds of a run folder; what a crash cut off, or what follows a damaged line, is left out."""
-    rounds: list[Line] = []
-    for text in _texts(run):
-        line = _parsed(text)
-        if line is None:
-            break
-        rounds.append(line)
-    return rounds
-
-
-def read_lines(run: Path) -> list[Line]:
-    """The finished rounds, held to their numbers 1, 2, ...; only what a crash can do to the last line is forgiven.
-
-    Raises:
-        FederationError: an earlier line is damaged: what sites spent in that round cannot be told.
-    """
-    texts = _texts(run)
-    lines: list[Line] = []
-    for number, text in enumerate(texts, start=1):
-        line = _parsed(text)
-        if line is None or not _is_round(line, number):
-            if number == len(texts):
-                break
-            raise FederationError(f"{run / ROUNDS}, line {number}: expected round {number}; it is damaged. Start a new run.")
-        lines.append(line)
-    return lines
-
-
-def write_lines(run: Path, lines: Sequence[Line]) -> None:
-    """Keep these rounds and no other."""
-    write_atomic(run / ROUNDS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
-
-
-def _texts(run: Path) -> list[str]:
-    """The lines of rounds.jsonl, as they stand there."""
-    path = run / ROUNDS
-    try:
-        return path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else []
-    except OSError as error:
-        raise FederationError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _parsed(text: str) -> Line | None:
-    """One line as a table, if it is one."""
-    try:
-        line = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    return line if isinstance(line, dict) else None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _is_round(line: Line, number: int) -> bool:
-    """Whether a line has what is read of it when a run goes on."""
-    sites, failures, trained = line.get("sites"), line.get("failures"), line.get("trained", {})
-    if type(line.get("round")) is not int or line["round"] != number or not isinstance(trained, dict):
-        return False
-    names = [*sites, *line.get("paused", ())] if isinstance(sites, list) and isinstance(line.get("paused", []), list) else [None]
-    if not isinstance(failures, list) or not all(isinstance(failure, dict) for failure in failures):
-        return False
-    names += [text for failure in failures for text in (failure.get("site"), failure.get("reason"))]
-    counts = [*trained.values(), line.get("redone", 0), line.get("attempts")]
-    return all(isinstance(name, str) for name in names) and all(type(count) is int and count >= 0 for count in counts)
 
 
 def as_line(record: RoundRecord) -> dict[str, Any]:

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import Calibration, apply_temperature, prediction_sets
 from common.evaluation.calibration.reliability import report_calibration
-from common.evaluation.metrics.comparison import detectable, measure
-from common.evaluation.metrics.metrics import evaluate
-from common.evaluation.metrics.roc import roc_curves
+from common.evaluation.comparison import detectable, measure
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
 from common.evaluation.subgroups.acquisition import Acquisition, read_acquisitions
@@ -35,9 +33,7 @@ from server.run.calibrate import Calibrated
 class FinalResult:
     """What `report.json` says of the external patients."""
 
-    external: dict[
-        str, Any
-    ]  # the shape of `common.evaluation.metrics.metrics.evaluate`, and `roc` of `common.evaluation.metrics.roc`
+    external: dict[str, Any]  # what the task's `evaluate` and `curves` return
     patients: list[dict[str, Any]]
     modality_subsets: dict[str, Any]
     subgroups: dict[str, Any]
@@ -46,23 +42,23 @@ class FinalResult:
     ood_summary: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
 
 
-def open_external(folder: Path, names: Sequence[str], data: DataConfig, cache: Path) -> SiteData:
+def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path) -> SiteData:
     """The patients of one or several sites under `folder` as one; ids of several become `site/id`.
 
     Raises:
         DataError: a site that cannot be used.
     """
-    sites = [open_site(read_site(folder / name, data, simulated=True), data, cache) for name in names]
+    sites = [open_site(read_site(folder / name, config, simulated=True), config.data, cache) for name in names]
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(names))
 
 
-def read_external(folder: Path, names: Sequence[str], data: DataConfig) -> dict[str, Acquisition]:
+def read_external(folder: Path, names: Sequence[str], config: RunConfig) -> dict[str, Acquisition]:
     """How each of the patients of `open_external` was imaged, by the same ids.
 
     Raises:
         DataError: a site that cannot be used.
     """
-    return read_acquisitions([read_site(folder / name, data, simulated=True) for name in names])
+    return read_acquisitions([read_site(folder / name, config, simulated=True) for name in names])
 
 
 def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> dict[str, float]:
@@ -71,7 +67,7 @@ def measure_round(model: MultiModalViT, arrays: Arrays, patients: SiteData, conf
         return {}
     probabilities = predict(model, arrays, patients, config)
     generator = np.random.default_rng(config.seed)
-    value = evaluate(patients.labels, probabilities, config.data.classes, bootstrap=0, generator=generator)["mcc"]["value"]
+    value = config.task.evaluate(patients.labels, probabilities, bootstrap=0, generator=generator)["mcc"]["value"]
     return {} if value is None else {"mcc": float(value)}
 
 
@@ -105,7 +101,7 @@ def measure_final(
     if config.evaluation.modality_subsets:
         subsets = modality_subsets(model, arrays, patients, config, full=probabilities, temperature=temperature)
     return FinalResult(
-        measure(labels, probabilities, config) | {"roc": roc_curves(labels, probabilities, config.data.classes)},
+        measure(labels, probabilities, config) | config.task.curves(labels, probabilities),
         entries,
         subsets,
         measure_subgroups(patients.ids, labels, probabilities, acquisitions or {}, config),
@@ -120,7 +116,7 @@ def _with_sets(
 ) -> list[dict[str, Any]]:
     """Each patient's prediction set, by the classes' names."""
     sets = prediction_sets(probabilities, calibration.set_threshold)
-    names = [[name for name, inside in zip(config.data.classes, row, strict=True) if inside] for row in sets]
+    names = [[name for name, inside in zip(config.task.classes, row, strict=True) if inside] for row in sets]
     return [{**entry, "prediction_set": chosen} for entry, chosen in zip(entries, names, strict=True)]
 
 
@@ -148,7 +144,7 @@ def _with_ood_scores(
 
 def _patients(patients: SiteData, probabilities: NDArray[np.float64], config: RunConfig) -> list[dict[str, Any]]:
     """One entry a patient: id, label or None, probabilities in the order of the classes, present modalities."""
-    classes, modalities = config.data.classes, config.data.modalities
+    classes, modalities = config.task.classes, config.data.modalities
     return [
         {
             "id": patient,

@@ -1,6 +1,7 @@
 """One run at the server, from the run configuration to the report; `server.app` only hands it Flower's grid."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from common.aggregation.aggregator import State
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
@@ -25,14 +27,15 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.text import printable
 from common.training.trainable import most_trained
-from server.report.report import assemble, write_report
+from server.report.results import JSON_NAME, complete, write_results
 from server.run.calibrate import Calibrated, calibrate
-from server.run.checkpoint import Checkpoint, RunLog, as_line, read_rounds, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, as_line, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.plan import MODEL_NAME, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, resume, write_open
+from server.run.round_lines import read_rounds
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord
@@ -107,7 +110,7 @@ def told_of_end(progress: Progress) -> Iterator[None]:
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
-    patients = open_external(plan.data, plan.external, config.data, plan.cache)
+    patients = open_external(plan.data, plan.external, config, plan.cache)
     model = build_model(config)
     template = get_arrays(model)
     with room_on_disk(plan.out):
@@ -127,7 +130,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             evaluate_fn=lambda number, arrays: _look(number, unpack_arrays(arrays, template), model, patients, config),
             before=start,
             on_open=lambda round_: _open(plan, round_),
-            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays),
+            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
         )
         trained = unpack_arrays(result.arrays, template)
         calibrated = None
@@ -156,7 +159,7 @@ def finish(
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
 ) -> None:
-    """Write the last round's model, measure it, write the report.
+    """Write the last round's model, measure it, write the results.
 
     Args:
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
@@ -166,7 +169,7 @@ def finish(
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
-    acquisitions = read_external(plan.data, plan.external, plan.config.data)
+    acquisitions = read_external(plan.data, plan.external, plan.config)
     final = measure_final(model, arrays, patients, plan.config, calibrated, acquisitions)
     provenance = {
         "config": json.loads(plan.config.to_json()),
@@ -176,23 +179,21 @@ def finish(
         "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key},
         "external": "+".join(plan.external),
     }
-    write_report(
-        plan.out,
-        assemble(
-            final.external,
-            with_pictures(plan, model, arrays, patients, final.patients),
-            rounds,
-            provenance,
-            modality_subsets=final.modality_subsets,
-            subgroups=final.subgroups,
-            detectable=final.detectable,
-            calibration=final.calibration,
-            ood=final.ood_summary,
-            privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
-            aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
-        ),
-    )
-    log(INFO, "Report: %s", plan.out / "report.html")
+    results = {
+        "external": final.external,
+        "patients": with_pictures(plan, model, arrays, patients, final.patients),
+        "modality_subsets": final.modality_subsets,
+        "subgroups": final.subgroups,
+        "detectable": final.detectable,
+        "rounds": rounds,
+        "calibration": final.calibration,
+        "ood": final.ood_summary,
+        "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
+        "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
+        "provenance": provenance,
+    }
+    write_results(plan.out, complete(results))
+    log(INFO, "Results: %s. Their page: fedmri-server report %s", plan.out / JSON_NAME, shlex.quote(str(plan.out)))
 
 
 def with_pictures(
@@ -215,7 +216,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
     return {
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,
-        "classes": json.dumps(list(config.data.classes)),
+        "classes": json.dumps(list(config.task.classes)),
         "config": config.to_json(),
     }
 
@@ -233,8 +234,8 @@ def _open(plan: RunPlan, round_: OpenRound) -> None:
     write_open(plan.out, round_.number, round_.trained, round_.redone)
 
 
-def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays) -> None:
+def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays, state: State) -> None:
     """After a round: first the checkpoint, then the line that says the round is done."""
-    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model)))
+    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model), state))
     run_log.write(record)
     close_round(plan.out)

@@ -7,24 +7,24 @@ A round is kept if its line in rounds.jsonl and its checkpoint are both whole; t
 may have spent on a round that is not kept is carried into the record of the next: a claim may be too high, never too low.
 """
 
-import fcntl
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flwr.supercore import log
 
+from common.aggregation.aggregator import Aggregator, State
 from common.errors import FederationError, FedMRIError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, check_arrays
-from server.run.checkpoint import Line, latest_round, load_round, read_lines, write_lines
+from server.run.checkpoint import latest_round, load_round, load_state
 from server.run.plan import RUN_NAME, RunPlan
+from server.run.round_lines import Line, read_lines, write_lines
 from server.strategy.round_state import ResumePoint
 
 OPEN_NAME = "open-round.json"
@@ -32,20 +32,16 @@ LOCK_NAME = ".lock"
 ANEW = "Start a new run in another folder."
 
 
-@contextmanager
-def only_run(out: Path) -> Iterator[None]:
-    """Hold the run folder alone; the kernel frees the lock of a process that dies.
+def only_run(out: Path) -> IO[bytes]:
+    """Hold the run folder alone, until what is returned is closed.
 
     Raises:
         FederationError: another process runs in it: an earlier server that has not ended yet.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
-        yield
+    try:
+        return locked(out / LOCK_NAME, wait=False)
+    except BlockingIOError as error:
+        raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
 
 
 def begin(plan: RunPlan, backbone: str) -> ResumePoint:
@@ -74,7 +70,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     told = _read_table(plan.out / RUN_NAME)
     _require_same(plan, told, backbone)
     lines = read_lines(plan.out)
-    number, arrays = _last_whole(plan.out, lines, template)
+    number, arrays, state = _last_whole(plan.out, lines, template, plan.config.federation.strategy)
     open_round, trained, redone = read_open(plan.out)
     parts = [line.get("trained", {}) for line in lines[number:]] + ([trained] if open_round > number else [])
     redone = (redone if open_round > number else 0) + sum(1 + line.get("redone", 0) for line in lines[number:])
@@ -82,7 +78,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     write_open(plan.out, number + 1, carried, redone)  # first, so that nothing is lost if this is cut off as well
     write_lines(plan.out, lines[:number])
     log(INFO, "The run goes on after round %d of %d.", number, plan.config.federation.rounds)
-    return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone)
+    return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone, state)
 
 
 def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -120,8 +116,8 @@ def read_open(out: Path) -> tuple[int, dict[str, int], int]:
     return number, trained, redone  # type: ignore[return-value]
 
 
-def _last_whole(out: Path, lines: list[Line], template: Arrays) -> tuple[int, Arrays | None]:
-    """The last round that has both a line and a checkpoint that can be used, and its arrays."""
+def _last_whole(out: Path, lines: list[Line], template: Arrays, strategy: Aggregator) -> tuple[int, Arrays | None, State]:
+    """The last round that has both a line and a checkpoint that can be used, its arrays, and the aggregator's state."""
     latest = latest_round(out)
     if latest is not None and latest > len(lines) + 1:
         raise FederationError(
@@ -131,13 +127,14 @@ def _last_whole(out: Path, lines: list[Line], template: Arrays) -> tuple[int, Ar
         try:
             arrays = load_round(out, number)
             check_arrays(arrays, template)
+            state = load_state(out, number, strategy.init(template))
         except FedMRIError as error:
             log(WARNING, "Round %d is played again: its checkpoint cannot be used. %s", number, error)
             continue
-        return number, arrays
+        return number, arrays, state
     if lines:
         raise FederationError(f"Run folder {out}: {len(lines)} rounds are done, and no checkpoint of them is whole. {ANEW}")
-    return 0, None
+    return 0, None, {}
 
 
 def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:

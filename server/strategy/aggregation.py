@@ -1,19 +1,20 @@
-"""From one round's replies to the next global arrays: each reply judged by itself, then a weighted mean.
+"""From one round's replies to the next global arrays: each reply judged by itself, then the run's aggregator.
 
-FedAvg (McMahan et al., AISTATS 2017). Plain functions over checked replies; Flower's part is in `server.strategy.round_loop`.
+Plain functions over checked replies; Flower's part is in `server.strategy.round_loop`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
+from common.aggregation.aggregator import Aggregator, Change, State
 from common.config.run import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, read_reply, read_status
-from common.models.arrays import Arrays, add_change, average, flat_change, update_norm
-from common.privacy.site_level import clip_change, noised_change
+from common.models.arrays import Arrays, check_arrays, flat, shaped
+from common.privacy.site_level import noised_mean
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -23,17 +24,19 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
         content: what the site sent.
         current: the global arrays that it was sent.
         round_number: of the round that is on; a reply to another one is refused.
-        plan: its `max_update_norm` bounds the distance from `current`; 0 is no bound.
+        plan: its `max_update_norm` bounds the norm of the change; 0 is no bound.
 
     Raises:
-        FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite,
-            another round, or too large an update.
+        FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite
+            or lead to such, another round, or too large an update.
     """
     judge_status(content, round_number)
     reply = read_reply(content, current)
-    norm = update_norm(reply.arrays, current)
+    norm = reply.update.norm  # worked out here: nothing is told of it
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
+    with np.errstate(over="ignore"):
+        check_arrays({name: array + reply.update.change[name] for name, array in current.items()}, current)
     return reply
 
 
@@ -51,17 +54,16 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     return reply
 
 
-def norm_outliers(replies: Mapping[str, SiteReply], current: Arrays, ratio: float) -> dict[str, str]:
+def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:
     """The replies whose change is out of all proportion to the others', each with its reason.
 
     The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that
     changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
 
     Args:
-        current: the global arrays that the sites were sent.
         ratio: the largest norm allowed, in medians of the others; 0: any.
     """
-    norms = {site: norm for site, reply in sorted(replies.items()) if (norm := update_norm(reply.arrays, current)) > 0}
+    norms = {site: norm for site, reply in sorted(replies.items()) if (norm := reply.update.norm) > 0}
     if not ratio or len(norms) < 3:
         return {}
     found = {}
@@ -94,27 +96,52 @@ def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]
     return weights
 
 
-def aggregate(replies: Mapping[str, SiteReply], unlabelled_weight: float) -> tuple[Arrays, dict[str, float]]:
-    """The weighted mean of arrays and of loss terms, in the order of the sites' names, so that equal replies give equal bytes.
+def aggregate(
+    plan: FederationConfig, state: State, current: Arrays, replies: Mapping[str, SiteReply]
+) -> tuple[Arrays, State, dict[str, float]]:
+    """The aggregator's step, and the mean loss terms; in the order of the sites' names, so that equal replies give equal bytes.
+
+    Args:
+        plan: its `strategy` is the aggregator.
+        state: the aggregator's.
+        current: the global arrays that the sites were sent.
 
     Returns:
-        The new global arrays, and each loss term averaged over the sites that told it.
+        The new global arrays, the aggregator's new state, and each loss term averaged over the sites that told it.
     """
     ordered = [replies[site] for site in sorted(replies)]
-    weights = weigh(ordered, unlabelled_weight)
-    return average([r.arrays for r in ordered], weights), _mean_terms(ordered, weights)
+    weights = weigh(ordered, plan.unlabelled_weight)
+    changes = zip((reply.update.change for reply in ordered), weights, strict=True)
+    return *step(plan.strategy, state, current, changes), _mean_terms(ordered, weights)
 
 
-def aggregate_noised(
+def noised_sum(
     replies: Mapping[str, SiteReply], current: Arrays, trained: NDArray[np.bool_], site_level: SiteLevelConfig
-) -> Arrays:
-    """Site-level privacy: the mean of clipped changes, all of one weight, plus noise. No loss term comes with it.
+) -> tuple[Change, float]:
+    """Site-level privacy: the mean of clipped changes with noise, as the change of one site. No loss term comes with it.
 
     Args:
         trained: [values], which of them the round trains.
     """
-    changes = [clip_change(flat_change(replies[site].arrays, current), site_level.clip) for site in sorted(replies)]
-    return add_change(current, noised_change(np.mean(changes, axis=0), trained, len(changes), site_level))
+    changes = (flat(replies[site].update.change) for site in sorted(replies))
+    return shaped(noised_mean(changes, trained, site_level), current), 1.0
+
+
+def step(strategy: Aggregator, state: State, current: Arrays, changes: Iterator[tuple[Change, float]]) -> tuple[Arrays, State]:
+    """What the aggregator makes of the changes, checked: no later round could mend values that are not finite.
+
+    Raises:
+        FederationError: it made such values.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays, state = strategy.apply(state, current, changes)
+    try:
+        check_arrays(arrays, current)
+    except FederationError as error:
+        raise FederationError(
+            f"federation.strategy = {strategy.name!r} has diverged: {error} Choose smaller settings of it."
+        ) from error
+    return arrays, state
 
 
 def _mean_terms(replies: Sequence[SiteReply], weights: Sequence[float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Federated averaging as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
+"""The run's aggregator as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
 
 A round may be asked more than once: `configure_train` asks the sites whose good reply is not there yet, `aggregate_train` judges
-what came and averages as soon as enough sites are in. `start` is the loop around the two.
+what came and aggregates as soon as enough sites are in. `start` is the loop around the two.
 """
 
 import time
@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from common.aggregation.aggregator import Change
 from common.config.run import FederationConfig, RunConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
@@ -23,7 +24,7 @@ from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, trained_names
-from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, norm_outliers
+from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, step
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
 from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
@@ -37,10 +38,10 @@ class BudgetsSpentError(FederationError):
 
 
 class FedMRIAvg(FedAvg):
-    """Weighted averaging of adapter updates.
+    """Aggregation of adapter updates; the aggregator's `state` after each round is for the checkpoint.
 
     Args:
-        plan: how many sites, how long to wait, what to accept.
+        plan: how many sites, how long to wait, what to accept, and the aggregator.
         task: what every site is told; the round and the site are filled in.
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
@@ -63,6 +64,7 @@ class FedMRIAvg(FedAvg):
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
         self.progress = progress or Progress()
+        self.state = plan.strategy.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
         self.on_open: Callable[[OpenRound], None] | None = None
@@ -112,6 +114,7 @@ class FedMRIAvg(FedAvg):
         self.presence.require_enough()
         self.summary()
         self.before, self.on_open = before or ResumePoint(""), on_open
+        self.state = self.before.state or self.plan.strategy.init(self.template)
         for line in self.before.lines:
             self.presence.attendance.note_line(line)
         arrays, result = initial_arrays, Result(arrays=initial_arrays)
@@ -148,14 +151,14 @@ class FedMRIAvg(FedAvg):
         return [message for _, message in state.asked]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Judge the replies; average if at least `min_sites` are valid, else return nothing: the round may be asked again."""
+        """Judge the replies; aggregate if at least `min_sites` are valid, else return nothing: the round may be asked again."""
         state = self.open
         # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
             self.record_reply(name, came.get(message.metadata.message_id), self._read)
             self.forgive(name)
-        for name, reason in norm_outliers(state.valid, state.current, self.plan.max_update_ratio).items():
+        for name, reason in norm_outliers(state.valid, self.plan.max_update_ratio).items():
             del state.valid[name]
             state.failures[name] = reason
             self.progress.failed(name, reason)
@@ -164,10 +167,15 @@ class FedMRIAvg(FedAvg):
         if len(state.valid) < self.plan.min_sites:
             return None, None
         if self.site_level.enabled:
-            mask = self.trained_mask(server_round)
-            return pack_arrays(aggregate_noised(state.valid, state.current, mask, self.site_level)), MetricRecord({})
-        mean, terms = aggregate(state.valid, self.plan.unlabelled_weight)
-        return pack_arrays(mean), MetricRecord(dict(terms))
+            noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
+            return self.stepped(noised), MetricRecord({})
+        new, self.state, terms = aggregate(self.plan, self.state, state.current, state.valid)
+        return pack_arrays(new), MetricRecord(dict(terms))
+
+    def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:
+        """What the aggregator makes of the sites' sum: their weighted mean change and total weight."""
+        new, self.state = step(self.plan.strategy, self.state, self.open.current, iter([summed]))
+        return pack_arrays(new)
 
     def attempt(
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float

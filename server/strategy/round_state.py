@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from flwr.app import Message
 
+from common.aggregation.aggregator import State
 from common.messages.round import SiteReply
 from common.models.arrays import Arrays
 
@@ -40,6 +41,7 @@ class ResumePoint:
     lines: tuple[Mapping[str, Any], ...] = ()  # of rounds.jsonl: the rounds that are kept
     trained: Mapping[str, int] = field(default_factory=dict)  # by site: trainings of rounds that are not kept
     redone: int = 0  # how many results that had gone out to the sites are not kept
+    state: State = field(default_factory=dict)  # the aggregator's, of that round
 
 
 class Address(NamedTuple):

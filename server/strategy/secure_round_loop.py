@@ -12,7 +12,7 @@ from flwr.supercore import log
 
 from common.config.run import RunConfig
 from common.errors import FederationError
-from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, write_task
+from common.messages.round import SiteReply, Task, record_bytes, write_task
 from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
@@ -24,7 +24,7 @@ from common.messages.secure_aggregation import (
     request_hash,
     to_record,
 )
-from common.models.arrays import Arrays, add_change
+from common.models.arrays import Arrays, shaped
 from common.privacy.site_level import noised_change
 from common.secure.fixed_point import FixedPoint
 from server.strategy.aggregation import judge_status
@@ -37,7 +37,7 @@ Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
 
 
 class SecureAvg(FedMRIAvg):
-    """Averaging of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
+    """Aggregation of which the server sees the sum only; arguments as `FedMRIAvg`'s, with the whole configuration."""
 
     def __init__(
         self, config: RunConfig, task: Task, template: Arrays, sites: Sequence[str] = (), progress: Progress | None = None
@@ -70,14 +70,14 @@ class SecureAvg(FedMRIAvg):
             return None, None
         self.open.valid = summed  # a site that went away after its vector came is in the sum
         try:
-            change, _ = round_.result()
+            change, weight = round_.result()
         except FederationError as error:
             log(WARNING, "Round %d: %s", number, error)
             self.open.failures |= dict.fromkeys(summed, str(error))
             return None, None
         if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
             change = noised_change(change, self.trained_mask(number), len(summed), self.site_level)
-        return pack_arrays(add_change(self.open.current, change)), MetricRecord({})
+        return self.stepped((shaped(change, self.template), weight)), MetricRecord({})
 
     def _handshake(
         self, grid: Grid, there: dict[int, Address], threshold: int, timeout: float

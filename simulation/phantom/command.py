@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.cli import add_debug
 from simulation.phantom.figure import write_figure
-from simulation.phantom.hospitals import write_hospitals
+from simulation.phantom.hospitals import ON_REQUEST, write_hospitals
 
 
 def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +26,10 @@ def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--broken", type=int, default=0, metavar="N", help="also N patients of each fault of broken physics, under OUT/broken"
     )
+    parser.add_argument(
+        "--also", nargs="+", default=[], choices=ON_REQUEST, metavar="MODALITY", help=f"write as well, of {', '.join(ON_REQUEST)}"
+    )
+    parser.add_argument("--grade", action="store_true", help="also write the WHO grade into participants.tsv")
     parser.add_argument("--seed", type=int, default=7, help="default 7")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="also draw one patient of each subtype")
     parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
@@ -46,6 +50,8 @@ def run_phantom(arguments: argparse.Namespace) -> int:
             external=arguments.external,
             seed=arguments.seed,
             broken=arguments.broken,
+            also=tuple(dict.fromkeys(arguments.also)),
+            grade=arguments.grade,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             force=arguments.force,
         )

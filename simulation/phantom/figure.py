@@ -13,13 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.config.run import MODALITIES
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.errors import DataError
 from common.files import write_atomic
-from simulation.phantom.hospitals import SUFFIXES
+from simulation.phantom.hospitals import image_path
 from simulation.phantom.lesion import SUBTYPES
 
-TITLES = {"t1": "T1", "t1c": "T1 + gadolinium", "t2": "T2", "flair": "FLAIR"}
 NAMES = {
     "idh-mutant-astrocytoma": "IDH-mutant\nastrocytoma",
     "idh-wildtype": "IDH-wildtype\nglioma",
@@ -36,7 +35,7 @@ class _Shown:
     subtype: str
 
     def path(self, modality: str) -> Path:
-        return self.folder / "anat" / f"{self.folder.name}_{SUFFIXES[modality]}.nii.gz"
+        return image_path(self.folder.parent, self.folder.name, modality)
 
     def mask(self) -> NDArray[np.int16]:
         path = self.folder / "anat" / f"{self.folder.name}_desc-tumour_mask.nii.gz"
@@ -59,24 +58,25 @@ def write_figure(out_png: Path, folder: Path) -> None:
     chosen = [best for subtype in SUBTYPES if (best := _best([p for p in patients if p.subtype == subtype]))]
     names = sorted({patient.site for patient in patients})[:5]
     sites = [best for name in names if (best := _best([p for p in patients if p.site == name]))]
-    figure = Figure(figsize=(8.6, 2.5 * len(chosen) + 2.6), facecolor="black")
+    shown = [m for m in MODALITIES if m in DEFAULT_MODALITIES or any(patient.path(m).exists() for patient in chosen)]
+    figure = Figure(figsize=(0.6 + 2.0 * len(shown), 2.5 * len(chosen) + 2.6), facecolor="black")
     FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(2, 1, height_ratios=[2.5 * len(chosen) or 0.1, 2.4])
     upper, lower = parts
     for part in parts:
         part.set_facecolor("black")
-    grid = upper.subplots(max(1, len(chosen)), len(MODALITIES), squeeze=False)
-    for axes, modality in zip(grid[0], MODALITIES, strict=True):
-        axes.set_title(TITLES[modality], color="white", fontsize=11)
+    grid = upper.subplots(max(1, len(chosen)), len(shown), squeeze=False)
+    for axes, modality in zip(grid[0], shown, strict=True):
+        axes.set_title(MODALITIES[modality].title, color="white", fontsize=11)
     for row, patient in zip(grid, chosen, strict=False):
-        for axes, modality in zip(row, MODALITIES, strict=True):
+        for axes, modality in zip(row, shown, strict=True):
             _draw(axes, patient, modality)
         row[0].set_ylabel(NAMES[patient.subtype], color="white", fontsize=11)
     strip = lower.subplots(1, len(sites), squeeze=False)[0]
     for axes, patient in zip(strip, sites, strict=True):
         modality = next(m for m in ("flair", "t1", "t1c", "t2") if patient.path(m).exists())
         spacing = _draw(axes, patient, modality)
-        axes.set_title(f"{patient.site}\n{TITLES[modality]}, {spacing}", color="white", fontsize=8)
+        axes.set_title(f"{patient.site}\n{MODALITIES[modality].title}, {spacing}", color="white", fontsize=8)
     upper.subplots_adjust(left=0.08, right=0.995, top=0.96, bottom=0.01, wspace=0.02, hspace=0.03)
     lower.subplots_adjust(left=0.01, right=0.99, top=0.80, bottom=0.02, wspace=0.04)
     picture = io.BytesIO()
@@ -86,9 +86,9 @@ def write_figure(out_png: Path, folder: Path) -> None:
 
 def _patients(table: Path) -> Iterator[_Shown]:
     """The rows of one participants.tsv."""
-    for line in table.read_text(encoding="utf-8").splitlines()[1:]:
-        name, *_, subtype = line.split("\t")
-        yield _Shown(table.parent.name, table.parent / name, subtype)
+    header, *rows = (line.split("\t") for line in table.read_text(encoding="utf-8").splitlines())
+    for row in rows:
+        yield _Shown(table.parent.name, table.parent / row[0], row[header.index("subtype")])
 
 
 def _best(patients: list[_Shown]) -> _Shown | None:

@@ -1,7 +1,8 @@
 """Phantom hospitals: BIDS folders of simulated patients that differ between sites as real ones do.
 
 Same seed, same bytes. A patient depends on the seed, the site and its own number, not on how many others there are; only
-which site has no labels (the last training site) follows from the number of sites.
+which site has no labels (the last training site) follows from the number of sites. What is written on request (further
+modalities, the grade) draws from generators of its own, so that everything else stays what it is without.
 """
 
 import functools
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -22,15 +24,19 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from common.config.modalities import MODALITIES
 from common.errors import ConfigError
 from common.files import sync_folder
 from simulation.phantom.anatomy import grow_head, sample_build
 from simulation.phantom.broken import break_images
+from simulation.phantom.diffusion import acquire_adc
+from simulation.phantom.grade import sample_grade
 from simulation.phantom.lesion import Lesion, grow_lesion, sample_age, sample_lesion
-from simulation.phantom.scanner import SUBSLICES, Scan, acquire
+from simulation.phantom.scanner import ECHO_PLANAR, SUBSLICES, Scan, acquire
 from simulation.phantom.sites import EXTERNAL, Hospital, broken_hospitals, hospital, label_sequence
 
-SUFFIXES = {"t1": "T1w", "t1c": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}
+ON_REQUEST = {"adc": acquire_adc}  # modalities beyond the default four, and what makes their images
+MISSING = 0.05  # chance that a patient lacks one of these, where the site does not say it
 Progress = Callable[[int, int], None]
 
 
@@ -40,6 +46,7 @@ class Patient:
 
     id: str
     subtype: str
+    grade: str
     age: float | None
     sex: str
     lesion: Lesion
@@ -54,6 +61,8 @@ def write_hospitals(
     external: int,
     seed: int,
     broken: int = 0,
+    also: tuple[str, ...] = (),
+    grade: bool = False,
     progress: Progress | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -67,12 +76,14 @@ def write_hospitals(
         patients: in each training hospital, 1 or more.
         external: patients of the external hospital; 0 leaves its folder out.
         broken: patients of each fault of `simulation.phantom.broken`, otherwise like the external hospital's.
+        also: of `ON_REQUEST`: modalities that are written besides.
+        grade: whether participants.tsv has the column `grade`.
         progress: called with (patients done, patients in all).
         force: replace what stands at `out`.
         workers: processes; default 2 or the number of cores, whichever is smaller; 1 works in this process.
 
     Raises:
-        ConfigError: numbers out of range, or `out` exists, is not empty, and `force` is off.
+        ConfigError: numbers out of range, no such modality, or `out` exists, is not empty, and `force` is off.
     """
     numbers = {
         "sites": (sites, 2),
@@ -82,6 +93,8 @@ def write_hospitals(
         "broken": (broken, 0),
     }
     _check(out, numbers, force)
+    if unknown := sorted(set(also) - set(ON_REQUEST)):
+        raise ConfigError(f"phantom hospitals: expected --also some of {', '.join(ON_REQUEST)}, got {', '.join(unknown)}.")
     places = [(hospital(seed, number, labelled=number < sites - 1), patients) for number in range(sites)]
     places += [(hospital(seed, EXTERNAL, labelled=True), external)] if external else []
     places += [(site, broken) for site in broken_hospitals()] if broken else []
@@ -90,17 +103,18 @@ def write_hospitals(
         folder = Path(name) / out.name
         folder.mkdir()
         jobs = [(folder / site.folder, site, number) for site, count in places for number in range(count)]
-        rows = _run(jobs, seed, workers or min(2, os.cpu_count() or 1), progress)
+        work = functools.partial(_write_patient, seed=seed, also=also, grade=grade)
+        rows = _run(jobs, work, workers or min(2, os.cpu_count() or 1), progress)
         for site, count in places:
-            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)])
+            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)], also, grade)
         if out.exists():
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         folder.rename(out)
         sync_folder(out.parent)
 
 
-def simulate_patient(site: Hospital, number: int, seed: int) -> Patient:
-    """Simulate patient `number` (from 0) of a site."""
+def simulate_patient(site: Hospital, number: int, seed: int, also: tuple[str, ...] = ()) -> Patient:
+    """Simulate patient `number` (from 0) of a site, with the modalities of `also` besides."""
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(site.number, number)))
     subtype = label_sequence(site, number + 1)[number]
     age = sample_age(generator, subtype)
@@ -114,8 +128,19 @@ def simulate_patient(site: Hospital, number: int, seed: int) -> Patient:
     modalities = site.draw_modalities(generator)
     scan = acquire(generator, scanner, head, growth, modalities)
     scan = replace(scan, images=break_images(scan.images, site.fault, generator)) if site.fault else scan
+    for name in also:
+        own = _generator_of(name, site, number, seed)
+        if own.random() >= site.missing.get(name, MISSING):
+            scan = replace(scan, images={**scan.images, name: ON_REQUEST[name](own, scanner, head, growth)})
     known_age = age if generator.random() < 0.95 else None
-    return Patient(f"sub-{number + 1:04d}", subtype, known_age, "MF"[int(generator.random() < 0.45)], lesion, scan)
+    grade = sample_grade(_generator_of("grade", site, number, seed), lesion)
+    return Patient(f"sub-{number + 1:04d}", subtype, grade, known_age, "MF"[int(generator.random() < 0.45)], lesion, scan)
+
+
+def _generator_of(name: str, site: Hospital, number: int, seed: int) -> np.random.Generator:
+    """A patient's own generator for one thing, apart from that of all that is always written."""
+    key = (site.number, number, zlib.crc32(name.encode()))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def nifti_bytes(values: NDArray[np.integer], affine: NDArray[np.float64]) -> bytes:
@@ -137,13 +162,13 @@ def _check(out: Path, numbers: dict[str, tuple[int, int]], force: bool) -> None:
 
 
 Job = tuple[Path, Hospital, int]
-Row = tuple[str, str, str, str]
+Row = tuple[str, ...]
 
 
-def _run(jobs: list[Job], seed: int, workers: int, progress: Progress | None) -> dict[tuple[str, int], Row]:
+def _run(jobs: list[Job], work: Callable[[Job], Row], workers: int, progress: Progress | None) -> dict[tuple[str, int], Row]:
     """Simulate and write all patients; rows of participants.tsv by (site, number)."""
     rows = {}
-    for done, (job, row) in enumerate(_finished(jobs, functools.partial(_write_patient, seed=seed), workers), start=1):
+    for done, (job, row) in enumerate(_finished(jobs, work, workers), start=1):
         rows[job[1].name, job[2]] = row
         if progress:
             progress(done, len(jobs))
@@ -165,26 +190,35 @@ def _finished(jobs: list[Job], work: Callable[[Job], Row], workers: int) -> Iter
             raise
 
 
-def _write_patient(job: Job, seed: int) -> Row:
-    """Simulate one patient, write its files, return its row: id, age, sex, subtype."""
+def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool) -> Row:
+    """Simulate one patient, write its files, return its row: id, age, sex, subtype, and the grade on request."""
     folder, site, number = job
     with threadpool_limits(1):  # the workers share the cores, and sums split over threads need not repeat to the byte
-        patient = simulate_patient(site, number, seed)
+        patient = simulate_patient(site, number, seed, also)
     anat = folder / patient.id / "anat"
     anat.mkdir(parents=True)
     affine = site.scanner.affine
     for modality, image in patient.scan.images.items():
         content = nifti_bytes(np.rint(image).astype(np.int16), affine)
-        (anat / f"{patient.id}_{SUFFIXES[modality]}.nii.gz").write_bytes(content)
+        file = image_path(folder, patient.id, modality)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
     mask = nifti_bytes(patient.scan.mask.astype(np.int16), affine)
     (anat / f"{patient.id}_desc-tumour_mask.nii.gz").write_bytes(mask)
     age = "n/a" if patient.age is None else f"{patient.age:.0f}"
-    return patient.id, age, patient.sex, patient.subtype if site.labelled else "n/a"
+    labels = (patient.subtype, patient.grade)[: 1 + grade]
+    return patient.id, age, patient.sex, *(label if site.labelled else "n/a" for label in labels)
 
 
-def _write_site(folder: Path, site: Hospital, rows: list[Row]) -> None:
+def image_path(site: Path, patient: str, modality: str) -> Path:
+    """Where a patient's image lies, under the site's folder."""
+    row = MODALITIES[modality]
+    return site / patient / row.folders[0] / f"{patient}_{row.suffix}.nii.gz"
+
+
+def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, ...], grade: bool) -> None:
     """Write the files that describe the whole site."""
-    table = [("participant_id", "age", "sex", "subtype"), *rows]
+    table = [("participant_id", "age", "sex", "subtype", "grade")[: 4 + grade], *rows]
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     (folder / "site.toml").write_text(
         f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
@@ -203,6 +237,10 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row]) -> None:
         times = {"MagneticFieldStrength": site.scanner.field, "RepetitionTime": tr / 1000, "EchoTime": te / 1000}
         extra = {"InversionTime": round(site.scanner.inversion_time) / 1000} if suffix == "FLAIR" else {}
         _write_json(folder / f"{suffix}.json", times | extra)  # BIDS inheritance: holds for all patients of the folder
+    if "adc" in also:
+        tr, te = ECHO_PLANAR
+        times = {"MagneticFieldStrength": site.scanner.field, "RepetitionTime": tr / 1000, "EchoTime": te / 1000}
+        _write_json(folder / "ADC.json", times | {"Units": "um^2/s"})
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:

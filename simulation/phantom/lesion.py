@@ -42,6 +42,10 @@ AGES = {
 }
 
 
+CELLULAR = ("solid", "rim")
+"""The compartments of living tumour, which come first in `Growth.compartments`."""
+
+
 @dataclass(frozen=True)
 class Lesion:
     """One patient's tumour; all that distinguishes the subtypes stands here as a number.
@@ -200,10 +204,10 @@ def _parts(inside: Array, lesion: Lesion, texture: Array, patch: Array, grain: A
 def _compartments(
     lesion: Lesion, maps: dict[str, Array], parts: dict[str, Array], texture: Array, grain: Array, patch: Array, field: float
 ) -> tuple[Compartment, ...]:
-    """The lesion's tissues with their relaxation times; solid tissue and rim vary from voxel to voxel."""
+    """The lesion's tissues with their relaxation times and ADC; solid tissue and rim vary from voxel to voxel."""
     plain, cyst = TISSUES[SOLID[lesion.subtype]], TISSUES["microcystic"]
     result = []
-    for name in ("solid", "rim"):
+    for name in CELLULAR:
         where = np.flatnonzero(maps[name] > 0)
         mixed = lesion.mismatch * parts["core"][where] if name == "solid" else 0.0
         vary = np.exp(lesion.heterogeneity * np.clip(0.8 * texture[where] + 0.5 * grain[where], -2.5, 2.5))
@@ -212,8 +216,9 @@ def _compartments(
         patchy = lesion.patches * np.clip(patch[where] - 0.4, 0.0, 1.5) / 1.5
         gadolinium = patchy if name == "solid" else lesion.ring * np.clip(1.0 + 0.25 * grain[where], 0.2, 2.0)
         pd = plain.pd + (cyst.pd - plain.pd) * mixed
-        result.append(Compartment(where, maps[name][where], t1, t2, pd, gadolinium))
+        adc = plain.adc ** (1.0 - mixed) * cyst.adc**mixed * vary  # where cells are few, T1, T2 and ADC are high
+        result.append(Compartment(where, maps[name][where], t1, t2, pd, adc, gadolinium))
     for name in ("necrosis", "oedema", "calcification"):
         where, tissue = np.flatnonzero(maps[name] > 0), TISSUES[name]
-        result.append(Compartment(where, maps[name][where], tissue.t1(field), tissue.t2, tissue.pd))
+        result.append(Compartment(where, maps[name][where], tissue.t1(field), tissue.t2, tissue.pd, tissue.adc))
     return tuple(result)

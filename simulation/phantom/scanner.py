@@ -12,6 +12,8 @@ from simulation.phantom.signal import bias_field, inversion_recovery, null_inver
 from simulation.phantom.tissue import TISSUES, Compartment, Values
 
 SUBSLICES = 3  # thin layers that a thick slice averages
+B_VALUES = {"b0": 0.0, "b1000": 1000.0}  # s/mm^2 of the images that the ADC comes from
+ECHO_PLANAR = (5000.0, 85.0)  # TR and TE of those in ms, at every site
 VESSEL_GADOLINIUM = 1.2  # mM in blood some minutes after 0.1 mmol/kg
 
 
@@ -78,8 +80,12 @@ class Scan:
 
 
 def tissue_signal(scanner: Scanner, modality: str, part: Compartment) -> Values:
-    """The signed signal of one compartment in one modality: a number, or [K]."""
+    """The signed signal of one compartment in one modality, or in one of `B_VALUES`: a number, or [K]."""
     t1, t2, pd = part.t1, part.t2, part.pd
+    if modality in B_VALUES:
+        tr, te = ECHO_PLANAR
+        weighted: Values = spin_echo(t1, t2, pd, tr=tr, te=te) * np.exp(-B_VALUES[modality] * 1e-6 * part.adc)
+        return weighted
     if modality == "flair":
         tr, te = scanner.flair
         return inversion_recovery(t1, t2, pd, tr=tr, te=te, ti=scanner.inversion_time)
@@ -94,7 +100,8 @@ def normal_signal(scanner: Scanner, modality: str, name: str) -> float:
     """The signed signal of a voxel full of one normal tissue; vessels alone take up gadolinium."""
     tissue = TISSUES[name]
     gadolinium = VESSEL_GADOLINIUM if name == "blood" else 0.0
-    everywhere = Compartment(np.zeros(0, np.intp), np.zeros(0), tissue.t1(scanner.field), tissue.t2, tissue.pd, gadolinium)
+    nowhere, t1 = np.zeros(0, np.intp), tissue.t1(scanner.field)
+    everywhere = Compartment(nowhere, np.zeros(0), t1, tissue.t2, tissue.pd, tissue.adc, gadolinium)
     return float(tissue_signal(scanner, modality, everywhere))
 
 
@@ -117,13 +124,18 @@ def thick_slices(values: Array, head: Head) -> Array:
     return result
 
 
+def brain_mask(head: Head) -> NDArray[np.bool_]:
+    """[X, Y, Z] on the thick slices: voxels that are brain for the most part."""
+    return np.asarray(thick_slices(np.ones(head.index.size, np.float32), head) > 0.5)
+
+
 def acquire(generator: np.random.Generator, scanner: Scanner, head: Head, growth: Growth, modalities: tuple[str, ...]) -> Scan:
     """Scan one patient, skull-stripped, in arbitrary receiver units.
 
     Returns:
         Images of `modalities` (t1, t1c, t2, flair) that share one grid, zero outside the brain.
     """
-    brain = thick_slices(np.ones(head.index.size, np.float32), head) > 0.5
+    brain = brain_mask(head)
     coil = generator.normal(size=(4, 4, 4))
     images = {}
     for modality in modalities:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.config.run import MODALITIES
+from common.config.modalities import DEFAULT_MODALITIES
 from simulation.phantom.broken import FAULTS
 from simulation.phantom.lesion import SUBTYPES
 from simulation.phantom.scanner import Scanner
@@ -38,10 +38,10 @@ class Hospital:
         return f"broken/{self.name}" if self.fault else self.name
 
     def draw_modalities(self, generator: np.random.Generator) -> tuple[str, ...]:
-        """The modalities one patient has, at least one, in the order of `MODALITIES`."""
-        chances = generator.random(len(MODALITIES))
-        present = [m for m, chance in zip(MODALITIES, chances, strict=True) if chance >= self.missing.get(m, 0.0)]
-        done_here = [m for m in MODALITIES if self.missing.get(m, 0.0) < 1.0]
+        """The modalities one patient has, at least one, in the order of `DEFAULT_MODALITIES`."""
+        chances = generator.random(len(DEFAULT_MODALITIES))
+        present = [m for m, chance in zip(DEFAULT_MODALITIES, chances, strict=True) if chance >= self.missing.get(m, 0.0)]
+        done_here = [m for m in DEFAULT_MODALITIES if self.missing.get(m, 0.0) < 1.0]
         return tuple(present) or (done_here[int(generator.integers(len(done_here)))],)
 
 
@@ -77,7 +77,7 @@ def hospital(seed: int, number: int, *, labelled: bool) -> Hospital:
         return Hospital(number, name, SCANNERS[number], MIXES[number], MISSING[number], labelled)
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     first, second, third = generator.dirichlet((1.5, 1.5, 1.5))
-    lacking = {m: float(generator.choice((0.0, 0.05, 0.3))) for m in MODALITIES}
+    lacking = {m: float(generator.choice((0.0, 0.05, 0.3))) for m in DEFAULT_MODALITIES}
     return Hospital(number, name, _draw_scanner(generator), (first, second, third), lacking, labelled)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.predict.prediction import as_batch
+from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
 from common.data.volumes import slice_case
@@ -17,7 +18,7 @@ from common.evaluation.ood.features import features
 from common.evaluation.ood.score import MIN_COUNT, moments
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
-from simulation.phantom.hospitals import SUFFIXES, nifti_bytes, simulate_patient
+from simulation.phantom.hospitals import nifti_bytes, simulate_patient
 from simulation.phantom.sites import EXTERNAL_HOSPITAL
 
 CONFIG: dict[str, dict[str, Any]] = {
@@ -34,7 +35,9 @@ def phantom(tmp_path_factory) -> Path:
     hospital = replace(EXTERNAL_HOSPITAL, missing={})
     patient, affine = simulate_patient(hospital, 3, 7), hospital.scanner.affine
     for m, voxels in patient.scan.images.items():
-        (folder / "anat" / f"sub-1_{SUFFIXES[m]}.nii.gz").write_bytes(nifti_bytes(np.rint(voxels).astype(np.int16), affine))
+        (folder / "anat" / f"sub-1_{MODALITIES[m].suffix}.nii.gz").write_bytes(
+            nifti_bytes(np.rint(voxels).astype(np.int16), affine)
+        )
     mask = nifti_bytes(patient.scan.mask.astype(np.int16), affine)
     (folder / "anat" / "sub-1_desc-tumour_mask.nii.gz").write_bytes(mask)
     return folder
@@ -50,7 +53,7 @@ def model_of(tmp_path_factory):
         arrays = {n: (a + rng.normal(0, 0.02, a.shape)).astype(np.float32) for n, a in get_arrays(model).items()}
         said = {"backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256, "config": config.to_json()}
         run = tmp_path_factory.mktemp("run")
-        save_arrays(run / "model.safetensors", arrays, {**said, "classes": json.dumps(list(config.data.classes))})
+        save_arrays(run / "model.safetensors", arrays, {**said, "classes": json.dumps(list(config.task.classes))})
         return run
 
     return make
@@ -68,7 +71,7 @@ def calibrated_run(model_of, phantom) -> Path:
     from common.model_files.open import open_saved, read_saved
 
     opened = open_saved(read_saved(folder))
-    files = {m: phantom / "anat" / f"sub-1_{suffix}.nii.gz" for m, suffix in SUFFIXES.items()}
+    files = {m: phantom / "anat" / f"sub-1_{MODALITIES[m].suffix}.nii.gz" for m in DEFAULT_MODALITIES}
     case = Case("x", files, None, UNLABELLED, None, None, phantom)
     one = features(opened.model, opened.arrays, as_batch([(case, slice_case(case, opened.config.data))]), opened.config)
     some = one + np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, *one.shape[1:]))

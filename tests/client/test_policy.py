@@ -11,6 +11,7 @@ from client.policy import keep_back, reply_bytes, require_hours, require_leaving
 from common.config.site import SiteConfig, SitePolicy, read_site_config
 from common.errors import ConfigError, PolicyError
 from common.messages.round import SiteReply, Task, pack_arrays, read_status, write_reply, write_task
+from common.messages.update import Update
 
 BEFORE = {"head.weight": np.zeros((3, 4), np.float32), "vit.lora_a": np.ones(5, np.float32)}
 ASKED = write_task(Task(1, "{}", "c", "b"), pack_arrays(BEFORE))
@@ -18,22 +19,16 @@ OPEN = SitePolicy(share_counts=True, share_metrics=True)
 
 
 def reply(arrays=None, **changes) -> RecordDict:
-    after = arrays if arrays is not None else {name: value + 0.1 for name, value in BEFORE.items()}
-    fields: dict[str, Any] = {
-        "patients": 40,
-        "labelled": 30,
-        "counts_shared": True,
-        "epsilon": 1.5,
-        "metrics": {"loss": 0.5, "dino": 0.2},
-    }
-    return write_reply(SiteReply("a", 1, arrays=after, **fields | changes))
+    change = Update(arrays if arrays is not None else {name: np.full_like(value, 0.1) for name, value in BEFORE.items()})
+    fields = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5, "metrics": {"loss": 0.5, "dino": 0.2}}
+    return write_reply(SiteReply("a", 1, update=change, **fields | changes))
 
 
 def test_what_is_fine_leaves_as_it_is() -> None:
     require_leaving(reply(), ASKED, OPEN)
     kept = keep_back(reply(), OPEN)
     assert read_status(kept) == read_status(reply())
-    assert kept["arrays"] == reply()["arrays"]
+    assert kept["change"] == reply()["change"]
 
 
 @pytest.mark.parametrize(
@@ -59,11 +54,29 @@ def test_each_rule_refuses_by_itself(policy, content, says) -> None:
 
 
 def test_the_norm_is_that_of_all_arrays_together() -> None:
-    moved = {name: value + 0.1 for name, value in BEFORE.items()}
     norm = float(np.sqrt(17 * 0.01))
-    require_leaving(reply(moved), ASKED, SitePolicy(max_update_norm=norm * 1.001))
+    require_leaving(reply(), ASKED, SitePolicy(max_update_norm=norm * 1.001))
     with pytest.raises(PolicyError):
-        require_leaving(reply(moved), ASKED, SitePolicy(max_update_norm=norm * 0.999))
+        require_leaving(reply(), ASKED, SitePolicy(max_update_norm=norm * 0.999))
+
+
+def test_an_update_that_its_maker_hands_over_is_held_against_the_same_rules() -> None:
+    for change, policy, says in [
+        ({n: np.full_like(v, 0.1) for n, v in BEFORE.items()}, SitePolicy(max_update_norm=0.01), "larger"),
+        ({n: np.full_like(v, np.nan) for n, v in BEFORE.items()}, OPEN, "not of the form"),
+        ({"head.weight": BEFORE["head.weight"]}, OPEN, "not of the form"),
+        ({n: np.zeros_like(v) for n, v in BEFORE.items()}, SitePolicy(arrays=("vit.*",)), "may not leave"),
+    ]:
+        with pytest.raises(PolicyError) as refused:
+            require_leaving(reply(change), ASKED, policy, Update(change))
+        assert says in refused.value.public
+
+
+def test_whole_arrays_as_an_earlier_version_sent_them_do_not_leave() -> None:
+    content = RecordDict({k: v for k, v in reply().items() if k != "change"})
+    content["arrays"] = pack_arrays(BEFORE)
+    with pytest.raises(PolicyError, match="holds a record 'arrays'"):
+        require_leaving(content, ASKED, OPEN)
 
 
 def test_arrays_that_nobody_asked_for_do_not_leave() -> None:
@@ -167,14 +180,14 @@ def secure(stage: str, **more) -> RecordDict:
 
 def masked(length: int = 18, dtype=np.uint32, name: str = "masked") -> RecordDict:
     """17 values and the weight."""
-    content = {k: v for k, v in reply().items() if k != "arrays"}
+    content = {k: v for k, v in reply().items() if k != "change"}
     return RecordDict({**content, "masked": ArrayRecord({name: Array(np.zeros(length, dtype))})})
 
 
 def test_a_masked_update_leaves_a_secure_round_and_nothing_else_does() -> None:
     strict = SitePolicy(secure_only=True)
     require_leaving(masked(), secure("masked"), strict)
-    told = RecordDict({k: v for k, v in reply().items() if k != "arrays"})
+    told = RecordDict({k: v for k, v in reply().items() if k != "change"})
     told["secure"] = ConfigRecord({"stage": "keys", "mask_key": b"k", "letter_key": b"l"})
     require_leaving(told, secure("keys"), strict)
     for content, asked in [

@@ -1,10 +1,12 @@
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from common.files import write_atomic, write_secret
+from common.files import locked, write_atomic, write_secret
 
 
 def test_it_is_whole_and_readable_as_any_other_file(tmp_path: Path) -> None:
@@ -56,3 +58,42 @@ def test_a_secret_is_its_owners_and_never_replaces_another(tmp_path: Path, monke
     with pytest.raises(OSError, match="No space"):
         write_secret(tmp_path / "other", b"four")
     assert sorted(os.listdir(tmp_path)) == ["key", "stick"]
+
+
+def test_a_secret_takes_the_place_of_another_where_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"one, open to all")
+    write_secret(path, b"two", replace=True)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"two", 0o600)
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_lock_is_held_against_others_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lock"
+    with locked(path) as file:
+        file.write(b"mine")
+        for shared in (False, True):
+            with pytest.raises(BlockingIOError):
+                locked(path, wait=False, shared=shared)
+    with locked(path, wait=False, shared=True) as one, locked(path, wait=False, shared=True):
+        assert one.read() == b"mine"
+        with pytest.raises(BlockingIOError):
+            locked(path, wait=False)
+    locked(path, wait=False).close()
+
+
+def test_a_lock_waits_and_dies_with_its_process(tmp_path: Path) -> None:
+    path, (told, tell) = tmp_path / "lock", os.pipe()
+    child = os.fork()
+    if not child:
+        file = locked(path)
+        os.write(tell, b"held")
+        time.sleep(60)
+        file.close()
+        os._exit(0)
+    assert os.read(told, 4) == b"held"
+    with pytest.raises(BlockingIOError):
+        locked(path, wait=False)
+    os.kill(child, signal.SIGKILL)
+    locked(path).close()  # comes as soon as the child is gone
+    os.waitpid(child, 0)

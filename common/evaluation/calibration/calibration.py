@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FedMRIError
+from common.evaluation.conformal import conformal_bin
 from common.models.arrays import Arrays, load_arrays, save_arrays
 
 Floats = NDArray[np.float64]
@@ -188,12 +189,8 @@ def conformal_threshold(histogram: NDArray[Any], coverage: float) -> float:
     Returns:
         1, so that every class is in every set, where the patients are too few for the promise.
     """
-    counts = np.asarray(histogram, np.float64)
-    patients = counts.sum()
-    rank = math.ceil((patients + 1) * coverage - 1e-9)
-    if rank > patients:
-        return 1.0
-    return float(np.searchsorted(counts.cumsum(), rank) + 1) / len(counts)
+    found = conformal_bin(histogram, coverage)
+    return 1.0 if found is None else float(found + 1) / len(histogram)
 
 
 def _logarithm(probabilities: NDArray[Any]) -> Floats:

@@ -7,19 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from common.evaluation.calibration.calibration import SMALLEST, Calibration, apply_temperature, prediction_sets
-from common.evaluation.metrics.metrics import BINS
+from common.evaluation.wilson import wilson_interval
+from common.metrics.classification import BINS, expected_calibration_error
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 POINTS = 20  # of the abstention curve
-LEVEL = 0.95  # of the intervals
 
 
 def report_calibration(labels: NDArray[Any], probabilities: NDArray[Any], calibration: Calibration) -> dict[str, Any]:
@@ -56,12 +53,9 @@ def trust(labels: Ints, probabilities: Floats) -> dict[str, Any]:
     """
     if not len(labels):
         return {"ece": None, "brier": None, "nll": None, "reliability": reliability(labels, probabilities)}
-    ece = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(labels), probabilities.shape[1], BINS, validate_args=False
-    )
     own = probabilities[np.arange(len(labels)), labels]
     return {
-        "ece": float(ece),
+        "ece": expected_calibration_error(labels, probabilities),
         "brier": float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean()),
         "nll": float(-np.log(np.maximum(own, SMALLEST)).mean()),
         "reliability": reliability(labels, probabilities),
@@ -95,7 +89,7 @@ def conformal_report(labels: Ints, calibrated: Floats, calibration: Calibration)
     return {
         "coverage": calibration.coverage,
         "threshold": calibration.set_threshold,
-        "observed": share_with_interval(inside, len(labels)),
+        "observed": wilson_interval(inside, len(labels))._asdict(),
         "mean_size": float(sizes.mean()) if len(sizes) else None,
         "sizes": {str(size): int((sizes == size).sum()) for size in np.unique(sizes)},
     }
@@ -118,16 +112,6 @@ def abstention_curve(labels: Ints, calibrated: Floats) -> list[dict[str, Any]]:
     takes = sorted({int((ranked >= ranked[take - 1]).sum()) for take in wanted})
     found = []
     for take in takes:
-        share = share_with_interval(int(wrong[take - 1]), take)
-        found.append({"coverage": take / len(labels), "risk": share["value"], "low": share["low"], "high": share["high"]})
+        share = wilson_interval(int(wrong[take - 1]), take)
+        found.append({"coverage": take / len(labels), "risk": share.value, "low": share.low, "high": share.high})
     return found
-
-
-def share_with_interval(hits: int, of: int) -> dict[str, float | None]:
-    """A share and its 95% interval by Wilson (JASA 1927), which holds for few patients and shares near 0 and 1 too."""
-    if not of:
-        return {"value": None, "low": None, "high": None}
-    z, share = float(norm.ppf(0.5 + LEVEL / 2)), hits / of
-    middle, width = share + z**2 / (2 * of), z * np.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
-    low, high = (float(np.clip((middle + sign * width) / (1 + z**2 / of), 0, 1)) for sign in (-1, 1))
-    return {"value": share, "low": low, "high": high}

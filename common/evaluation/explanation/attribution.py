@@ -71,7 +71,7 @@ def place_evidence(
     """
     device = choose_device()
     place(model, device)
-    explained = _Explained(model, len(config.data.classes), config.objective.student_temperature)
+    explained = _Explained(model, len(config.task.classes), config.objective.student_temperature)
     trained = {f"model.{name}": torch.tensor(array, device=device) for name, array in arrays.items()}
     answers, places = [], []
     for start in range(0, len(patients), config.evaluation.batch_size):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from common.config.run import RunConfig
+from common.evaluation.conformal import conformal_bin
 from common.evaluation.ood.covariance import cube_root_variance, shrunk_covariance, typical_distance
 from common.evaluation.ood.features import ADAPTED, ALONE, KINDS, PROJECTED, Matrix
 from common.evaluation.ood.image_statistics import STATISTICS
@@ -223,8 +224,5 @@ def threshold(counts: NDArray[np.float32], rate: float) -> float:
     Args:
         counts: [K], histograms as `histogram` gives them, added up.
     """
-    n = float(counts.sum())
-    rank = np.ceil((n + 1.0) * (1.0 - rate) - 1e-9)
-    if n < 1 or rank > n:
-        return float("inf")
-    return float(SCORE_EDGES[1 + int(np.searchsorted(np.cumsum(counts.astype(np.float64)), rank))])
+    found = conformal_bin(counts, 1.0 - rate)
+    return float("inf") if found is None else float(SCORE_EDGES[1 + found])

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
-from common.evaluation.metrics.bootstrap import NO_INTERVAL, confusion, draw_counts, mcc, t_interval
-from common.evaluation.metrics.comparison import measure
+from common.evaluation.comparison import measure
 from common.evaluation.subgroups.acquisition import Acquisition
 from common.evaluation.subgroups.clusters import cluster
+from common.metrics.bootstrap import NO_INTERVAL, confusion, draw_counts, mcc, t_interval
 
 FEWEST = 5  # labelled patients of a group that is measured; fewer are counted only
 AGES = ((40.0, "under 40"), (60.0, "40 to 59"), (float("inf"), "60 and over"))

@@ -19,7 +19,7 @@ from client.gate.approvals import approve
 from client.gate.audit_log import LOG_NAME, verify
 from client.gate.bundle_process import ENDED, TOO_LATE, run_bundle
 from client.gate.gate import Gate
-from client.privacy.ledger import append, locked, read_ledger
+from client.privacy.ledger import alone, append, read_ledger
 from common.config.run import RunConfig, config_from_table
 from common.errors import AuditLogError, FederationError, PrivacyError
 from common.messages.round import SiteReply, Task, pack_arrays, read_reply, read_status, write_task
@@ -40,7 +40,7 @@ Path(r"{ran}").write_text(__file__)
 def reply(message, arrays, **metrics):
     metrics = {{"num-examples": 50, "labelled": 40, "round": 1, **metrics}}
     site = {{"name": "a", "error": "", "counts-shared": True, "epsilon": -1.0}}
-    content = RecordDict({{"arrays": arrays, "metrics": MetricRecord(metrics), "site": ConfigRecord(site)}})
+    content = RecordDict({{"change": arrays, "metrics": MetricRecord(metrics), "site": ConfigRecord(site)}})
     return Message(content, reply_to=message)
 
 @app.train()
@@ -108,7 +108,7 @@ def test_an_unapproved_bundle_is_refused_before_anything_of_it_is_unpacked_or_ru
 def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_leaves(home, tmp_path) -> None:
     reply, context, lines = ask(home, bundle(tmp_path))
     assert reply.error == ""
-    assert reply.arrays["head"].tolist() == [0.5] * 4
+    assert reply.update.change["head"].tolist() == [0.5] * 4
     assert (reply.patients, reply.counts_shared, reply.metrics) == (1, False, {})  # site.toml shares nothing
     assert str(home / "state" / "bundles") in (tmp_path / "ran").read_text()  # not the installed client.app
     assert "seen" in context.state
@@ -172,7 +172,7 @@ def private(noise: float = 5.0) -> RunConfig:
 CHARGE = """
     sys.path.insert(0, r'{root}')
     for name in [n for n in sys.modules if n.split('.')[0] in ('client', 'common')]: del sys.modules[name]
-    from client.privacy.ledger import append, locked, read_ledger
+    from client.privacy.ledger import alone, append, read_ledger
     from common.privacy.charge import Charge
     path = Path(r'{home}') / 'privacy-ledger.jsonl'
     ledger = read_ledger(path)
@@ -210,7 +210,7 @@ def test_an_update_leaves_only_after_its_charge_within_the_budget(home, tmp_path
 def test_a_damaged_ledger_closes_the_gate(home, tmp_path) -> None:
     (home / "site.toml").write_text("[privacy]\nepsilon = 3.0\n")
     path = home / "privacy-ledger.jsonl"
-    with locked(path):
+    with alone(path):
         ledger = read_ledger(path)
         append(path, ledger, Charge(5.0, 0.1, 10), (ledger.mark("id:1"),), "r0")
     path.write_text(path.read_text().replace("5.0", "9.0"))

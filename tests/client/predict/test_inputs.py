@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from client.predict.inputs import KINDS, find_patients, patient_of_files
+from client.predict.inputs import find_patients, kinds, patient_of_files
 from common.errors import ConfigError, DataError
 
 NAMES = {
@@ -94,7 +94,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path):
     assert [case.id for case in find_patients(tmp_path).cases] == ["a/sub-1", "b/sub-1"]
 
 
-@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([f"{k}=here.nii" for k in KINDS])), max_size=5))
+@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([f"{k}=here.nii" for k in kinds()])), max_size=5))
 @example(["t1=here.nii", "T1 = here.nii"])
 @example(["mask=here.nii"])
 @example(["t1=\x00"])
@@ -110,7 +110,7 @@ def test_any_words_after_files_are_a_patient_or_a_clear_error(tmp_path, monkeypa
     (case,) = asked.cases
     found = set(case.files) | ({"mask"} if case.mask else set())
     assert found - {"mask"}
-    assert {KINDS[word.partition("=")[0].strip().lower()] for word in words} == found
+    assert {kinds()[word.partition("=")[0].strip().lower()] for word in words} == found
     assert len(found) == len(words)
 
 
@@ -121,3 +121,16 @@ def test_one_file_is_not_two_modalities(tmp_path):
         with pytest.raises(ConfigError, match="is the file of t1 as well"):
             patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / second}"])
     assert len(patient_of_files([f"t1={tmp_path / 'a.nii'}", f"t1c={tmp_path / 'b.nii'}"]).cases[0].files) == 2
+
+
+def test_a_further_modality_is_looked_for_when_the_model_knows_it(tmp_path):
+    touch(tmp_path / "p", "anat/s_T1w.nii", "dwi/s_ADC.nii")
+    assert set(find_patients(tmp_path / "p").cases[0].files) == {"t1"}
+    asked = find_patients(tmp_path / "p", ("t1", "adc"))
+    assert asked.single
+    assert list(asked.cases[0].files) == ["t1", "adc"]
+    touch(tmp_path / "p", "dwi/again_ADC.nii")
+    assert find_patients(tmp_path / "p").cases
+    with pytest.raises(DataError, match="2 files match adc"):
+        find_patients(tmp_path / "p", ("t1", "adc"))
+    assert list(patient_of_files([f"adc={tmp_path / 'p' / 'dwi' / 's_ADC.nii'}"]).cases[0].files) == ["adc"]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from client.cli.main import main
-from common.config.run import MODALITIES
+from common.config.modalities import DEFAULT_MODALITIES as MODALITIES
+from common.config.modalities import MODALITIES as TABLE
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
 from common.data.volumes import prepare_case
@@ -23,7 +24,6 @@ from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
 from common.models.backbone import SHIPPED
 from common.training.predict import predict
-from simulation.phantom.hospitals import SUFFIXES
 
 BRATS = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
 
@@ -36,7 +36,7 @@ def asked(capsys, *arguments) -> tuple[int, Any, str]:
 
 
 def volume(phantom: Path, modality: str) -> Path:
-    return phantom / "anat" / f"sub-1_{SUFFIXES[modality]}.nii.gz"
+    return phantom / "anat" / f"sub-1_{TABLE[modality].suffix}.nii.gz"
 
 
 def brats(phantom: Path, folder: Path, modalities=MODALITIES, mask=True) -> Path:

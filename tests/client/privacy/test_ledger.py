@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.privacy.ledger import append, locked, read_ledger
+from client.privacy.ledger import alone, append, read_ledger
+from common import files
 from common.errors import PrivacyError
 from common.privacy.charge import Charge
 
@@ -25,7 +26,7 @@ from common import files
 from common.privacy.charge import Charge
 
 path, trained, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-ours = {ledger.locked.__wrapped__.__code__, ledger.append.__code__, ledger._add.__code__,
+ours = {ledger.alone.__code__, files.locked.__code__, ledger.append.__code__, ledger._add.__code__,
         files.write_atomic.__code__, files.sync_folder.__code__}
 
 def trace(frame, event, _):
@@ -38,7 +39,7 @@ def trace(frame, event, _):
     return trace
 
 sys.settrace(trace)
-with ledger.locked(path):
+with ledger.alone(path):
     book = ledger.read_ledger(path)
     ledger.append(path, book, Charge(1.0, 0.1, 5), (book.mark("id:a"), book.mark("id:b")), "run")
 trained.touch()
@@ -130,7 +131,7 @@ def test_charges_of_several_processes_are_all_kept(tmp_path: Path) -> None:
         child = os.fork()
         if not child:
             for _ in range(5):
-                with locked(path):
+                with alone(path):
                     book = read_ledger(path)
                     append(path, book, CHEAP, (book.mark("id:a"),), "run")
             os._exit(0)

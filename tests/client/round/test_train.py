@@ -17,7 +17,7 @@ from common.data.cases import Case, Site
 from common.data.dataset import SiteData
 from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError
 from common.messages.code_version import code_hash
-from common.messages.round import ARRAYS, Task, pack_arrays, read_reply, write_task
+from common.messages.round import CHANGE, Task, pack_arrays, read_reply, write_task
 from common.messages.secure_aggregation import request_hash
 from common.models.arrays import arrays_sha256, get_arrays
 from common.models.build import build_model
@@ -84,14 +84,13 @@ def test_a_round_trains_and_the_policy_lets_counts_and_losses_go(model, site):
     assert (reply.site, reply.round, reply.error) == ("du", 1, "")
     assert (reply.patients, reply.labelled, reply.counts_shared) == (3, 2, True)
     assert reply.metrics["loss"] > 0
-    start = get_arrays(model)
-    assert any(not np.array_equal(reply.arrays[name], start[name]) for name in start)
+    assert any(change.any() for change in reply.update.change.values())
     assert opened == [Path("/sites/du")]
 
 
 def test_the_same_round_gives_the_same_bytes_and_another_site_others(model, site):
     site()
-    first, again, other = (pack_arrays(ask(model, site=name)[0].arrays) for name in ("du", "du", "cs"))
+    first, again, other = (pack_arrays(ask(model, site=name)[0].update.change) for name in ("du", "du", "cs"))
     assert first == again
     assert first != other
 
@@ -115,7 +114,7 @@ def test_only_the_public_sentence_of_an_error_leaves(model, site):
     reply, content = ask(model)
     assert reply.error == DataError.public_default
     assert "Smith" not in str(content)
-    assert ARRAYS not in content
+    assert CHANGE not in content
 
 
 def test_an_unknown_error_leaves_as_its_kind_alone(model, site):
@@ -153,7 +152,7 @@ def test_a_site_that_sends_masked_updates_only_refuses_a_plain_run(model, site):
     site(replace(SitePolicy.simulation(), secure_only=True))
     reply, content = ask(model)
     assert reply.error == "the site takes part in secure aggregation only"
-    assert ARRAYS not in content
+    assert CHANGE not in content
 
 
 def sealed_round(model, config, labels=(0, 1, -1), arrays=None, seal=None):
@@ -171,7 +170,7 @@ def test_a_plain_request_in_a_secure_run_and_the_other_way_round_are_refused(mod
     site()
     reply, content = ask(model, config=SECURE.to_json())
     assert reply.error == FederationError.public_default
-    assert ARRAYS not in content
+    assert CHANGE not in content
     with pytest.raises(FederationError, match="not of the kind"):
         sealed_round(model, CONFIG)
 

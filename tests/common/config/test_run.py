@@ -37,7 +37,7 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("adapter=ia3", "model.adapter: expected one of lora"),
         ("lora_factor=a", "model.lora_factor: expected one of both, b, alternate"),
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
-        ("classes=['one']", "data.classes: expected at least two"),
+        ("classes=['one']", "task.classes: expected at least two"),
         ("targets=['qqq']", "model.targets: expected some of"),
         ("data=3", "data.: expected a table"),
         ("learning_rate=nan", "training.learning_rate"),

@@ -36,9 +36,9 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     assert config == read_site_config(tmp_path / "site.toml")
     assert (config.name, config.data, config.patients) == ("Bonn", "../elsewhere", "BraTS*")
     assert config.exclude == ("BraTS2021_00001",)
-    assert config.files.t1 == ("t1.nii.gz",)
-    assert config.files.t1c == ("t1ce.nii.gz", "t1gd.nii.gz")
-    assert config.files.mask == ()
+    assert config.files["t1"] == ("t1.nii.gz",)
+    assert config.files["t1c"] == ("t1ce.nii.gz", "t1gd.nii.gz")
+    assert config.files["mask"] == ()
     assert config.labels.map == {"4": "idh-wildtype"}
     assert config.policy == SitePolicy(share_counts=True, share_metrics=False)
 

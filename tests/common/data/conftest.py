@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config.run import DataConfig
+from common.config.run import DataConfig, RunConfig
+from common.tasks.classification import Classification
 
 SUFFIXES = {
     "t1": "T1w",
@@ -21,7 +22,12 @@ WriteSite = Callable[..., Path]
 
 @pytest.fixture
 def small() -> DataConfig:
-    return DataConfig(classes=("a", "b"), slices=2, size=16, field_of_view=16.0)
+    return DataConfig(slices=2, size=16, field_of_view=16.0)
+
+
+@pytest.fixture
+def run(small: DataConfig) -> RunConfig:
+    return RunConfig(data=small, task=Classification(("a", "b")))
 
 
 @pytest.fixture

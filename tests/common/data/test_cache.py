@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import common.data.cache as module
-from common.config.run import DataConfig
+from common.config.run import DataConfig, RunConfig
 from common.data.cache import content_key, default_cache, open_site
 from common.data.cases import read_site
 from common.data.volumes import prepare_case
@@ -25,8 +25,8 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def site(write_site, small):
-    return read_site(write_site("bonn", PATIENTS, {"sub-1": "b", "sub-3": "a"}), small)
+def site(write_site, run):
+    return read_site(write_site("bonn", PATIENTS, {"sub-1": "b", "sub-3": "a"}), run)
 
 
 @pytest.fixture
@@ -64,18 +64,18 @@ def test_a_site_is_built_once(site, small, cache: Path, builds: list[str]) -> No
     assert listing(site.root) == before
 
 
-def test_labels_are_read_fresh(site, small, cache: Path, builds: list[str]) -> None:
+def test_labels_are_read_fresh(site, small, run, cache: Path, builds: list[str]) -> None:
     open_site(site, small, cache, workers=1)
     (site.root / "participants.tsv").write_text("participant_id\tsubtype\nsub-2\tb\n")
-    assert open_site(read_site(site.root, small), small, cache).labels.tolist() == [-1, 1, -1]
+    assert open_site(read_site(site.root, run), small, cache).labels.tolist() == [-1, 1, -1]
     assert len(builds) == 3
 
 
-def test_the_key_is_the_content(site, small, tmp_path: Path) -> None:
+def test_the_key_is_the_content(site, small, run, tmp_path: Path) -> None:
     key = content_key(site, small)
     moved = tmp_path / "moved"
     os.rename(site.root, moved)
-    there = read_site(moved, small)
+    there = read_site(moved, run)
     assert content_key(there, small) == key
     assert content_key(there, replace(small, classes=("x", "y"), label="z")) == key
     assert content_key(there, replace(small, size=17)) != key
@@ -200,10 +200,10 @@ def test_where_the_cache_lies(monkeypatch, tmp_path: Path) -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "counts"), [("fg", [4, 4, 6]), ("ez", [0, 0, 1])])
 def test_real_hospitals_open(real_data: Path, cache: Path, name: str, counts: list[int]) -> None:
-    config = DataConfig(size=64)
+    config = RunConfig(data=DataConfig(size=64))
     site = read_site(real_data / "tcga-lgg" / name, config)
     before = listing(site.root)
-    data = open_site(site, config, cache, workers=1)
+    data = open_site(site, config.data, cache, workers=1)
     assert data.images.shape == (sum(counts), 5, 4, 64, 64)
     assert np.bincount(data.labels, minlength=3).tolist() == counts
     assert not data.present[:, 2].any()

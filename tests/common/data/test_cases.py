@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.config.run import DataConfig
+from common.config.run import RunConfig
 from common.config.site import SitePolicy
 from common.data.cases import Participant, read_participants, read_site
 from common.errors import ConfigError, DataError
@@ -15,9 +15,9 @@ from common.errors import ConfigError, DataError
 ALL = ["t1", "t1c", "t2", "flair", "mask"]
 
 
-def test_a_bids_site(write_site, small) -> None:
+def test_a_bids_site(write_site, run) -> None:
     root = write_site("bonn", {"sub-1": ALL, "sub-2": ["t1c"]}, {"sub-1": "b", "sub-2": "n/a", "sub-9": "a"})
-    site = read_site(root, small)
+    site = read_site(root, run)
     one, two = site.cases
     assert (site.name, one.id, two.id) == ("bonn", "sub-1", "sub-2")
     assert (one.label, two.label) == (1, -1)
@@ -34,28 +34,28 @@ def test_a_bids_site(write_site, small) -> None:
     assert site.notes == ("1 rows of participants.tsv have no patient folder",)
 
 
-def test_sessions_are_optional(write_site, small) -> None:
+def test_sessions_are_optional(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     (root / "sub-1" / "ses-pre").mkdir()
     (root / "sub-1" / "anat").rename(root / "sub-1" / "ses-pre" / "anat")
-    assert list(read_site(root, small).cases[0].files) == ["t1"]
+    assert list(read_site(root, run).cases[0].files) == ["t1"]
 
 
-def test_hidden_files_are_not_images(write_site, small) -> None:
+def test_hidden_files_are_not_images(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     (root / "sub-1" / "anat" / "._sub-1_T1w.nii.gz").touch()  # as macOS leaves them
-    assert read_site(root, small).cases[0].files["t1"].name == "sub-1_T1w.nii.gz"
+    assert read_site(root, run).cases[0].files["t1"].name == "sub-1_T1w.nii.gz"
 
 
-def test_policy_is_open_only_for_the_researchers_own_folder(write_site, small) -> None:
+def test_policy_is_open_only_for_the_researchers_own_folder(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
-    assert read_site(root, small).config.policy == SitePolicy()
-    assert read_site(root, small, simulated=True).config.policy == SitePolicy.simulation()
+    assert read_site(root, run).config.policy == SitePolicy()
+    assert read_site(root, run, simulated=True).config.policy == SitePolicy.simulation()
     (root / "site.toml").write_text("[policy]\nshare_counts = true")
-    assert read_site(root, small, simulated=True).config.policy == SitePolicy(share_counts=True)
+    assert read_site(root, run, simulated=True).config.policy == SitePolicy(share_counts=True)
 
 
-def test_site_toml_may_stand_elsewhere(write_site, small, tmp_path: Path) -> None:
+def test_site_toml_may_stand_elsewhere(write_site, run, tmp_path: Path) -> None:
     root = write_site("images", {"X1": ["t1"], "X2": ["t1"], "Y": ["t1"]}, {"X1": "a", "X2": "a"})
     home = tmp_path / "home"
     home.mkdir()
@@ -64,10 +64,10 @@ def test_site_toml_may_stand_elsewhere(write_site, small, tmp_path: Path) -> Non
         'column = "who"\nmap = { "4" = "b", "?" = "n/a" }'
     )
     (home / "own.tsv").write_text("participant_id\twho\tage\tsex\nX1\t4\t61.5\tf\n")
-    site = read_site(home, small)
+    site = read_site(home, run)
     assert [(c.id, c.label, c.age, c.sex) for c in site.cases] == [("X1", 1, 61.5, "F")]
     assert (site.name, site.root) == ("home", root)
-    assert read_site(home / "site.toml", small).cases == site.cases
+    assert read_site(home / "site.toml", run).cases == site.cases
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,21 @@ def test_site_toml_may_stand_elsewhere(write_site, small, tmp_path: Path) -> Non
         ("participant_id\tsubtype\nsub-1\ta\n", '[labels]\ncolumn = "none"', "column is none"),
     ],
 )
-def test_a_site_without_labels(write_site, small, table: str | None, toml: str, note: str) -> None:
+def test_a_site_without_labels(write_site, run, table: str | None, toml: str, note: str) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     (root / "site.toml").write_text(toml)
     if table:
         (root / "participants.tsv").write_text(table)
-    site = read_site(root, small)
+    site = read_site(root, run)
     assert [case.label for case in site.cases] == [-1]
     assert note in site.notes[0]
 
 
-def test_all_problems_are_reported_together(write_site, small) -> None:
+def test_all_problems_are_reported_together(write_site, run) -> None:
     patients = {f"sub-{n:02}": ["mask"] for n in range(14)}
     root = write_site("s", patients | {"sub-99": ["t1"]}, {"sub-00": "glioma"})
     with pytest.raises(DataError) as caught:
-        read_site(root, small)
+        read_site(root, run)
     text = str(caught.value)
     assert "patient sub-00: no modality" in text
     assert "label 'glioma' is none of a, b" in text
@@ -102,20 +102,20 @@ def test_all_problems_are_reported_together(write_site, small) -> None:
     assert "sub-00" not in caught.value.public
 
 
-def test_two_files_of_one_modality_are_refused(write_site, small) -> None:
+def test_two_files_of_one_modality_are_refused(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     (root / "sub-1" / "anat" / "sub-1_run-2_T1w.nii.gz").touch()
     with pytest.raises(DataError, match=r"sub-1: 2 files match t1 \(anat/sub-1_T1w.nii.gz, .*narrow files.t1"):
-        read_site(root, small)
+        read_site(root, run)
 
 
-def test_a_name_twice_is_refused(write_site, small) -> None:
+def test_a_name_twice_is_refused(write_site, run) -> None:
     root = write_site("s", {"x/sub-1": [], "y/sub-1": []})
     (root / "site.toml").write_text('patients = "*/sub-*"\n[files]\nt1 = "t1.nii"')
     for side in "xy":
         (root / side / "sub-1" / "t1.nii").touch()
     with pytest.raises(DataError, match="patient sub-1: 2 folders have this name"):
-        read_site(root, small)
+        read_site(root, run)
 
 
 @pytest.mark.parametrize(
@@ -129,18 +129,18 @@ def test_a_name_twice_is_refused(write_site, small) -> None:
         ('[labels]\nmap = { "4" = "c" }', "Site s: labels.map: expected classes a, b", ConfigError),
     ],
 )
-def test_a_wrong_site_is_refused(write_site, small, toml: str, expected: str, kind: type[Exception]) -> None:
+def test_a_wrong_site_is_refused(write_site, run, toml: str, expected: str, kind: type[Exception]) -> None:
     root = write_site("s", {"sub-1": ["t1"]}, {"sub-1": "a"})
     (root / "site.toml").write_text(toml)
     with pytest.raises(kind, match=expected):
-        read_site(root, small)
+        read_site(root, run)
 
 
-def test_no_folder_and_an_empty_folder(tmp_path: Path, small) -> None:
+def test_no_folder_and_an_empty_folder(tmp_path: Path, run) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        read_site(tmp_path / "nowhere", small)
+        read_site(tmp_path / "nowhere", run)
     with pytest.raises(DataError, match="no patient folder"):
-        read_site(tmp_path, small)
+        read_site(tmp_path, run)
 
 
 CELL = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="\ufeff"), max_size=8)
@@ -200,7 +200,7 @@ def test_ages(tmp_path: Path, word: str, age: float | None) -> None:
     ("name", "patients", "t1", "t1c"), [("du", 45, 44, 41), ("cs", 16, 16, 16), ("fg", 14, 13, 12), ("ez", 1, 1, 1)]
 )
 def test_the_real_hospitals(real_data: Path, name: str, patients: int, t1: int, t1c: int) -> None:
-    site = read_site(real_data / "tcga-lgg" / name, DataConfig())
+    site = read_site(real_data / "tcga-lgg" / name, RunConfig())
     assert len(site.cases) == patients
     assert sum("t1" in case.files for case in site.cases) == t1
     assert sum("t1c" in case.files for case in site.cases) == t1c

@@ -1,13 +1,14 @@
 """The site's own check: each kind of problem and warning, and silence where all is well."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config.run import DataConfig
+from common.config.run import DataConfig, RunConfig
 from common.data.cases import read_site
 from common.data.check import check_site
 
@@ -27,10 +28,10 @@ def noise(shape: tuple[int, ...] = (20, 24, 6)) -> np.ndarray:
     return np.random.default_rng(99).uniform(50, 200, shape)
 
 
-def test_a_good_site(write_site, small) -> None:
+def test_a_good_site(write_site, run) -> None:
     root = write_site("bonn", {"sub-1": ALL, "sub-2": ["t1c", "flair"]}, {"sub-1": "b"})
     steps: list[tuple[int, int]] = []
-    result = check_site(read_site(root, small), small, progress=lambda done, total: steps.append((done, total)))
+    result = check_site(read_site(root, run), run, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 2), (2, 2)]
     assert (result.site, result.patients, result.masks) == ("bonn", 2, 1)
     assert result.modalities == {"t1": 1, "t1c": 2, "t2": 1, "flair": 2}
@@ -38,11 +39,11 @@ def test_a_good_site(write_site, small) -> None:
     assert (result.problems, result.warnings) == ((), ())
 
 
-def test_problems(write_site, small) -> None:
+def test_problems(write_site, run) -> None:
     root = write_site("s", {"sub-1": ALL, "sub-2": ["t1"], "sub-3": ["t2"]})
     file = root / "sub-1" / "anat" / "sub-1_FLAIR.nii.gz"
     file.write_bytes(file.read_bytes()[:500])
-    config = DataConfig(classes=("a", "b"), modalities=("t1", "flair"))
+    config = replace(run, data=DataConfig(modalities=("t1", "flair")))
     result = check_site(read_site(root, config), config)
     assert found(result.problems) == [("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz"), ("sub-3", "")]
     assert result.problems[0].sentence.startswith("truncated or damaged NIfTI")
@@ -61,29 +62,29 @@ def test_problems(write_site, small) -> None:
         ("desc-tumour_mask", np.ones((9, 9, 9)), AWAY, "lies outside"),
     ],
 )
-def test_warnings(write_site, small, kind: str, voxels: np.ndarray, affine: np.ndarray | None, sentence: str) -> None:
+def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.ndarray | None, sentence: str) -> None:
     root = write_site("s", {"sub-1": ALL})
     file = root / "sub-1" / "anat" / f"sub-1_{kind}.nii.gz"
     save(file, voxels, affine)
-    result = check_site(read_site(root, small), small)
+    result = check_site(read_site(root, run), run)
     assert result.problems == ()
     assert found(result.warnings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
     assert sentence in result.warnings[0].sentence
 
 
-def test_thick_axial_slices_are_fine(write_site, small) -> None:
+def test_thick_axial_slices_are_fine(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     save(root / "sub-1" / "anat" / "sub-1_T1w.nii.gz", noise(), np.diag([0.5, 0.5, 6, 1]))
-    assert check_site(read_site(root, small), small).warnings == ()
+    assert check_site(read_site(root, run), run).warnings == ()
 
 
-def test_duplicates_across_patients_and_modalities(write_site, small) -> None:
+def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1", "mask"], "sub-2": ["t2", "mask"]})
     one, two = root / "sub-1" / "anat", root / "sub-2" / "anat"
     shutil.copy(one / "sub-1_T1w.nii.gz", two / "sub-2_FLAIR.nii.gz")
     image = nib.Nifti1Image.from_filename(one / "sub-1_T1w.nii.gz")
     save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))  # the same, stored as LAS
-    result = check_site(read_site(root, small), small)
+    result = check_site(read_site(root, run), run)
     assert found(result.warnings) == [
         ("sub-1", "sub-1/anat/sub-1_T2w.nii.gz"),
         ("sub-2", "sub-2/anat/sub-2_FLAIR.nii.gz"),
@@ -93,7 +94,7 @@ def test_duplicates_across_patients_and_modalities(write_site, small) -> None:
 
 @pytest.mark.real_data
 def test_a_real_hospital(real_data: Path) -> None:
-    result = check_site(read_site(real_data / "tcga-lgg" / "fg", DataConfig()), DataConfig())
+    result = check_site(read_site(real_data / "tcga-lgg" / "fg", RunConfig()), RunConfig())
     assert (result.patients, result.masks, result.problems) == (14, 14, ())
     assert result.modalities == {"t1": 13, "t1c": 12, "t2": 0, "flair": 14}
     assert result.classes["unlabelled"] == 0

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from common.config.run import DataConfig
+from common.config.run import DataConfig, RunConfig
 from common.data.cases import Case, read_site
 from common.data.volumes import (
     Volume,
@@ -334,7 +334,7 @@ mask = "seg.nii.gz"
 def test_brats_through_site_toml(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(BRATS.format(data=real_data / "cases"))
     data = DataConfig(size=56, field_of_view=112.0)
-    (case,) = read_site(tmp_path, data).cases
+    (case,) = read_site(tmp_path, RunConfig(data=data)).cases
     assert (case.id, list(case.files), case.label) == ("BraTS2021_00006", ["t1", "t1c", "t2", "flair"], -1)
     images, present = prepare_case(case, data)
     assert images.shape == (5, 4, 56, 56)

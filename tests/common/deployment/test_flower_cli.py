@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from common.deployment import flower_cli as flower
-from common.deployment.flower_cli import Rounds, error_sentence, flower_environment, flwr, run_status, toml_value
+from common.deployment.flower_cli import error_sentence, flower_environment, flwr, run_status
 from common.errors import FederationError
 
 
@@ -37,18 +36,6 @@ def test_the_status_of_a_run(tmp_path, monkeypatch):
     assert run_status(SiteContext(tmp_path), "1") == "finished:failed"
     says(monkeypatch, {"success": True, "runs": []})
     assert run_status(SiteContext(tmp_path), "1") == ""
-
-
-@pytest.mark.parametrize("value", ['["a=\\"b\\""]', "C:\\sites\nnew", "Spitäler/日本 😀 \x01", 7, True])
-def test_values_survive_toml(value):
-    assert tomllib.loads(f"v = {toml_value(value)}")["v"] == value
-
-
-def test_the_lines_of_a_resumed_run_are_not_told_again(tmp_path):
-    told: list[dict] = []
-    (tmp_path / "rounds.jsonl").write_text('{"round": 1}\n{"round": 2}\n{"rou')
-    Rounds(tmp_path, told.append, told=1).follow()
-    assert told == [{"round": 2}]
 
 
 def test_the_users_python_path_and_proxy_stay_out(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from common.deployment import supervisor
+from common.deployment import rotated_log, supervisor
 from common.deployment.supervisor import Program, Supervisor, end, only_one, read_status, running
 from common.errors import FederationError
 
@@ -75,10 +75,10 @@ def test_pauses_double_up_to_the_longest(tmp_path, supervised) -> None:
 
 
 def test_the_log_is_rotated(tmp_path, supervised, monkeypatch) -> None:
-    monkeypatch.setattr(supervisor, "LOG_BYTES", 2000)
+    monkeypatch.setattr(rotated_log, "LOG_BYTES", 2000)
     supervised(program(tmp_path, "for i in range(2000): print('a line', i)\nimport time; time.sleep(60)"))
     until((tmp_path / "one.log.5").is_file)
-    assert sum(1 for _ in tmp_path.glob("one.log*")) == supervisor.LOG_FILES + 1
+    assert sum(1 for _ in tmp_path.glob("one.log*")) == rotated_log.LOG_FILES + 1
     assert all(log.stat().st_size <= 2000 for log in tmp_path.glob("one.log*"))
 
 

@@ -7,7 +7,7 @@ from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.evaluation import subsets
 from common.evaluation.calibration.calibration import apply_temperature
-from common.evaluation.metrics.comparison import measure, measure_difference
+from common.evaluation.comparison import measure, measure_difference
 from common.evaluation.subsets import answer_subsets, measure_subsets, modality_subsets, name_of, subsets_of
 
 MODALITIES = ("t1", "t1c", "t2", "flair")

@@ -25,6 +25,7 @@ from common.messages.secure_aggregation import (
     from_record,
     read_masked,
 )
+from common.messages.update import Update
 from server.strategy.aggregation import judge_reply
 from tests.damage import MANY, NUMBERS, WORDS, made, mutated, nothing_unpickled
 
@@ -125,14 +126,14 @@ def test_any_message_of_a_secure_round(case):
         assert isinstance(from_record(told, kind), kind)
 
 
-REPLY = write_reply(SiteReply("s", 1, arrays=LIKE, patients=3, labelled=2, counts_shared=True, metrics={"dino": 0.5}))
+REPLY = write_reply(SiteReply("s", 1, update=Update(LIKE), patients=3, labelled=2, counts_shared=True, metrics={"dino": 0.5}))
 REQUEST = write_task(Task(1, "{}", "code", "backbone"), pack_arrays(LIKE))
 PARTS = [  # each object of a reply and a request, as Flower sends it: its bytes, and the objects that they name
     (type(part), part.deflate(), dict(part.children or {}))
     for whole in (REPLY, REQUEST)
     for part in get_all_nested_objects(whole).values()
 ]
-SLOTS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "site"}
+SLOTS = {ArrayRecord: "change", MetricRecord: "metrics", ConfigRecord: "site"}
 
 
 def wire(random: Random) -> tuple[type, bytes, dict[str, Any]]:
@@ -157,7 +158,7 @@ def test_mutated_bytes_of_flowers_wire(case):
     read_through["inflated"] += 1
     slot = SLOTS.get(kind)
     if kind is Array:
-        found, slot = ArrayRecord({"v": REPLY["arrays"]["v"], "w": found}), "arrays"
+        found, slot = ArrayRecord({"v": REPLY["change"]["v"], "w": found}), "change"
     if slot is None and kind is not RecordDict:
         return
     received = RecordDict({**REPLY, slot: found}) if slot else found

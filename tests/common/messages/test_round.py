@@ -20,6 +20,7 @@ from common.messages.round import (
     write_reply,
     write_task,
 )
+from common.messages.update import Update
 from common.text import printable
 
 LIKE = {"a.lora_a": np.zeros((2, 3), np.float32), "b": np.zeros((), np.float32)}
@@ -27,7 +28,9 @@ ARRAYS = {"b": np.array(1.5, np.float32), "a.lora_a": np.arange(6, dtype=np.floa
 
 
 def reply_record(**changes) -> RecordDict:
-    content = write_reply(SiteReply("du", 4, arrays=ARRAYS, patients=30, labelled=20, counts_shared=True, metrics={"dino": 0.5}))
+    content = write_reply(
+        SiteReply("du", 4, update=Update(ARRAYS), patients=30, labelled=20, counts_shared=True, metrics={"dino": 0.5})
+    )
     for name, record in changes.items():
         content[name] = record
     return content
@@ -44,8 +47,8 @@ def test_a_reply_comes_back_as_it_was_written():
     assert reply.counts_shared
     assert reply.metrics == {"dino": 0.5}
     for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(reply.arrays[name], array)
-        assert reply.arrays[name].shape == LIKE[name].shape
+        np.testing.assert_array_equal(reply.update.change[name], array)
+        assert reply.update.change[name].shape == LIKE[name].shape
 
 
 def test_arrays_in_another_memory_order_arrive_right():
@@ -55,7 +58,7 @@ def test_arrays_in_another_memory_order_arrive_right():
 
 def test_an_error_travels_without_arrays_as_one_short_line():
     content = write_reply(SiteReply("du", 1, error="bad\n\x1b[31mthing " + "x" * 1000))
-    assert "arrays" not in content
+    assert "change" not in content
     error = read_reply(content, LIKE).error
     assert error.startswith("bad [31mthing xxx")
     assert len(error) == 300
@@ -63,7 +66,7 @@ def test_an_error_travels_without_arrays_as_one_short_line():
 
 
 def test_numbers_that_are_not_finite_are_left_out_of_the_metrics():
-    content = write_reply(SiteReply("du", 1, arrays=ARRAYS, metrics={"dino": float("nan"), "ibot": 1.0}))
+    content = write_reply(SiteReply("du", 1, update=Update(ARRAYS), metrics={"dino": float("nan"), "ibot": 1.0}))
     assert read_reply(content, LIKE).metrics == {"ibot": 1.0}
 
 

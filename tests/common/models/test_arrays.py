@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import FederationError, WeightsError
-from common.models.arrays import Arrays, average, check_arrays, load_arrays, save_arrays, update_norm
+from common.models.arrays import Arrays, check_arrays, flat, load_arrays, norm, save_arrays, shaped
 
 
 def some(seed: int) -> Arrays:
@@ -12,26 +12,15 @@ def some(seed: int) -> Arrays:
     return {"a": generator.normal(size=(3, 2)).astype(np.float32), "b": generator.normal(size=4).astype(np.float32)}
 
 
-def test_average_is_numpys_weighted_average() -> None:
-    updates, weights = [some(i) for i in range(5)], [3.0, 0.0, 1.5, 7.0, 2.0]
-    mean = average(updates, weights)
-    for name in mean:
-        expected = np.average([u[name] for u in updates], axis=0, weights=weights)
-        np.testing.assert_allclose(mean[name], expected, rtol=1e-6)
-        assert mean[name].dtype == np.float32
+def test_the_norm_is_that_of_the_concatenation() -> None:
+    assert norm(some(0)) == pytest.approx(np.linalg.norm(np.concatenate([a.ravel() for a in some(0).values()])), rel=1e-6)
 
 
-def test_nothing_to_average_is_an_error() -> None:
-    with pytest.raises(FederationError):
-        average([], [])
-    with pytest.raises(FederationError):
-        average([some(0)], [0.0])
-
-
-def test_update_norm_is_that_of_the_concatenation() -> None:
-    old, new = some(0), some(1)
-    flat = np.concatenate([(new[name] - old[name]).ravel() for name in old])
-    assert update_norm(new, old) == pytest.approx(np.linalg.norm(flat), rel=1e-6)
+def test_flat_is_in_the_order_of_names_and_shaped_undoes_it() -> None:
+    backwards = dict(reversed(some(0).items()))
+    np.testing.assert_array_equal(flat(backwards)[:6], some(0)["a"].ravel())
+    for name, array in shaped(flat(backwards), backwards).items():
+        np.testing.assert_array_equal(array, some(0)[name])
 
 
 @pytest.mark.parametrize(

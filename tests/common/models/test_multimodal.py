@@ -5,7 +5,7 @@ import timm
 import torch
 
 from common.config.run import RunConfig, config_from_table
-from common.models.build import build_model, trained_share
+from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 
 
@@ -132,15 +132,10 @@ def test_slices_are_pooled_in_any_order() -> None:
 
 def test_what_travels_is_small() -> None:
     """The issue's limits: 3% of a ViT-S, 1.5% of a ViT-B, projection head included."""
-    assert trained_share(model_of("vit_small_patch14_dinov2", 28)) <= 0.03
-    assert trained_share(model_of("vit_base_patch14_dinov2", 28)) <= 0.015
-
-
-def test_the_share_counts_against_the_backbone_alone() -> None:
-    model = model_of("vit_tiny_patch16_224")
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    plain = sum(p.numel() for p in timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32).parameters())
-    assert trained_share(model) == pytest.approx(trained / plain)
+    for name, share in (("vit_small_patch14_dinov2", 0.03), ("vit_base_patch14_dinov2", 0.015)):
+        trained = sum(p.numel() for p in model_of(name, 28).parameters() if p.requires_grad)
+        backbone = sum(p.numel() for p in timm.create_model(name, num_classes=0, img_size=28).parameters())
+        assert trained <= share * backbone
 
 
 def test_equal_configurations_give_equal_models() -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.objectives.centering import teacher_targets, update_center
 from common.objectives.classification import class_balance, classification_loss
-from common.objectives.dino import dino_loss, teacher_targets, update_center
+from common.objectives.dino import dino_loss
 from common.objectives.ibot import ibot_loss
 from common.objectives.koleo import koleo_loss
 from common.objectives.teacher import update_teacher

@@ -1,6 +1,7 @@
 """A GPU gives what the CPU gives: the same functions on both, side by side."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,16 @@ from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
-from common.training.private import draw_example, patient_gradients, private_round
+from common.training.private import private_round
+from common.training.private_views import draw_example, patient_gradients
+from common.training.round import first_point
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
+
+PRIVATE_TERMS = {
+    name: {"weight": weight}
+    for name, weight in {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}.items()
+}
 
 
 def config_of(precision: str = "fp32", **sections: dict[str, Any]) -> RunConfig:
@@ -96,7 +104,7 @@ def test_a_model_that_has_predicted_can_still_be_trained() -> None:
 
 def private_config(gradients: str = "auto") -> RunConfig:
     return config_of(
-        objective={"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0},
+        objective={"local_crops": 0, "terms": PRIVATE_TERMS},
         privacy={"enabled": True, "steps": 2, "sample_rate": 0.5, "gradients": gradients},
     )
 
@@ -109,11 +117,12 @@ def test_private_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(0)
         model = build_model(config).to(device).eval()
+        point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 2, torch.device(device))
         arrays = moved(get_arrays(model))
-        student = {name: torch.tensor(a, device=device, requires_grad=True) for name, a in sorted(arrays.items())}
-        teacher = {name: torch.tensor(a, device=device) for name, a in get_arrays(model).items()}
+        trained = {name: torch.tensor(arrays[name], device=device, requires_grad=True) for name in point.trained}
+        point = replace(point, trained=trained, done=0.5)
         examples = [draw_example(model, site, row, config, (7, 0)) for row in range(len(site))]
-        found = patient_gradients(model, student, teacher, examples, config, 0.5)
+        found = patient_gradients(model, point, examples, config)
         return {name: value.detach().cpu().numpy() for name, value in found.items()}
 
     cpu, mapped = on_both(monkeypatch, lambda: gradients("vmap"))

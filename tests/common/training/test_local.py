@@ -108,7 +108,7 @@ def test_probing_leaves_an_unlabelled_sites_arrays_as_they_were() -> None:
 
 @pytest.mark.parametrize("term", ["dino", "ibot", "koleo", "classification"])
 def test_a_term_of_weight_zero_is_off(term: str) -> None:
-    config, site = config_of(objective={term: 0.0}), site_of()
+    config, site = config_of(objective={"terms": {term: {"weight": 0.0}}}), site_of()
     model = build_model(config)
     metrics = train_round(model, get_arrays(model), site, config, round_number=1, site_seed=0).metrics
     assert metrics[term] == 0

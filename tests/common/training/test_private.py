@@ -19,9 +19,15 @@ from common.privacy.charge import Charge
 from common.privacy.gradients import Parameters
 from common.training import private
 from common.training.predict import predict
-from common.training.private import draw_example, patient_gradients, private_round
+from common.training.private import private_round
+from common.training.private_views import draw_example, patient_gradients
+from common.training.round import Point, first_point
 
 SEED = (7, 0)
+PRIVATE_TERMS = {
+    name: {"weight": weight}
+    for name, weight in {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}.items()
+}
 
 
 def config_of(slices: int = 2, **privacy: Any) -> RunConfig:
@@ -29,7 +35,7 @@ def config_of(slices: int = 2, **privacy: Any) -> RunConfig:
         {
             "data": {"size": 32, "slices": slices},
             "model": {"backbone": "fedmri_vit_mini", "weights": "random", "joint_blocks": 2},
-            "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0},
+            "objective": {"local_crops": 0, "terms": PRIVATE_TERMS},
             "training": {"slices_per_step": slices, "precision": "fp32", "warmup_rounds": 0},
             "federation": {"rounds": 1},
             "privacy": {"enabled": True, "steps": 2, "sample_rate": 0.5, **privacy},
@@ -47,26 +53,27 @@ def site_of(patients: int, slices: int, modalities: int = 4, seed: int = 0) -> S
     return SiteData("site", tuple(map(str, range(patients))), images.astype(np.float16), present, known.astype(np.int64), "key")
 
 
-def leaves(model: MultiModalViT) -> Parameters:
-    """The trained arrays, moved a little, so that student and teacher differ."""
+def point_of(model: MultiModalViT, config: RunConfig) -> Point:
+    """A round half done: the trained arrays have moved a little, so that student and teacher differ."""
     generator = torch.Generator().manual_seed(1)
-    return {
-        name: (torch.tensor(a) + 0.05 * torch.randn(a.shape, generator=generator)).requires_grad_()
-        for name, a in sorted(get_arrays(model).items())
+    point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
+    trained = {
+        name: (value.detach() + 0.05 * torch.randn(value.shape, generator=generator)).requires_grad_()
+        for name, value in point.trained.items()
     }
+    return replace(point, trained=trained, done=0.5)
 
 
 @pytest.mark.parametrize(("slices", "modalities"), [(1, 4), (2, 1), (3, 2), (4, 3), (6, 4)])
 def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: int, modalities: int) -> None:
     config = config_of(slices)
     model, site = build_model(config).eval(), site_of(3, slices, modalities)
-    student = leaves(model)
-    teacher = {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+    point = point_of(model, config)
 
     def total(rows: list[int]) -> Parameters:
         examples = [draw_example(model, site, row, config, SEED) for row in rows]
-        gradients = patient_gradients(model, student, teacher, examples, config, 0.5)
-        still = {name: torch.zeros_like(value, requires_grad=True) for name, value in student.items()}
+        gradients = patient_gradients(model, point, examples, config)
+        still = {name: torch.zeros_like(value, requires_grad=True) for name, value in point.trained.items()}
         the_optimizer(torch.optim.SGD(still.values(), lr=1.0), 0.0, 0.01, 1.0).take(still, gradients)  # the one that trains
         return {name: -value.detach().double() for name, value in still.items()}
 
@@ -81,26 +88,24 @@ def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: 
 def test_loop_and_vmap_give_the_same_gradients() -> None:
     model, site = build_model(config_of()).eval(), site_of(6, 2)
     site.present[:3] = True
-    student, teacher = leaves(model), {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+    point = point_of(model, config_of())
     examples = [draw_example(model, site, row, config_of(), SEED) for row in range(6)]
-    looped, mapped = (
-        patient_gradients(model, student, teacher, examples, config_of(gradients=method), 0.5) for method in ("loop", "vmap")
-    )
+    looped, mapped = (patient_gradients(model, point, examples, config_of(gradients=method)) for method in ("loop", "vmap"))
     scale = max(float(value.abs().max()) for value in looped.values())
-    for name in student:
+    for name in point.trained:
         assert float((looped[name] - mapped[name]).abs().max()) <= 1e-6 * max(scale, 1.0), name
 
 
 def test_bf16_gives_finite_gradients_close_to_fp32() -> None:
     config = config_of()
     model, site = build_model(config).eval(), site_of(2, 2)
-    student, teacher = leaves(model), {name: torch.tensor(a) for name, a in get_arrays(model).items()}
+    point = point_of(model, config)
     examples = [draw_example(model, site, row, config, SEED) for row in range(2)]
     half = replace(config, training=replace(config.training, precision="bf16"))
-    exact = patient_gradients(model, student, teacher, examples, config, 0.5)
-    rough = patient_gradients(model, student, teacher, examples, half, 0.5)
+    exact = patient_gradients(model, point, examples, config)
+    rough = patient_gradients(model, point, examples, half)
     for i in range(2):
-        a, b = (torch.cat([g[name][i].flatten() for name in sorted(student)]) for g in (exact, rough))
+        a, b = (torch.cat([g[name][i].flatten() for name in sorted(point.trained)]) for g in (exact, rough))
         assert torch.cosine_similarity(a, b, dim=0) > 0.95
 
 
@@ -159,24 +164,27 @@ def test_it_learns_without_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value"),
+    ("term", "key", "value", "why"),
     [
-        ("objective", "koleo", 0.1),
-        ("objective", "dino", 1.0),
-        ("objective", "ibot", 0.5),
-        ("objective", "class_balance", "weights"),
-        ("objective", "class_balance", "prior"),
-        ("objective", "local_crops", 2),
+        ("koleo", "weight", 0.1, "nearest neighbour"),
+        ("dino", "weight", 1.0, "centre comes from the batch; use objective.terms.consistency"),
+        ("ibot", "weight", 0.5, "centre comes from the batch"),
+        ("classification", "class_balance", "weights", "label counts"),
+        ("classification", "class_balance", "prior", "label counts"),
     ],
 )
-def test_what_has_no_bounded_share_is_refused_by_name(section: str, key: str, value: object) -> None:
-    table: dict[str, dict[str, object]] = {
-        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
-        "privacy": {"enabled": True},
-    }
+def test_a_term_that_mixes_patients_is_refused_by_name_with_its_own_reason(term: str, key: str, value: object, why: str) -> None:
+    terms = {**PRIVATE_TERMS, term: {**PRIVATE_TERMS[term], key: value}}
+    table = {"objective": {"local_crops": 0, "terms": terms}, "privacy": {"enabled": True}}
+    with pytest.raises(ConfigError, match=rf"objective\.terms\.{term}\.{key} = .* cannot run with privacy\.enabled: .*{why}"):
+        config_from_table(table)
+    table["privacy"] = {"enabled": False}
     config_from_table(table)
-    table.setdefault(section, {})[key] = value
-    with pytest.raises(ConfigError, match=rf"{section}\.{key}.*privacy\.enabled"):
+
+
+def test_local_crops_are_refused_by_name() -> None:
+    table = {"objective": {"local_crops": 2, "terms": PRIVATE_TERMS}, "privacy": {"enabled": True}}
+    with pytest.raises(ConfigError, match=r"objective\.local_crops = 2 cannot run with privacy\.enabled"):
         config_from_table(table)
 
 

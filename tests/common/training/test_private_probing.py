@@ -15,7 +15,12 @@ from common.privacy.charge import Charge
 from common.training import private
 from common.training.private import private_round
 from common.training.private_probing import embed_patients, head_gradients
-from common.training.trainable import trained_names
+from common.training.round import Point, first_point
+
+PRIVATE_TERMS = {
+    name: {"weight": weight}
+    for name, weight in {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}.items()
+}
 
 
 def config_of(**privacy: Any) -> RunConfig:
@@ -23,7 +28,7 @@ def config_of(**privacy: Any) -> RunConfig:
         {
             "data": {"size": 32, "slices": 2},
             "model": {"backbone": "fedmri_vit_mini", "weights": "random", "head_hidden": 8, "head_bottleneck": 4},
-            "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0},
+            "objective": {"local_crops": 0, "terms": PRIVATE_TERMS},
             "training": {"precision": "fp32", "head_rounds": 2, "warmup_rounds": 0},
             "privacy": {"enabled": True, "steps": 3, "sample_rate": 1.0, **privacy},
             "federation": {"rounds": 4},
@@ -40,17 +45,17 @@ def site_of(patients: int = 7) -> SiteData:
     return SiteData("s", tuple(map(str, range(patients))), images, present, labels, "key")
 
 
-def head_of(model: torch.nn.Module, config: RunConfig) -> dict[str, torch.Tensor]:
-    arrays = get_arrays(model)
-    return {name: torch.tensor(arrays[name], requires_grad=True) for name in trained_names(arrays, config, 1)}
+def point_of(model: torch.nn.Module, config: RunConfig) -> Point:
+    return first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
 
 
 def test_gradients_are_those_of_one_backward_pass_a_patient() -> None:
     config = config_of()
     model = build_model(config)
     features = embed_patients(model, get_arrays(model), site_of(), config)
-    head = head_of(model, config)
-    found = head_gradients(model, head, features, np.array([6, 1, 3]), config)
+    point = point_of(model, config)
+    head = point.trained
+    found = head_gradients(model, point, features, np.array([6, 1, 3]), config)
     for i, row in enumerate((6, 1, 3)):
         if features.labels[row] < 0:
             assert not any(value[i].any() for value in found.values())
@@ -58,9 +63,8 @@ def test_gradients_are_those_of_one_backward_pass_a_patient() -> None:
         logits = functional_call(
             model.head, {name.removeprefix("head."): v for name, v in head.items()}, (features.embeddings[row],)
         )
-        smoothing = config.objective.label_smoothing
         loss = torch.nn.functional.cross_entropy(
-            logits[:, :3] / config.objective.student_temperature, features.labels[[row, row]], label_smoothing=smoothing
+            logits[:, :3] / config.objective.student_temperature, features.labels[[row, row]], label_smoothing=0.1
         )
         for name, value in zip(head, torch.autograd.grad(loss, list(head.values())), strict=True):
             torch.testing.assert_close(found[name][i], value, atol=1e-6, rtol=1e-5)

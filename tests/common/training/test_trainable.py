@@ -1,28 +1,35 @@
 """What a round may train of LoRA: exact averages against merging by hand, and what is still stays so byte for byte."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from common.aggregation.fedavg import FedAvg
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
-from common.models.arrays import Arrays, average, get_arrays
+from common.models.arrays import Arrays, difference, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
-from common.privacy.gradients import Parameters, clipped_sum
+from common.privacy.gradients import Parameters
 from common.privacy.optimizer import CLIP_MARGIN, SystemNoiseOptimizer
-from common.training import local, private
+from common.training import private
+from common.training import round as rounds
 from common.training.local import train_round
-from common.training.private import draw_example, patient_gradients, private_round
+from common.training.private import private_round
+from common.training.private_views import draw_example, patient_gradients
+from common.training.round import Point, first_point
 from common.training.trainable import trained_names
+from tests.common.privacy.naive_clipping import clipped_sum
 
 STILL = [("b", 1, "lora_a"), ("b", 2, "lora_a"), ("alternate", 1, "lora_a"), ("alternate", 2, "lora_b")]
-PLAIN: dict[str, dict[str, Any]] = {"objective": {"local_crops": 0}}
-PRIVATE: dict[str, dict[str, Any]] = {
-    "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0, "classification": 1.0}
+PLAIN = {"objective": {"local_crops": 0}}
+PRIVATE_TERMS = {
+    name: {"weight": weight}
+    for name, weight in {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}.items()
 }
+PRIVATE = {"objective": {"local_crops": 0, "terms": PRIVATE_TERMS}}
 
 
 def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
@@ -79,7 +86,8 @@ def averaging_errors(factor: str, rounds: int = 3) -> list[float]:
     sites = [site_of(int(weight), seed) for seed, weight in enumerate(weights)]
     for number in range(1, rounds + 1):
         updates = [train_round(model, arrays, s, config, round_number=number, site_seed=i).arrays for i, s in enumerate(sites)]
-        arrays = average(updates, weights)
+        changes = zip((difference(update, arrays) for update in updates), weights, strict=True)
+        arrays, _ = FedAvg().apply({}, arrays, changes)
         found, own = merged(model, arrays, config), [merged(model, update, config) for update in updates]
         assert any(np.abs(own[0][layer] - own[1][layer]).max() > 1e-3 for layer in found)  # or any average would be exact
         naive = {layer: np.average([site[layer] for site in own], axis=0, weights=weights) for layer in found}
@@ -132,16 +140,17 @@ def test_a_head_round_trains_the_head_alone_whatever_the_factor(factor: str) -> 
 def test_the_teacher_moves_where_the_student_does(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("b", **PLAIN)
     model = build_model(config)
-    start, teachers, honest = moved(model), [], vars(local)["update_teacher"]
+    start, teachers, honest = moved(model), [], rounds.update_teacher
 
     def watched(*arguments: Any) -> dict[str, torch.Tensor]:
         teachers.append(honest(*arguments))
         return teachers[-1]
 
-    monkeypatch.setattr(local, "update_teacher", watched)
+    monkeypatch.setattr(rounds, "update_teacher", watched)
     train_round(model, start, site_of(), config, round_number=1, site_seed=0)
     last = {name: value.numpy() for name, value in teachers[-1].items()}
-    assert changed(last, start) == {name for name in start if not name.endswith("lora_a")}
+    held = {name: start[name] for name in last}
+    assert changed(last, held) == set(last) == {name for name in start if not name.endswith("lora_a")}
 
 
 @pytest.mark.parametrize(("factor", "number", "still"), [("both", 1, "nothing"), *STILL])
@@ -189,10 +198,11 @@ def test_private_clipping_measures_the_trained_arrays_alone(
 
 def _all_gradients(model: MultiModalViT, start: Arrays, site: SiteData, config: RunConfig, number: int) -> Parameters:
     """Of every array that travels, still or not, in the round's first step."""
-    student = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
-    teacher = {name: torch.tensor(array) for name, array in start.items()}
+    point = first_point(start, torch.empty(0, dtype=torch.int64), config, number, torch.device("cpu"))
+    trained = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
+    every = replace(point, trained=trained, fixed={}, teacher={name: value.detach().clone() for name, value in trained.items()})
     examples = [draw_example(model, site, row, config, (9, 0)) for row in range(len(site))]
-    return patient_gradients(model, student, teacher, examples, config, (number - 1) / config.federation.rounds)
+    return patient_gradients(model, every, examples, config)
 
 
 def _distance(one: Parameters, other: Parameters) -> float:
@@ -209,9 +219,10 @@ def test_the_private_teacher_reads_the_still_factor(monkeypatch: pytest.MonkeyPa
     model = build_model(config)
     start, teachers, honest = moved(model), [], private.patient_gradients
 
-    def watched(lent: MultiModalViT, student: Parameters, teacher: Parameters, *rest: Any) -> Parameters:
-        teachers.append({name: value.numpy().copy() for name, value in teacher.items()})
-        return honest(lent, student, teacher, *rest)
+    def watched(lent: MultiModalViT, point: Point, *rest: object) -> Parameters:
+        both = {**point.teacher, **point.fixed}
+        teachers.append({name: value.detach().numpy().copy() for name, value in both.items()})
+        return honest(lent, point, *rest)
 
     monkeypatch.setattr(private, "patient_gradients", watched)
     private_round(model, start, site_of(4), config, round_number=1, site_seed=0, charge=lambda c: None)

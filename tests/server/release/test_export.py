@@ -34,7 +34,9 @@ from server.release import equivalence as check
 from server.release import export, graphs
 from server.release.card import model_card
 from server.release.monai_bundle import pure_source
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import decode, read_report
+from server.report.results import complete
 from server.run.federate import model_metadata
 from tests.server.report.report_samples import CLASSES, bare, whole
 
@@ -187,12 +189,12 @@ def test_monai_finds_patients_in_a_folder_and_writes_a_table(released, tmp_path)
     site = check.made_up_site(tmp_path / "site", opened.config.data)
     done = run_monai(release / "bundle", tmp_path, "--dataset_dir", str(site), "--output", "table.csv")
     assert done.returncode == 0, done.stderr
-    cases = read_site(site, opened.config.data, simulated=True).cases
+    cases = read_site(site, opened.config, simulated=True).cases
     truth = check._probabilities(opened, check._patients(cases, opened.config.data))
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [case.id for case in cases]
-    np.testing.assert_allclose([[float(row[name]) for name in opened.config.data.classes] for row in rows], truth, atol=1e-4)
+    np.testing.assert_allclose([[float(row[name]) for name in opened.config.task.classes] for row in rows], truth, atol=1e-4)
     assert rows[1]["modalities"] == "flair"
     assert main(["verify", str(release), "--key", str(keys / "release.pub")]) == 0  # MONAI left nothing in it
 
@@ -307,7 +309,7 @@ def test_the_bundle_carries_nothing_that_speaks_of_us():
 def card(report, **data):
     table = {"model": {"backbone": "vit_small_patch14_dinov2.lvd142m"}, "data": data}
     done = [{"file": "model.onnx", "patients": 3, "difference": 3e-8, "source": "seeded noise"}]
-    return model_card(report, config_from_table(table), "ab" * 32, "merged into the weights", done)
+    return model_card(decode(report), config_from_table(table), "ab" * 32, "merged into the weights", done)
 
 
 def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path):
@@ -331,7 +333,7 @@ def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path
 
 def test_what_a_hospital_keeps_is_not_told():
     provenance = {"data": {"sites": ["north"]}, "external": "coast"}
-    assert "| north | trained | not told |" in card(assemble(whole()["external"], [], [], provenance))
+    assert "| north | trained | not told |" in card(complete({"external": whole()["external"], "provenance": provenance}))
 
 
 def test_a_card_of_a_report_that_holds_nothing():

@@ -130,7 +130,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert report["external"]["ece"] == pytest.approx(told["after"]["ece"])
     assert report["external"]["brier"] == pytest.approx(told["after"]["brier"])
     for patient in report["patients"]:
-        best = config.data.classes[int(np.argmax(patient["probabilities"]))]
+        best = config.task.classes[int(np.argmax(patient["probabilities"]))]
         assert best in patient["prediction_set"]
         assert patient["ood"]["flagged"] is (patient["ood"]["score"] > calibration.ood_threshold)
     assert report["ood"]["of"] == 9

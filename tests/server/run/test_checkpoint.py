@@ -8,7 +8,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import FederationError, WeightsError
-from server.run.checkpoint import Checkpoint, RunLog, load_checkpoint, read_rounds, save_checkpoint
+from common.models.arrays import load_arrays
+from server.run.checkpoint import Checkpoint, RunLog, latest_round, load_round, load_state, save_checkpoint
+from server.run.round_lines import read_rounds
 from server.strategy.round_state import RoundRecord
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
@@ -28,19 +30,18 @@ def record(number: int, **changes) -> RoundRecord:
     return RoundRecord(round=number, **settings | changes)
 
 
-def test_the_latest_checkpoint_is_loaded(tmp_path):
-    assert load_checkpoint(tmp_path) is None
+def test_each_round_is_kept_and_the_latest_is_known(tmp_path):
+    assert latest_round(tmp_path) is None
     for number in (1, 2):
         save_checkpoint(tmp_path, Checkpoint(number, {"w": ARRAYS["w"] + number}, {"config": "{}"}))
-    loaded = load_checkpoint(tmp_path)
-    assert loaded.round == 2
-    np.testing.assert_array_equal(loaded.arrays["w"], ARRAYS["w"] + 2)
-    assert loaded.metadata == {"config": "{}", "round": "2"}
+    assert latest_round(tmp_path) == 2
+    np.testing.assert_array_equal(load_round(tmp_path, 2)["w"], ARRAYS["w"] + 2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "latest.json",
         "round-0001.safetensors",
         "round-0002.safetensors",
     ]
+    assert load_arrays(tmp_path / "checkpoints" / "round-0002.safetensors")[1] == {"config": "{}", "round": "2"}
 
 
 def test_damaged_checkpoints_are_named(tmp_path):
@@ -48,16 +49,24 @@ def test_damaged_checkpoints_are_named(tmp_path):
     file = tmp_path / "checkpoints" / "round-0001.safetensors"
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(WeightsError, match="round-0001"):
-        load_checkpoint(tmp_path)
+        load_round(tmp_path, 1)
     (tmp_path / "checkpoints" / "latest.json").write_text('{"round": "x"')
-    with pytest.raises(FederationError, match=r"latest\.json"):
-        load_checkpoint(tmp_path)
+    assert latest_round(tmp_path) is None
 
 
-def test_the_pointer_leads_nowhere_else(tmp_path):
-    save_checkpoint(tmp_path, Checkpoint(1, ARRAYS, {}))
-    (tmp_path / "checkpoints" / "latest.json").write_text('{"round": 1, "file": "../../round-0001.safetensors"}')
-    assert load_checkpoint(tmp_path).round == 1
+def test_the_aggregators_state_is_kept_beside_the_arrays_and_must_be_of_its_round_and_model(tmp_path):
+    state = {"w": ARRAYS["w"] / 3}
+    save_checkpoint(tmp_path, Checkpoint(1, ARRAYS, {}, state))
+    assert load_state(tmp_path, 1, ARRAYS)["w"].tobytes() == state["w"].tobytes()
+    assert load_state(tmp_path, 2, {}) == {}  # of an aggregator that has none nothing is read
+    with pytest.raises(FederationError, match=r"missing \['v'\]"):
+        load_state(tmp_path, 1, {"v": ARRAYS["w"]})
+    with pytest.raises(WeightsError, match="not a readable"):
+        load_state(tmp_path, 2, ARRAYS)
+    folder = tmp_path / "checkpoints"
+    (folder / "round-0001.state.safetensors").rename(folder / "round-0002.state.safetensors")
+    with pytest.raises(WeightsError, match="expected round 2, it is of round 1"):
+        load_state(tmp_path, 2, ARRAYS)
 
 
 def test_rounds_are_lines_and_events(tmp_path):

@@ -64,8 +64,8 @@ def test_the_subsets_the_curves_and_what_so_few_patients_can_show_are_there(aske
 def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
     for site, age in (("north", 30), ("south", 70)):
         write_site(tmp_path / site, 10, age)
-    patients = open_external(tmp_path, ["north", "south"], CONFIG.data, tmp_path / "cache")
-    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG.data)
+    patients = open_external(tmp_path, ["north", "south"], CONFIG, tmp_path / "cache")
+    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG)
     assert list(acquisitions) == list(patients.ids)
     final = measure_final(None, {}, patients, CONFIG, acquisitions=acquisitions)
     assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}

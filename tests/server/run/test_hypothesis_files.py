@@ -12,9 +12,11 @@ from hypothesis import given
 from common.errors import FedMRIError
 from common.privacy.audit import CHECKS
 from server.report.privacy_audit import add_audit, audit_entry, read_audit
-from server.report.report import read_report, render_html
-from server.run.checkpoint import Checkpoint, load_checkpoint, load_round, read_lines, read_rounds, save_checkpoint
+from server.report.publish import render_html
+from server.report.report import read_report
+from server.run.checkpoint import Checkpoint, latest_round, load_round, save_checkpoint
 from server.run.resume import read_open
+from server.run.round_lines import read_lines, read_rounds
 from server.strategy.progress import Progress
 from tests.damage import MANY, damaged_json, made, mutated, nothing_unpickled
 
@@ -77,8 +79,7 @@ def test_rounds(content, tmp_path):
 def test_the_pointer_to_the_latest_checkpoint(content, tmp_path):
     (tmp_path / "checkpoints").mkdir(exist_ok=True)
     (tmp_path / "checkpoints" / "latest.json").write_bytes(content)
-    with suppress(FedMRIError):
-        load_checkpoint(tmp_path)
+    assert latest_round(tmp_path) is None or type(latest_round(tmp_path)) is int
 
 
 @pytest.fixture(scope="module")

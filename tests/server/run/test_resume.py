@@ -12,7 +12,7 @@ import pytest
 
 from common.config.run import config_from_table
 from common.errors import FederationError
-from common.models.multimodal import MultiModalViT
+from common.models.arrays import load_arrays
 from server.run import federate as running
 from server.run import resume as resuming
 from server.run.federate import federate, leave_error
@@ -56,6 +56,8 @@ def model(out) -> bytes:
 KINDS = {
     "plain": ({}, 1),
     "secure": ({"secure": {"enabled": True}}, 4),
+    "momentum": ({"federation": {"strategy": {"name": "fedavgm", "momentum": 0.9}}}, 1),
+    "secure momentum": ({"secure": {"enabled": True}, "federation": {"strategy": "fedavgm"}}, 4),
     "head rounds and alternating factors": ({"model": {"lora_factor": "alternate"}, "training": {"head_rounds": 1}}, 1),
 }
 
@@ -142,6 +144,26 @@ def test_torn_and_superfluous_lines_and_a_damaged_checkpoint_are_played_again(fo
     assert lines[2]["trained"] == {"a": 3, "b": 3}  # the lost third round, the fourth that was on, and now
     assert lines[2]["redone"] == 1
     assert "redone" not in lines[3]
+
+
+def test_the_momentum_is_in_the_checkpoint_and_a_round_without_it_is_played_again(folder, tmp_path, local_grid):
+    sections = {"federation": {"strategy": "fedavgm"}}
+    federate(local_grid(nodes()), plan(folder, tmp_path / "whole", SITES, sections=sections, rounds=3))
+    chosen = cut_after(folder, tmp_path / "cut", local_grid, 2, sections=sections, rounds=3)
+    arrays, state = (chosen.out / "checkpoints" / f"round-0002{end}" for end in (".safetensors", ".state.safetensors"))
+    velocity, weights = load_arrays(state)[0], load_arrays(arrays)[0]
+    assert {name: array.shape for name, array in velocity.items()} == {name: array.shape for name, array in weights.items()}
+    state.unlink()
+    federate(local_grid(nodes()), chosen)
+    assert model(chosen.out) == model(tmp_path / "whole")
+    assert [line.get("redone") for line in rounds(chosen.out)] == [None, 1, None]
+
+
+def test_fedavg_has_no_state_and_goes_on_from_checkpoints_without_one(folder, tmp_path, local_grid):
+    chosen = cut_after(folder, tmp_path / "cut", local_grid, 1)
+    assert [path.name for path in (chosen.out / "checkpoints").glob("*.safetensors")] == ["round-0001.safetensors"]
+    federate(local_grid(nodes()), chosen)
+    assert [line.get("redone") for line in rounds(chosen.out)] == [None, None]
 
 
 PRIVATE = {

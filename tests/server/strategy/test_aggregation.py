@@ -1,23 +1,33 @@
-"""Averaging against closed forms and a naive loop; every kind of bad reply refused."""
+"""Judging and aggregating against closed forms and a naive loop; every kind of bad reply refused."""
 
 import numpy as np
 import pytest
 
+from common.aggregation.fedavgm import FedAvgM
 from common.config.run import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, write_reply
-from server.strategy.aggregation import aggregate, aggregate_noised, judge_reply, norm_outliers, weigh
+from common.messages.update import Update
+from common.models.arrays import Arrays
+from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, step, weigh
 
 CURRENT = {"w": np.zeros((2, 2), np.float32)}
 
 
 def reply(value: float, site: str = "a", **changes) -> SiteReply:
     settings = {"patients": 10, "labelled": 10, "counts_shared": True} | changes
-    return SiteReply(site, 1, arrays={"w": np.full((2, 2), value, np.float32)}, **settings)
+    return SiteReply(site, 1, update=Update({"w": np.full((2, 2), value, np.float32)}), **settings)
 
 
 def judge(answer: SiteReply, **plan) -> SiteReply:
     return judge_reply(write_reply(answer), CURRENT, 1, FederationConfig(**plan))
+
+
+def mean_of(replies: dict[str, SiteReply], unlabelled_weight: float) -> tuple[Arrays, dict[str, float]]:
+    """FedAvg."""
+    arrays, state, terms = aggregate(FederationConfig(unlabelled_weight=unlabelled_weight), {}, CURRENT, replies)
+    assert state == {}
+    return arrays, terms
 
 
 def test_weights_are_labelled_patients_and_a_share_of_the_others():
@@ -45,8 +55,8 @@ def test_a_site_that_keeps_its_counts_weighs_as_the_mean_of_the_others():
 )
 def test_a_change_is_held_against_the_median_of_the_others(values, found):
     replies = {site: reply(value, site) for site, value in zip("abcd", values, strict=False)}
-    assert list(norm_outliers(replies, CURRENT, 50.0)) == found
-    assert norm_outliers(replies, CURRENT, 0.0) == {}
+    assert list(norm_outliers(replies, 50.0)) == found
+    assert norm_outliers(replies, 0.0) == {}
 
 
 def test_no_weight_at_all_is_an_error():
@@ -55,7 +65,7 @@ def test_no_weight_at_all_is_an_error():
 
 
 def test_the_mean_is_the_weighted_mean():
-    arrays, terms = aggregate(
+    arrays, terms = mean_of(
         {"b": reply(4.0, "b", patients=30, labelled=30, metrics={"dino": 1.0}), "a": reply(0.0, metrics={"dino": 3.0, "x": 2.0})},
         1.0,
     )
@@ -67,8 +77,8 @@ def test_the_mean_is_the_weighted_mean():
 def test_the_order_of_arrival_does_not_change_a_byte():
     # Even in float64 the order of this sum tells: (1e30 - 1e30) + 1 is 1, (1 + 1e30) - 1e30 is 0.
     replies = {site: reply(value, site) for site, value in (("a", 1e30), ("b", -1e30), ("c", 3.0))}
-    forward, _ = aggregate(replies, 1.0)
-    backward, _ = aggregate(dict(reversed(replies.items())), 1.0)
+    forward, _ = mean_of(replies, 1.0)
+    backward, _ = mean_of(dict(reversed(replies.items())), 1.0)
     assert forward["w"].tobytes() == backward["w"].tobytes()
     np.testing.assert_array_equal(forward["w"], np.ones((2, 2)))
 
@@ -81,11 +91,11 @@ def test_the_mean_agrees_with_a_naive_loop():
     for i in range(7):
         total += float(values[i]) * (i + 0.3 * 3)
         weight += i + 0.3 * 3
-    np.testing.assert_allclose(aggregate(replies, 0.3)[0]["w"], np.full((2, 2), total / weight), rtol=1e-6)
+    np.testing.assert_allclose(mean_of(replies, 0.3)[0]["w"], np.full((2, 2), total / weight), rtol=1e-6)
 
 
 def test_a_good_reply_passes():
-    assert judge(reply(1.0), max_update_norm=2.0).arrays["w"][0, 0] == 1.0  # its norm is exactly 2
+    assert judge(reply(1.0), max_update_norm=2.0).update.change["w"][0, 0] == 1.0  # its norm is exactly 2
 
 
 @pytest.mark.parametrize(
@@ -94,9 +104,9 @@ def test_a_good_reply_passes():
         (reply(float("nan")), "not finite"),
         (reply(1.001), "beyond federation.max_update_norm = 2"),
         (SiteReply("a", 1, error="no room"), "no room"),
-        (SiteReply("a", 2, arrays={"w": np.zeros((2, 2), np.float32)}), "to round 2, not 1"),
-        (SiteReply("a", 1, arrays={"v": np.zeros((2, 2), np.float32)}), "names differ"),
-        (SiteReply("a", 1, arrays={"w": np.zeros(4, np.float32)}), "expected float32"),
+        (SiteReply("a", 2, update=Update({"w": np.zeros((2, 2), np.float32)})), "to round 2, not 1"),
+        (SiteReply("a", 1, update=Update({"v": np.zeros((2, 2), np.float32)})), "names differ"),
+        (SiteReply("a", 1, update=Update({"w": np.zeros(4, np.float32)})), "expected float32"),
     ],
 )
 def test_a_bad_reply_is_refused(answer, says):
@@ -105,17 +115,30 @@ def test_a_bad_reply_is_refused(answer, says):
 
 
 def test_no_bound_lets_any_finite_update_pass():
-    assert judge(reply(1e30)).arrays["w"][0, 0] == np.float32(1e30)
+    assert judge(reply(1e30)).update.change["w"][0, 0] == np.float32(1e30)
 
 
 def test_site_level_privacy_clips_every_site_weighs_them_the_same_and_tells_no_loss() -> None:
     current = {"a": np.zeros(2, np.float32), "b": np.ones(1, np.float32)}
-    far = {"a": np.array([300.0, 400.0], np.float32), "b": np.ones(1, np.float32)}
-    near = {"a": np.zeros(2, np.float32), "b": np.array([1.5], np.float32)}
+    far = {"a": np.array([300.0, 400.0], np.float32), "b": np.zeros(1, np.float32)}
+    near = {"a": np.zeros(2, np.float32), "b": np.array([0.5], np.float32)}
     replies = {
-        "x": SiteReply("x", 1, arrays=far, patients=1000, labelled=1000, counts_shared=True),
-        "y": SiteReply("y", 1, arrays=near, patients=1, labelled=1, counts_shared=True),
+        "x": SiteReply("x", 1, update=Update(far), patients=1000, labelled=1000, counts_shared=True),
+        "y": SiteReply("y", 1, update=Update(near), patients=1, labelled=1, counts_shared=True),
     }
-    found = aggregate_noised(replies, current, np.ones(3, bool), SiteLevelConfig(enabled=True, clip=1.0, noise=0.0))
+    noised = noised_sum(replies, current, np.ones(3, bool), SiteLevelConfig(enabled=True, clip=1.0, noise=0.0))
+    found, _ = step(FederationConfig().strategy, {}, current, iter([noised]))
     np.testing.assert_allclose(found["a"], [0.3, 0.4], rtol=1e-6)
     np.testing.assert_allclose(found["b"], [1.25], rtol=1e-6)
+
+
+def test_a_change_that_would_overflow_the_model_is_refused() -> None:
+    most = {"w": np.full((2, 2), 3e38, np.float32)}
+    with pytest.raises(FederationError, match="not finite"):
+        judge_reply(write_reply(reply(3e38)), most, 1, FederationConfig())
+
+
+def test_an_aggregator_that_diverges_ends_the_run_by_name() -> None:
+    plan = FederationConfig(strategy=FedAvgM(server_learning_rate=1000.0))
+    with pytest.raises(FederationError, match="'fedavgm' has diverged: Array w"):
+        aggregate(plan, plan.strategy.init(CURRENT), CURRENT, {"a": reply(1e36)})

@@ -9,6 +9,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from common.config.run import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
+from common.messages.update import Update
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import ResumePoint
@@ -22,16 +23,13 @@ SITES = ("a", "b", "c")
 def honest(message: Message) -> RecordDict:
     """Adds 1, 2 or 3 to the global arrays, by the site's letter."""
     task = read_task(message.content)
-    arrays = unpack_arrays(message.content.array_records["arrays"], LIKE)
-    step = np.float32("abc".index(task.site) + 1)
-    return write_reply(
-        SiteReply(task.site, task.round, arrays={"w": arrays["w"] + step}, patients=10, labelled=10, counts_shared=True)
-    )
+    change = {"w": np.full(3, "abc".index(task.site) + 1, np.float32)}
+    return write_reply(SiteReply(task.site, task.round, update=Update(change), patients=10, labelled=10, counts_shared=True))
 
 
 def bad(value):
     return lambda message: write_reply(
-        SiteReply("b", read_task(message.content).round, arrays={"w": np.full(3, value, np.float32)})
+        SiteReply("b", read_task(message.content).round, update=Update({"w": np.full(3, value, np.float32)}))
     )
 
 
@@ -70,9 +68,9 @@ def test_a_later_first_round_goes_on_from_there(local_grid):
     [
         (bad(np.nan), "not finite"),
         (bad(1e6), "max_update_norm"),
-        (lambda m: write_reply(SiteReply("b", 1, arrays={"w": np.zeros(4, np.float32)})), "expected float32"),
-        (lambda m: write_reply(SiteReply("b", 1, arrays={"v": np.zeros(3, np.float32)})), "names differ"),
-        (lambda m: write_reply(SiteReply("b", 9, arrays={"w": np.zeros(3, np.float32)})), "to round 9, not 1"),
+        (lambda m: write_reply(SiteReply("b", 1, update=Update({"w": np.zeros(4, np.float32)}))), "expected float32"),
+        (lambda m: write_reply(SiteReply("b", 1, update=Update({"v": np.zeros(3, np.float32)}))), "names differ"),
+        (lambda m: write_reply(SiteReply("b", 9, update=Update({"w": np.zeros(3, np.float32)}))), "to round 9, not 1"),
         (lambda m: write_reply(SiteReply("b", 1, error="its data were refused")), "its data were refused"),
         (lambda m: RecordDict(), "no ConfigRecord"),
         (lambda m: None, "no reply within 7 s"),
@@ -153,7 +151,7 @@ def test_without_folders_every_node_is_a_site(local_grid):
     def hospital(message):
         task = read_task(message.content)
         assert task.site == ""
-        return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+        return write_reply(SiteReply("own name", task.round, update=Update({"w": np.ones(3, np.float32)})))
 
     _, [(record, _)] = play(local_grid({11: hospital, 12: hospital}), FederationConfig(), sites=())
     assert record.sites == ("node-11", "node-12")
@@ -224,7 +222,7 @@ def test_no_budget_for_even_one_round_is_an_error(local_grid):
 def test_what_the_ledgers_say_is_kept(local_grid):
     def private(message: Message) -> RecordDict:
         task = read_task(message.content)
-        return write_reply(SiteReply("b", task.round, arrays={"w": np.ones(3, np.float32)}, epsilon=0.5 * task.round))
+        return write_reply(SiteReply("b", task.round, update=Update({"w": np.ones(3, np.float32)}), epsilon=0.5 * task.round))
 
     _, records = play(local_grid(nodes(private)), FederationConfig(), rounds=2)
     assert [record.epsilon for record, _ in records] == [{"b": 0.5}, {"b": 1.0}]
@@ -272,7 +270,7 @@ def test_a_resumed_run_pauses_the_same_sites(local_grid):
 
 def hospital(message: Message) -> RecordDict:
     task = read_task(message.content)
-    return write_reply(SiteReply("own name", task.round, arrays={"w": np.ones(3, np.float32)}))
+    return write_reply(SiteReply("own name", task.round, update=Update({"w": np.ones(3, np.float32)})))
 
 
 def test_a_late_joiner_is_asked_from_the_next_round_on(local_grid):

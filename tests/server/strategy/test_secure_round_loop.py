@@ -18,6 +18,7 @@ from common.errors import BUDGET_SPENT, FederationError, PrivacyError
 from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_task
 from common.messages.secure_aggregation import MASKED, SECURE, request_hash
+from common.messages.update import Update
 from common.secure.fixed_point import UNCOUNTABLE
 from server.strategy.secure_round_loop import SecureAvg
 
@@ -51,7 +52,8 @@ def play(local_grid, monkeypatch) -> Callable:
         patients = WEIGHTS[place.name]
         scale = asked["scale"].get(place.name, 1.0)
         arrays = {key: np.float32(scale) * a for key, a in trained(current, place.name).items()}
-        reply = SiteReply(place.name, task.round, arrays=arrays, patients=patients, labelled=patients, epsilon=0.5)
+        update = Update.between(arrays, current)
+        reply = SiteReply(place.name, task.round, update=update, patients=patients, labelled=patients, epsilon=0.5)
         return reply, Site(place.name, place.folder, (), SiteConfig())
 
     monkeypatch.setattr(site, "train_site", train_site)

@@ -168,3 +168,22 @@ def test_command_writes_replaces_and_refuses(tmp_path: Path, capsys: pytest.Capt
     assert run_command(parser, [*words, "--force", "--figure", str(tmp_path / "f.png")]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["hospital-a", "hospital-b"]
     assert (tmp_path / "f.png").is_file()
+
+
+def test_what_is_written_on_request_changes_nothing_else(small: Path, tmp_path: Path) -> None:
+    write_hospitals(tmp_path / "more", sites=2, patients=2, external=3, seed=5, workers=1, also=("adc",), grade=True)
+    more, first = _hashes(tmp_path / "more"), _hashes(small)
+    added = sorted(name for name in more if name not in first)
+    assert {Path(name).name.split("_")[-1] for name in added} == {"ADC.nii.gz", "ADC.json"}
+    assert {Path(name).parent.name for name in added if name.endswith(".gz")} == {"dwi"}
+    assert {name for name in first if more[name] != first[name]} == {
+        f"{site}/participants.tsv" for site in ("external", "hospital-a", "hospital-b")
+    }
+    for site in ("external", "hospital-a", "hospital-b"):
+        rows = _table(tmp_path / "more" / site)
+        assert [{k: v for k, v in row.items() if k != "grade"} for row in rows] == _table(small / site)
+        assert {row["grade"] for row in rows} <= ({"n/a"} if site == "hospital-b" else {"2", "3", "4"})
+        assert all(row["grade"] == "4" for row in rows if row["subtype"] == "idh-wildtype")
+    write_figure(tmp_path / "f.png", tmp_path / "more")
+    with pytest.raises(ConfigError, match="expected --also some of adc, got pet"):
+        write_hospitals(tmp_path / "x", sites=2, patients=1, external=0, seed=5, also=("pet",))

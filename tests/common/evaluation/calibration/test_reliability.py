@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from common.evaluation.calibration.calibration import Calibration
-from common.evaluation.calibration.reliability import abstention_curve, report_calibration, share_with_interval, trust
-from common.evaluation.metrics.metrics import evaluate
+from common.evaluation.calibration.reliability import abstention_curve, report_calibration, trust
+from common.metrics.classification import evaluate
 
 CLASSES = ("a", "b", "c")
 
@@ -37,14 +36,6 @@ def test_the_bins_are_those_of_scikit_learn_and_give_the_calibration_error() -> 
     assert sum(entry["n"] for entry in bins) == len(labels)
     ece = sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / len(labels)
     assert trust(labels, told)["ece"] == pytest.approx(ece, abs=1e-6)
-
-
-@pytest.mark.parametrize(("hits", "of"), [(0, 7), (3, 10), (10, 10), (90, 100)])
-def test_the_interval_is_scipys_wilson(hits, of) -> None:
-    exact = binomtest(hits, of).proportion_ci(method="wilson")
-    found = share_with_interval(hits, of)
-    assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=1e-12)
-    assert found["value"] == hits / of
 
 
 def test_the_surest_come_first_and_all_are_in_at_the_end() -> None:

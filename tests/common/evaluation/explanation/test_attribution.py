@@ -38,7 +38,7 @@ def logits_without(model, cls, patches, present, config, left_out=None):
     if head.hidden is not None:
         z = torch.nn.functional.gelu(head.hidden.weight.double() @ z + head.hidden.bias.double())
     z = head.patient.weight.double() @ z + head.patient.bias.double()
-    prototypes = head.prototypes.double()[: len(config.data.classes)]
+    prototypes = head.prototypes.double()[: len(config.task.classes)]
     return (prototypes / prototypes.norm(dim=1, keepdim=True)) @ (z / z.norm()) / config.objective.student_temperature
 
 

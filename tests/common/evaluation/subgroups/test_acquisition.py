@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common.config.run import DataConfig
+from common.config.run import RunConfig
 from common.config.site import SiteConfig
 from common.data.cases import Case, Site, read_site
 from common.errors import DataError
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_the_real_hospitals_are_read(real_data: Path):
-    sites = [read_site(real_data / "tcga-lgg" / name, DataConfig(), simulated=True) for name in ("cs", "fg")]
+    sites = [read_site(real_data / "tcga-lgg" / name, RunConfig(), simulated=True) for name in ("cs", "fg")]
     found = list(read_acquisitions(sites).values())
     assert len(found) == 30
     assert {(a.spacing, a.matrix, a.dtype) for a in found} == {((1.0, 1.0, 5.0), (160, 160), "uint8")}

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from common.config.run import config_from_table
-from common.evaluation.metrics.comparison import measure
+from common.evaluation.comparison import measure
 from common.evaluation.subgroups.acquisition import Acquisition
 from common.evaluation.subgroups.clusters import cluster
 from common.evaluation.subgroups.subgroups import measure_subgroups

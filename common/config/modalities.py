@@ -1,0 +1,85 @@
+"""The modalities: one row each. What finds, names, scales or simulates a modality reads this table: another is one more row."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+DEFAULT_MODALITIES = ("t1", "t1c", "t2", "flair")
+NAMINGS = ("bids", "bids_flat", "brats", "brats_2023")  # how files are named where no site.toml says it
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """The intensity rule of a map of a physical quantity: a fixed window, so that equal tissue is equally bright at every site.
+
+    Attributes:
+        low, high: become 0 and 1.
+        typical: median over a brain, by which the power of ten that a file multiplies with is told.
+    """
+
+    low: float
+    high: float
+    typical: float
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One row.
+
+    Attributes:
+        name: in configurations, `site.toml`, reports and array order.
+        title: above pictures.
+        suffix: end of a BIDS file name that is written, entities included.
+        pattern: glob of the end of a BIDS file name that is read.
+        folders: BIDS folders of a patient that hold it; it is written to the first.
+        brats: end of a file name in BraTS, to 2021 and from 2023.
+        aliases: further words for it on the command line.
+        unlike: modalities whose files are never taken for this one, though its pattern matches them.
+        quantity: fixed intensity window; None: percentiles of the volume's foreground (`data.low_percentile`, `high_percentile`).
+            Background of both is what lies below 5% of the brightest (`common.data.volumes.foreground`).
+    """
+
+    name: str
+    title: str
+    suffix: str
+    pattern: str
+    brats: tuple[str, str]
+    folders: tuple[str, ...] = ("anat",)
+    aliases: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+    quantity: Quantity | None = None
+
+    def globs(self, naming: str) -> tuple[str, ...]:
+        """Patterns relative to a patient's folder, in one of `NAMINGS`."""
+        return {
+            "bids": tuple(f"**/{folder}/*_{self.pattern}.nii*" for folder in self.folders),
+            "bids_flat": (f"*_{self.pattern}.nii*",),
+            "brats": (f"*{self.brats[0]}.nii*",),
+            "brats_2023": (f"*-{self.brats[1]}.nii*",),
+        }[naming]
+
+
+ADC = Quantity(0.0, 3.0e-3, 0.9e-3)  # mm^2/s, from no diffusion to that of free water at 37 degrees Celsius
+ROWS = (
+    Modality("t1", "T1", "T1w", "T1w", ("t1", "t1n"), unlike=("t1c",)),  # in BIDS the contrast image is a T1w as well
+    Modality("t1c", "T1 + gadolinium", "ce-gadolinium_T1w", "ce-*_T1w", ("t1ce", "t1c"), aliases=("t1ce", "t1gd")),
+    Modality("t2", "T2", "T2w", "T2w", ("t2", "t2w")),
+    Modality("flair", "FLAIR", "FLAIR", "FLAIR", ("flair", "t2f")),
+    # The apparent diffusion coefficient, which scanners compute from DWI. Since BIDS 1.11 `dwi/*_ADC` is raw data; before, and
+    # from dcm2niix, it is named alike, in either case. The weighted images themselves (`_dwi`) are another thing.
+    Modality("adc", "ADC", "ADC", "[Aa][Dd][Cc]", ("adc", "adc"), folders=("dwi", "anat"), quantity=ADC),
+)
+MODALITIES = {row.name: row for row in ROWS}
+
+
+def looked_for(modalities: Iterable[str]) -> tuple[str, ...]:
+    """The modalities whose files are looked for at a site: the default four, and what the run names, in the table's order.
+
+    So files of a modality that no run here ever named disturb none: they are not searched, hashed or called ambiguous.
+    """
+    wanted = {*DEFAULT_MODALITIES, *modalities}
+    return tuple(name for name in MODALITIES if name in wanted)
+
+
+def file_patterns(naming: str = "bids") -> dict[str, tuple[str, ...]]:
+    """Globs of every modality's files, relative to a patient's folder, in one of `NAMINGS`."""
+    return {name: row.globs(naming) for name, row in MODALITIES.items()}

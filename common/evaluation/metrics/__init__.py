@@ -1,1 +1,0 @@
-"""Measures with intervals, and two models on the same patients."""

@@ -1,0 +1,29 @@
+"""What a site's round has changed: all of the model that leaves it.
+
+    update   change: ArrayRecord   trained arrays - the arrays that the site was sent, float32, by name
+
+In float32 the received array plus the change may differ from the trained one by half a unit in the last place; an array that
+the round did not train has a change of exactly zero. The norm never travels: whoever holds an update works it out.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from common.models.arrays import Arrays, difference, norm
+
+
+@dataclass(frozen=True)
+class Update:
+    """A change, read and checked; empty where a site failed."""
+
+    change: Arrays = field(default_factory=dict)
+
+    @classmethod
+    def between(cls, trained: Arrays, received: Arrays) -> "Update":
+        """What training made of the arrays that the site was sent."""
+        return cls(difference(trained, received))
+
+    @cached_property
+    def norm(self) -> float:
+        """Euclidean norm of the change, all arrays together; worked out once."""
+        return norm(self.change)

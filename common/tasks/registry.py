@@ -1,0 +1,8 @@
+"""The tasks that a configuration may name: one line each."""
+
+from common.schema import registry
+from common.tasks.classification import Classification
+
+TASKS = registry(
+    Classification,
+)

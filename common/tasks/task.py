@@ -1,0 +1,57 @@
+"""What a task is. One is a frozen dataclass in a file of this room, and a line in `common.tasks.registry`.
+
+Letters: N patients, C outputs.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:  # configurations name tasks, and are parsed by commands that must not wait for what measures need
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Task(Protocol):
+    """Its settings and mechanism.
+
+    Attributes:
+        name: `task.name` of a configuration.
+        term: name of the loss term that trains the head on the targets (`common.objectives`).
+    """
+
+    name: ClassVar[str]
+    term: ClassVar[str]
+
+    @property
+    def label(self) -> str:
+        """Column of participants.tsv that holds the target; site.toml may name another."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what is told apart, as reports and predictions write them."""
+
+    @property
+    def outputs(self) -> int:
+        """C, of the head."""
+
+    def target(self, word: str) -> int | None:
+        """What a word of the table stands for; None: nothing that this task knows."""
+
+    def evaluate(
+        self,
+        labels: "NDArray[Any]",
+        probabilities: "NDArray[Any]",
+        *,
+        bootstrap: int,
+        generator: "np.random.Generator",
+    ) -> dict[str, Any]:
+        """Measures with intervals: an entry such as `external` of report.json. The page shows a section for each that is there.
+
+        Args:
+            labels: [N], below 0: unlabelled, left out.
+            probabilities: [N, C].
+            bootstrap: resamples; 0: no intervals.
+            generator: draws the resamples.
+        """
+
+    def curves(self, labels: "NDArray[Any]", probabilities: "NDArray[Any]") -> dict[str, Any]:
+        """What `external` of report.json has besides, to be drawn."""
