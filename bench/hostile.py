@@ -14,7 +14,7 @@ from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: 
 from client.gate.gate import Gate  # noqa: E402
 from client.gate.supernode import serve  # noqa: E402
 from common.config.site import SITE_VARIABLE  # noqa: E402
-from common.messages.round import CHANGE, METRICS, pack_arrays  # noqa: E402
+from common.messages.round import CHANGE, METRICS, pack_arrays, read_task  # noqa: E402
 
 
 def spoil(content: RecordDict, trick: str) -> RecordDict:

@@ -1,7 +1,6 @@
 """What may leave: each rule alone, against a reply that is fine in all else."""
 
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pytest

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from common.deployment.flower_cli import Rounds
 from common.errors import FederationError
 from simulation import flower
 from simulation.flower import Run, resources, run_federation

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.privacy.ledger import alone, append, read_ledger
-from common import files
 from common.errors import PrivacyError
 from common.privacy.charge import Charge
 

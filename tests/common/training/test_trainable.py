@@ -1,6 +1,7 @@
 """What a round may train of LoRA: exact averages against merging by hand, and what is still stays so byte for byte."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest

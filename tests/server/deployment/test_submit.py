@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.deployment.flower_cli import flwr, free_port
-from common.errors import FedMRIError
+from common.errors import ConfigError, FederationError, FedMRIError
 from common.messages.code_version import TRAVELS
 from server.cli.main import main
 from server.deployment import submit as module

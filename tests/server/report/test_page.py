@@ -8,7 +8,6 @@ import re
 import runpy
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings

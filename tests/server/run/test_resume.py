@@ -13,6 +13,7 @@ import pytest
 from common.config.run import config_from_table
 from common.errors import FederationError
 from common.models.arrays import load_arrays
+from common.models.multimodal import MultiModalViT
 from server.run import federate as running
 from server.run import resume as resuming
 from server.run.federate import federate, leave_error
