@@ -1,6 +1,7 @@
 """What may leave: each rule alone, against a reply that is fine in all else."""
 
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ OPEN = SitePolicy(share_counts=True, share_metrics=True)
 
 def reply(arrays=None, **changes) -> RecordDict:
     change = Update(arrays if arrays is not None else {name: np.full_like(value, 0.1) for name, value in BEFORE.items()})
-    fields = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5, "metrics": {"loss": 0.5, "dino": 0.2}}
+    fields: dict[str, Any] = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5}
+    fields |= {"metrics": {"loss": 0.5, "dino": 0.2}}
     return write_reply(SiteReply("a", 1, update=change, **fields | changes))
 
 

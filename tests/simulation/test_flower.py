@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import FederationError
+from server.run.round_lines import RoundFollower
 from simulation import flower
 from simulation.flower import Run, resources, run_federation
 from simulation.superlink import SuperLink
@@ -45,7 +46,7 @@ def statuses(monkeypatch, *words):
 
 
 def watch(run, ended, told=None):
-    flower._watch(run, ended, flower.RoundFollower(run.out, None if told is None else told.append))
+    flower._watch(run, ended, RoundFollower(run.out, None if told is None else told.append))
 
 
 def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
@@ -61,7 +62,7 @@ def test_of_a_resumed_run_only_new_rounds_are_told(tmp_path):
     told: list[Any] = []
     lines = tmp_path / "rounds.jsonl"
     lines.write_text('{"round": 1}\n{"round": 2}\n')
-    rounds = flower.RoundFollower(tmp_path, told.append, told=2)
+    rounds = RoundFollower(tmp_path, told.append, told=2)
     rounds.follow()
     assert told == []
     lines.write_text('{"round": 1}\n')  # the second was not whole, and is played again
