@@ -11,7 +11,8 @@ import pytest
 from client.cli.main import main as site_main
 from server.cli.main import main as server_main
 
-OLD = Path(__file__).resolve().parents[1] / "fixtures" / "2a60dec"
+CHECKOUT = Path(__file__).resolve().parents[2]
+OLD = CHECKOUT / "tests" / "fixtures" / "2a60dec"
 
 Asked = Callable[..., Any]
 

@@ -11,7 +11,9 @@ from safetensors.numpy import load_file
 
 from common.model_files.open import open_saved, read_saved
 from simulation.cli import main as sim_main
-from tests.compatibility.conftest import OLD, Asked, told
+from tests.compatibility.conftest import CHECKOUT, OLD, Asked, told
+
+WEIGHTS = CHECKOUT / "common" / "models" / "weights" / "fedmri_vit_mini.safetensors"
 
 
 def probabilities(answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def test_a_checkpoint_is_a_model_that_opens(asked: Asked, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("run", ["run", "private-run"])
 def test_its_arrays_are_read_as_they_were_written(run: str) -> None:
-    opened = open_saved(read_saved(OLD / run))
+    opened = open_saved(read_saved(OLD / run), str(WEIGHTS))
     written = load_file(OLD / run / "model.safetensors")
     assert opened.arrays.keys() == written.keys()
     assert all((opened.arrays[name] == written[name]).all() for name in written)
