@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 SEED ?= 0
 
-.PHONY: help setup demo test check format bench faults fuzz clean
+.PHONY: help setup demo test test-fast check format bench faults fuzz clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: $(READY) ## make .venv
 
@@ -30,6 +30,9 @@ $(DEMO)/hospitals: | $(READY)
 test: $(READY) ## all tests; what is skipped says why
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+test-fast: $(READY) ## the tests that need no browser, no processes and no patience; under 2 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not deployment and not browser" $(ARGS)
+
 check: $(READY) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,7 +50,7 @@ bench: $(READY) ## the code's shape; speed, as ratios measured side by side; JSO
 	$(BIN)/python bench/secure.py bench/secure.json
 
 faults: $(READY) ## a real federation, and what can be done to it: the table of docs/results.md; most of an hour
-	FEDMRI_FAULTS=bench/faults.json $(BIN)/python -m pytest -v tests/integration/deployment $(ARGS)
+	$(BIN)/python bench/faults.py bench/faults.json $(ARGS)
 
 fuzz: $(READY) ## what is read from wires and files, ten thousand damaged inputs each
 	FEDMRI_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/common/messages/test_hypothesis_messages.py tests/common/config/test_hypothesis_config.py tests/common/messages/test_calibration.py tests/server/run/test_hypothesis_files.py $(ARGS)

@@ -66,10 +66,10 @@ def measured(hospital: Hospital, resamples: int, seed: int) -> dict[str, tuple[f
     labels, first, second = hospital
     options: Any = {"bootstrap": resamples}
     found = evaluate(labels, first, CLASSES, generator=np.random.default_rng(seed), **options)
-    paired = paired_difference(labels, first, second, generator=np.random.default_rng(seed), **options)
+    paired: Any = paired_difference(labels, first, second, generator=np.random.default_rng(seed), **options)
     values = found | {"auroc_macro": found["auroc"]["macro"]}
     spans = found["intervals"]
-    rows = {name: (values[name], spans[name]["low"], spans[name]["high"]) for name in MEASURES[1:4]}
+    rows: dict[str, Any] = {name: (values[name], spans[name]["low"], spans[name]["high"]) for name in MEASURES[1:4]}
     return {
         name: (span["value"], span["low"], span["high"]) for name, span in (("mcc", found["mcc"]), ("difference", paired))
     } | rows

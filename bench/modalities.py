@@ -103,8 +103,8 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def _guess(probabilities: NDArray[np.float64]) -> list[int]:
-    known = np.isfinite(probabilities).all(1)
-    return [int(p.argmax()) if here else -1 for p, here in zip(probabilities, known, strict=True)]
+    known = np.asarray(np.isfinite(probabilities).all(1))
+    return [int(p.argmax()) if here else -1 for p, here in zip(probabilities, known.tolist(), strict=True)]
 
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:

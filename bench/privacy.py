@@ -8,6 +8,7 @@ import multiprocessing
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def main(out: Path) -> None:
             memory = pool.starmap(peak, [(backbone, True), (backbone, False)], chunksize=1)
         private, plain = step(backbone, private=True), step(backbone, private=False)
         arrays = sum(a.size for a in get_arrays(build_model(config_of(backbone))).values())
-        noise: Callable[[], object] = lambda count=arrays: system_normal((count,), 1.0)  # noqa: E731
+        noise = partial(system_normal, (arrays,), 1.0)
         results[backbone] = {
             "time: private / plain": ratio(private, plain),
             "peak memory: private / plain": round(memory[0] / memory[1], 3),

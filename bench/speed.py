@@ -6,7 +6,7 @@ Times on their own say more of the machine than of the code; ratios carry over.
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from common.training.predict import predict
 PATIENTS = 16
 
 
-def config_of(**sections: dict[str, object]) -> RunConfig:
+def config_of(**sections: Mapping[str, object]) -> RunConfig:
     """A small model, changed where a comparison asks for it."""
     base: dict[str, dict[str, object]] = {
         "data": {"size": 64},

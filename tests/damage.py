@@ -90,7 +90,7 @@ def damaged_json(random: Random, table: Any) -> bytes:
 def nothing_unpickled() -> Iterator[None]:
     """Fails the test that unpickles anything."""
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("something was unpickled")
 
     with pytest.MonkeyPatch.context() as patch:

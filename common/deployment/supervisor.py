@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from common.deployment.rotated_log import copy_lines
 from common.errors import FederationError
@@ -199,7 +199,7 @@ def _told(life: _Life) -> dict[str, object]:
     }
 
 
-def read_status(state: Path) -> dict[str, object]:
+def read_status(state: Path) -> dict[str, Any]:
     """What the supervisor of this folder last told; its `state` is "stopped" where none is alive, whatever the file says."""
     try:
         told = json.loads((state / STATUS_NAME).read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from common.models.build import build_model
 from simulation.phantom.hospitals import nifti_bytes, simulate_patient
 from simulation.phantom.sites import EXTERNAL_HOSPITAL
 
-CONFIG = {
+CONFIG: dict[str, dict[str, Any]] = {
     "data": {"size": 64, "slices": 2},
     "model": {"backbone": "fedmri_vit_mini", "weights": "phantom", "rank": 2},
 }

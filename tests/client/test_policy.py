@@ -1,6 +1,7 @@
 """What may leave: each rule alone, against a reply that is fine in all else."""
 
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ OPEN = SitePolicy(share_counts=True, share_metrics=True)
 
 def reply(arrays=None, **changes) -> RecordDict:
     change = Update(arrays if arrays is not None else {name: np.full_like(value, 0.1) for name, value in BEFORE.items()})
-    fields = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5, "metrics": {"loss": 0.5, "dino": 0.2}}
+    fields: dict[str, Any] = {"patients": 40, "labelled": 30, "counts_shared": True, "epsilon": 1.5}
+    fields |= {"metrics": {"loss": 0.5, "dino": 0.2}}
     return write_reply(SiteReply("a", 1, update=change, **fields | changes))
 
 
@@ -102,11 +104,11 @@ def test_a_small_cohort_tells_nothing_of_itself() -> None:
 
 def test_fields_that_were_not_agreed_are_left_out() -> None:
     content = reply()
-    content["site"] = ConfigRecord({**content["site"], "patient": "Smith", "error": "line\n" * 500})
+    content["site"] = ConfigRecord({**content.config_records["site"], "patient": "Smith", "error": "line\n" * 500})
     kept = keep_back(content, OPEN)
     assert set(kept["site"]) == {"name", "error", "counts-shared", "epsilon"}
-    assert len(kept["site"]["error"]) <= 300
-    assert "\n" not in kept["site"]["error"]
+    assert len(str(kept["site"]["error"])) <= 300
+    assert "\n" not in str(kept["site"]["error"])
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_no_field_is_a_way_out_for_other_data(record, field, value) -> None:
     content[record] = MetricRecord(fields) if record == "metrics" else ConfigRecord(fields)
     kept = keep_back(content, OPEN)
     assert all(not isinstance(v, list) for r in (kept["metrics"], kept["site"]) for v in r.values())
-    assert len(kept["site"]["name"]) <= 120
+    assert len(str(kept["site"]["name"])) <= 120
 
 
 def secure(stage: str, **more) -> RecordDict:

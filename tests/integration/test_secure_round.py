@@ -30,7 +30,7 @@ def updates(sites: int = SITES) -> dict[int, tuple[Values, float]]:
 
 def mean(of: dict[int, tuple[Values, float]]) -> Values:
     """FedAvg, as it would be in the clear."""
-    return sum(weight * update for update, weight in of.values()) / sum(weight for _, weight in of.values())
+    return np.asarray(sum(weight * update for update, weight in of.values()) / sum(weight for _, weight in of.values()))
 
 
 class Play:
@@ -55,8 +55,8 @@ class Play:
             self.secrets[seat], told = begin(self.round.keys_for(seat), CONFIG)
             self.round.take_keys(seat, told)
         for seat in self.there("shares"):
-            self.secrets[seat], told = share(self.round.peers_for(seat), self.secrets[seat])
-            self.round.take_shares(seat, told)
+            self.secrets[seat], shares = share(self.round.peers_for(seat), self.secrets[seat])
+            self.round.take_shares(seat, shares)
         for seat in self.there("masked"):
             self.secrets[seat] = open_letters(self.round.letters_for(seat), self.secrets[seat])
             self.masked[seat] = mask(self.secrets[seat], CONFIG, *self.data[seat])
@@ -282,9 +282,9 @@ def test_a_server_that_tells_one_site_another_story_gets_no_vector_of_it(lie: st
         play.secrets[seat], shares = share(peers, play.secrets[seat])
         play.round.letters[seat] = dict(zip(shares.seats, shares.letters, strict=True))
     seats = (2,) if lie == "fewer sites" else tuple(range(2, 9))
-    asked = MaskedInput(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
+    letters = MaskedInput(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
     with pytest.raises(FederationError, match="was told something else of this round"):
-        open_letters(asked, play.secrets[1])
+        open_letters(letters, play.secrets[1])
 
 
 def test_a_round_that_was_unmasked_is_not_begun_again() -> None:

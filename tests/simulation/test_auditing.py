@@ -1,9 +1,11 @@
 """The audits that `fedmri-sim run` makes: against naive counting, with a planted fault, and in the report."""
 
+import argparse
 import json
 import tomllib
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +105,8 @@ def test_without_labels_losses_are_not_compared(data, model, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_sites_side_by_side_share_the_canaries(data, model, tmp_path, monkeypatch) -> None:
-    asked, told = [], []
+    asked: list[Any] = []
+    told: list[Any] = []
     monkeypatch.setattr(auditing, "run_canaries", lambda generator: asked.append(generator.initial_seed()) or QUIET)
     found = audit_sites([data / "hospital-a", data / "hospital-c"], [data / "external"], CONFIG, tmp_path, model, 2, told.append)
     assert asked == [CONFIG.seed]
@@ -157,9 +160,9 @@ def test_the_report_takes_the_audits_in(data, model, tmp_path, monkeypatch) -> N
 
 
 def test_a_planted_fault_is_loud_and_the_report_is_written(data, model, tmp_path, monkeypatch, capsys) -> None:
-    honest = audit.patient_gradients
+    honest = vars(audit)["patient_gradients"]
 
-    def doubled(*arguments: object) -> Parameters:
+    def doubled(*arguments: Any) -> Parameters:
         return {name: torch.cat([value, value]) for name, value in honest(*arguments).items()}
 
     monkeypatch.setattr(audit, "patient_gradients", doubled)
@@ -177,10 +180,7 @@ def test_a_planted_fault_is_loud_and_the_report_is_written(data, model, tmp_path
     assert not read_report(tmp_path)["privacy"]["hospital-b"]["audit"]["passed"]
     assert (tmp_path / "report.html").read_text().count("✕ REFUTED") == 2
 
-    class Arguments:
-        json, out = False, tmp_path
-
-    assert _show(report, Arguments()) == 0
+    assert _show(report, argparse.Namespace(json=False, out=tmp_path)) == 0
     assert capsys.readouterr().out.count("PRIVACY CLAIM REFUTED at") == 2
 
 

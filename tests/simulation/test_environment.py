@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from simulation import environment
 from simulation.environment import BEFORE, EARLIER, prepare_environment, set_for_flower
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,7 +29,7 @@ def places(tmp_path, monkeypatch) -> Path:
     (tmp_path / "flwr").write_text(COMMAND)
     (tmp_path / "flwr").chmod(0o755)
     (tmp_path / EARLIER).write_text("import os\n")
-    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     return tmp_path
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_baselines_are_federations_of_one_and_are_kept(config: Path, data: Path,
     kept, _ = load_arrays(config.parent / "models" / "pooled.safetensors")
     assert "head.prototypes" in kept
 
-    def never(*_: object) -> None:
+    def never(*_: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(baselines, "train_alone", never)

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from common.errors import FederationError
+from server.run.round_lines import RoundFollower
 from simulation import flower
 from simulation.flower import Run, resources, run_federation
 from simulation.superlink import SuperLink
@@ -44,22 +46,23 @@ def statuses(monkeypatch, *words):
 
 
 def watch(run, ended, told=None):
-    flower._watch(run, ended, flower.RoundFollower(run.out, None if told is None else told.append))
+    flower._watch(run, ended, RoundFollower(run.out, None if told is None else told.append))
 
 
 def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
     statuses(monkeypatch, "running", "finished:completed")
     (run.out / "report.json").write_text("{}")
     (run.out / "rounds.jsonl").write_text('{"round": 1}\n{"round": 2}\n{"rou')
-    told = []
+    told: list[Any] = []
     watch(run, ended, told)
     assert told == [{"round": 1}, {"round": 2}]
 
 
 def test_of_a_resumed_run_only_new_rounds_are_told(tmp_path):
-    told, lines = [], tmp_path / "rounds.jsonl"
+    told: list[Any] = []
+    lines = tmp_path / "rounds.jsonl"
     lines.write_text('{"round": 1}\n{"round": 2}\n')
-    rounds = flower.RoundFollower(tmp_path, told.append, told=2)
+    rounds = RoundFollower(tmp_path, told.append, told=2)
     rounds.follow()
     assert told == []
     lines.write_text('{"round": 1}\n')  # the second was not whole, and is played again
@@ -114,13 +117,13 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_starts(tmp_path):
 
 
 def test_the_gpus_are_shared_by_the_sites_that_run_at_once(monkeypatch):
-    monkeypatch.setattr(flower.os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(flower.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(flower.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     found = resources(3)
     assert found["init-args-num-cpus"] == 3
     assert found["client-resources-num-gpus"] * 3 <= 1 < found["client-resources-num-gpus"] * 3 + 0.01
-    monkeypatch.setattr(flower.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resources(40) == {
         "num-supernodes": 40,
         "client-resources-num-cpus": 1,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from common.deployment.flower_cli import program
 from common.errors import FederationError
 from simulation import superlink
-from simulation.superlink import MARK, end_marked, marked, own_superlink, program, terminable
+from simulation.superlink import MARK, end_marked, marked, own_superlink, terminable
 
 TREE = """
 import signal, subprocess, sys, time

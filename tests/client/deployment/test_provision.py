@@ -51,7 +51,7 @@ def test_the_key_is_what_ssh_and_openssl_say(tmp_path: Path, authority: Authorit
     made = provision(tmp_path / "bonn", SERVER, authority.file)
     said = subprocess.run(["ssh-keygen", "-l", "-f", made.home.key], capture_output=True, text=True, check=True).stdout
     assert said.split()[:2] == ["384", made.key_fingerprint]
-    command = ["openssl", "x509", "-in", made.home.ca, "-noout", "-fingerprint", "-sha256"]
+    command = ["openssl", "x509", "-in", str(made.home.ca), "-noout", "-fingerprint", "-sha256"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().endswith(made.ca_fingerprint)
     assert ssh_fingerprint(read_key(made.home.key)) == made.key_fingerprint
 

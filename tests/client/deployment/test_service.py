@@ -108,7 +108,7 @@ def test_no_path_leads_around_the_launchers(home: SiteHome, tmp_path: Path, held
         (folder / "flwr-clientapp").write_text(f"#!/bin/sh\n/usr/bin/touch '{tmp_path}/{folder.name}-ran'\n")
         (folder / "flwr-clientapp").chmod(0o700)
     arguments = [sys.executable, "-c", STARTER, held, str(tmp_path / "elsewhere")]
-    subprocess.run(arguments, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    subprocess.run(arguments, env={**environment, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
     ran = [path.name for path in tmp_path.glob("*-ran")]
     assert ran == (["bin-ran"] if held == "held" else ["elsewhere-ran"])
 
@@ -126,7 +126,7 @@ def test_a_launcher_hands_its_name_and_arguments_to_the_gate(home: SiteHome, tmp
     (tmp_path / "client").mkdir()
     (tmp_path / "client" / "__init__.py").write_text("")
     (tmp_path / "client" / "gate.py").write_text("import sys, json; print(json.dumps(sys.argv[1:]))")
-    command = [home.state / "bin" / "flwr-clientapp", "--token", "a b", 'c"d']
+    command = [str(home.state / "bin" / "flwr-clientapp"), "--token", "a b", 'c"d']
     done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True, cwd="/")
     assert json.loads(done.stdout) == ["flwr-clientapp", "--token", "a b", 'c"d']
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from client.gate.replay_guard import SPLIT_NAME, require_one_split
-from client.policy import PolicyError
 from common.config.run import RunConfig, config_from_table
+from common.errors import PolicyError
 
 NOTED = "acb16bebd8d663eaad1a7302a734f21c0965591ab583700d899ecd0bc928fa31"  # by 2a60dec, of the default configuration
 

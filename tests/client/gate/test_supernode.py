@@ -45,8 +45,8 @@ def serve_once(tmp_path: Path, monkeypatch, push) -> int:
     monkeypatch.setattr(gate_flower, "pull_task_input", lambda _: (message, context, None, Bundle))
     monkeypatch.setattr(gate_flower, "push_message", push)
     monkeypatch.setattr(gate_flower, "push_task_output", lambda **_: None)
-    monkeypatch.setattr(gate_flower.HeartbeatSender, "start", lambda _: None)
-    monkeypatch.setattr(gate_flower.HeartbeatSender, "stop", lambda _: None)
+    monkeypatch.setattr("client.gate.supernode.HeartbeatSender.start", lambda _: None)
+    monkeypatch.setattr("client.gate.supernode.HeartbeatSender.stop", lambda _: None)
     (tmp_path / "site.toml").write_text("")
     arguments = ["--runtime-api-address", "127.0.0.1:1", "--token", "t", "--insecure"]
     return gate_flower.serve("flwr-clientapp", arguments, Gate(tmp_path / "site.toml"))

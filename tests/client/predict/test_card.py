@@ -75,6 +75,7 @@ def test_a_folders_name_is_text_and_no_markup():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_is_wider_than_the_screen_and_every_picture_shows(tmp_path, width):

@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from common.training.predict import predict
 BRATS = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
 
 
-def asked(capsys, *arguments) -> tuple[int, object, str]:
+def asked(capsys, *arguments) -> tuple[int, Any, str]:
     """Exit code, JSON, standard error."""
     code = main(["predict", *map(str, arguments), "--json"])
     said = capsys.readouterr()

@@ -1,6 +1,7 @@
 """The site's own audit, on the code that trains: it passes as it is, and a planted fault makes it fail."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def test_the_code_as_it_is_passes_and_a_model_is_probed(tmp_path) -> None:
 
 
 def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = audit.patient_gradients
+    honest = vars(audit)["patient_gradients"]
 
-    def doubled(*arguments: object) -> Parameters:
+    def doubled(*arguments: Any) -> Parameters:
         return {name: torch.cat([value, value]) for name, value in honest(*arguments).items()}
 
     monkeypatch.setattr(audit, "patient_gradients", doubled)
@@ -61,7 +62,7 @@ def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("factor", "audited"), [("both", {"lora_a", "lora_b"}), ("b", {"lora_b"}), ("alternate", {"lora_b"})])
 def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor: str, audited: set[str]) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, adapter=LoRA(factor=factor)))
-    honest, seen = audit.patient_gradients, []
+    honest, seen = vars(audit)["patient_gradients"], []
 
     def watched(model: MultiModalViT, point: Point, *rest: object) -> Parameters:
         seen.append((set(point.trained), set(point.teacher) | set(point.fixed)))
@@ -86,9 +87,9 @@ def test_membership_inference_against_counting() -> None:
 def test_head_rounds_are_audited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CONFIG, training=replace(CONFIG.training, head_rounds=2))
     assert audit.share_check(build_model(config), patients(), config).passed
-    honest = audit.head_gradients
+    honest = vars(audit)["head_gradients"]
 
-    def doubled(*arguments: object) -> Parameters:
+    def doubled(*arguments: Any) -> Parameters:
         return {name: torch.cat([value, value]) for name, value in honest(*arguments).items()}
 
     monkeypatch.setattr(audit, "head_gradients", doubled)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.privacy.ledger import alone, append, read_ledger
-from common import files
 from common.errors import PrivacyError
 from common.privacy.charge import Charge
 
@@ -118,7 +117,7 @@ def test_a_ledger_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch
     path = tmp_path / "ledger.jsonl"
     write(path, 1)
     before = path.read_bytes()
-    monkeypatch.setattr(files.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(PrivacyError, match="Nothing was trained"):
         append(path, read_ledger(path), CHEAP, (), "run")
     assert path.read_bytes() == before

@@ -78,7 +78,11 @@ def request(model, wanted, config=CONFIG, reference=None):
 
 def ask(model, wanted, **changes):
     content = answer(request(model, wanted, **changes), {}, RecordDict())
-    return read_status(content), {name: array.numpy() for name, array in content.get(SUMS, ArrayRecord()).items()}, content
+    return (
+        read_status(content),
+        {name: array.numpy() for name, array in content.array_records.get(SUMS, ArrayRecord()).items()},
+        content,
+    )
 
 
 def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def site(monkeypatch):
             opened.append(path)
             if error:
                 raise error
-            policies = {"policy": policy or SitePolicy.simulation(), "privacy": privacy or SitePrivacy()}
+            policies: dict[str, Any] = {"policy": policy or SitePolicy.simulation(), "privacy": privacy or SitePrivacy()}
             return Site("du", path, cases, SiteConfig(**policies))
 
         monkeypatch.setattr(training, "read_site", read_site)

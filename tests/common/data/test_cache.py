@@ -94,7 +94,7 @@ def test_a_damaged_cache_is_built_anew(site, small, cache: Path, builds: list[st
     truth, file = np.array(data.images), cache / data.key / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
-    harms = {"flip": bytes(content), "cut": content[:-9], "empty": b"", "other": b'{"present": 3, "sha256": "x"}'}
+    harms = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b"", "other": b'{"present": 3, "sha256": "x"}'}
     file.unlink()
     if harm in harms:
         file.write_bytes(harms[harm])

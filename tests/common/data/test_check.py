@@ -82,7 +82,7 @@ def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1", "mask"], "sub-2": ["t2", "mask"]})
     one, two = root / "sub-1" / "anat", root / "sub-2" / "anat"
     shutil.copy(one / "sub-1_T1w.nii.gz", two / "sub-2_FLAIR.nii.gz")
-    image = nib.load(one / "sub-1_T1w.nii.gz")
+    image = nib.Nifti1Image.from_filename(one / "sub-1_T1w.nii.gz")
     save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))  # the same, stored as LAS
     result = check_site(read_site(root, run), run)
     assert found(result.warnings) == [

@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -55,7 +56,7 @@ def pir(ras: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Axes to the back, the feet, the right, written by hand."""
     affine = np.eye(4)
     affine[:3, 3] = RAS_AFFINE[:3] @ [0, SHAPE[1] - 1, SHAPE[2] - 1, 1]
-    affine[:3, :3] = [[0, 0, 1], [-0.8, 0, 0], [0, -5, 0]]
+    affine[:3, :3] = np.array([[0, 0, 1], [-0.8, 0, 0], [0, -5, 0]])
     return ras.transpose(1, 2, 0)[::-1, ::-1], affine
 
 
@@ -146,7 +147,7 @@ def test_modalities_on_other_grids_line_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
-def test_intensities_by_hand(dtype: type) -> None:
+def test_intensities_by_hand(dtype: Any) -> None:
     voxels = np.zeros((10, 10, 10), dtype=dtype)
     voxels[:, :, 5:] = np.linspace(40, 240, 500).reshape(10, 10, 5).astype(dtype)
     values = np.sort(voxels[voxels > 0].astype(float))
@@ -344,8 +345,8 @@ def test_brats_through_site_toml(real_data: Path, tmp_path: Path) -> None:
 
 def _same_as_raw_voxels(case: Case, images: np.ndarray, data: DataConfig) -> None:
     """Sample the files' own arrays, stored as LPS, at the places in mm where the pixels should lie."""
-    flair = nib.load(case.files["flair"])
-    seg = np.asarray(nib.load(case.mask).dataobj) > 0
+    flair = nib.Nifti1Image.from_filename(case.files["flair"])
+    seg = np.asarray(nib.Nifti1Image.from_filename(case.mask).dataobj) > 0
     centre = nib.affines.apply_affine(flair.affine, np.argwhere(seg).mean(axis=0))
     offsets = (np.arange(data.size) - (data.size - 1) / 2) * data.field_of_view / data.size
     best = int(seg.sum(axis=(0, 1)).argmax())

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_program_that_ends_is_started_again_and_its_output_kept(tmp_path, supe
 
 def test_pauses_double_up_to_the_longest(tmp_path, supervised) -> None:
     one = supervised(program(tmp_path, "raise SystemExit(1)"))
-    seen = []
+    seen: list[Any] = []
 
     def restarted() -> bool:
         life = one._lives["one"]

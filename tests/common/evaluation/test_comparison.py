@@ -1,6 +1,7 @@
 """Differences between models: paired, over two reports, and how small a one can be seen."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ CLASSES = ["a", "b", "c"]
 CONFIG = config_from_table({"data": {"classes": CLASSES}, "evaluation": {"bootstrap": 400}})
 
 
-def models(generator, n, skills=(1.4, 0.9), correlation=0.6):
+def models(generator, n, skills=(1.4, 0.9), correlation=0.6) -> tuple[Any, Any, Any]:
     labels = generator.integers(0, 3, n)
     noise, other = generator.normal(size=(2, n, 3))
     both = noise, correlation * noise + np.sqrt(1 - correlation**2) * other
@@ -82,7 +83,7 @@ def test_the_detectable_difference_is_detected_four_times_in_five():
     assert np.mean(few) < 0.6  # a third of the patients do not show it
 
 
-def split(hospital):
+def split(hospital) -> tuple[Any, Any, Any]:
     labels, first, second = hospital
     return labels, first, [second]
 

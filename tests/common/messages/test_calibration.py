@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,12 @@ def content(random: Random) -> RecordDict:
     for name, value in (("stage", random.choice((FIT, SCORE, *WORDS[:4]))), ("temperature", random.choice((1.0, *NUMBERS)))):
         with suppress(TypeError, ValueError):
             asked[name] = value
-    parts = [packed, pack_arrays(ood.moments_like(CONFIG)) if random.random() < 0.5 else packed, asked, MetricRecord({"n": 1})]
+    parts: list[Any] = [
+        packed,
+        pack_arrays(ood.moments_like(CONFIG)) if random.random() < 0.5 else packed,
+        asked,
+        MetricRecord({"n": 1}),
+    ]
     if random.random() < 0.2:
         random.shuffle(parts)
     names = (SUMS, REFERENCE, CALIBRATION, "metrics")

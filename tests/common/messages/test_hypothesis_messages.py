@@ -35,8 +35,8 @@ LIKE = {"v": np.zeros((2, 2), np.float32), "w": np.zeros(3, np.float32)}
 KINDS = (AdvertiseKeys, AdvertisedKeys, ShareKeys, KeyShares, MaskedInput, Unmask, UnmaskShares)
 FIELDS = sorted({name for kind in KINDS for name in kind.__dataclass_fields__} | {"stage"})
 TASK = {"round": 1, "config": "{}", "code": "c", "backbone": "b", "run": "r", "site": "", "data": "", "cache": ""}
-SITE = {"name": "s", "error": "", "counts-shared": True, "epsilon": 1.0}
-METRICS = {"num-examples": 3, "labelled": 2, "round": 1, "dino": 0.5}
+SITE: dict[str, Any] = {"name": "s", "error": "", "counts-shared": True, "epsilon": 1.0}
+METRICS: dict[str, Any] = {"num-examples": 3, "labelled": 2, "round": 1, "dino": 0.5}
 GOOD = [pack_arrays(LIKE)["w"].data, pack_arrays(LIKE)["v"].data, pickle.dumps(np.arange(3))]
 NPY = (b"(" * 2000, b"9" * 400, b"O", b"|O", b"{", b"}", b"True", b"(3,3,3)", b"\x93NUMPY\x02\x00", b"[" * 3000, b"-1")
 

@@ -122,7 +122,7 @@ def test_a_hostile_array_is_refused_before_it_is_read(array):
         {"metrics": MetricRecord({"num-examples": 1e9, "labelled": 3, "round": 4})},
         {"metrics": MetricRecord({"num-examples": 10**12, "labelled": 3, "round": 4})},
         {"metrics": MetricRecord({"num-examples": 3, "labelled": 3})},
-        {"metrics": MetricRecord({"num-examples": 3, "labelled": 3, "round": 4} | {f"m{i}": 1.0 for i in range(65)})},
+        {"metrics": MetricRecord({"num-examples": 3, "labelled": 3, "round": 4, **{f"m{i}": 1.0 for i in range(65)}})},
         {"metrics": ConfigRecord({})},
         {"site": ConfigRecord({"name": "x" * 121, "error": "", "counts-shared": True})},
         {"site": ConfigRecord({"name": 3, "error": "", "counts-shared": True})},

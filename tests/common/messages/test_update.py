@@ -1,5 +1,7 @@
 """An update against plain numpy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -34,5 +36,6 @@ def test_the_norm_is_that_of_all_arrays_together_and_is_worked_out_once(monkeypa
 
 
 def test_nobody_can_tell_a_norm() -> None:
+    made: Any = Update
     with pytest.raises(TypeError):
-        Update({}, 0.0)
+        made({}, 0.0)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_the_intervals_hold_the_true_value_about_95_times_in_100():
     assert all(count / 200 < 0.85 for count in half_held.values()), half_held  # the test refuses an interval of half the width
 
 
-def models(generator, n):
+def models(generator, n) -> tuple[Any, Any, Any]:
     labels, first = hospital(generator, n)
     second = first ** generator.uniform(0.2, 1.2, (n, 1)) * np.exp(generator.normal(0, 1.0, first.shape))
     return labels, first, second / second.sum(1, keepdims=True)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ BEFORE = {
 }
 
 
-def model_of(**model: object) -> MultiModalViT:
+def model_of(**model: Any) -> MultiModalViT:
     table = {"model": {"backbone": "fedmri_vit_mini", "weights": "random", **model}, "data": {"size": 32}}
     return build_model(config_from_table(table)).eval()
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -7,11 +9,11 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 
 
-def model_of(backbone: str = "fedmri_vit_mini", size: int = 32, **model: object) -> MultiModalViT:
+def model_of(backbone: str = "fedmri_vit_mini", size: int = 32, **model: Any) -> MultiModalViT:
     return build_model(config_of(backbone, size, **model)).eval()
 
 
-def config_of(backbone: str, size: int, **model: object) -> RunConfig:
+def config_of(backbone: str, size: int, **model: Any) -> RunConfig:
     return config_from_table({"model": {"backbone": backbone, "weights": "random", **model}, "data": {"size": size}})
 
 

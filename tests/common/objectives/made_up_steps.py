@@ -1,6 +1,7 @@
 """Steps of random numbers, for tests of terms."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def step_of(**changes: object) -> StepOutputs:
+def step_of(**changes: Any) -> StepOutputs:
     """Two global views and a local one of four patients, one without a label; two arrays that have moved."""
     step = StepOutputs(
         logits=normal(VIEWS, PATIENTS, PROTOTYPES),

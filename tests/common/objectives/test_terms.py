@@ -1,7 +1,7 @@
 """Terms as values: what a registry line gives, and whether each term's flags say the truth about it."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,8 +25,9 @@ from common.training.local import train_round
 from common.training.private import private_round
 from tests.common.objectives.made_up_steps import PATIENTS, normal, of_patient, step_of
 
-PER_PATIENT = [kind() for kind in TERMS.values() if kind.per_patient]
-MIXING = [kind() for kind in TERMS.values() if not kind.per_patient]
+KINDS: list[Any] = list(TERMS.values())
+PER_PATIENT = [kind() for kind in KINDS if kind.per_patient]
+MIXING = [kind() for kind in KINDS if not kind.per_patient]
 
 
 def loss_of(term: Term, step: StepOutputs) -> Tensor:
@@ -202,7 +203,7 @@ def test_where_no_term_runs_nothing_moves() -> None:
 
 def test_a_private_round_lets_no_term_count_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    begin = TERMS["classification"].begin
+    begin = vars(TERMS["classification"])["begin"]
     monkeypatch.setattr(
         TERMS["classification"], "begin", lambda self, labels, c: seen.append(len(labels)) or begin(self, labels, c)
     )

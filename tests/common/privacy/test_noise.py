@@ -33,7 +33,7 @@ def test_no_seed_brings_the_noise_back() -> None:
 
 def test_noise_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(noise.os, "urandom", lambda count: asked.append(count) or bytes(count))
+    monkeypatch.setattr("os.urandom", lambda count: asked.append(count) or bytes(count))
     system_normal((10,), 1.0)
     system_sample(10, 0.5)
     assert sum(asked) == 8 * (2 * 10 * noise.SUMMED // 2 + 10)

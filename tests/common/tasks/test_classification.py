@@ -1,6 +1,7 @@
 """The target of a patient from the words of a table; subtype and grade by configuration alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_a_site_is_read_by_the_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values())
-def test_every_task_names_a_term_that_there_is(task: type) -> None:
+def test_every_task_names_a_term_that_there_is(task: Any) -> None:
     assert task.term in {name.rpartition(".")[2] for name in dotted_names(RunConfig) if name.startswith("objective.")}
 
 

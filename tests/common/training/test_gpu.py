@@ -30,7 +30,7 @@ PRIVATE_TERMS = {
 
 
 def config_of(precision: str = "fp32", **sections: dict[str, Any]) -> RunConfig:
-    table = {
+    table: dict[str, dict[str, Any]] = {
         "data": {"size": 64, "slices": 3},
         "model": {"backbone": "fedmri_vit_mini", "weights": "random", "joint_blocks": 2},
         "objective": {"local_crops": 2},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ PRIVATE_TERMS = {
 }
 
 
-def config_of(slices: int = 2, **privacy: object) -> RunConfig:
+def config_of(slices: int = 2, **privacy: Any) -> RunConfig:
     return config_from_table(
         {
             "data": {"size": 32, "slices": slices},
@@ -113,7 +114,7 @@ def test_the_round_is_charged_before_a_patient_is_touched(monkeypatch: pytest.Mo
     config = config_of(noise_multiplier=1.3)
     model, site = build_model(config), site_of(4, 2)
     order: list[object] = []
-    draw = private.draw_example
+    draw = vars(private)["draw_example"]
     monkeypatch.setattr(private, "system_sample", lambda count, rate: np.arange(count))
     monkeypatch.setattr(private, "draw_example", lambda *a: order.append("patient") or draw(*a))
     private_round(model, get_arrays(model), site, config, round_number=1, site_seed=0, charge=order.append)

@@ -1,5 +1,7 @@
 """Private head rounds: per-patient gradients of the head against a naive loop, one patient's bounded share, what stays still."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ PRIVATE_TERMS = {
 }
 
 
-def config_of(**privacy: object) -> RunConfig:
+def config_of(**privacy: Any) -> RunConfig:
     return config_from_table(
         {
             "data": {"size": 32, "slices": 2},

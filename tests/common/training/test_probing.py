@@ -1,5 +1,7 @@
 """What the head sees in its own rounds."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
-from common.models.multimodal import Output
+from common.models.multimodal import MultiModalViT, Output
 from common.models.trained_model import TrainedModel
 from common.training import probing
 from common.training.probing import COPIES
@@ -26,7 +28,8 @@ def test_every_patient_is_seen_whole_once_and_lacking_something_else(chance):
     present = np.random.default_rng(0).random((10, 4)) < 0.7
     present[~present.any(1), 0] = True
     site = SiteData("a", tuple("abcdefghij"), np.zeros((10, 1, 4, 2, 2), np.float16), present, np.arange(10) % 3, "key")
-    seen, labels = probing._embed(TrainedModel(Recorder(), {}, config), site, torch.Generator().manual_seed(1))
+    trained = TrainedModel(cast(MultiModalViT, Recorder()), {}, config)
+    seen, labels = probing._embed(trained, site, torch.Generator().manual_seed(1))
     copies = COPIES if chance else 1
     assert labels.tolist() == (np.arange(10) % 3).tolist() * copies
     shown = seen.bool().view(copies, 10, 4).numpy()

@@ -1,6 +1,7 @@
 """What a round may train of LoRA: exact averages against merging by hand, and what is still stays so byte for byte."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ from common.training.trainable import trained_names
 from tests.common.privacy.naive_clipping import clipped_sum
 
 STILL = [("b", 1, "lora_a"), ("b", 2, "lora_a"), ("alternate", 1, "lora_a"), ("alternate", 2, "lora_b")]
-PLAIN = {"objective": {"local_crops": 0}}
+PLAIN: dict[str, dict[str, Any]] = {"objective": {"local_crops": 0}}
 PRIVATE_TERMS = {
     name: {"weight": weight}
     for name, weight in {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}.items()
 }
-PRIVATE = {"objective": {"local_crops": 0, "terms": PRIVATE_TERMS}}
+PRIVATE: dict[str, dict[str, Any]] = {"objective": {"local_crops": 0, "terms": PRIVATE_TERMS}}
 
 
 def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
@@ -45,7 +46,7 @@ def config_of(factor: str, **sections: dict[str, object]) -> RunConfig:
     return config_from_table({name: {**base.get(name, {}), **sections.get(name, {})} for name in base.keys() | sections.keys()})
 
 
-def private_config(factor: str, **privacy: object) -> RunConfig:
+def private_config(factor: str, **privacy: Any) -> RunConfig:
     return config_of(factor, **PRIVATE, privacy={"enabled": True, "steps": 2, "sample_rate": 1.0, **privacy})
 
 
@@ -144,9 +145,9 @@ def test_a_head_round_trains_the_head_alone_whatever_the_factor(factor: str) -> 
 def test_the_teacher_moves_where_the_student_does(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("b", **PLAIN)
     model = build_model(config)
-    start, teachers, honest = moved(model), [], rounds.update_teacher
+    start, teachers, honest = moved(model), [], vars(rounds)["update_teacher"]
 
-    def watched(*arguments: object) -> dict[str, torch.Tensor]:
+    def watched(*arguments: Any) -> dict[str, torch.Tensor]:
         teachers.append(honest(*arguments))
         return teachers[-1]
 
@@ -174,7 +175,8 @@ def test_private_clipping_measures_the_trained_arrays_alone(
     """One step without noise, by plain gradient descent, against `clipped_sum` over gradients of all arrays."""
     config = private_config(factor, noise_multiplier=0.0, max_grad_norm=0.2, steps=1, gradients=method)
     model, site = build_model(config), site_of(4)
-    start, sums = moved(model), {}
+    sums: dict[str, Any] = {}
+    start = moved(model)
 
     def descend(student: Parameters, _: RunConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(student.values(), lr=1.0)
@@ -220,9 +222,9 @@ def test_the_private_teacher_reads_the_still_factor(monkeypatch: pytest.MonkeyPa
     """In every step it holds all arrays: the still ones as they came, the others as the student's mean."""
     config = private_config("b")
     model = build_model(config)
-    start, teachers, honest = moved(model), [], private.patient_gradients
+    start, teachers, honest = moved(model), [], vars(private)["patient_gradients"]
 
-    def watched(lent: MultiModalViT, point: Point, *rest: object) -> Parameters:
+    def watched(lent: MultiModalViT, point: Point, *rest: Any) -> Parameters:
         both = {**point.teacher, **point.fixed}
         teachers.append({name: value.detach().numpy().copy() for name, value in both.items()})
         return honest(lent, point, *rest)

@@ -5,12 +5,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 
 ROOT = Path(__file__).resolve().parents[3]
-HOSTILE = Path(__file__).with_name("hostile.py")
 SMALL = (
     *(
         "data.size=64",
@@ -108,16 +105,6 @@ class Hospital:
     def reason(self) -> str:
         return str(self.status()["sentence"])
 
-    def trick(self, *words: str) -> None:
-        """From now on its gate answers falsely (see hostile.py); without words: honestly again."""
-        launcher = self.home / "state" / "bin" / "flwr-clientapp"
-        honest = launcher.with_suffix(".honest")
-        if not honest.exists():
-            launcher.rename(honest)
-            launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HOSTILE}" "{ROOT}" "{self.home / "trick"}" "$@"\n')
-            launcher.chmod(0o755)
-        (self.home / "trick").write_text("\n".join(words))
-
     def log(self) -> list[dict[str, Any]]:
         """The audit log's entries."""
         path = self.home / "state" / "audit.jsonl"
@@ -128,56 +115,13 @@ class Hospital:
         return sum(1 for entry in self.log() if entry["event"] == event)
 
 
-class Proxy:
-    """A way to the server that can be cut: what is on it then is dropped, and nothing gets through until it is mended."""
-
-    def __init__(self, port: int) -> None:
-        self.target, self.open = port, True
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self.listener.getsockname()[1])
-        self.sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self.open = False
-        for one in self.sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        self.sockets.clear()
-
-    def mend(self) -> None:
-        self.open = True
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self.listener.accept()
-            if not self.open:
-                client.close()
-                continue
-            with suppress(OSError):
-                server = socket.create_connection(("127.0.0.1", self.target))
-                self.sockets += [client, server]
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
-
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for end in (one, other):
-            with suppress(OSError):
-                end.close()
-
-
 @dataclass
 class Federation:
-    """The coordinator and its hospitals; the first of them reaches it through a proxy that can be cut."""
+    """The coordinator and its hospitals, each in a folder of its own."""
 
     folder: Path
     hospitals: dict[str, Hospital] = field(default_factory=dict)
     address: str = ""
-    proxied: str = ""
-    proxy: Proxy | None = None
 
     @property
     def home(self) -> Path:
@@ -187,8 +131,18 @@ class Federation:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def build(self, sites: int = 4, patients: int = 4, address: str = "", joined: int | None = None) -> None:
-        """Phantoms, the coordinator's home, and hospitals (the first `joined`) that have joined; nothing runs yet."""
+    def build(
+        self, sites: int = 4, patients: int = 4, *, joined: int | None = None, address: str = "", first_at: str = ""
+    ) -> None:
+        """Phantoms, the coordinator's home, and hospitals (the first `joined`) that have joined; nothing runs yet.
+
+        Args:
+            sites: training hospitals, beside the external one.
+            patients: of each.
+            joined: how many of the hospitals join; None: all.
+            address: host:port of the coordinator; "": a free port of this machine.
+            first_at: host:port at which the first hospital reaches it; "": as the others.
+        """
         if not self.data.is_dir():
             done = [
                 "phantom",
@@ -208,9 +162,8 @@ class Federation:
         listen = f"127.0.0.1:{self.address.rpartition(':')[2]}"
         assert server_main(["init", str(self.home), "--address", self.address, "--listen", listen, *ports]) == 0
         folders = sorted(p for p in self.data.iterdir() if p.is_dir() and p.name != "external")
-        self.proxy, self.proxied = Proxy(int(self.address.rpartition(":")[2])), folders[0].name
         for data in folders[:joined]:
-            self.join(data.name, data, f"localhost:{self.proxy.port}" if data.name == self.proxied else "")
+            self.join(data.name, data, first_at if data == folders[0] else "")
 
     def join(self, name: str, data: Path, server: str = "") -> Hospital:
         """One more hospital: init there, admit here."""
@@ -325,18 +278,3 @@ class Run:
 
         until(lambda: true() or ended(), seconds, what)
         assert true(), f"the run ended ({self.code}) before {what}: {self.error}"
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[], None]]:
-    """A small disk (tmpfs) at `folder`; yields what makes it larger. Needs root."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], check=True)
-
-    def grow() -> None:
-        subprocess.run(["mount", "-o", "remount,size=512m", str(folder)], check=True)
-
-    try:
-        yield grow
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)

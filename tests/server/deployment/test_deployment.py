@@ -9,7 +9,9 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -88,7 +90,7 @@ def make_key(folder: Path, name: str) -> Path:
 def home(tmp_path_factory) -> Iterator[Home]:
     """A running coordinator, with the keys of `a` and `b` admitted beside it."""
     folder = tmp_path_factory.mktemp("coordinator")
-    ports = {name: free_port() for name in ("superlink_port", "health_port")}
+    ports: dict[str, Any] = {name: free_port() for name in ("superlink_port", "health_port")}
     settings = ServerSettings(address=f"localhost:{free_port()}", listen="", **ports)
     home = init_home(folder / "home", settings)
     for name in ("a", "b"):
@@ -105,7 +107,7 @@ def start(home: Home) -> None:
 
 
 @contextlib.contextmanager
-def supernode(home: Home, key: str, *, authority: Path | None = None, plain: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def supernode(home: Home, key: str, *, authority: Path | None = None, plain: bool = False) -> Iterator[Any]:
     """A real SuperNode with one of the keys; its output is in a file named `log`."""
     folder = home.folder.parent / f"{key}-{time.monotonic_ns()}"
     folder.mkdir()
@@ -118,7 +120,7 @@ def supernode(home: Home, key: str, *, authority: Path | None = None, plain: boo
         process = subprocess.Popen(
             command, env=flower_environment(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
-    process.log = folder / "log"  # type: ignore[attr-defined]
+    vars(process)["log"] = folder / "log"
     try:
         yield process
     finally:
@@ -273,7 +275,7 @@ def test_a_superexec_without_the_secret_or_with_another_gets_no_task(home, tmp_p
             [*command, *extra], env=home.environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            until(lambda since=before: refusals(home) > since, "401 for a SuperExec without the secret")
+            until(partial(lambda since: refusals(home) > since, before), "401 for a SuperExec without the secret")
         finally:
             process.terminate()
             process.wait(30)

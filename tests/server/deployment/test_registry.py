@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
 from server.deployment.registry import admit, admitted, read_key, revoke, synchronise
-from server.deployment.superlink_nodes import Node
+from server.deployment.superlink_nodes import Node, Nodes
 
 
 @pytest.fixture
@@ -127,11 +127,12 @@ def test_no_content_makes_the_reader_fail_otherwise(tmp_path, content) -> None:
         read_key(file, "x")
 
 
-class Ledger:
+class Ledger(Nodes):
     """Stands for the SuperLink: takes a key once, and never again once it is unregistered."""
 
     def __init__(self, *nodes: Node) -> None:
-        self.nodes, self.asked = {node.key: node for node in nodes}, []
+        self.nodes = {node.key: node for node in nodes}
+        self.asked: list[tuple[str, str]] = []
 
     def all(self) -> tuple[Node, ...]:
         return tuple(self.nodes.values())

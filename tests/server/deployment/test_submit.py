@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.deployment.flower_cli import flwr, free_port
-from common.errors import FedMRIError
+from common.errors import ConfigError, FederationError, FedMRIError
 from common.messages.code_version import TRAVELS
 from server.cli.main import main
 from server.deployment import submit as module
@@ -73,7 +74,7 @@ def app(tmp_path_factory) -> Path:
 def home(tmp_path_factory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("coordinator")
     (folder / "external").mkdir()
-    ports = {name: free_port() for name in ("superlink_port", "health_port")}
+    ports: dict[str, Any] = {name: free_port() for name in ("superlink_port", "health_port")}
     home = init_home(folder / "home", ServerSettings(address="localhost:8443", front="none", **ports))
     assert main(["start", str(home.folder), "--background"]) == 0
     yield home
@@ -165,12 +166,12 @@ def test_a_server_that_dies_without_a_word_is_told_of(home, run, capsys) -> None
 @pytest.mark.deployment
 @pytest.mark.slow
 def test_following_survives_a_superlink_that_comes_back(home, run, monkeypatch, tmp_path, capsys) -> None:
-    real, calls = module.run_status, []
+    real, calls = vars(module)["run_status"], []
 
     def flaky(*arguments) -> str:
         calls.append(1)
         if len(calls) == 1:
-            raise module.FederationError("does not answer")
+            raise FederationError("does not answer")
         return real(*arguments)
 
     monkeypatch.setattr(module, "run_status", flaky)
@@ -180,7 +181,7 @@ def test_following_survives_a_superlink_that_comes_back(home, run, monkeypatch, 
 
 def wanted(folder: Path, **changes) -> Submission:
     (folder / "data" / "x").mkdir(parents=True, exist_ok=True)
-    values = {"config": "demo", "settings": (), "external": (folder / "data" / "x",), "out": folder / "run"}
+    values: dict[str, Any] = {"config": "demo", "settings": (), "external": (folder / "data" / "x",), "out": folder / "run"}
     return Submission(**(values | changes))
 
 
@@ -212,7 +213,7 @@ def test_what_is_wrong_is_refused_before_anything_starts(tmp_path, changes, said
 def test_external_folders_apart_are_refused(tmp_path) -> None:
     (tmp_path / "other").mkdir()
     first = wanted(tmp_path).external[0]
-    with pytest.raises(module.ConfigError, match="side by side"):
+    with pytest.raises(ConfigError, match="side by side"):
         _run_config(wanted(tmp_path, external=(first, tmp_path / "other")))
 
 

@@ -9,18 +9,21 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, verify_metadata
 from monai.bundle.properties import InferProperties
-from monai.utils import BundleProperty
+from monai.bundle.scripts import verify_metadata
+from monai.bundle.workflows import ConfigWorkflow
+from monai.utils.enums import BundleProperty
 from torch.func import functional_call
 
 from common.config.run import config_from_table
 from common.data.cases import read_site
+from common.data.dataset import SiteData
 from common.errors import ConfigError, FedMRIError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, save_calibration
 from common.model_files.open import open_saved, read_saved
@@ -165,8 +168,9 @@ def test_monai_takes_the_bundles_metadata_and_properties(released, tmp_path):
     metadata = bundle / "configs/metadata.json"
     verify_metadata(meta_file=str(metadata), filepath=str(tmp_path / "schema.json"))
     inference = str(bundle / "configs/inference.json")
-    workflow = ConfigWorkflow(config_file=inference, meta_file=str(metadata), workflow_type="infer", logging_file=False)
-    asked = [entry["id"] for entry in InferProperties.values() if entry[BundleProperty.REQUIRED]]
+    workflow: Any = ConfigWorkflow(config_file=inference, meta_file=str(metadata), workflow_type="infer", logging_file=False)
+    properties: Any = InferProperties
+    asked = [entry["id"] for entry in properties.values() if entry[BundleProperty.REQUIRED]]
     assert [name for name in asked if name not in workflow.parser] == []
     shapes = json.loads(metadata.read_text())["network_data_format"]["inputs"]["image"]
     assert (shapes["num_channels"], shapes["spatial_shape"]) == (2, [4, 64, 64])
@@ -202,7 +206,7 @@ def test_real_patients_get_the_same_from_every_file(released, real_data, tmp_pat
     trained = open_saved(read_saved(run))
     (tmp_path / "site.toml").write_text(BRATS.format(data=real_data / "cases"))
     for site in (tmp_path, real_data / "tcga-lgg" / "fg"):
-        found = check.check_files(release, trained, site)
+        found: Any = check.check_files(release, trained, site)
         assert [entry["file"] for entry in found] == ["model.safetensors", "model.onnx", "bundle"]
         assert all(entry["difference"] <= 1e-4 and entry["source"] == "patients of a site" for entry in found)
 
@@ -248,9 +252,7 @@ def test_a_file_that_differs_ends_in_no_release_at_all(released, tmp_path, monke
 
 @pytest.mark.parametrize("wrong", [np.full((2, 3), np.nan), np.full((1, 3), 1 / 3)])
 def test_no_answer_is_no_agreement(wrong):
-    patients = check.SiteData(
-        "s", ("a", "b"), np.zeros((2, 1, 1, 1, 1), np.float16), np.ones((2, 1), bool), np.zeros(2, int), "k"
-    )
+    patients = SiteData("s", ("a", "b"), np.zeros((2, 1, 1, 1, 1), np.float16), np.ones((2, 1), bool), np.zeros(2, int), "k")
     with pytest.raises(FedMRIError, match="expected"):
         check._compare("model.onnx", patients, np.full((2, 3), 1 / 3), wrong)
 

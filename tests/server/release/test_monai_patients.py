@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.data import MetaTensor
+from monai.data.meta_tensor import MetaTensor
 
 from common.config.run import DataConfig, RunConfig
 from common.data import volumes

@@ -34,7 +34,11 @@ const names = wide.map(e => e.tagName + "." + e.className);
 document.getElementById("out").textContent = JSON.stringify([page.documentElement.scrollWidth, ...names]); }}
 </script>"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium"),
+]
 
 
 def run_browser(folder, *flags):

@@ -8,6 +8,7 @@ import re
 import runpy
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,9 @@ def test_a_roc_curve_needs_two_points():
 
 def test_subsets_go_from_all_modalities_to_one():
     names = ("t1", "t2", "flair", "t1+t2", "t1+flair", "t2+flair", "t1+t2+flair")
-    entry = {name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names}
+    entry: dict[str, Any] = {
+        name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names
+    }
     found = subsets.read(decode(complete({"modality_subsets": entry})).subsets)
     assert found.modalities == ("t1", "t2", "flair")
     assert [row.name for row in found.rows] == ["t1+t2+flair", "t1+t2", "t1+flair", "t2+flair", "t1", "t2", "flair"]

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from server.report.results import complete
 
 CLAIM = {"epsilon": 3.2, "delta": 1e-3, "noise_multiplier": 1.0, "max_grad_norm": 0.5, "sample_rate": 0.08, "steps": 20}
 NAMES = ("noise of the promised size", "noise from no seed", "sampling rate as claimed", "one patient's share is bounded")
-GOOD = {
+GOOD: dict[str, Any] = {
     "mechanism": {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "sample_rate": 0.08},
     "checks": [{"name": name, "passed": True, "detail": f"as it should be, {n}"} for n, name in enumerate(NAMES)],
     "canary": {"claimed": 1.5, "audited": 0.21, "delta": 1e-5, "guesses": 120, "right": 79},
@@ -45,7 +46,7 @@ def changed(*changes):
     """GOOD with other values at some places."""
     table = copy.deepcopy(GOOD)
     for place, value in changes:
-        inner = table
+        inner: Any = table
         for step in place[:-1]:
             inner = inner[step]
         if value is DELETED:

@@ -7,6 +7,7 @@ import runpy
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ class Page(HTMLParser):
 
     def __init__(self, source):
         super().__init__()
-        self.open, self.text, self.tags, self.addresses = [], [], [], []
+        lists: Any = ([], [], [], [])
+        self.open, self.text, self.tags, self.addresses = lists
         self.feed(source)
         self.close()
         assert self.open == []

@@ -122,8 +122,8 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert calibration.sites == tuple(told["sites"]) == SITES
     assert calibration.patients == told["patients"] == len(labels)
     assert told["failures"] == {"broken": DataError.public_default}
-    found = [[features(TrainedModel(model, arrays, config), patients) for patients in both] for both in parts.values()]
-    expected = ood.add(*(ood.moments(*both) for both in found))
+    felt = [[features(TrainedModel(model, arrays, config), patients) for patients in both] for both in parts.values()]
+    expected = ood.add(*(ood.moments(both[0], both[1]) for both in felt))
     assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
     raw = predict(TrainedModel(model, arrays, config), hospital("ext", LABELS[:9]))
     found = np.array([patient["probabilities"] for patient in report["patients"]])

@@ -1,6 +1,7 @@
 """What is on disk after each round, and what survives a crash."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 
 
 def record(number: int, **changes) -> RoundRecord:
-    settings = {
+    settings: dict[str, Any] = {
         "attempts": 1,
         "seconds": 2.5,
         "bytes_up": 10,
@@ -54,7 +55,7 @@ def test_damaged_checkpoints_are_named(tmp_path):
 
 
 def test_the_aggregators_state_is_kept_beside_the_arrays_and_must_be_of_its_round_and_model(tmp_path):
-    state = {"w": ARRAYS["w"] / 3}
+    state = {"w": ARRAYS["w"] / np.float32(3)}
     save_checkpoint(tmp_path, Checkpoint(1, ARRAYS, {}, state))
     assert load_state(tmp_path, 1, ARRAYS)["w"].tobytes() == state["w"].tobytes()
     assert load_state(tmp_path, 2, {}) == {}  # of an aggregator that has none nothing is read

@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ LINE = {
     "paused": ["c"],
     "redone": 1,
 }
-REPORT = {
+REPORT: dict[str, Any] = {
     "external": {
         "mcc": {"value": 0.5, "low": 0.1, "high": 0.9},
         "n": 3,
@@ -129,7 +130,7 @@ def test_a_report(content, tmp_path):
         read_report(tmp_path)
 
 
-AUDIT = {
+AUDIT: dict[str, Any] = {
     "mechanism": {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "sample_rate": 0.1},
     "checks": [{"name": name, "passed": True, "detail": "y"} for name in CHECKS],
     "canary": {"claimed": 1.0, "audited": 0.5, "delta": 0.1, "guesses": 3, "right": 1},

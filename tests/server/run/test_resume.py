@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from common.config.run import config_from_table
 from common.errors import FederationError
 from common.models.arrays import load_arrays
+from common.models.multimodal import MultiModalViT
 from server.run import federate as running
 from server.run import resume as resuming
 from server.run.federate import federate, leave_error
@@ -301,16 +303,14 @@ def test_sums_of_trainings_are_by_site(tmp_path):
 def test_at_a_real_federation_no_path_of_the_servers_travels(folder, tmp_path, local_grid):
     nodes_only = plan(folder, tmp_path / "run", sites=())
     config = config_from_table(json.loads(nodes_only.config.to_json()))
-    file = tmp_path / "server-only" / "weights.safetensors"
+    file, fake = tmp_path / "server-only" / "weights.safetensors", cast(MultiModalViT, FakeModel)
     task = running.site_task(
-        replace(nodes_only, config=replace(config, model=replace(config.model, weights=str(file)))), FakeModel, "token"
+        replace(nodes_only, config=replace(config, model=replace(config.model, weights=str(file)))), fake, "token"
     )
     assert str(tmp_path) not in json.dumps(vars(task))
     assert (task.data, task.site, task.cache) == ("", "", "")
     assert json.loads(task.config)["model"]["weights"] == "weights.safetensors"
-    kept = running.site_task(
-        replace(nodes_only, config=replace(config, model=replace(config.model, weights="hub"))), FakeModel, "t"
-    )
+    kept = running.site_task(replace(nodes_only, config=replace(config, model=replace(config.model, weights="hub"))), fake, "t")
     assert json.loads(kept.config)["model"]["weights"] == "hub"
 
 

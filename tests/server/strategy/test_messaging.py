@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from common.errors import FederationError
 from server.strategy import messaging as exchanging
 from server.strategy.messaging import answered, exchange
+from tests.server.conftest import LocalGrid
 
 
 def messages(*nodes: int) -> list[Message]:
@@ -24,7 +25,7 @@ def fine(message: Message) -> RecordDict:
 def slow_grid(local_grid):
     """A grid whose nodes answer only after some looks."""
 
-    class Slow(local_grid):
+    class Slow(LocalGrid):
         def __init__(self, nodes, looks):
             super().__init__(nodes)
             self.looks = looks
@@ -60,7 +61,7 @@ def test_a_straggler_is_not_waited_for_and_its_late_reply_is_not_taken(slow_grid
 
 
 def test_a_grid_that_hands_out_others_replies_is_not_believed(local_grid):
-    class Confused(local_grid):
+    class Confused(LocalGrid):
         def pull_messages(self, message_ids):
             return list(self.replies) * 2
 
@@ -74,7 +75,7 @@ def test_a_grid_that_hands_out_others_replies_is_not_believed(local_grid):
 
 
 def test_a_message_that_flower_did_not_take_is_told(local_grid):
-    class Full(local_grid):
+    class Full(LocalGrid):
         def push_messages(self, messages):
             ids = list(super().push_messages(messages))
             return [ids[0], None]
@@ -86,7 +87,7 @@ def test_a_message_that_flower_did_not_take_is_told(local_grid):
 
 
 def test_a_reply_that_flower_cannot_take_apart_costs_its_site_alone(local_grid):
-    class Breaking(local_grid):
+    class Breaking(LocalGrid):
         def pull_messages(self, message_ids):
             if message_ids == [self.sent[0].metadata.message_id]:
                 raise ValueError("patient Smith")
@@ -99,7 +100,7 @@ def test_a_reply_that_flower_cannot_take_apart_costs_its_site_alone(local_grid):
 
 
 def test_trouble_with_the_superlink_is_no_sites_fault(local_grid):
-    class Gone(local_grid):
+    class Gone(LocalGrid):
         def pull_messages(self, message_ids):
             raise httpx.ConnectError("refused")
 

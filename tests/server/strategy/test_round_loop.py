@@ -13,6 +13,7 @@ from common.messages.update import Update
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import ResumePoint
+from tests.server.conftest import LocalGrid
 
 LIKE = {"w": np.zeros(3, np.float32)}
 TASK = Task(1, "{}", "code", "backbone", data="/data")
@@ -285,7 +286,7 @@ def test_a_late_joiner_is_asked_from_the_next_round_on(local_grid):
 
 
 def test_two_nodes_with_one_name_are_told_apart(local_grid):
-    class Named(local_grid):
+    class Named(LocalGrid):
         def get_nodes(self):
             return [NodeInfo(node_id=11, name="north"), NodeInfo(node_id=12, name="north"), NodeInfo(node_id=13, name="coast")]
 

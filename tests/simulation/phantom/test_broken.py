@@ -91,4 +91,4 @@ def test_folders_lie_deeper_than_hospitals_and_leave_these_as_they_were(tmp_path
     assert hashes(tmp_path / "with") == hashes(tmp_path / "without")
     noise = tmp_path / "with" / "broken" / "noise" / "sub-0001" / "anat"
     assert any(image.name.endswith("FLAIR.nii.gz") for image in noise.iterdir())
-    assert {nibabel.load(image).ndim for image in noise.glob("*.nii.gz")} == {3}
+    assert {nibabel.Nifti1Image.from_filename(image).ndim for image in noise.glob("*.nii.gz")} == {3}

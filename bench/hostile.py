@@ -14,7 +14,7 @@ from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: 
 from client.gate.gate import Gate  # noqa: E402
 from client.gate.supernode import serve  # noqa: E402
 from common.config.site import SITE_VARIABLE  # noqa: E402
-from common.messages.round import CHANGE, METRICS, pack_arrays  # noqa: E402
+from common.messages.round import CHANGE, METRICS, pack_arrays, read_task  # noqa: E402
 
 
 def spoil(content: RecordDict, trick: str) -> RecordDict:
@@ -30,7 +30,7 @@ def spoil(content: RecordDict, trick: str) -> RecordDict:
     elif trick == "norm":
         arrays = {name: 100 * array for name, array in arrays.items()}
     elif trick == "old":
-        content[METRICS] = MetricRecord({**content[METRICS], "round": 1})
+        content[METRICS] = MetricRecord({**content.metric_records[METRICS], "round": 1})
     if trick == "garbage":
         record = pack_arrays(arrays)
         record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", os.urandom(len(record[first].data)))
@@ -51,7 +51,7 @@ class Hostile(Gate):
     def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
         """The lie of this round: line n of the file `trick`; "sleep:30" waits before it answers honestly."""
         tricks = Path(TRICK).read_text().split("\n")
-        number = int(message.content["config"]["round"])
+        number = read_task(message.content).round
         trick = tricks[min(number, len(tricks)) - 1]
         if trick.startswith("sleep:"):
             time.sleep(float(trick.partition(":")[2]))
