@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.cli import add_debug, config_path, run_command
 from common.config.run import load_config
 from common.data.cache import default_cache
-from server.report.audit_section import refutations
+from server.report.privacy_audit import refutations
+from server.report.publish import HTML_NAME
+from server.report.report import decode
 from server.report.terminal import result_table
 from simulation.cross_site import plan_folds, run_cross_site
 from simulation.example import write_example
@@ -185,10 +187,10 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:
         print(json.dumps({**report, "run": str(arguments.out)}))
         return 0
     console = Console()
-    console.print(result_table(report))
+    console.print(result_table(decode(report)))
     for sentence in refutations(report):
         console.print(sentence, style="red", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Report: {arguments.out / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Report: {arguments.out / HTML_NAME}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

@@ -12,8 +12,10 @@ from common.config.run import RunConfig, config_from_table
 from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
 from common.evaluation.comparison import detectable, measure, warning
-from server.report.audit_section import refutations
-from server.report.report import assemble, read_report, write_report
+from server.report.privacy_audit import refutations
+from server.report.publish import HTML_NAME, write_page, write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
@@ -68,6 +70,8 @@ def run_cross_site(
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))
+            if not (run / HTML_NAME).is_file():  # cut off between the results and their page
+                write_page(*reports[-1])
             for sentence in refutations(reports[-1][1]):
                 note(sentence)
             continue
@@ -102,7 +106,15 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     }
     baselines = measure_baselines(said, labels.tolist(), federated, config)
     least = detectable(labels, federated, list(said.values()), config)
-    pooled = assemble(external, patients, [], provenance, baselines=baselines, detectable=least)
+    pooled = complete(
+        {
+            "external": external,
+            "patients": patients,
+            "baselines": baselines,
+            "detectable": least,
+            "provenance": provenance,
+        }
+    )
     write_report(out, pooled)
     return pooled
 

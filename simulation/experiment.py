@@ -18,9 +18,9 @@ from common.errors import ConfigError, DataError
 from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.build import build_model
-from server.report.audit_section import refutations
-from server.report.privacy_audit import with_audit
-from server.report.report import read_report, write_report
+from server.report.privacy_audit import refutations, with_audit
+from server.report.publish import write_page, write_report
+from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
@@ -119,6 +119,7 @@ def run_experiment(
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
     report = read_report(plan.out)
+    write_page(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
         report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:

@@ -5,9 +5,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from client.predict.card_template import TEMPLATE
 from client.predict.confidence import calibration_words, likeness_words, set_words, warning
 from client.predict.prediction import LIMITS, RESEARCH, Answer, answer_table
 from common.evaluation.explanation.picture import overlay_png, slice_png, strength
@@ -64,7 +63,9 @@ def _uri(png: bytes) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return environment.from_string(TEMPLATE)
+    return environment.get_template("card.html")

@@ -62,9 +62,9 @@ def of_today(table: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key stands there under both names.
     """
-    if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
-        return table
-    return _task_of_data(_loss_terms(_with_adapter(table)))
+    return (
+        _task_of_data(_loss_terms(_with_adapter(table))) if isinstance(table, dict) else table
+    )  # what is no table, `build` refuses
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:

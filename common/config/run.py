@@ -212,23 +212,18 @@ class RunConfig:
 
     def _require_bounded(self) -> None:
         """Refuse what would let one patient move a private step by more than the clipping norm."""
-        for term in self.objective.terms:
-            for key, value, allowed, why in term.refusals():
-                raise _not_private(f"objective.terms.{term.name}.{key}", value, allowed, why)
-        if self.objective.local_crops:
-            raise _not_private("objective.local_crops", self.objective.local_crops, 0, "the private recipe has global views only")
-        if self.evaluation.holdout:
-            why = "sums over held-out patients would leave without noise"
-            raise _not_private("evaluation.holdout", self.evaluation.holdout, 0.0, why)
+        crops, holdout = self.objective.local_crops, self.evaluation.holdout
+        refused = [(f"objective.terms.{term.name}.{key}", *why) for term in self.objective.terms for key, *why in term.refusals()]
+        if crops:
+            refused.append(("objective.local_crops", crops, 0, "the private recipe has global views only"))
+        if holdout:
+            refused.append(("evaluation.holdout", holdout, 0.0, "sums over held-out patients would leave without noise"))
+        for name, value, allowed, why in refused:
+            raise ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
 
     def to_json(self) -> str:
         """Canonical JSON text: equal configurations give equal text."""
         return json.dumps(plain(self), sort_keys=True)
-
-
-def _not_private(name: str, value: object, allowed: object, why: str) -> ConfigError:
-    """The error for a setting that would let one patient move a private step by more than the clipping norm."""
-    return ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
 
 
 def load_config(source: Path, settings: tuple[str, ...] = ()) -> RunConfig:

@@ -4,7 +4,47 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("common", "client", "server")
+# What travels to hospitals: what `client.app` and `server.app` import, no more and no less. A hospital approves it, and each
+# round compares hashes. `fab-include` in pyproject.toml says the same; tests/server/deployment/test_wall.py holds both to the
+# imports. A glob stands for a room that travels whole.
+TRAVELS = (
+    "client/__init__.py",
+    "client/app.py",
+    "client/hash_chain.py",
+    "client/policy.py",
+    "client/privacy/__init__.py",
+    "client/privacy/budget.py",
+    "client/privacy/ledger.py",
+    "client/round/*.py",
+    "common/*.py",
+    "common/config/*.py",
+    "common/data/__init__.py",
+    "common/data/augmentation.py",
+    "common/data/cache.py",
+    "common/data/cases.py",
+    "common/data/dataset.py",
+    "common/data/holdout.py",
+    "common/data/volumes.py",
+    "common/evaluation/**/*.py",
+    "common/messages/*.py",
+    "common/models/**/*.py",
+    "common/objectives/*.py",
+    "common/privacy/__init__.py",
+    "common/privacy/accounting.py",
+    "common/privacy/charge.py",
+    "common/privacy/gradients.py",
+    "common/privacy/noise.py",
+    "common/privacy/optimizer.py",
+    "common/privacy/site_level.py",
+    "common/secure/*.py",
+    "common/training/*.py",
+    "server/__init__.py",
+    "server/app.py",
+    "server/report/__init__.py",
+    "server/report/results.py",
+    "server/run/*.py",
+    "server/strategy/*.py",
+)
 
 
 @cache
@@ -14,10 +54,14 @@ def code_hash() -> str:
 
 
 def tree_hash(root: Path) -> str:
-    """SHA-256 over names and bytes of the source files of common, client and server under `root`."""
+    """SHA-256 over names and bytes of the source files under `root` that travel: in a checkout and in its bundle the same."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for name in travelling(root):
+        digest.update(name.encode() + b"\0")
+        digest.update(hashlib.sha256((root / name).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def travelling(root: Path) -> list[str]:
+    """Names of the source files under `root` that travel, sorted."""
+    return sorted({path.relative_to(root).as_posix() for pattern in TRAVELS for path in root.glob(pattern)})

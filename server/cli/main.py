@@ -14,7 +14,7 @@ from common.privacy.charge import Charge
 from server.cli.deployment import add_deployment
 from server.cli.release import add_export
 from server.cli.report import add_report
-from server.report.report import HTML_NAME
+from server.report.publish import HTML_NAME
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,14 +63,14 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from server.report.audit_section import refutation  # noqa: PLC0415
-    from server.report.privacy_audit import add_audit  # noqa: PLC0415
+    from server.report.privacy_audit import add_audit, refutations  # noqa: PLC0415
 
     entry = add_audit(arguments.run, arguments.site, arguments.file, force=arguments.force)
     if arguments.json:
         print(json.dumps(entry, indent=2))
     else:
-        verdict = f"The audit of {arguments.site} passed." if entry["passed"] else refutation(arguments.site, entry)
+        claim = {"privacy": {arguments.site: {"audit": entry}}}
+        verdict = next(iter(refutations(claim)), f"The audit of {arguments.site} passed.")
         where = f"It stands in {arguments.run / HTML_NAME}."
         style = "" if entry["passed"] else "red"
         Console().print(f"{verdict} {where}", style=style, markup=False, highlight=False, soft_wrap=True)

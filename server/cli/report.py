@@ -16,9 +16,12 @@ from common.cli import add_debug
 from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic
 from server.report.compare_runs import DAMAGED, compare_runs
+from server.report.decode import measure
 from server.report.page import runs as page
-from server.report.page.values import difference_text, measure, measure_text, number
-from server.report.report import HTML_NAME, JSON_NAME, read_report, render_run
+from server.report.page.values import difference_text, measure_text, number
+from server.report.publish import HTML_NAME, render_run
+from server.report.report import decode, read_report
+from server.report.results import JSON_NAME
 from server.report.terminal import result_table
 
 RUNS_NAME = "comparison.html"
@@ -51,7 +54,7 @@ def _one(arguments: argparse.Namespace) -> int:
     found = read_report(run)
     try:
         content = render_run(run, found)
-        shown = result_table(found)
+        shown = result_table(decode(found))
     except (*DAMAGED, TemplateError) as error:
         raise FedMRIError(
             f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__})."

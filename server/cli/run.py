@@ -9,7 +9,8 @@ from rich.console import Console
 from common.errors import ConfigError
 from server.deployment.home import Home, open_home
 from server.deployment.submit import Submission, SubmittedRun, follow, submit
-from server.report.report import HTML_NAME
+from server.report.publish import HTML_NAME, write_page
+from server.report.report import read_report
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,9 +24,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     taken = submit(home, wanted)
     print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)
-    if not arguments.detach:
+    if arguments.detach:
+        print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.")
+    else:
         _follow(home, taken)
-        print(f"Done. The report: {taken.out / HTML_NAME}")
+        print(f"Done. The report: {write_page(taken.out, read_report(taken.out))}")
     return 0
 
 
@@ -49,6 +52,7 @@ def _follow(home: Home, taken: SubmittedRun) -> None:
         except KeyboardInterrupt:
             where = home.folder
             console.print(f"The run goes on. `fedmri-server status {where}` shows it, `fedmri-server cancel {where}` stops it.")
+            console.print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.", markup=False)
             raise
 
 

@@ -31,7 +31,7 @@ from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest
 from server.release.monai_bundle import readme, write_bundle
-from server.report.report import read_report
+from server.report.report import decode, read_report
 
 CARD = "MODEL_CARD.md"
 
@@ -103,7 +103,7 @@ def _write(draft: Path, wanted: ExportRequest, trained: OpenedModel, report: dic
     checks = check_files(draft, trained, wanted.site)
     kept = kept_modules(plain)
     adapter = f"cannot be merged, kept as modules: {', '.join(kept)}" if kept else "merged into the weights"
-    card = model_card(report, config, plain.backbone_sha256, adapter, checks)
+    card = model_card(decode(report), config, plain.backbone_sha256, adapter, checks)
     write_atomic(draft / CARD, card.encode())
     write_atomic(draft / "bundle" / "docs" / "README.md", (readme(config) + card).encode())
     write_atomic(draft / "LICENSE", _licence(trained).encode())

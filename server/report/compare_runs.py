@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import FedMRIError
-from server.report.page.comparison import measured
+from server.report.decode import table
 from server.report.page.headline import caution
-from server.report.page.provenance import config_table
-from server.report.page.values import measure, real, table, whole
-from server.report.report import read_report
+from server.report.report import Report, decode, read_report
 
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
@@ -33,9 +31,10 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
     reports = [read_report(run) for run in runs]
     try:
         pairs = [{"paired": None, "unpaired": None}, *(_pair(reports[0], other) for other in reports[1:])]
-        entries = [_entry(name, report) for name, report in zip(_names(runs), reports, strict=True)]
+        found = [decode(report) for report in reports]
+        entries = [_entry(name, report) for name, report in zip(_names(runs), found, strict=True)]
         together = [entry | pair for entry, pair in zip(entries, pairs, strict=True)]
-        return {"runs": together, "config": _config_differences(reports)}
+        return {"runs": together, "config": _config_differences(found)}
     except DAMAGED as error:
         raise FedMRIError(
             f"{', '.join(map(str, runs))}: expected reports as FedMRI writes them; one was changed or damaged "
@@ -53,27 +52,31 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    row = measured(name, "", report["external"])
-    calibration = table(report["calibration"])
-    after = table(calibration.get("after"))
-    conformal = table(calibration.get("conformal"))
+def _entry(name: str, report: Report) -> dict[str, Any]:
+    external = report.external
     return {
         "name": name,
-        "external": str(table(report["provenance"]).get("external") or ""),
-        "n": whole(report["external"].get("n")) or 0,
-        "caution": caution(report["external"]),
-        **{key: vars(getattr(row, key)) for key in ("mcc", "balanced_accuracy", "auroc", "brier")},
-        "calibration": {
-            "temperature": real(calibration.get("temperature")),
-            "ece_before": real(table(calibration.get("before")).get("ece")),
-            "ece": real(after.get("ece")) if after else real(report["external"].get("ece")),
-            "coverage": {
-                "nominal": real(conformal.get("coverage")),
-                "observed": real(table(conformal.get("observed")).get("value")),
-            },
+        "external": report.provenance.hospital,
+        "n": external.n or 0,
+        "caution": caution(external),
+        **{key: vars(getattr(external, key)) for key in ("mcc", "balanced_accuracy", "auroc", "brier")},
+        "calibration": _calibration(report),
+        "subsets": {key: vars(subset.mcc) for key, subset in report.subsets.items()},
+    }
+
+
+def _calibration(report: Report) -> dict[str, Any]:
+    """What the temperature did, and the prediction sets' coverage."""
+    found = report.calibration
+    before, after, sets = (found.before, found.after, found.conformal) if found else (None, None, None)
+    return {
+        "temperature": found.temperature if found else None,
+        "ece_before": before.ece if before else None,
+        "ece": after.ece if after else report.external.ece.value,
+        "coverage": {
+            "nominal": sets.coverage if sets else None,
+            "observed": sets.observed.value if sets else None,
         },
-        "subsets": {str(key): vars(measure(table(value).get("mcc"))) for key, value in report["modality_subsets"].items()},
     }
 
 
@@ -91,9 +94,9 @@ def _pair(first: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]
     return {"paired": paired, "unpaired": None} if paired["n"] else {"paired": None, "unpaired": "no labelled patient in common"}
 
 
-def _config_differences(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _config_differences(reports: Sequence[Report]) -> dict[str, list[Any]]:
     """Dotted keys of the settings in which the runs differ, with each run's value; None where it has no such setting."""
-    flat = [_flat(config_table(table(report["provenance"]).get("config"))) for report in reports]
+    flat = [_flat(report.provenance.config) for report in reports]
     keys = list(dict.fromkeys(key for each in flat for key in each))
     rows = {key: [each.get(key) for each in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}

@@ -14,7 +14,11 @@ from jinja2 import TemplateError
 
 from common.errors import ConfigError, FedMRIError
 from common.privacy.audit import CHECKS
-from server.report.report import JSON_NAME, read_report, write_report
+from server.report.page.values import number
+from server.report.privacy import Audit, decode_claims
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import JSON_NAME
 
 MAX_BYTES = 65_536
 MAX_DETAIL = 300  # characters
@@ -116,15 +120,29 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
     return entry
 
 
+def refutations(report: Mapping[str, Any]) -> list[str]:
+    """One loud sentence for each site whose audit failed."""
+    claims = decode_claims(report["privacy"])
+    return [refutation(claim.site, claim.audit) for claim in claims if claim.audit and claim.audit.passed is False]
+
+
+def refutation(site: str, audit: Audit) -> str:
+    """What failed there, in one loud sentence."""
+    found = [f"{check.name}: {check.detail}" for check in audit.checks if not check.passed]
+    if audit.canary_passed is False:
+        found.append(f"canaries proved epsilon {number(audit.audited)} of {number(audit.claimed)} claimed")
+    return f"PRIVACY CLAIM REFUTED at {site} ({'; '.join(found)}). Do not pass the model on."
+
+
 def _checks(values: Any) -> list[dict[str, Any]]:
     """Each known check once: an audit that left one out has not passed it."""
     _require("checks", type(values) is list and len(values) == len(CHECKS), f"a list of {len(CHECKS)} checks", values)
-    for number, check in enumerate(values):
-        _table("check", check, f"checks[{number}]")
-        _require(f"checks[{number}].passed", type(check["passed"]) is bool, "true or false", check["passed"])
+    for place, check in enumerate(values):
+        _table("check", check, f"checks[{place}]")
+        _require(f"checks[{place}].passed", type(check["passed"]) is bool, "true or false", check["passed"])
         detail = check["detail"]
         good = type(detail) is str and len(detail) <= MAX_DETAIL and detail.isprintable()
-        _require(f"checks[{number}].detail", good, f"at most {MAX_DETAIL} printable characters", detail)
+        _require(f"checks[{place}].detail", good, f"at most {MAX_DETAIL} printable characters", detail)
     names = [check["name"] for check in values]
     right = all(type(name) is str for name in names) and sorted(names) == sorted(CHECKS)
     _require("the checks' names", right, f"{', '.join(CHECKS)}, each once", names)

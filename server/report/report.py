@@ -1,20 +1,19 @@
-"""The report of a run: `report.json` for programs and `report.html` for people, written whole or not at all."""
+"""What the results of a run are: report.json decoded once, for page, model card, comparison and terminal."""
 
 import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.errors import FedMRIError
-from common.files import write_atomic
-from server.report.page.page import render
-from server.report.page.pictures import read_pictures
+from server.report.calibration import Calibration, decode_calibration
+from server.report.decode import listed, names, real, table, whole
+from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
+from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
+from server.report.results import JSON_NAME
+from server.report.round import Round, decode_round
 
-JSON_NAME, HTML_NAME = "report.json", "report.html"
 KEYS = {
     "external": dict,
     "patients": list,
@@ -25,75 +24,96 @@ KEYS = {
     "privacy": dict,
     "provenance": dict,
 }
-# What HTML and terminals do not show, and lone halves of a surrogate pair, which no encoding has.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
-def assemble(
-    external: Mapping[str, Any],
-    patients: list[dict[str, Any]],
-    rounds: list[dict[str, Any]],
-    provenance: Mapping[str, Any],
-    *,
-    baselines: Mapping[str, Any] | None = None,
-    modality_subsets: Mapping[str, Any] | None = None,
-    subgroups: Mapping[str, Any] | None = None,
-    detectable: Mapping[str, Any] | None = None,
-    calibration: Mapping[str, Any] | None = None,
-    ood: Mapping[str, Any] | None = None,
-    privacy: Mapping[str, Any] | None = None,
-    aggregation: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Put a run's results together in the shape of report.json.
+@dataclass(frozen=True)
+class Patient:
+    """An external patient."""
 
-    Args:
-        external: what `common.metrics.classification.evaluate` returned for the federated model.
-        patients: one {`id`, `label`, `probabilities`, `modalities`} an external patient; `label` is a class index or name, -1
-            or None where unknown; `probabilities` a list in the order of the classes or {class: value}. It may have
-            `prediction_set`, `ood` {score, flagged}, and `picture`, a file under RUN/evidence that may be shown.
-        rounds: the lines of rounds.jsonl. A round's external MCC is read from `external` (shaped as above) or `external_mcc`.
-        provenance: `config`, `backbone`, `weights_sha256`, `code`, `data`, and `external`, the hospital's name, if it is to show.
-        baselines: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result. An
-            optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
-        modality_subsets: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
-        subgroups: of `common.evaluation.subgroups.subgroups`; detectable: of `common.evaluation.comparison`.
-        calibration: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
-        ood: `rate`, `threshold`, `flagged`, `of`.
-        privacy: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
-            `server.report.privacy_audit` where there is one.
-        aggregation: of `server.run.privacy_claims.aggregation_claims`: what the server saw of the updates, and noise for whole
-        hospitals.
+    id: str | None
+    truth: str | None  # class; None where it is not known
+    probabilities: tuple[tuple[str, float | None], ...]
+    modalities: tuple[str, ...]
+    prediction_set: tuple[str, ...]
+    flagged: bool  # as out of distribution
+    picture: str | None  # a file under RUN/evidence
 
-    Returns:
-        Plain values only: numpy values become Python's, NaN and infinities None, paths text.
-    """
-    report = {
-        "external": external,
-        "patients": patients,
-        "baselines": baselines or {},
-        "modality_subsets": modality_subsets or {},
-        "subgroups": subgroups or {},
-        "detectable": detectable,
-        "rounds": rounds,
-        "calibration": calibration,
-        "ood": ood,
-        "privacy": privacy or {},
-        "aggregation": aggregation or {},
-        "provenance": provenance,
-    }
-    return {key: _plain(value) for key, value in report.items()}
+    @property
+    def predicted(self) -> str | None:
+        """The class with the highest probability."""
+        known = [(name, value) for name, value in self.probabilities if value is not None]
+        return max(known, key=lambda pair: pair[1])[0] if known else None
 
 
-def write_report(run: Path, report: dict[str, Any]) -> None:
-    """Write both files into the run folder; report.json comes last, and so marks a run that succeeded."""
-    text = json.dumps(_plain(report), indent=2, allow_nan=False)
-    write_atomic(run / HTML_NAME, render_run(run, report).encode("utf-8"))
-    write_atomic(run / JSON_NAME, (text + "\n").encode("utf-8"))
+@dataclass(frozen=True)
+class Baseline:
+    """Another way to train, measured on the same patients."""
+
+    kind: str  # pooled, local, linear_probe
+    site: str  # of a local one
+    result: Evaluation | None
 
 
-def render_run(run: Path, report: dict[str, Any]) -> str:
-    """The page with the pictures that lie in the run folder."""
-    return render_html(report, read_pictures(run, report))
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """How many patients were flagged as unlike those in training. `scored`: the sites could say which scores are too high."""
+
+    rate: float | None
+    flagged: int | None
+    of: int | None
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from."""
+
+    hospital: str  # the external one; "" where it is not named
+    config: Mapping[str, Any]  # empty where it is no table
+    config_text: str
+    code: str
+    sites: tuple[str, ...] | None
+    facts: Mapping[str, Any]  # all but hospital and configuration
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of a run. What an old or a bare report lacks is None or empty."""
+
+    external: Evaluation
+    patients: tuple[Patient, ...]
+    baselines: tuple[Baseline, ...]
+    subsets: Mapping[str, Evaluation]  # by modalities, such as t1+flair
+    subgroups: Mapping[str, Mapping[str, Evaluation | None]]  # kind -> group
+    detectable: Detectable | None
+    rounds: tuple[Round, ...]
+    calibration: Calibration | None
+    ood: OutOfDistribution | None
+    privacy: tuple[Claim, ...]
+    aggregation: Aggregation
+    provenance: Provenance
+
+
+def decode(report: Mapping[str, Any]) -> Report:
+    """What report.json says, of this version or an older one."""
+    external = decode_evaluation(report["external"]) or Evaluation()
+    groups = table(report.get("subgroups")).items()
+    return Report(
+        external=external,
+        patients=tuple(_patient(table(entry), list(external.support)) for entry in listed(report["patients"])),
+        baselines=_baselines(table(report["baselines"])),
+        subsets={
+            str(name): decode_evaluation(entry) or Evaluation() for name, entry in table(report["modality_subsets"]).items()
+        },
+        subgroups={str(kind): {str(k): decode_evaluation(v) for k, v in table(entry).items()} for kind, entry in groups},
+        detectable=decode_detectable(report.get("detectable")),
+        rounds=tuple(decode_round(entry) for entry in listed(report["rounds"])),
+        calibration=decode_calibration(report["calibration"]),
+        ood=_ood(table(report.get("ood"))),
+        privacy=decode_claims(report["privacy"]),
+        aggregation=decode_aggregation(report.get("aggregation")),
+        provenance=_provenance(table(report["provenance"])),
+    )
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -120,24 +140,62 @@ def read_report(run: Path) -> dict[str, Any]:
     return report
 
 
-def render_html(report: dict[str, Any], pictures: Mapping[str, str] | None = None) -> str:
-    """The report as one self-contained HTML page: no script, no network, light and dark, screen and paper.
+def _patient(entry: Mapping[str, Any], classes: Sequence[str]) -> Patient:
+    given, picture = entry.get("probabilities"), entry.get("picture")
+    values = [real(value) for value in (given.values() if isinstance(given, Mapping) else listed(given))]
+    called = names(given) if isinstance(given, Mapping) else classes or [f"class {c}" for c in range(len(values))]
+    return Patient(
+        id=str(entry["id"]) if "id" in entry else None,
+        truth=_label(entry.get("label"), called),
+        probabilities=tuple(zip(called, values, strict=False)),
+        modalities=names(entry.get("modalities")),
+        prediction_set=names(entry.get("prediction_set")),
+        flagged=table(entry.get("ood")).get("flagged") is True,
+        picture=picture if isinstance(picture, str) else None,
+    )
 
-    Args:
-        report: as `assemble` or `read_report` gives it.
-        pictures: file name -> data URI of the pictures that patients name (`server.report.page.pictures`).
-    """
-    return UNPRINTABLE.sub("\ufffd", render(_plain(report), pictures or {}))
+
+def _label(label: Any, called: Sequence[str]) -> str | None:
+    """The true class by name, whether it came as a name or as an index."""
+    if isinstance(label, bool) or not isinstance(label, int):
+        return label if isinstance(label, str) else None
+    return called[label] if 0 <= label < len(called) else None
 
 
-def _plain(value: Any) -> Any:
-    """The value in JSON's own kinds."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+def _baselines(entry: Mapping[str, Any]) -> tuple[Baseline, ...]:
+    """In the order in which they are shown."""
+    local = table(entry.get("local")).items()
+    pooled, probe = (
+        [Baseline(key, "", decode_evaluation(entry[key]))] if key in entry else [] for key in ("pooled", "linear_probe")
+    )
+    return (*pooled, *(Baseline("local", str(site), decode_evaluation(value)) for site, value in local), *probe)
+
+
+def _ood(entry: Mapping[str, Any]) -> OutOfDistribution | None:
+    if not entry:
+        return None
+    scored = entry.get("threshold", 0.0) is not None
+    return OutOfDistribution(real(entry.get("rate")), whole(entry.get("flagged")), whole(entry.get("of")), scored)
+
+
+def _provenance(entry: Mapping[str, Any]) -> Provenance:
+    hospital, config, sites = entry.get("external"), entry.get("config"), table(entry.get("data")).get("sites")
+    known = _config(config)
+    return Provenance(
+        hospital=hospital if isinstance(hospital, str) else "",
+        config=known,
+        config_text=json.dumps(known, indent=2, ensure_ascii=False) if known else config if isinstance(config, str) else "",
+        code=str(entry.get("code") or ""),
+        sites=names(sites) if isinstance(sites, list) else None,
+        facts={str(key): value for key, value in entry.items() if key not in ("config", "external")},
+    )
+
+
+def _config(config: Any) -> Mapping[str, Any]:
+    """The run's configuration, whether it came as a table or as JSON text; empty where it is neither."""
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except (ValueError, RecursionError):
+            return {}
+    return table(config)

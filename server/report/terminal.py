@@ -1,8 +1,5 @@
 """The result on the terminal."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -10,13 +7,14 @@ from rich.text import Text
 from server.report.page.comparison import ALONE, comparison
 from server.report.page.headline import headline
 from server.report.page.values import measure_text, number
+from server.report.report import Report
 
 
-def result_table(report: Mapping[str, Any]) -> Table:
+def result_table(report: Report) -> Table:
     """The federated model and its baselines on the external hospital, with 95% intervals.
 
     Args:
-        report: as `server.report.report.assemble` or `read_report` gives it. Names are shown as they are, never read as markup.
+        report: the run's. Names are shown as they are, never read as markup.
     """
     table = Table(box=box.SIMPLE_HEAD, title=Text(headline(report), style="bold"), title_justify="left", pad_edge=False)
     table.caption = Text("95% bootstrap intervals over patients. The external hospital chose nothing.", style="dim")

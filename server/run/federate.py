@@ -1,6 +1,7 @@
 """One run at the server, from the run configuration to the report; `server.app` only hands it Flower's grid."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -27,7 +28,7 @@ from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.text import printable
 from common.training.trainable import most_trained
-from server.report.report import assemble, write_report
+from server.report.results import JSON_NAME, complete, write_results
 from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, as_line, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
@@ -161,7 +162,7 @@ def finish(
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
 ) -> None:
-    """Write the last round's model, measure it, write the report.
+    """Write the last round's model, measure it, write the results.
 
     Args:
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
@@ -182,23 +183,21 @@ def finish(
         "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key},
         "external": "+".join(plan.external),
     }
-    write_report(
-        plan.out,
-        assemble(
-            final.external,
-            with_pictures(plan, trained, patients, final.patients),
-            rounds,
-            provenance,
-            modality_subsets=final.modality_subsets,
-            subgroups=final.subgroups,
-            detectable=final.detectable,
-            calibration=final.calibration,
-            ood=final.ood_summary,
-            privacy=privacy_claims(plan.config, [*rounds, *unfinished]),
-            aggregation=aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
-        ),
-    )
-    log(INFO, "Report: %s", plan.out / "report.html")
+    results = {
+        "external": final.external,
+        "patients": with_pictures(plan, trained, patients, final.patients),
+        "modality_subsets": final.modality_subsets,
+        "subgroups": final.subgroups,
+        "detectable": final.detectable,
+        "rounds": rounds,
+        "calibration": final.calibration,
+        "ood": final.ood_summary,
+        "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
+        "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
+        "provenance": provenance,
+    }
+    write_results(plan.out, complete(results))
+    log(INFO, "Results: %s. Their page: fedmri-server report %s", plan.out / JSON_NAME, shlex.quote(str(plan.out)))
 
 
 def with_pictures(

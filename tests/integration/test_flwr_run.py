@@ -107,9 +107,11 @@ def test_two_runs_give_one_model_and_a_whole_folder(settings, tmp_path):
     arrays, metadata = load_arrays(out / "model.safetensors")
     assert arrays
     assert json.loads(metadata["config"])["seed"] == 3
-    assert (out / "report.html").is_file()
+    assert not (out / "report.html").exists()
     assert list(out.glob("events.out.tfevents.*"))
-    assert "ROUND 2/2" in (out / "logs" / "run.log").read_text()
+    log = (out / "logs" / "run.log").read_text()
+    assert "ROUND 2/2" in log
+    assert f"Their page: fedmri-server report {out}" in log
 
 
 def test_a_truncated_volume_costs_that_site_alone(settings, hospitals, tmp_path):

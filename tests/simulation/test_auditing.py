@@ -18,7 +18,9 @@ from common.privacy.audit import CHECKS, CanaryAudit
 from common.privacy.gradients import Parameters
 from common.training.predict import predict
 from server.cli.main import main as at_the_server
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import complete
 from server.run.privacy_claims import privacy_claims
 from simulation import auditing, experiment
 from simulation.auditing import CANARIES, AuditJob, audit_site, audit_sites
@@ -121,7 +123,7 @@ class Stage:
         self.plan = Experiment(config, out / "c.toml", (), data, SITES, ("external",), out, out / "cache", out / "models")
         save_arrays(out / "model.safetensors", load_arrays(model)[0], {})
         provenance = {"config": json.loads(config.to_json())}
-        self.report = assemble({}, [], [line], provenance, privacy=privacy_claims(config, [line]))
+        self.report = complete({"rounds": [line], "provenance": provenance, "privacy": privacy_claims(config, [line])})
         write_report(out, self.report)
 
     def audit(self) -> dict:

@@ -9,7 +9,9 @@ from sklearn.metrics import matthews_corrcoef
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError, DataError, FederationError, WeightsError
 from common.models.arrays import load_arrays
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import complete
 from simulation import baselines
 from simulation.baselines import measure, plan_baselines, run_job
 from simulation.cli import main
@@ -184,7 +186,9 @@ def test_pooling_measures_all_patients_at_once(tmp_path: Path) -> None:
             "canary": {"claimed": 1.5, "audited": 2.0, "passed": False},
             "membership_auc": None,
         }
-        write_report(run, assemble({}, patients, [], provenance, privacy={"x": {"epsilon": 3.0, "audit": audit}}))
+        write_report(
+            run, complete({"patients": patients, "provenance": provenance, "privacy": {"x": {"epsilon": 3.0, "audit": audit}}})
+        )
         if fold == "b":  # a hospital's own model, asked in one fold only
             (run / "baselines.json").write_text(json.dumps({"x": {p["id"]: p["probabilities"] for p in patients}}))
         reports.append((run, read_report(run)))
@@ -211,7 +215,7 @@ def test_a_kept_fold_whose_claim_was_refuted_says_so_again(config: Path, data: P
     audit = {"passed": False, "checks": [], "canary": {"claimed": 1.5, "audited": 2.0, "passed": False}, "membership_auc": None}
     patients = [{"id": "sub-1", "label": None, "probabilities": [0.2, 0.3, 0.5], "modalities": ["t1"]}]
     for fold, claims in (("external", {}), ("hospital-a", {"hospital-b": {"epsilon": 3.0, "audit": audit}})):
-        write_report(tmp_path / f"external-{fold}", assemble({}, patients, [], provenance, privacy=claims))
+        write_report(tmp_path / f"external-{fold}", complete({"patients": patients, "provenance": provenance, "privacy": claims}))
     notes: list[str] = []
     run_cross_site(
         str(config),
@@ -234,7 +238,7 @@ def test_a_kept_fold_whose_claim_was_refuted_says_so_again(config: Path, data: P
 def test_a_fold_of_another_configuration_is_not_mixed_in(config: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     other = {"config": json.loads(RunConfig().to_json())}
-    write_report(out / "external-external", assemble({}, [], [], other))
+    write_report(out / "external-external", complete({"provenance": other}))
     with pytest.raises(FederationError, match="another configuration"):
         run_cross_site(
             str(config), (), data, ["external", "hospital-a"], out, tmp_path / "cache", print, lambda *_: None, lambda _: None

@@ -1,52 +1,22 @@
 """Whether a probability of 0.8 is right 8 times in 10: reliability before and after the temperature, and where that came from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from common.evaluation.calibration.calibration import TEMPERATURES
+from server.report.calibration import Bin, Calibration, Reliability
 from server.report.page.chart import UNIT, Chart, Line, counts, draw
-from server.report.page.values import and_text, listed, names, number, patients_text, real, table, whole, wilson
+from server.report.page.values import and_text, number, patients_text, wilson
 
-TEMPLATE = """
-{% if view.calibration %}<section id="calibration"><h2>Can the probabilities be believed?</h2>
-{% for sentence in view.calibration.said %}<p>{{ sentence }}</p>{% endfor %}
-<p class="soft">Patients are put into bins by how sure the model was; each dot is a bin, with the share that was right in it and
-the 95% interval of that share. On the dashed diagonal the model is as often right as it says; below it, it is too sure.</p>
-<div class="plots two">{% for side in view.calibration.sides %}<figure><figcaption><b>{{ side.name }}</b>
-<small>{% if side.ece is not none %}calibration error {{ side.ece|number(3) }}{% endif %}{% if side.brier is not none %}, Brier
-score {{ side.brier|number(3) }}{% endif %}</small></figcaption>{{ side.drawing }}{{ side.counts }}</figure>{% endfor %}</div>
-<table class="plain3"><thead><tr><th scope="col">On the external patients</th><th scope="col" class="num">Before</th>
-<th scope="col" class="num">After</th></tr></thead><tbody>{% for row in view.calibration.rows %}
-<tr><th scope="row">{{ row.name }}</th><td class="num">{{ row.before|number(3) }}</td>
-<td class="num">{{ row.after|number(3) }}</td></tr>{% endfor %}</tbody></table>
-{% if view.calibration.bins %}<details><summary>The bins in numbers</summary><div class="scroll"><table><thead><tr>
-<th scope="col">When</th><th scope="col">Bin</th><th scope="col" class="num">n</th><th scope="col" class="num">Mean
-probability</th><th scope="col" class="num">Share right</th></tr></thead><tbody>{% for side in view.calibration.sides %}{%
-for bin in side.bins if bin.n %}<tr><td>{{ side.name }}</td><td class="nowrap">{{ bin.low|number }} to {{ bin.high|number }}</td>
-<td class="num">{{ bin.n }}</td><td class="num">{{ bin.confidence|number }}</td><td class="num">{{ bin.accuracy|number
-}}</td></tr>{%
-endfor %}{% endfor %}</tbody></table></div></details>{% endif %}
-{% if view.calibration.failures %}<p style="margin-top:14px"><b>Sites that gave nothing to it</b></p>
-<ul class="fails">{% for site, why in view.calibration.failures %}<li><b>{{ site }}</b>: {{ why }}</li>{% endfor %}</ul>{%
-endif %}
-</section>{% endif %}
-"""
 FEW_PATIENTS = 50  # below which a temperature is rough
+NO_SITE = "No site gave held-out patients to calibrate on, so the probabilities are as the model has them."
+TOO_SURE = "The model was too sure of itself: its probabilities were drawn together."
+NOT_SURE_ENOUGH = "The model was not sure enough: its probabilities were drawn apart."
+UNCHANGED = "It changes nothing."
+ROUGH = "That is few: the number is rough."
+AT_THE_EDGE = "It lies at the edge of what is tried: these probabilities should not be relied on."
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The patients whose highest probability lies between `low` and `high`."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +41,7 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Section:
     """The section's content. `said` are its sentences."""
 
     said: tuple[str, ...]
@@ -81,49 +51,44 @@ class Calibration:
     failures: tuple[tuple[str, str], ...]
 
 
-def read(entry: Mapping[str, Any]) -> Calibration | None:
-    """From `calibration` of report.json; None where a run has none."""
-    if not entry:
+def read(found: Calibration | None) -> Section | None:
+    """The section; None where a run was not calibrated."""
+    if not found:
         return None
-    before, after = table(entry.get("before")), table(entry.get("after"))
-    sides = tuple(side for side in (_side("Before", before), _side("After", after)) if side.bins)
-    rows = tuple(Before(name, real(before.get(key)), real(after.get(key))) for key, name in MEASURES)
-    return Calibration(
-        said=_said(entry),
+    before, after = found.before, found.after
+    sides = tuple(_side(name, each) for name, each in (("Before", before), ("After", after)) if each and each.bins)
+    rows = tuple(Before(name, getattr(before, key, None), getattr(after, key, None)) for key, name in MEASURES)
+    return Section(
+        said=_said(found),
         sides=sides,
         rows=tuple(row for row in rows if row.before is not None or row.after is not None),
         bins=bool(sides),
-        failures=tuple((str(site), str(why)) for site, why in table(entry.get("failures")).items()),
+        failures=found.failures,
     )
 
 
-def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _said(found: Calibration) -> tuple[str, ...]:
     """The temperature, from whom it came, and what it does."""
-    temperature, sites, patients = real(entry.get("temperature")), names(entry.get("sites")), whole(entry.get("patients"))
+    temperature, sites, patients = found.temperature, found.sites, found.patients
     if temperature is None:
         return ()
     if not sites and temperature == 1:
-        return ("No site gave held-out patients to calibrate on, so the probabilities are as the model has them.",)
-    how = (
-        "The model was too sure of itself: its probabilities were drawn together."
-        if temperature > 1
-        else ("The model was not sure enough: its probabilities were drawn apart." if temperature < 1 else "It changes nothing.")
-    )
+        return (NO_SITE,)
+    how = TOO_SURE if temperature > 1 else NOT_SURE_ENOUGH if temperature < 1 else UNCHANGED
     count = patients_text(patients) if patients is not None else "patients whose number a site keeps to itself"
     source = f" It was fitted on {count} of {and_text(sites)} who were held out of training." if sites else ""
     if sites and patients is not None and patients < FEW_PATIENTS:
-        source += " That is few: the number is rough."
+        source += f" {ROUGH}"
     if not TEMPERATURES[0] < temperature < TEMPERATURES[-1]:
-        source += " It lies at the edge of what is tried: these probabilities should not be relied on."
+        source += f" {AT_THE_EDGE}"
     return (
         f"One number, the temperature {number(temperature)}, corrects all probabilities.{source} The external patients had no "
         f"part in it. {how} Which class is most likely stays the same.",
     )
 
 
-def _side(name: str, entry: Mapping[str, Any]) -> Side:
-    bins = tuple(found for found in (_bin(table(each)) for each in listed(entry.get("reliability"))) if found)
-    filled = [each for each in bins if each.n]
+def _side(name: str, found: Reliability) -> Side:
+    filled = [each for each in found.bins if each.n]
     label = f"{name}: share right against mean probability in {len(filled)} bins"
     spans = []
     for each in filled:
@@ -132,15 +97,5 @@ def _side(name: str, entry: Mapping[str, Any]) -> Side:
     dots = tuple((each.confidence, each.accuracy) for each in filled)
     lines = (Line(((0.0, 0.0), (1.0, 1.0)), "guide"), Line(dots, dots=True))
     chart = Chart(lines, UNIT, UNIT, label, "how sure the model was", "share right", spans=tuple(spans))
-    bars = counts(tuple(((each.low + each.high) / 2, each.n) for each in bins), UNIT)
-    return Side(name, real(entry.get("ece")), real(entry.get("brier")), bins, draw(chart, 230), bars)
-
-
-def _bin(entry: Mapping[str, Any]) -> Bin | None:
-    """A bin; an empty one has neither mean probability nor share."""
-    low, high, n = real(entry.get("low")), real(entry.get("high")), whole(entry.get("n"))
-    confidence, accuracy = real(entry.get("confidence")), real(entry.get("accuracy"))
-    if low is None or high is None or n is None or (n and (confidence is None or accuracy is None)):
-        return None
-    share = min(max(accuracy or 0.0, 0.0), 1.0)
-    return Bin(low, high, n, confidence or 0.0, share)
+    bars = counts(tuple(((each.low + each.high) / 2, each.n) for each in found.bins), UNIT)
+    return Side(name, found.ece, found.brier, found.bins, draw(chart, 230), bars)

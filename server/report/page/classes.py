@@ -1,41 +1,13 @@
 """Which class was taken for which, and the ROC curve of each class."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
+from server.report.decode import Measure
+from server.report.evaluation import Evaluation
 from server.report.page.chart import UNIT, Chart, Line, Point, draw
-from server.report.page.values import listed, number, real, table, whole
-
-CONFUSION = """
-{% if view.confusion and view.top.n %}
-<section id="classes"><h2>Which class was taken for which</h2>
-<p class="soft">Each row is what the patients have, each column what the model said. The diagonal is right; the stronger the
-colour, the
-larger the share of the row.</p>
-<div class="scroll"><table class="confusion"><thead><tr><th scope="col">True class</th>
-{% for c in view.confusion %}<th scope="col">{{ c.name }}</th>{% endfor %}</tr></thead><tbody>
-{% for c in view.confusion %}
-{% set own = loop.index0 %}
-<tr><th scope="row"><b>{{ c.name }}</b><small>{% if c.support %}{{ c.right }} of {{ c.support }} right{% if c.auroc is
-not none %}, AUROC {{ c.auroc|number }}{% endif %}{% else %}no patients{% endif %}</small></th>
-{% for count in c.guesses %}<td class="cell{% if loop.index0 == own %} hit{% endif %}"
- style="background:rgb(var(--wash) / {{ '%.2f'|format(0.04 + 0.5 * count / c.support if c.support else 0.02) }})">{{
- count }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div></section>
-{% endif %}
-"""
-
-ROC = """
-{% if view.roc %}<section id="roc"><h2>How well each class is told from the others</h2>
-<p class="soft">ROC curves, one class against the rest: for every threshold on the probability, the share of patients with the
-class who are found, against the share of the others who are called wrongly. Up and to the left is better; the dashed diagonal is
-guessing.</p>
-<div class="plots">{% for each in view.roc %}<figure><figcaption><b>{{ each.name }}</b>
-<small>AUROC {{ each.auroc|number }}</small></figcaption>{{ each.drawing }}</figure>{% endfor %}</div></section>{% endif %}
-"""
+from server.report.page.values import number
 
 
 @dataclass(frozen=True)
@@ -58,27 +30,20 @@ class Roc:
     drawing: Markup
 
 
-def read_confusion(external: Mapping[str, Any]) -> tuple[ClassRow, ...]:
+def read_confusion(external: Evaluation) -> tuple[ClassRow, ...]:
     """One row a class; nothing where the matrix does not fit the classes."""
-    names = list(table(external.get("support")))
-    aurocs = table(table(external.get("auroc")).get("per_class"))
-    rows = [tuple(whole(count) or 0 for count in listed(counts)) for counts in listed(external.get("confusion"))]
-    if len(rows) != len(names) or any(len(row) != len(names) for row in rows):
-        return ()
-    return tuple(ClassRow(name, sum(rows[c]), rows[c][c], real(aurocs.get(name)), rows[c]) for c, name in enumerate(names))
+    rows = zip(external.support, external.confusion, strict=False)
+    return tuple(ClassRow(name, sum(row), row[c], _auroc(external, name), row) for c, (name, row) in enumerate(rows))
 
 
-def read_roc(external: Mapping[str, Any]) -> tuple[Roc, ...]:
+def read_roc(external: Evaluation) -> tuple[Roc, ...]:
     """The curves that the report has; one with under two points is none."""
-    aurocs = table(table(external.get("auroc")).get("per_class"))
-    found = ((name, _curve(table(entry))) for name, entry in table(external.get("roc")).items())
-    return tuple(Roc(name, real(aurocs.get(name)), _drawn(points)) for name, points in found if len(points) > 1)
+    found = external.roc.items()
+    return tuple(Roc(name, _auroc(external, name), _drawn(points)) for name, points in found if len(points) > 1)
 
 
-def _curve(entry: Mapping[str, Any]) -> tuple[Point, ...]:
-    pairs = zip(listed(entry.get("fpr")), listed(entry.get("tpr")), strict=False)
-    numbers = ((real(fpr), real(tpr)) for fpr, tpr in pairs)
-    return tuple((fpr, tpr) for fpr, tpr in numbers if fpr is not None and tpr is not None)
+def _auroc(external: Evaluation, name: str) -> float | None:
+    return external.auroc_of.get(name, Measure()).value
 
 
 def _drawn(points: tuple[Point, ...]) -> Markup:

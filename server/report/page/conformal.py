@@ -1,43 +1,23 @@
 """Answers that own up to doubt: conformal prediction sets, and what is won by leaving unsure patients to people."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from server.report.calibration import Conformal
+from server.report.decode import Measure
 from server.report.page.chart import UNIT, Chart, Line, draw, value_axis
-from server.report.page.values import Measure, listed, measure, percent, percent_text, real, table, whole
-
-SETS = """
-{% if view.sets %}<section id="sets"><h2>Sets of classes that hold the truth</h2>
-<p class="soft">Instead of one class, the model names as many as it takes to hold the true one in {{
-view.sets.nominal|percent
-}} of patients like those it was calibrated on. One class is a clear answer; all of them say that it does not know.</p>
-<div class="facts"><div><span class="name">Promised</span><b>{{ view.sets.nominal|percent }}</b></div>
-<div><span class="name">Seen on the external patients</span><b>{{ view.sets.observed.value|percent }}</b>{% if
-view.sets.observed|interval %}<span>95% interval {{ view.sets.observed.low|percent }} to {{
-view.sets.observed.high|percent }}</span>{% endif %}</div>
-<div><span class="name">Classes in a set, on average</span><b>{{ view.sets.mean_size|number }}</b></div></div>
-{% if view.sets.said %}<p>{{ view.sets.said }}</p>{% endif %}
-{% if view.sets.sizes %}<div class="sizes">{% for size in view.sets.sizes %}<span>{{ size.classes }} {{ "class" if
-size.classes == "1" else "classes" }}</span><span>{{ svg.share_bar(size.share) }}</span><span>{{ size.n }} {{ "patient" if
-size.n == 1 else "patients" }} ({{ size.share|percent }})</span>{% endfor %}</div>{% endif %}</section>{% endif %}
-"""
-
-ABSTENTION = """
-{% if view.abstention %}<section id="abstention"><h2>If the unsure patients were left to people</h2>
-<p>{{ view.abstention.said }}</p>
-<p class="soft">Patients are answered for in the order of how sure the model is, the surest first. The band is the 95% interval. A
-line that rises to the right means that the model knows when it does not know.</p>
-{{ view.abstention.drawing }}</section>{% endif %}
-"""
-
+from server.report.page.values import percent, percent_text
 
 ALL = (
     "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
     "These sets say nothing of a patient."
 )
+FEWER = "Fewer sets hold the truth than promised: these patients differ from those that the sets were calibrated on."
+MORE = "More sets hold the truth than promised: they are larger than they need be here."
+AS_PROMISED = "What was promised lies within the interval of what was seen."
 
 
 @dataclass(frozen=True)
@@ -50,7 +30,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Conformal:
+class Sets:
     """Coverage, promised and seen, and how large the sets are."""
 
     nominal: float | None
@@ -68,16 +48,14 @@ class Abstention:
     drawing: Markup
 
 
-def read_sets(entry: Mapping[str, Any]) -> Conformal | None:
-    """From `calibration.conformal` of report.json."""
-    if not entry:
+def read_sets(found: Conformal | None) -> Sets | None:
+    """The section; None where there are no sets."""
+    if not found:
         return None
-    found = [(str(classes), whole(n)) for classes, n in table(entry.get("sizes")).items()]
-    total = sum(n or 0 for _, n in found)
-    sizes = tuple(Size(classes, n, n / total) for classes, n in sorted(found, key=_by_size) if n and total)
-    nominal, observed = real(entry.get("coverage")), measure(entry.get("observed"))
-    said = ALL if (real(entry.get("threshold")) or 0.0) >= 1 else _kept(nominal, observed)
-    return Conformal(nominal, observed, real(entry.get("mean_size")), sizes, said)
+    total = sum(n or 0 for _, n in found.sizes)
+    sizes = tuple(Size(classes, n, n / total) for classes, n in sorted(found.sizes, key=_by_size) if n and total)
+    said = ALL if (found.threshold or 0.0) >= 1 else _kept(found.coverage, found.observed)
+    return Sets(found.coverage, found.observed, found.mean_size, sizes, said)
 
 
 def _by_size(pair: tuple[str, Any]) -> tuple[int, str]:
@@ -89,16 +67,14 @@ def _kept(nominal: float | None, observed: Measure) -> str:
     if nominal is None or observed.low is None or observed.high is None:
         return ""
     if observed.high < nominal:
-        return "Fewer sets hold the truth than promised: these patients differ from those that the sets were calibrated on."
+        return FEWER
     if observed.low > nominal:
-        return "More sets hold the truth than promised: they are larger than they need be here."
-    return "What was promised lies within the interval of what was seen."
+        return MORE
+    return AS_PROMISED
 
 
-def read_abstention(value: Any) -> Abstention | None:
-    """From `calibration.abstention` of report.json: at least two points."""
-    found = [_point(table(entry)) for entry in listed(value)]
-    points = sorted((p for p in found if p is not None), key=lambda point: point[0])
+def read_abstention(points: Sequence[tuple[float, Measure]]) -> Abstention | None:
+    """The curve, of at least two points."""
     if len(points) < 2:
         return None
     line = tuple((coverage, risk.value or 0.0) for coverage, risk in points)
@@ -112,8 +88,3 @@ def read_abstention(value: Any) -> Abstention | None:
     label = f"Share of wrong answers against share of patients answered for. {said}"
     chart = Chart((Line(line, dots=True),), UNIT, value_axis(ends), label, "share of patients answered for", "share wrong", band)
     return Abstention(said, draw(chart))
-
-
-def _point(entry: Mapping[str, Any]) -> tuple[float, Measure] | None:
-    coverage, risk = real(entry.get("coverage")), real(entry.get("risk"))
-    return None if coverage is None or risk is None else (coverage, measure(risk, entry))

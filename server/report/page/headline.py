@@ -1,32 +1,17 @@
 """The top of the page: the result in one sentence, what stands beside it, what a reader must know before reading on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from server.report.decode import Measure
+from server.report.evaluation import Detectable, Evaluation
 from server.report.page.classes import read_confusion
 from server.report.page.comparison import ALONE, Row, comparison
-from server.report.page.values import Measure, interval_text, measure, number, patients_text, percent, real, table, whole
+from server.report.page.values import interval_text, number, patients_text, percent
+from server.report.report import Report
 
 FEW_PATIENTS, VERY_FEW_PATIENTS = 30, 10
 NO_LABELS = "The external patients have no labels: they were predicted, and nothing could be measured."
-
-TEMPLATE = """
-<header><p class="eyebrow">FedMRI report</p><h1>{{ view.top.headline }}</h1>
-{% if view.top.beside %}<p>{{ view.top.beside }}</p>{% endif %}
-<p class="soft">The patients are those of {{ view.top.hospital }}. It took no part in training and chose nothing.</p>
-{% if view.top.caution %}<p class="note">{{ view.top.caution }}</p>{% endif %}
-"""
-
-TILES = """
-{% if view.top.n %}<div class="tiles">{% for tile in view.top.tiles %}
-<div class="tile"><span class="name">{{ tile.name }}</span><b>{{ tile.measure.value|number }}</b>
-<span>{{ "95%%: %s"|format(tile.measure|interval) if tile.measure|interval else "no interval" }}</span>
-<span>{{ tile.scale }}</span></div>{% endfor %}</div>{% endif %}
-{% if view.contents|length > 3 %}<nav class="contents" aria-label="Sections">{% for place, name in view.contents %}
-<a href="#{{ place }}">{{ name }}</a>{% endfor %}</nav>{% endif %}
-</header>
-"""
 
 
 @dataclass(frozen=True)
@@ -50,13 +35,12 @@ class Top:
     tiles: tuple[Tile, ...]
 
 
-def read(report: Mapping[str, Any]) -> Top:
-    """The top of a report that `server.report.report.assemble` made."""
-    external, rows = table(report["external"]), comparison(report)
-    hospital = table(report["provenance"]).get("external")
+def read(report: Report) -> Top:
+    """The top of the page."""
+    external, rows = report.external, comparison(report)
     return Top(
-        n=whole(external.get("n")) or 0,
-        hospital=hospital if isinstance(hospital, str) and hospital else "the external hospital",
+        n=external.n or 0,
+        hospital=report.provenance.hospital or "the external hospital",
         headline=headline(report),
         beside=_beside(rows),
         caution=caution(external),
@@ -64,30 +48,28 @@ def read(report: Mapping[str, Any]) -> Top:
     )
 
 
-def headline(report: Mapping[str, Any]) -> str:
+def headline(report: Report) -> str:
     """The result in one sentence."""
-    external, mcc = table(report["external"]), measure(table(report["external"]).get("mcc"))
-    n = whole(external.get("n")) or 0
+    external, mcc, n = report.external, report.external.mcc, report.external.n or 0
     if not n:
         return NO_LABELS
     if mcc.value is None:
-        known = sum(1 for count in table(external.get("support")).values() if count)
+        known = sum(1 for count in external.support.values() if count)
         why = " (all of one class)" if known == 1 and n > 1 else ""
         return f"On {patients_text(n)} of an external hospital{why}, MCC is not defined."
     reach = f"On {patients_text(n)} of an external hospital, the federated model reaches MCC {number(mcc.value)}"
     return f"{reach} (95% interval {interval_text(mcc)})." if interval_text(mcc) else f"{reach} (no interval)."
 
 
-def detectable_text(entry: Mapping[str, Any]) -> str:
+def detectable_text(found: Detectable | None) -> str:
     """The smallest difference that so many patients would show, in a sentence; nothing where it is not known."""
-    n, difference, power, level = whole(entry.get("n")), *(real(entry.get(key)) for key in ("difference", "power", "level"))
-    if n is None or difference is None:
+    if not found:
         return ""
-    often = f" in {percent(power)} of such studies" if power is not None else ""
-    sure = f" by {percent(max(level, 1 - level))} intervals" if level is not None else ""
+    often = f" in {percent(found.power)} of such studies" if found.power is not None else ""
+    sure = f" by {percent(max(found.level, 1 - found.level))} intervals" if found.level is not None else ""
     return (
-        f"With {patients_text(n)}, two models must differ by {number(difference)} in MCC or more for the difference to be "
-        f"seen{often}{sure}. A smaller one may be real and still not show: not seeing it is no proof that there is none."
+        f"With {patients_text(found.n)}, two models must differ by {number(found.difference)} in MCC or more for the difference "
+        f"to be seen{often}{sure}. A smaller one may be real and still not show: not seeing it is no proof that there is none."
     )
 
 
@@ -103,10 +85,10 @@ def _beside(rows: Sequence[Row]) -> str:
     return f"Beside it, with the same patients: {', '.join(parts)}." if parts else ""
 
 
-def caution(external: Mapping[str, Any]) -> str:
+def caution(external: Evaluation) -> str:
     """Few patients, classes that are not there, a model that names one class for everybody."""
-    n = whole(external.get("n")) or 0
-    absent = [str(name) for name, count in table(external.get("support")).items() if not count]
+    n = external.n or 0
+    absent = [name for name, count in external.support.items() if not count]
     if not n:
         return ""
     advice = "too few to conclude anything" if n < VERY_FEW_PATIENTS else "read the intervals, not the points"
@@ -115,7 +97,7 @@ def caution(external: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (few.strip(), lack, _one_answer(external))))
 
 
-def _one_answer(external: Mapping[str, Any]) -> str:
+def _one_answer(external: Evaluation) -> str:
     """A model that tells no patient from another has MCC 0 by definition, with an interval of no width."""
     rows = read_confusion(external)
     named = [rows[c].name for c in range(len(rows)) if any(row.guesses[c] for row in rows)]
@@ -124,11 +106,11 @@ def _one_answer(external: Mapping[str, Any]) -> str:
     return f"The model named {named[0]} for every patient: its MCC is 0 by definition, and the interval has no meaning."
 
 
-def _tiles(row: Row, external: Mapping[str, Any]) -> tuple[Tile, ...]:
+def _tiles(row: Row, external: Evaluation) -> tuple[Tile, ...]:
     return (
         Tile("MCC", row.mcc, "1 perfect, 0 guessing"),
         Tile("Balanced accuracy", row.balanced_accuracy, "1 perfect"),
         Tile("AUROC", row.auroc, "1 perfect, 0.5 guessing"),
         Tile("Brier score", row.brier, "0 perfect, 2 worst"),
-        Tile("Calibration error", measure(external.get("ece")), "0 perfect"),
+        Tile("Calibration error", external.ece, "0 perfect"),
     )

@@ -1,24 +1,19 @@
 """Patients unlike those in training (out of distribution)."""
 
-from collections.abc import Mapping
-from typing import Any
+from server.report.page.values import patients_text, percent, percent_text, wilson
+from server.report.report import OutOfDistribution
 
-from server.report.page.values import patients_text, percent, percent_text, real, whole, wilson
-
-TEMPLATE = """
-{% if view.ood %}<section id="ood"><h2>Patients unlike those in training</h2>
-<p>{{ view.ood }}</p>
-<p class="soft">The score is made of the images alone, without the answer. A flagged patient's answer should not be relied
-on: other
-disease, other scanner, damaged or mixed-up images. One that is not flagged can still be answered wrongly.</p></section>{%
-endif %}
-"""
+KEPT = "That was kept."
+BY_CHANCE = "That is more than stated, but within chance."
+DIFFERENT = "This hospital's patients or scanners differ from the training hospitals'."
 
 
-def read(entry: Mapping[str, Any]) -> str:
+def read(found: OutOfDistribution | None) -> str:
     """How many were flagged against the stated rate, in sentences; nothing where nothing was scored."""
-    flagged, of, rate = whole(entry.get("flagged")), whole(entry.get("of")), real(entry.get("rate"))
-    if of and "threshold" in entry and entry["threshold"] is None:
+    if not found:
+        return ""
+    flagged, of, rate = found.flagged, found.of, found.rate
+    if of and not found.scored:
         return (
             f"Nobody could be flagged: the training hospitals scored too few patients to say which of these {of} scores are too "
             "high. Whether these patients are like those in training is not known."
@@ -32,5 +27,5 @@ def read(entry: Mapping[str, Any]) -> str:
         return said
     stated = f" Of patients like those in training, at most {percent(rate)} should be."
     if share.low > rate:
-        return f"{said}{stated} This hospital's patients or scanners differ from the training hospitals'."
-    return said + stated + (" That is more than stated, but within chance." if share.value > rate else " That was kept.")
+        return f"{said}{stated} {DIFFERENT}"
+    return f"{said}{stated} {BY_CHANCE if share.value > rate else KEPT}"

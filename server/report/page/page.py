@@ -1,26 +1,23 @@
-"""The whole page: what each section reads, and the sections in their order.
+"""The whole page: what each section reads. `page.html` has the sections in their order; each is an HTML file beside its module.
 
-The template is a string, since HTML files do not travel in a Flower app bundle.
+HTML files do not travel in a Flower app's bundle, and so neither does the page: installed commands render it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from server.report.audit_section import ALARM
+from server.report.decode import real
 from server.report.page import (
     calibration,
     classes,
     comparison,
     conformal,
-    glossary,
     headline,
     ood,
     patients,
-    privacy,
     provenance,
     rounds,
     subgroups,
@@ -28,43 +25,10 @@ from server.report.page import (
     svg,
     values,
 )
-from server.report.page.style import STYLE
+from server.report.privacy import Aggregation, Audit, Claim
+from server.report.report import Report
 
-HEAD = (
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>"""
-    + STYLE
-    + "</style></head><body><main>\n"
-)
-FOOT = """<footer>For research. Not a medical device, and not for decisions about a patient.</footer>
-</main></body></html>
-"""
-TEMPLATE = "".join(
-    (
-        comparison.MACROS,
-        HEAD,
-        headline.TEMPLATE,
-        ALARM,
-        headline.TILES,
-        classes.CONFUSION,
-        comparison.TEMPLATE,
-        classes.ROC,
-        calibration.TEMPLATE,
-        conformal.SETS,
-        conformal.ABSTENTION,
-        subsets.TEMPLATE,
-        ood.TEMPLATE,
-        subgroups.TEMPLATE,
-        rounds.TEMPLATE,
-        privacy.PRIVACY,
-        privacy.AGGREGATION,
-        patients.TEMPLATE,
-        glossary.TEMPLATE,
-        provenance.TEMPLATE,
-        FOOT,
-    )
-)
+UNAUDITED = Audit(None, (), None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -76,16 +40,16 @@ class View:
     detectable: str
     confusion: tuple[classes.ClassRow, ...]
     roc: tuple[classes.Roc, ...]
-    calibration: calibration.Calibration | None
-    sets: conformal.Conformal | None
+    calibration: calibration.Section | None
+    sets: conformal.Sets | None
     abstention: conformal.Abstention | None
     subsets: subsets.Subsets | None
     ood: str
     subgroups: tuple[subgroups.Kind, ...]
     rounds: rounds.Rounds
-    privacy: tuple[tuple[str, Mapping[str, Any]], ...]
-    aggregation: Mapping[str, Any]
-    patients: tuple[patients.Patient, ...]
+    privacy: tuple[Claim, ...]
+    aggregation: Aggregation
+    patients: tuple[patients.Row, ...]
     provenance: tuple[tuple[str, str], ...]
     config: str
 
@@ -111,43 +75,48 @@ class View:
         return tuple((place, name) for place, (shown, name) in there.items() if shown)
 
 
-def build(report: Mapping[str, Any], pictures: Mapping[str, str]) -> View:
-    """Read a report, made by `server.report.report.assemble`, into what the page shows."""
-    external, calibrated = values.table(report["external"]), values.table(report["calibration"])
-    source = values.table(report["provenance"])
+def build(report: Report, pictures: Mapping[str, str]) -> View:
+    """What the page shows of a report."""
+    calibrated, source = report.calibration, report.provenance
     return View(
         top=headline.read(report),
         rows=comparison.comparison(report),
-        detectable=headline.detectable_text(values.table(report.get("detectable"))),
-        confusion=classes.read_confusion(external),
-        roc=classes.read_roc(external),
+        detectable=headline.detectable_text(report.detectable),
+        confusion=classes.read_confusion(report.external),
+        roc=classes.read_roc(report.external),
         calibration=calibration.read(calibrated),
-        sets=conformal.read_sets(values.table(calibrated.get("conformal"))),
-        abstention=conformal.read_abstention(calibrated.get("abstention")),
-        subsets=subsets.read(report),
-        ood=ood.read(values.table(report.get("ood"))),
-        subgroups=subgroups.read(values.table(report.get("subgroups"))),
-        rounds=rounds.read(report),
-        privacy=privacy.read(report),
-        aggregation=privacy.read_aggregation(report),
+        sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
+        abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,
+        subsets=subsets.read(report.subsets),
+        ood=ood.read(report.ood),
+        subgroups=subgroups.read(report.subgroups),
+        rounds=rounds.read(report.rounds),
+        privacy=report.privacy,
+        aggregation=report.aggregation,
         patients=patients.read(report, pictures),
-        provenance=provenance.pairs({k: v for k, v in source.items() if k not in ("config", "external")}),
-        config=provenance.config_text(source.get("config")),
+        provenance=provenance.pairs(source.facts),
+        config=source.config_text,
     )
 
 
-def render(report: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def render(report: Report, pictures: Mapping[str, str]) -> str:
     """The report as one self-contained HTML page: no script, no network, light and dark, screen and paper."""
+    hospital = report.provenance.hospital
+    title = f"FedMRI report: {hospital}" if hospital else "FedMRI report"
     view = build(report, pictures)
-    hospital = values.table(report["provenance"]).get("external")
-    title = f"FedMRI report: {hospital}" if isinstance(hospital, str) and hospital else "FedMRI report"
-    return compiled(TEMPLATE).render(view=view, svg=svg, verdict=comparison.verdict, title=title)
+    return template("page.html").render(view=view, svg=svg, verdict=comparison.verdict, title=title, unaudited=UNAUDITED)
+
+
+def template(name: str) -> Template:
+    """One of the HTML files beside this module."""
+    return _environment().get_template(name)
 
 
 @cache
-def compiled(template: str) -> Template:
-    """A page's template, compiled once. What is None shows as a dash."""
+def _environment() -> Environment:
+    """Templates are compiled once. What is None shows as a dash."""
     environment = Environment(
+        loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: values.NOTHING if value is None else value,
@@ -155,11 +124,11 @@ def compiled(template: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=lambda value, digits=2: values.number(values.real(value), digits),
+        number=lambda value, digits=2: values.number(real(value), digits),
         signed=values.signed,
         percent=values.percent,
         interval=values.interval_text,
         measure=values.measure_text,
         difference=values.difference_text,
     )
-    return environment.from_string(template)
+    return environment

@@ -1,47 +1,16 @@
 """The external patients, one by one: probabilities, prediction set, how strange the images are, modalities, picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
-from server.report.page.values import NOTHING, listed, names, real, table
-
-TEMPLATE = """
-{% if view.patients %}
-<section id="patients"><h2>The external patients</h2>
-{% if view.patients|selectattr("picture")|list %}<p class="soft">Where there is a picture, orange
-squares carry the class that the model named, and blue ones speak against it. The colours are scaled to each patient, so weak
-evidence looks as strong as firm. The patient's right is on the left, the front above. It is no outline of a tumour, and no proof
-that the answer has a good reason.</p>{% endif %}
-<details{% if view.patients|length <= 60 %} open{% endif %}><summary>{{ view.patients|length }} {{ "patient" if
-view.patients|length == 1 else "patients" }}</summary>
-<table class="stack patients mods"><thead><tr><th scope="col">Patient</th><th scope="col" class="cls">Model
-said</th><th scope="col" class="cls">Truth</th>
-<th scope="col" style="width:34%">Probabilities</th><th scope="col">Modalities</th></tr></thead><tbody>
-{% for p in view.patients %}
-<tr{% if p.picture %} class="above"{% endif %}><th scope="row"><b>{{ p.id }}</b>{% if p.flagged %}
-<span class="flag">⚠ unlike the training patients</span>{% endif %}</th><td class="lead">{{ p.guess }}
-{%- if p.right is sameas false %} <span class="wrong nowrap">✕ wrong</span>{% elif p.right %} <span
-class="soft">✓</span>{% endif %}</td>
-<td data-name="Truth">{{ p.truth if p.truth is not none else "not known" }}</td>
-<td class="wide"><div class="probs">{% for name, value in p.probabilities %}<span title="{{ name }}">{{ name
-}}</span><span>{{ svg.share_bar(value) }}</span>
-<span>{{ value|number }}</span>{% endfor %}</div>
-{% if p.set %}<div class="set"><span class="soft">Set:</span> {{ p.set|join(", ") }}{% if p.missed %}
- <span class="wrong nowrap">✕ without the truth</span>{% endif %}</div>{% endif %}</td>
-<td data-name="Modalities" class="wide">{{ p.modalities or none }}</td></tr>
-{% if p.picture %}<tr class="picture"><td colspan="5"><img src="{{ p.picture }}" alt="Slice of {{ p.id }} with the evidence
-drawn on
-it"></td></tr>{% endif %}
-{% endfor %}</tbody></table></details></section>
-{% endif %}
-"""
+from server.report.page.values import NOTHING
+from server.report.report import Patient, Report
 
 
 @dataclass(frozen=True)
-class Patient:
+class Row:
     """One external patient. `right` is None where the truth is unknown, `missed` says that the set lacks the truth."""
 
     id: str
@@ -56,40 +25,27 @@ class Patient:
     picture: Markup | None
 
 
-def read(report: Mapping[str, Any], pictures: Mapping[str, str]) -> tuple[Patient, ...]:
+def read(report: Report, pictures: Mapping[str, str]) -> tuple[Row, ...]:
     """The patients of a report.
 
     Args:
-        report: as `server.report.report.assemble` makes it.
+        report: the run's.
         pictures: file name -> data URI, for those that may be shown.
     """
-    classes = [str(name) for name in table(table(report["external"]).get("support"))]
-    return tuple(_patient(table(entry), classes, pictures) for entry in listed(report["patients"]))
+    return tuple(_row(patient, pictures) for patient in report.patients)
 
 
-def _patient(entry: Mapping[str, Any], classes: Sequence[str], pictures: Mapping[str, str]) -> Patient:
-    given = entry.get("probabilities")
-    values = [real(value) for value in (given.values() if isinstance(given, Mapping) else listed(given))]
-    called = list(names(given)) if isinstance(given, Mapping) else classes or [f"class {c}" for c in range(len(values))]
-    pairs = tuple(zip(called, values, strict=False))
-    guess = max(((name, value) for name, value in pairs if value is not None), key=lambda pair: pair[1], default=(None, 0.0))[0]
-    label, inside, picture = _label(entry.get("label"), called), names(entry.get("prediction_set")), entry.get("picture")
-    return Patient(
-        id=str(entry.get("id", NOTHING)),
-        truth=label,
+def _row(patient: Patient, pictures: Mapping[str, str]) -> Row:
+    truth, guess, inside = patient.truth, patient.predicted, patient.prediction_set
+    return Row(
+        id=NOTHING if patient.id is None else patient.id,
+        truth=truth,
         guess=guess,
-        right=None if label is None or guess is None else label == guess,
-        probabilities=pairs,
-        modalities=", ".join(names(entry.get("modalities"))),
+        right=None if truth is None or guess is None else truth == guess,
+        probabilities=patient.probabilities,
+        modalities=", ".join(patient.modalities),
         set=inside,
-        missed=bool(inside) and label is not None and label not in inside,
-        flagged=table(entry.get("ood")).get("flagged") is True,
-        picture=Markup(pictures[picture]) if isinstance(picture, str) and picture in pictures else None,
+        missed=bool(inside) and truth is not None and truth not in inside,
+        flagged=patient.flagged,
+        picture=Markup(pictures[patient.picture]) if patient.picture and patient.picture in pictures else None,
     )
-
-
-def _label(label: Any, called: Sequence[str]) -> str | None:
-    """The true class by name, whether it came as a name or as an index; None where it is not known."""
-    if isinstance(label, bool) or not isinstance(label, int):
-        return label if isinstance(label, str) else None
-    return called[label] if 0 <= label < len(called) else None

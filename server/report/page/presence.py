@@ -5,8 +5,8 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from server.report.page.round_row import Round
 from server.report.page.svg import figure, markup, text
+from server.report.round import Round
 
 CELL, GAP = 16, 4  # pixels
 ROUNDS_AT_MOST, SITES_AT_MOST = 200, 100  # as many of the last ones are drawn

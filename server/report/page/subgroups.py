@@ -2,18 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from server.report.evaluation import Evaluation
 from server.report.page.comparison import Row, measured
-from server.report.page.values import patients_text, table, whole
+from server.report.page.values import patients_text
 
-TEMPLATE = """
-{% if view.subgroups %}<section id="groups"><h2>Does it work alike for everybody?</h2>
-<p class="soft">The external patients by group. The difference is the MCC of a group minus that of all other patients; where its
-interval holds 0, chance is explanation enough. Among many groups one will look different by chance alone.</p>
-{% for kind in view.subgroups %}<h3>By {{ kind.name }}</h3>
-{{ forest(kind.rows, kind.name|capitalize, "Minus all others") }}{% endfor %}</section>{% endif %}
-"""
 KINDS = {"site": "hospital", "cluster": "kind of images", "age": "age", "sex": "sex"}
 
 
@@ -25,15 +18,13 @@ class Kind:
     rows: tuple[Row, ...]
 
 
-def read(groups: Mapping[str, Any]) -> tuple[Kind, ...]:
+def read(groups: Mapping[str, Mapping[str, Evaluation | None]]) -> tuple[Kind, ...]:
     """The divisions that the report has, the usual ones first."""
     order = [*(kind for kind in KINDS if kind in groups), *(kind for kind in groups if kind not in KINDS)]
-    kinds = (
-        Kind(KINDS.get(kind, kind), tuple(_row(name, entry) for name, entry in table(groups[kind]).items())) for kind in order
-    )
+    kinds = (Kind(KINDS.get(kind, kind), tuple(_row(name, entry) for name, entry in groups[kind].items())) for kind in order)
     return tuple(kind for kind in kinds if kind.rows)
 
 
-def _row(name: str, entry: Any) -> Row:
-    n = whole(table(entry).get("n"))
-    return measured(name, "" if n is None else patients_text(n), entry)
+def _row(name: str, result: Evaluation | None) -> Row:
+    n = result.n if result else None
+    return measured(name, "" if n is None else patients_text(n), result)

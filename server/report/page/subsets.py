@@ -2,33 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from server.report.page.values import Measure, and_text, difference_text, measure, number, table, whole
-
-TEMPLATE = """
-{% if view.subsets %}<section id="subsets"><h2>With only some of the modalities</h2>
-{% for sentence in view.subsets.said %}<p>{{ sentence }}</p>{% endfor %}
-<p class="soft">The same model, with the other modalities taken away from every patient; n counts the patients who have any of
-those left. The stronger the colour, the higher the MCC.{% if view.subsets.paired %} The drop is the MCC with all of them
-minus the MCC with
-these, on the same patients; where its interval holds 0, it is open whether anything is lost.{% endif %}</p>
-<div class="scroll"><table class="heat"><thead><tr>
-{% for name in view.subsets.modalities %}<th scope="col" class="mod">{{ name }}</th>{% endfor %}
-<th scope="col" class="num">MCC (95% interval)</th>{% if view.subsets.paired %}<th scope="col" class="num">Drop (95%
-interval)</th>{% endif %}<th scope="col" class="num">n</th></tr></thead><tbody>
-{% for row in view.subsets.rows %}<tr{% if row.first %} class="first"{% endif %}>
-{% for here in row.present %}<td class="mod">{% if here %}<span class="here" role="img" aria-label="looked at">●</span>{%
-else %}<span class="gone" role="img" aria-label="taken away">○</span>{% endif %}</td>{% endfor %}
-<td class="num cell" title="{{ row.name }}"{% if row.mcc.value is not none %}
- style="background:rgb(var(--wash) / {{ '%.2f'|format(row.shade) }})"{% endif %}><b>{{ row.mcc.value|number }}</b>{% if
-row.mcc|interval %} <small>{{ row.mcc|interval }}</small>{% endif %}</td>
-{% if view.subsets.paired %}<td class="num">{{ row.drop.value|signed }}{% if
-row.drop|interval %} <small>{{ row.drop|interval }}</small>{% endif %}</td>{% endif %}
-<td class="num">{{ row.n }}</td></tr>{% endfor %}</tbody></table></div>
-<p class="soft legend"><small><span class="here">●</span> looked at <span class="gone">○</span> taken away</small></p>
-</section>{% endif %}
-"""
+from server.report.decode import Measure
+from server.report.evaluation import Evaluation
+from server.report.page.values import and_text, difference_text, number
 
 
 @dataclass(frozen=True)
@@ -54,9 +31,9 @@ class Subsets:
     said: tuple[str, ...]
 
 
-def read(report: Mapping[str, Any]) -> Subsets | None:
-    """The subsets of a report, or None where it has none."""
-    entries = [(name, tuple(name.split("+")), table(entry)) for name, entry in table(report["modality_subsets"]).items()]
+def read(found: Mapping[str, Evaluation]) -> Subsets | None:
+    """The heat map, or None where no subset was measured."""
+    entries = [(name, tuple(name.split("+")), entry) for name, entry in found.items()]
     if not entries:
         return None
     modalities = tuple(dict.fromkeys(part for _, parts, _ in entries for part in parts))
@@ -64,10 +41,9 @@ def read(report: Mapping[str, Any]) -> Subsets | None:
     for name, parts, entry in sorted(entries, key=lambda each: -len(each[1])):  # stable: else as in the report
         present = tuple(modality in parts for modality in modalities)
         first = bool(rows) and sum(rows[-1].present) != sum(present)
-        mcc = measure(entry.get("mcc"))
-        shade = 0.05 + 0.5 * min(max(mcc.value or 0.0, 0.0), 1.0)
-        drop = Measure() if all(present) else measure(entry.get("drop"))  # the full set loses nothing against itself
-        rows.append(Subset(name, present, first, mcc, shade, whole(entry.get("n")), drop))
+        shade = 0.05 + 0.5 * min(max(entry.mcc.value or 0.0, 0.0), 1.0)
+        drop = Measure() if all(present) else entry.drop  # the full set loses nothing against itself
+        rows.append(Subset(name, present, first, entry.mcc, shade, entry.n, drop))
     paired = any(row.drop.value is not None for row in rows)
     return Subsets(modalities, tuple(rows), paired, tuple(filter(None, (_mean(rows), _missed(modalities, rows)))))
 

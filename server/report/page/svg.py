@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from server.report.page.values import Measure, interval_text, number
+from server.report.decode import Measure
+from server.report.page.values import interval_text, number
 
 ROW = 24  # pixels
 

@@ -14,13 +14,16 @@ from common.data.dataset import SiteData
 from common.errors import DataError
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
 from common.privacy.gradients import Parameters
+from common.training.round import Point
 
+WEIGHTS = {"consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
 CONFIG = config_from_table(
     {
         "data": {"size": 32, "slices": 2},
         "model": {"backbone": "fedmri_vit_mini", "weights": "random", "adapter": {"rank": 2}},
-        "objective": {"dino": 0.0, "ibot": 0.0, "koleo": 0.0, "local_crops": 0},
+        "objective": {"local_crops": 0, "terms": {name: {"weight": weight} for name, weight in WEIGHTS.items()}},
         "training": {"precision": "fp32", "slices_per_step": 2},
         "privacy": {"enabled": True, "max_grad_norm": 0.1},
     }
@@ -60,9 +63,9 @@ def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor
     config = replace(CONFIG, model=replace(CONFIG.model, adapter=LoRA(factor=factor)))
     honest, seen = audit.patient_gradients, []
 
-    def watched(model, student, teacher, *rest: object) -> Parameters:
-        seen.append((set(student), set(teacher)))
-        return honest(model, student, teacher, *rest)
+    def watched(model: MultiModalViT, point: Point, *rest: object) -> Parameters:
+        seen.append((set(point.trained), set(point.teacher) | set(point.fixed)))
+        return honest(model, point, *rest)
 
     monkeypatch.setattr(audit, "patient_gradients", watched)
     monkeypatch.setattr(audit, "PROBED", 1)

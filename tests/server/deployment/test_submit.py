@@ -9,6 +9,7 @@ import pytest
 
 from common.deployment.flower_cli import flwr, free_port
 from common.errors import FedMRIError
+from common.messages.code_version import TRAVELS
 from server.cli.main import main
 from server.deployment import submit as module
 from server.deployment.bundle import CHECKOUT, build_bundle
@@ -46,7 +47,8 @@ def main(grid, context):
         os._exit(1)
     if what == "3":
         time.sleep(600)
-    (out / "report.json").write_text("{}")
+    tables = {name: {} for name in ("external", "baselines", "modality_subsets", "privacy", "provenance")}
+    (out / "report.json").write_text(json.dumps({**tables, "patients": [], "rounds": [], "calibration": None}))
 """
 
 
@@ -54,14 +56,12 @@ def main(grid, context):
 def app(tmp_path_factory) -> Path:
     """An app with our run configuration."""
     folder = tmp_path_factory.mktemp("app") / "fedmri"
-    for package in ("server", "client", "common", "configs"):
-        (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text("")
-    (folder / "configs" / "x.toml").write_text("")
+    for pattern in (*TRAVELS, "configs/*.toml"):
+        file = folder / pattern.replace("**/", "").replace("*", "x")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
     (folder / "server" / "app.py").write_text(SERVER)
     (folder / "client" / "app.py").write_text("from flwr.clientapp import ClientApp\n\napp = ClientApp()\n")
-    (folder / "common" / "inner").mkdir()
-    (folder / "common" / "inner" / "x.py").write_text("")
     text = (CHECKOUT / "pyproject.toml").read_text()
     if "\nsites = " not in text:
         text = text.replace('cache = ""\n', 'cache = ""\nsites = "folders"\nresume = false\n')
@@ -107,6 +107,7 @@ def test_a_good_run_is_followed_to_its_report(home, run, app, tmp_path, capsys) 
     assert run(0) == 0
     told = capsys.readouterr()
     assert f"Done. The report: {tmp_path / 'run' / 'report.html'}" in told.out
+    assert "</html>" in (tmp_path / "run" / "report.html").read_text()
     assert build_bundle(app).sha256 in told.out
     assert told.err.index("Round 1: 1 s, 1 sites") < told.err.index("Round 2: 1 s, 1 sites")
     seen = json.loads((tmp_path / "run" / "seen.json").read_text())

@@ -31,7 +31,9 @@ from server.release import equivalence as check
 from server.release import export, graphs
 from server.release.card import model_card
 from server.release.monai_bundle import pure_source
-from server.report.report import assemble, read_report, write_report
+from server.report.publish import write_report
+from server.report.report import decode, read_report
+from server.report.results import complete
 from server.run.federate import model_metadata
 from tests.server.report.report_samples import CLASSES, bare, whole
 
@@ -305,7 +307,7 @@ def test_the_bundle_carries_nothing_that_speaks_of_us():
 def card(report, **data):
     table = {"model": {"backbone": "vit_small_patch14_dinov2.lvd142m"}, "data": data}
     done = [{"file": "model.onnx", "patients": 3, "difference": 3e-8, "source": "seeded noise"}]
-    return model_card(report, config_from_table(table), "ab" * 32, "merged into the weights", done)
+    return model_card(decode(report), config_from_table(table), "ab" * 32, "merged into the weights", done)
 
 
 def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path):
@@ -329,7 +331,7 @@ def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path
 
 def test_what_a_hospital_keeps_is_not_told():
     provenance = {"data": {"sites": ["north"]}, "external": "coast"}
-    assert "| north | trained | not told |" in card(assemble(whole()["external"], [], [], provenance))
+    assert "| north | trained | not told |" in card(complete({"external": whole()["external"], "provenance": provenance}))
 
 
 def test_a_card_of_a_report_that_holds_nothing():

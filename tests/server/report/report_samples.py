@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from common.metrics.classification import evaluate, paired_difference
-from server.report.report import assemble
+from server.report.results import complete
 
 CLASSES = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
 REASON = "the site could not do its part; its own log says why"
@@ -84,14 +84,14 @@ def whole(name="hospital-north", **changes):
         "calibration": {"temperature": 1.4, "before": {"ece": 0.2}, "after": {"ece": 0.1}},
         "privacy": {name: {**claim, "audit": audit}, "coast": claim},
     }
-    return assemble(**{**parts, **changes})
+    return complete({**parts, **changes})
 
 
 def bare(labels):
     """No baselines, no rounds, no provenance; one patient a label."""
     labels = np.array(labels, int)
     p = predictions(np.random.default_rng(1), np.abs(labels), 0.5)
-    return assemble(measured(labels, p), people(labels, p), [], {})
+    return complete({"external": measured(labels, p), "patients": people(labels, p)})
 
 
 SITES = ("hospital-east", "hospital-hill", "hospital-lake", "hospital-north")
@@ -140,6 +140,14 @@ def full(name="hospital-north", **changes):
         "detectable": {"n": 48, "difference": 0.27, "power": 0.8, "level": 0.95},
     }
     return whole(name, **{**parts, **changes})
+
+
+def small():
+    """Every section, of few patients and rounds."""
+    report = full()
+    report["patients"], report["rounds"] = report["patients"][:2], report["rounds"][2:5]
+    report["aggregation"] = {"secure": True, "fewest": 3, "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"}}
+    return report
 
 
 def roc(labels, p):

@@ -13,7 +13,7 @@ import pytest
 
 from server.report.compare_runs import compare_runs
 from server.report.page.runs import render
-from server.report.report import render_html, write_report
+from server.report.publish import render_html, write_report
 
 samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

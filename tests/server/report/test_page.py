@@ -13,11 +13,17 @@ import pytest
 from hypothesis import given, settings
 from scipy.stats import binomtest
 
+from server.report.calibration import decode_calibration
+from server.report.decode import Measure, real, whole
+from server.report.evaluation import decode_detectable, decode_evaluation
 from server.report.page import calibration, classes, comparison, conformal, headline, ood, presence, rounds, subsets
 from server.report.page.chart import value_axis
 from server.report.page.pictures import ONE_AT_MOST, read_pictures
-from server.report.page.values import Measure, and_text, real, whole, wilson
-from server.report.report import render_html, write_report
+from server.report.page.values import and_text, wilson
+from server.report.publish import render_html, write_report
+from server.report.report import decode
+from server.report.results import complete
+from server.report.round import decode_round
 from tests.damage import made, tree
 
 samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
@@ -52,17 +58,18 @@ def test_the_forest_says_which_differences_chance_explains():
     assert comparison.verdict(Measure(0.2)) == "no interval"
 
 
-def test_roc_curves_are_drawn_point_by_point():
+def test_a_roc_curve_needs_two_points():
     entry = {"roc": {"x": {"fpr": [0, 0.5, 1], "tpr": [0, 0.75, 1]}, "none": {"fpr": [0], "tpr": [0]}, "odd": None}}
-    (roc,) = classes.read_roc(entry | {"auroc": {"per_class": {"x": 0.8}}})
+    found = decode_evaluation(entry | {"auroc": {"per_class": {"x": 0.8}}})
+    assert found.roc == {"x": ((0, 0), (0.5, 0.75), (1, 1)), "none": ((0, 0),), "odd": ()}
+    (roc,) = classes.read_roc(found)
     assert (roc.name, roc.auroc) == ("x", 0.8)
-    assert 'points="2.00,100.00 50.00,25.00 98.00,0.00"' in roc.drawing, "2% margins across; up is down in a drawing"
 
 
 def test_subsets_go_from_all_modalities_to_one():
     names = ("t1", "t2", "flair", "t1+t2", "t1+flair", "t2+flair", "t1+t2+flair")
     entry = {name: {"mcc": {"value": 0.1 * len(name)}, "n": 9, "drop": {"value": 1 - 0.1 * len(name)}} for name in names}
-    found = subsets.read({"modality_subsets": entry})
+    found = subsets.read(decode(complete({"modality_subsets": entry})).subsets)
     assert found.modalities == ("t1", "t2", "flair")
     assert [row.name for row in found.rows] == ["t1+t2+flair", "t1+t2", "t1+flair", "t2+flair", "t1", "t2", "flair"]
     assert [row.present for row in found.rows[:3]] == [(True, True, True), (True, True, False), (True, False, True)]
@@ -72,90 +79,113 @@ def test_subsets_go_from_all_modalities_to_one():
     assert f"MCC is 1.10; its mean over the 6 incomplete subsets is {mean:.2f}" in found.said[0]
     assert "flair is missed most: without it MCC falls by 0.50, which may be chance." in found.said[1]
     entry["t1+t2"]["drop"] |= {"low": 0.2, "high": 0.8}
-    assert "falls by 0.50 (0.20 to 0.80)." in subsets.read({"modality_subsets": entry}).said[1]
-    assert subsets.read({"modality_subsets": {}}) is None
+    assert "falls by 0.50 (0.20 to 0.80)." in subsets.read(decode(complete({"modality_subsets": entry})).subsets).said[1]
+    assert subsets.read({}) is None
+
+
+def calibrated(entry):
+    return calibration.read(decode_calibration(entry))
 
 
 def test_reliability_shows_each_bin_with_its_count():
     low = {"low": 0.0, "high": 0.5, "n": 0, "confidence": None, "accuracy": None}
     high = {"low": 0.5, "high": 1.0, "n": 37, "confidence": 0.75, "accuracy": 0.5}
     entry = {"temperature": 1.5, "sites": ["a", "b"], "patients": None, "after": {"ece": 0.1, "reliability": [low, high, {}]}}
-    found = calibration.read(entry)
+    found = calibrated(entry)
     (after,) = found.sides
     assert [each.n for each in after.bins] == [0, 37]
     assert ">37<" in after.counts
-    assert 'cx="74.00%"' in after.drawing, "2 + 96 * 0.75"
-    assert "temperature 1.50" in found.said[0]
-    assert "patients whose number a site keeps to itself of a and b" in found.said[0]
-    assert "too sure" in found.said[0]
-    assert "not sure enough" in calibration.read({"temperature": 0.5}).said[0]
-    assert "That is few" in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 2}).said[0]
-    assert "edge of what is tried" in calibration.read({"temperature": 16.0, "sites": ["a"], "patients": 80}).said[0]
-    assert "edge of what is tried" not in calibration.read({"temperature": 9.5, "sites": ["a"], "patients": 80}).said[0]
-    assert "That is few" not in calibration.read({"temperature": 1.5, "sites": ["a"], "patients": 80}).said[0]
-    assert "No site gave" in calibration.read({"temperature": 1.0, "sites": []}).said[0]
-    assert calibration.read({}) is None
+    assert (after.bins[1].confidence, after.bins[1].accuracy, after.ece) == (0.75, 0.5, 0.1)
+
+
+def test_a_temperature_is_told_with_its_faults():
+    assert calibration.TOO_SURE in calibrated({"temperature": 1.5, "sites": ["a", "b"], "patients": None}).said[0]
+    assert calibration.UNCHANGED in calibrated({"temperature": 1.0, "sites": ["a"]}).said[0]
+    assert calibration.NOT_SURE_ENOUGH in calibrated({"temperature": 0.5}).said[0]
+    assert calibration.ROUGH in calibrated({"temperature": 9.5, "sites": ["a"], "patients": 2}).said[0]
+    assert calibration.AT_THE_EDGE in calibrated({"temperature": 16.0, "sites": ["a"], "patients": 80}).said[0]
+    assert calibration.AT_THE_EDGE not in calibrated({"temperature": 9.5, "sites": ["a"], "patients": 80}).said[0]
+    assert calibration.ROUGH not in calibrated({"temperature": 1.5, "sites": ["a"], "patients": 80}).said[0]
+    assert calibrated({"temperature": 1.0, "sites": []}).said == (calibration.NO_SITE,)
+    assert calibrated({}) is None
+
+
+def sets(entry):
+    return conformal.read_sets(decode_calibration({"conformal": entry}).conformal)
+
+
+def abstention(points):
+    return conformal.read_abstention(decode_calibration({"abstention": points}).abstention)
+
+
+def flagged(entry):
+    return ood.read(decode(complete({"ood": entry})).ood)
+
+
+def caution(entry):
+    return headline.caution(decode_evaluation(entry))
+
+
+def read_rounds(entries):
+    return rounds.read(tuple(decode_round(entry) for entry in entries))
 
 
 def test_prediction_sets_say_whether_the_promise_was_kept():
     def said(low, high):
-        return conformal.read_sets({"coverage": 0.9, "observed": {"value": (low + high) / 2, "low": low, "high": high}}).said
+        return sets({"coverage": 0.9, "observed": {"value": (low + high) / 2, "low": low, "high": high}}).said
 
-    assert "Fewer" in said(0.7, 0.85)
-    assert "More" in said(0.92, 0.99)
-    assert "lies within" in said(0.85, 0.95)
+    assert said(0.7, 0.85) == conformal.FEWER
+    assert said(0.92, 0.99) == conformal.MORE
+    assert said(0.85, 0.95) == conformal.AS_PROMISED
     everything = {"coverage": 0.9, "threshold": 1.0, "observed": {"value": 1.0, "low": 0.68, "high": 1.0}}
-    assert conformal.read_sets(everything).said == conformal.ALL, "no promise was put to the test"
-    sizes = conformal.read_sets({"sizes": {"10": 1, "2": 3, "1": 4}}).sizes
+    assert sets(everything).said == conformal.ALL, "no promise was put to the test"
+    sizes = sets({"sizes": {"10": 1, "2": 3, "1": 4}}).sizes
     assert [(size.classes, size.n, size.share) for size in sizes] == [("1", 4, 0.5), ("2", 3, 0.375), ("10", 1, 0.125)]
 
 
 def test_abstention_says_the_risk_at_all_and_at_half():
     points = [{"coverage": c / 10, "risk": c / 20, "low": 0, "high": c / 10} for c in (10, 1, 5, 3)]
-    found = conformal.read_abstention(points)
+    found = abstention(points)
     assert "wrong in 50% (0% to 100%). Answering only for the surest 50%, it is wrong in 25% (0% to 50%)" in found.said
-    assert conformal.read_abstention(points[:1]) is None
-    assert conformal.read_abstention(None) is None
+    assert abstention(points[:1]) is None
+    assert abstention(None) is None
 
 
 def test_strange_patients_are_held_against_the_stated_rate():
-    assert "That was kept" in ood.read({"rate": 0.05, "flagged": 1, "of": 60})
-    assert "1 of 60 patients was flagged" in ood.read({"rate": 0.05, "flagged": 1, "of": 60})
-    assert "within chance" in ood.read({"rate": 0.05, "flagged": 4, "of": 60})
-    assert "differ from the training hospitals" in ood.read({"rate": 0.05, "flagged": 30, "of": 60})
-    assert ood.read({}) == ood.read({"flagged": 3, "of": 2}) == ""
-    unknown = ood.read({"rate": 0.05, "threshold": None, "flagged": 0, "of": 8})
+    assert ood.KEPT in flagged({"rate": 0.05, "flagged": 1, "of": 60})
+    assert "1 of 60 patients was flagged" in flagged({"rate": 0.05, "flagged": 1, "of": 60})
+    assert ood.BY_CHANCE in flagged({"rate": 0.05, "flagged": 4, "of": 60})
+    assert ood.DIFFERENT in flagged({"rate": 0.05, "flagged": 30, "of": 60})
+    assert flagged({}) == flagged({"flagged": 3, "of": 2}) == ""
+    unknown = flagged({"rate": 0.05, "threshold": None, "flagged": 0, "of": 8})
     assert "Nobody could be flagged" in unknown
-    assert "kept" not in unknown
+    assert ood.KEPT not in unknown
 
 
 def test_a_model_with_one_answer_for_everybody_is_called_that():
     classes = {"a": 3, "b": 3, "c": 2}
-    assert "named a for every patient" in headline.caution(
-        {"n": 8, "support": classes, "confusion": [[3, 0, 0], [3, 0, 0], [2, 0, 0]]}
-    )
-    assert "every patient" not in headline.caution({"n": 8, "support": classes, "confusion": [[3, 0, 0], [2, 1, 0], [2, 0, 0]]})
+    assert "named a for every patient" in caution({"n": 8, "support": classes, "confusion": [[3, 0, 0], [3, 0, 0], [2, 0, 0]]})
+    assert "every patient" not in caution({"n": 8, "support": classes, "confusion": [[3, 0, 0], [2, 1, 0], [2, 0, 0]]})
     one = {"n": 3, "support": {"a": 3, "b": 0}, "confusion": [[3, 0], [0, 0]]}
-    assert "every patient" not in headline.caution(one), "of one class, MCC is not defined at all"
+    assert "every patient" not in caution(one), "of one class, MCC is not defined at all"
 
 
 def test_the_smallest_difference_is_said_in_words():
-    said = headline.detectable_text({"n": 48, "difference": 0.27, "power": 0.8, "level": 0.05})
-    assert "With 48 patients, two models must differ by 0.27 in MCC or more" in said
-    assert "in 80% of such studies by 95% intervals" in said
-    assert headline.detectable_text({}) == ""
+    said = headline.detectable_text(decode_detectable({"n": 48, "difference": 0.27, "power": 0.8, "level": 0.05}))
+    assert all(value in said for value in ("48", "0.27", "80%", "95%")), "a level of 0.05 makes 95% intervals"
+    assert headline.detectable_text(decode_detectable({})) == ""
 
 
 def test_presence_is_told_by_shape():
-    read = rounds.read({"rounds": [samples["attended"](r, "north") for r in (1, 3, 5)]})
+    read = read_rounds([samples["attended"](r, "north") for r in (1, 3, 5)])
     grid = dict(read.grid)
     assert list(grid) == ["hospital-east", "hospital-hill", "hospital-lake", "north"]
     kinds = re.findall(r'class="(fill|cross|pause)"', grid["north"])
     assert kinds == ["fill", "cross", "cross", "pause", "pause"], "a square, a cross of two lines, a pause of two"
     assert grid["hospital-hill"].count('class="fill"') == 3
     assert [words for _, words in read.legend] == [presence.LEGEND[k] for k in (presence.HERE, presence.FAILED, presence.PAUSED)]
-    assert rounds.read({"rounds": [{"round": 1, "sites": 3}]}).grid == ()
-    many = rounds.read({"rounds": [samples["attended"](r, "north") for r in range(1, 1001)]})
+    assert read_rounds([{"round": 1, "sites": 3}]).grid == ()
+    many = read_rounds([samples["attended"](r, "north") for r in range(1, 1001)])
     assert many.grid[0][1].count("<rect") == presence.ROUNDS_AT_MOST
 
 
@@ -186,7 +216,7 @@ def test_pictures_that_are_left_out(tmp_path, name):
     (folder / "text.png").write_bytes(b"text")
     (folder / "link.png").symlink_to(tmp_path / "out.png")
     (folder / "big.png").write_bytes(PNG + bytes(ONE_AT_MOST))
-    assert read_pictures(tmp_path, {"patients": [{"picture": name}]}) == {}
+    assert read_pictures(tmp_path, decode(complete({"patients": [{"picture": name}]}))) == {}
 
 
 def test_numbers_that_are_none():
@@ -216,14 +246,7 @@ def test_an_axis_holds_zero_and_its_values_on_few_round_numbers(values):
     assert 0 in axis.ticks
 
 
-def small():
-    report = full()
-    report["patients"], report["rounds"] = report["patients"][:2], report["rounds"][2:5]
-    report["aggregation"] = {"secure": True, "fewest": 3, "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"}}
-    return report
-
-
-SMALL = json.loads(json.dumps(small(), default=float))
+SMALL = json.loads(json.dumps(samples["small"](), default=float))
 
 
 def damaged(random: Random):

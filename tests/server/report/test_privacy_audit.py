@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from common.errors import FedMRIError
 from server.cli.main import main
-from server.report.audit_section import refutations
-from server.report.privacy_audit import audit_entry, read_audit, with_audit
-from server.report.report import assemble, read_report, write_report
+from server.report.privacy_audit import audit_entry, read_audit, refutations, with_audit
+from server.report.publish import write_report
+from server.report.report import read_report
+from server.report.results import complete
 
 CLAIM = {"epsilon": 3.2, "delta": 1e-3, "noise_multiplier": 1.0, "max_grad_norm": 0.5, "sample_rate": 0.08, "steps": 20}
 NAMES = ("noise of the promised size", "noise from no seed", "sampling rate as claimed", "one patient's share is bounded")
@@ -57,7 +58,7 @@ def changed(*changes):
 @pytest.fixture
 def run(tmp_path) -> Path:
     folder = tmp_path / "run"
-    write_report(folder, assemble({}, [], [], {}, privacy={"bonn": CLAIM, "köln <b>": CLAIM}))
+    write_report(folder, complete({"privacy": {"bonn": CLAIM, "köln <b>": CLAIM}}))
     return folder
 
 
@@ -129,7 +130,7 @@ def test_unknown_sites_and_runs_are_named(run, tmp_path, capsys) -> None:
     file = sent(tmp_path, GOOD)
     assert main(["audit", str(run), "ulm", file]) == 2
     assert "Site 'ulm' is none of the run's private sites (bonn, köln <b>)" in capsys.readouterr().err
-    write_report(tmp_path / "open", assemble({}, [], [], {}))
+    write_report(tmp_path / "open", complete({}))
     assert main(["audit", str(tmp_path / "open"), "bonn", file]) == 2
     assert "not private" in capsys.readouterr().err
     assert main(["audit", str(tmp_path / "none"), "bonn", file]) == 1
@@ -200,7 +201,7 @@ def test_no_file_is_one_line(run, tmp_path, capsys) -> None:
 @settings(max_examples=300, deadline=None)
 def test_no_change_gets_an_inconsistent_audit_in(changes) -> None:
     """Whatever is accepted is what its own figures say, and fits a report; all else is our one error."""
-    report = assemble({}, [], [], {}, privacy={"bonn": CLAIM})
+    report = complete({"privacy": {"bonn": CLAIM}})
     try:
         table = changed(*changes)
     except (TypeError, IndexError, KeyError, AttributeError):  # an earlier change left no such place

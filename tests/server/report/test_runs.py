@@ -12,7 +12,8 @@ from common.errors import FedMRIError
 from server.cli.main import main
 from server.report.compare_runs import compare_runs
 from server.report.page.runs import headline, render
-from server.report.report import read_report, write_report
+from server.report.publish import write_report
+from server.report.report import read_report
 
 samples = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 

@@ -9,13 +9,17 @@ import pytest
 from common.errors import ConfigError, DataError, FederationError
 from common.messages.code_version import code_hash
 from common.models.arrays import load_arrays
+from server.cli.main import main
+from server.report.publish import render_run
+from server.report.report import read_report
 from server.run.federate import federate, leave_error
 from server.run.plan import read_plan, run_folder, training_sites
 from tests.server.made_up_sites import TINY, plan, site_nodes
 
 
-def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid):
+def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_path, local_grid, caplog):
     out = tmp_path / "run"
+    caplog.set_level("INFO", logger="flwr")
     federate(local_grid(site_nodes()), plan(folder, out))
     report = json.loads((out / "report.json").read_text())
     assert [r["round"] for r in report["rounds"]] == [1, 2]
@@ -31,6 +35,9 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     assert metadata["backbone_sha256"] == report["provenance"]["weights_sha256"]
     last, _ = load_arrays(out / "checkpoints" / "round-0002.safetensors")
     assert all(np.array_equal(arrays[name], last[name]) for name in arrays)
+    assert not (out / "report.html").exists()  # how a page looks does not travel to hospitals
+    assert caplog.messages[-1] == f"Results: {out / 'report.json'}. Their page: fedmri-server report {out}"
+    assert main(["report", str(out)]) == 0
     assert (out / "report.html").stat().st_size > 1000
     status = json.loads((out / "status.json").read_text())
     assert (status["state"], status["round"], status["rounds"]) == ("finished", 2, 2)
@@ -48,7 +55,7 @@ def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tm
     assert "expect a model that has learned little" in told["site_level"]["warning"]
     arrays, _ = load_arrays(out / "model.safetensors")
     assert np.concatenate([a.ravel() for a in arrays.values()]).std() == pytest.approx(50, rel=0.1)  # 100 over two sites
-    assert "Warning" in (out / "report.html").read_text()
+    assert "Warning" in render_run(out, read_report(out))
 
 
 def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid):

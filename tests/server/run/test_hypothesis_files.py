@@ -11,7 +11,8 @@ from hypothesis import given
 from common.errors import FedMRIError
 from common.privacy.audit import CHECKS
 from server.report.privacy_audit import add_audit, audit_entry, read_audit
-from server.report.report import read_report, render_html
+from server.report.publish import render_html
+from server.report.report import read_report
 from server.run.checkpoint import Checkpoint, latest_round, load_round, save_checkpoint
 from server.run.resume import read_open
 from server.run.round_lines import read_lines, read_rounds

@@ -6,7 +6,8 @@ from common.config.run import config_from_table
 from common.errors import BUDGET_SPENT
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
-from server.report.report import assemble, render_html
+from server.report.publish import render_html
+from server.report.results import complete
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 
 PRIVATE = config_from_table(
@@ -42,7 +43,7 @@ def test_a_run_without_privacy_claims_none():
 
 def test_the_page_states_the_claim_and_what_is_outside_it():
     claims = privacy_claims(PRIVATE, [line("ab", epsilon={"a": 4.25})])
-    page = " ".join(render_html(assemble({}, [], [], {}, privacy=claims)).split())
+    page = " ".join(render_html(complete({"privacy": claims})).split())
     assert f'<td class="num">{claims["a"]["epsilon"]:.3f}</td> <td class="num">0.0001</td><td class="num">4.250</td>' in page
     assert "one patient&#39;s updates are replaced by zero" in page
     assert "the largest epsilon of all sites" in page
@@ -51,7 +52,7 @@ def test_the_page_states_the_claim_and_what_is_outside_it():
 
 def test_no_noise_is_no_bound():
     silent = replace(PRIVATE, privacy=replace(PRIVATE.privacy, noise_multiplier=0.0))
-    assert "no bound" in render_html(assemble({}, [], [], {}, privacy=privacy_claims(silent, [line("ab")])))
+    assert "no bound" in render_html(complete({"privacy": privacy_claims(silent, [line("ab")])}))
 
 
 def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_warning():
@@ -60,11 +61,11 @@ def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_wa
     assert told["secure"]
     assert told["fewest"] == 3
     assert told["site_level"]["epsilon"] == pytest.approx(epsilon_of([Charge(2.0, 1.0, 2)], 1e-3))
-    page = " ".join(render_html(assemble({}, [], [], {}, aggregation=told)).split())
+    page = " ".join(render_html(complete({"aggregation": told})).split())
     assert "sums only, of 3 hospitals or more" in page
     assert "67 times the largest change" in page  # 2 sqrt(10000) / 3
     plain = aggregation_claims(config_from_table({}), [line("ab")], 5)
-    assert "Aggregation" not in render_html(assemble({}, [], [], {}, aggregation=plain))
+    assert "Aggregation" not in render_html(complete({"aggregation": plain}))
 
 
 def test_what_the_strategy_counted_by_site_is_what_is_claimed():

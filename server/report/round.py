@@ -1,0 +1,61 @@
+"""`rounds` of report.json: who was there, what failed, seconds, bytes, loss, and the external MCC."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from server.report.decode import listed, measure, names, real, table, whole
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A reply that a round dropped."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round. `mcc` is the external value, for looking only."""
+
+    number: int
+    seconds: float | None
+    up: float | None  # bytes from the sites
+    down: float | None  # bytes to the sites
+    sites: str | None  # how many updates were used
+    there: tuple[str, ...]  # the sites whose update was used, where their names are known
+    failures: tuple[Failure, ...]
+    paused: tuple[str, ...]
+    mcc: float | None
+    loss: float | None
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The sites whose reply was not used."""
+        return tuple(failure.site for failure in self.failures)
+
+
+def decode_round(value: Any) -> Round:
+    """From a line of rounds.jsonl."""
+    entry = table(value)
+    sites = entry.get("sites")
+    seen = entry.get("external") if entry.get("external") is not None else entry.get("external_mcc")
+    seen = seen.get("mcc", seen) if isinstance(seen, Mapping) else seen
+    return Round(
+        number=whole(entry.get("round")) or 0,
+        seconds=real(entry.get("seconds")),
+        up=real(entry.get("bytes_up")),
+        down=real(entry.get("bytes_down")),
+        sites=str(len(sites)) if isinstance(sites, list | dict) else None if sites is None else str(sites),
+        there=names(sites),
+        failures=tuple(_failure(each) for each in listed(entry.get("failures"))),
+        paused=names(entry.get("paused")),
+        mcc=measure(seen).value,
+        loss=real(table(entry.get("train")).get("loss")),
+    )
+
+
+def _failure(value: Any) -> Failure:
+    entry = value if isinstance(value, Mapping) else {"reason": value}
+    return Failure(str(entry.get("site") or "unknown site"), str(entry.get("reason") or "no reason given"))
