@@ -22,6 +22,18 @@ CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not na
 _ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
 # Those that an adapter was told, and did not read.
 _UNREAD = {"bottleneck": ("alpha", "targets")} | dict.fromkeys(("bitfit", "head", "full"), ("rank", "alpha", "targets"))
+TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
+
+
+def of_today(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with every earlier key under its present name; one that has none is returned as it is.
+
+    Raises:
+        ConfigError: a key stands there under both names.
+    """
+    if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
+        return table
+    return _task_of_data(_loss_terms(_with_adapter(table)))
 
 
 def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
@@ -47,24 +59,19 @@ def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
     return table | changed
 
 
-def _section(table: dict[str, Any], name: str, *, make: bool = False) -> dict[str, Any]:
-    """A table in the table; an empty one where there is none, or something else that `build` will refuse."""
-    found = table.setdefault(name, {}) if make else table.get(name, {})
-    return found if isinstance(found, dict) else {}
-
-
-TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
-
-
-def of_today(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with every earlier key under its present name; one that has none is returned as it is.
-
-    Raises:
-        ConfigError: a key stands there under both names.
-    """
-    if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
+def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
+    """`model.rank`, `alpha`, `targets` and `lora_factor` as settings of `model.adapter`."""
+    model = table.get("model")
+    if not isinstance(model, dict) or not _ADAPTER_KEYS.keys() & model.keys():
         return table
-    return _task_of_data(_loss_terms(_with_adapter(table)))
+    named = model.get("adapter", "lora")
+    adapter = {"name": "lora", **named} if isinstance(named, dict) else {"name": named}
+    told = {key: value for key, value in model.items() if key in _ADAPTER_KEYS}
+    if adapter["name"] != "lora" and told.get("lora_factor") == "both":  # LoRA's alone; any other value of it is refused
+        del told["lora_factor"]
+    unread = _UNREAD.get(str(adapter["name"]), ())
+    adapter |= {_ADAPTER_KEYS[key]: value for key, value in told.items() if key not in unread}
+    return {**table, "model": {key: value for key, value in model.items() if key not in _ADAPTER_KEYS} | {"adapter": adapter}}
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
@@ -83,16 +90,7 @@ def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
-    """`model.rank`, `alpha`, `targets` and `lora_factor` as settings of `model.adapter`."""
-    model = table.get("model")
-    if not isinstance(model, dict) or not _ADAPTER_KEYS.keys() & model.keys():
-        return table
-    named = model.get("adapter", "lora")
-    adapter = {"name": "lora", **named} if isinstance(named, dict) else {"name": named}
-    told = {key: value for key, value in model.items() if key in _ADAPTER_KEYS}
-    if adapter["name"] != "lora" and told.get("lora_factor") == "both":  # LoRA's alone; any other value of it is refused
-        del told["lora_factor"]
-    unread = _UNREAD.get(str(adapter["name"]), ())
-    adapter |= {_ADAPTER_KEYS[key]: value for key, value in told.items() if key not in unread}
-    return {**table, "model": {key: value for key, value in model.items() if key not in _ADAPTER_KEYS} | {"adapter": adapter}}
+def _section(table: dict[str, Any], name: str, *, make: bool = False) -> dict[str, Any]:
+    """A table in the table; an empty one where there is none, or something else that `build` will refuse."""
+    found = table.setdefault(name, {}) if make else table.get(name, {})
+    return found if isinstance(found, dict) else {}
