@@ -5,7 +5,7 @@ what a GPU refuses: one operation on tensors of both, and numpy's view of a tens
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class TwoDevices(TorchFunctionMode):
             return THERE if self.is_there(args[0]) else function(*args, **kwargs)
         if function in (Tensor.to, Tensor.cpu):
             return self._moved(function, args, kwargs)
-        if function == Tensor.data.__set__:  # how a module moves its parameters
+        if function == cast(Any, Tensor.data).__set__:  # how a module moves its parameters
             function(*args, **kwargs)
             return self._mark(args[0], self.is_there(args[1]))
         if function in (Tensor.numpy, Tensor.__array__) and self.is_there(args[0]):

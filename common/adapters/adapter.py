@@ -6,7 +6,7 @@ O outputs and I inputs of a map, D width of the backbone, r rank.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Values = Mapping[str, Tensor]
 
 
-class Adapter(Protocol):
+class Adapter:
     """An adapter that trains nothing: kinds are frozen dataclasses that inherit from it, and say what they do besides.
 
     Attributes:

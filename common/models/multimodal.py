@@ -11,7 +11,7 @@ adapters.
 B patients, S slices, M modalities, H x W pixels, P patches of one modality, N tokens, D width, K prototypes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class MultiModalViT(nn.Module):
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
     """
 
+    vit: Any  # the backbone as its own family knows it; what is used of it goes through `backbone`
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -16,6 +16,7 @@ from client.privacy import audit
 from common.config.run import RunConfig, config_from_table
 from common.models.arrays import get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
+from common.models.trained_model import TrainedModel
 from common.privacy.audit import CHECKS, CanaryAudit
 from common.privacy.gradients import Parameters
 from common.training.predict import predict
@@ -82,7 +83,8 @@ def losses(site: str, data: Path, model: Path, cache: Path) -> list[float]:
     """Cross entropies, one patient at a time."""
     patients = open_folders((data / site,), CONFIG, cache)
     arrays, _ = load_arrays(model)
-    answers = [predict(build_model(CONFIG), arrays, patients.select([row]), CONFIG)[0] for row in patients.labelled]
+    trained = TrainedModel(build_model(CONFIG), arrays, CONFIG)
+    answers = [predict(trained, patients.select([row]))[0] for row in patients.labelled]
     return [-np.log(p[label]) for p, label in zip(answers, patients.labels[patients.labelled], strict=True)]
 
 

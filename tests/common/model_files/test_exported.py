@@ -34,7 +34,7 @@ REFERENCE = {"ood.count": np.ones(4, np.float32)}
 
 def trained(backbone="fedmri_vit_mini", size=32, adapter="lora", **model):
     """A fresh model, trained-looking arrays, and the configuration."""
-    settings = WRAPPED if "targets" in ADAPTERS[adapter].__dataclass_fields__ else {}
+    settings = WRAPPED if hasattr(ADAPTERS[adapter], "targets") else {}
     section = {"backbone": backbone, "weights": "random", "adapter": {"name": adapter, **settings}, **model}
     config = config_from_table({"model": section, "data": {"size": size, "slices": 2}})
     fresh, rng = build_model(config).eval(), np.random.default_rng(0)

@@ -86,7 +86,7 @@ def test_arrays_have_the_names_and_the_start_that_they_had_before_adapters_were_
     """SHA-256 of names, shapes and values of the arrays that commit 2a60dec made of the same configurations."""
     found = {}
     for adapter in ("lora", "bottleneck", "bitfit", "head", "full"):
-        settings = {"rank": 3} if adapter in ("lora", "bottleneck") else {}
+        settings: dict[str, object] = {"rank": 3} if adapter in ("lora", "bottleneck") else {}
         settings |= {"targets": ["fc2", "qkv"]} if adapter == "lora" else {}
         found[adapter] = arrays_sha256(get_arrays(model_of(adapter={"name": adapter, **settings}, blocks=2)))[:16]
     assert found == BEFORE

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import timm
@@ -15,17 +16,18 @@ SMALL = "vit_tiny_patch16_224"
 
 def test_a_local_file_gives_timms_own_output(real_weights: Path) -> None:
     backbone, digest = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 224)
+    vit = cast(Any, backbone.module)
     theirs = timm.create_model("deit_tiny_patch16_224", num_classes=1000, checkpoint_path=str(real_weights)).eval()
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(backbone.module.eval().forward_features(x), theirs.forward_features(x))
+        torch.testing.assert_close(vit.eval().forward_features(x), theirs.forward_features(x))
     assert digest == file_sha256(real_weights)
     assert len(digest) == 64
 
 
 def test_positions_are_resampled_to_another_size(real_weights: Path) -> None:
     backbone, _ = create_backbone(ModelConfig(backbone="deit_tiny_patch16_224", weights=str(real_weights)), 112)
-    assert backbone.module.pos_embed.shape[1] == 7 * 7 + 1
+    assert backbone.module.get_parameter("pos_embed").shape[1] == 7 * 7 + 1
 
 
 def test_the_official_dinov2_pth_layout_loads(tmp_path: Path) -> None:
@@ -34,8 +36,8 @@ def test_the_official_dinov2_pth_layout_loads(tmp_path: Path) -> None:
     torch.save({**official, "mask_token": torch.zeros(1, 384)}, tmp_path / "dinov2_vits14_pretrain.pth")
     config = ModelConfig(weights=str(tmp_path / "dinov2_vits14_pretrain.pth"))
     backbone, _ = create_backbone(config, 98)
-    assert torch.equal(backbone.module.blocks[3].mlp.fc1.weight, official["blocks.3.mlp.fc1.weight"])
-    assert backbone.module.pos_embed.shape[1] == 7 * 7 + 1
+    assert torch.equal(backbone.module.get_parameter("blocks.3.mlp.fc1.weight"), official["blocks.3.mlp.fc1.weight"])
+    assert backbone.module.get_parameter("pos_embed").shape[1] == 7 * 7 + 1
 
 
 def test_another_architecture_is_refused_and_named(tmp_path: Path) -> None:
