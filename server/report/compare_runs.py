@@ -105,7 +105,7 @@ def _config_differences(reports: Sequence[Report]) -> dict[str, list[Any]]:
 
 
 def _of_today(configs: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The configurations in this version's keys, so that an old run differs by its settings alone; as they are where one is foreign."""
+    """In the keys of this version, so that an old run differs by its settings alone; as they are where one is foreign."""
     try:
         return [plain(config_from_table(dict(config))) for config in configs]
     except ConfigError:
