@@ -62,8 +62,7 @@ TOLD: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeySha
 def require_hours(policy: SitePolicy, now: datetime) -> None:
     """Refuse work outside the hospital's hours.
 
-    Args:
-        now: local time.
+    `now` is local time.
 
     Raises:
         PolicyError: it is outside `policy.hours`.
@@ -84,6 +83,7 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
     """Refuse to tell the sums that calibrate a model (`common.messages.calibration`).
 
     Args:
+        policy: `share_calibration`, `secure_only` and `min_patients` are read.
         private: the site, or the run, trains with differential privacy only: the sums have no noise.
         cohort: the smallest group of patients that they would be of.
 
@@ -110,6 +110,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     Args:
         reply: its `change` is absent after a failure, and in a secure round, where `masked` is what leaves.
         asked: the request that it answers: what it may hold at most.
+        policy: the hospital's.
         update: what the caller itself has packed as the reply's change; None: the change is read out of the reply.
 
     Raises:
@@ -228,6 +229,8 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
     cohort is below `min_patients`, and the losses are then kept too.
 
     Args:
+        reply: of the bundle.
+        policy: `metrics`, `share_metrics`, `share_counts` and `min_patients` are read.
         cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
     """
     metrics, site = reply.metric_records.get(METRICS, MetricRecord()), reply.config_records.get(SITE, ConfigRecord())

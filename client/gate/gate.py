@@ -187,7 +187,8 @@ def _require_awaited(message: Message, waited: float) -> None:
     """Refuse work that nobody waits for: a site that fell behind must not stay behind, nor spend its patients' budget on it.
 
     Args:
-        waited: seconds that the message stood behind others here; the clocks of two machines are not compared.
+        message: its `ttl` is how long, in seconds, the server waits for an answer.
+        waited: seconds that the message was queued at this site; the clocks of two machines are not compared.
 
     Raises:
         FederationError: its time is over.

@@ -33,6 +33,7 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     Args:
         name: of the program that Flower's executor wanted to start; only a ClientApp has anything to do at a hospital.
         arguments: Flower's.
+        gate: decides whether the bundle may answer.
     """
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--runtime-api-address", required=True)

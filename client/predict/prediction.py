@@ -123,6 +123,7 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
     """The model's answers.
 
     Args:
+        opened: the model, with its calibration where it has one.
         read: patients and their slices.
         places: with the evidence by place, which costs little: it is read off the same pass.
     """

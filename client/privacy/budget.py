@@ -89,6 +89,7 @@ def site_budget(site: Site, path: Path) -> Budget:
     """The budget of a hospital, whose ledger lies beside its site.toml.
 
     Args:
+        site: whose patients may spend it.
         path: of site.toml, or of the folder that holds it.
     """
     folder = path.parent if path.suffix == ".toml" else path
@@ -99,6 +100,8 @@ def open_budget(site: Site, privacy: SitePrivacy, path: Path) -> Budget:
     """The budget of a site's present patients.
 
     Args:
+        site: whose patients may spend it; all their volumes are read for their hashes.
+        privacy: the site's epsilon and delta for one patient.
         path: of the ledger.
 
     Raises:

@@ -55,6 +55,9 @@ def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: i
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
 
     Args:
+        trained: the federation's final model.
+        training: the patients that were trained on.
+        held: those held back.
         least: a row of the moments that fewer patients stand behind is left out.
     """
     labels, probabilities = _answers(trained, held)
@@ -81,9 +84,13 @@ def score_sums(
     patients of other sites as a new patient's do, and what comes of it is measured (docs/results.md).
 
     Args:
-        least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
-        reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
-            that took no part are. None: they are not scored.
+        trained: the federation's final model.
+        training: the patients that were trained on.
+        held: those held back.
+        least: for fewer patients with an out-of-distribution score, no score is given; and as in `fit_sums`.
+        temperature: fitted to the sums that `fit_sums` gave at all sites.
+        reference: the moments of all sites; the site's own are subtracted, so that its patients are as unknown to the reference
+            as those of a hospital that took no part. None: no out-of-distribution scores.
     """
     labels, probabilities = _answers(trained, held)
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}

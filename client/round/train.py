@@ -58,6 +58,9 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     """Train one round on the site's patients.
 
     Args:
+        content: the request, with the global arrays.
+        task: what the request's configuration record says.
+        context: the site's folder, policy, and where it keeps state.
         sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
 
     Returns:
@@ -140,6 +143,7 @@ def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, 
     """The model of a configuration, built once a process: its trained arrays are overwritten in every round.
 
     Args:
+        config_json: of `RunConfig.to_json`.
         weights: the site's own file of the backbone; "": what the configuration says.
     """
     config = config_from_json(config_json)
@@ -236,6 +240,7 @@ def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:
     """Refuse a backbone, or a start of training, that the hospital did not agree to.
 
     Args:
+        policy: the pins; "": any.
         found: hashes by the policy's names, `backbone_sha256` and `initial_sha256`.
 
     Raises:

@@ -57,8 +57,10 @@ class Adapter:
 
         Args:
             frozen: the frozen map.
-            weight, bias: its own; None where it is no linear one, or has none.
+            weight: of the frozen map, [O, I]; None where it is not linear.
+            bias: of the frozen map, [O]; None where it has none.
             values: the trained arrays.
+            x: [..., I].
         """
         raise NotImplementedError
 

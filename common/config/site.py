@@ -188,6 +188,7 @@ def split_address(key: str, address: str) -> tuple[str, int]:
 
     Args:
         key: name of the setting, for the error.
+        address: as the user wrote it.
 
     Raises:
         ConfigError: it is neither.

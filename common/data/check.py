@@ -47,6 +47,7 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
     """Open every volume and mask of a site.
 
     Args:
+        site: as `read_site` found it.
         run: with which `site` was read.
         progress: called with (patients done, of all).
     """

@@ -19,6 +19,7 @@ def split(patients: SiteData, share: float) -> tuple[SiteData, SiteData]:
     """One site's training patients and those held back; of pooled sites each is split before they are pooled.
 
     Args:
+        patients: of one site.
         share: of the patients that are held back, on average; 0: none, and `patients` comes back as it is.
     """
     held = held_back(patients.ids, share)

@@ -60,6 +60,7 @@ def detectable(
         labels: [N], below 0: left out.
         model: probabilities [N, C].
         others: probabilities [N, C] of models to compare with; a row of NaN: this patient was not asked, and is left out.
+        config: `evaluation.bootstrap` and the seed are read.
 
     Returns:
         `n`, `difference`, `power`, `level`, `others` (how many the SE comes from); None where it is not defined.

@@ -25,6 +25,8 @@ def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats,
     """`modality_subsets` of report.json, of the labelled patients.
 
     Args:
+        trained: a model and its arrays.
+        patients: N; those without a label are left out.
         full: calibrated probabilities [N, C] from all present modalities, which need not be had again.
         temperature: of the calibration; 1: none.
     """
@@ -43,6 +45,7 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
         answers: by subset, [N, C], NaN where a patient has none of it.
         labels: [N]; below 0: left out.
         full: [N, C], from all present modalities.
+        config: the task, the bootstrap and the seed are read.
 
     Returns:
         Each subset in the shape of `common.metrics.classification.evaluate`, and `drop` {value, low, high}: MCC of `full`

@@ -82,6 +82,8 @@ def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Array
     """Zeros in the names and shapes of the one answer that fits a request.
 
     Args:
+        asked: its stage says which sums.
+        config: classes, modalities and the model's widths are read.
         scored: whether the request has a reference.
     """
     if asked.stage == FIT:
@@ -100,6 +102,7 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
     """The sums of an answer, checked for what can be known of them without the patients.
 
     Args:
+        content: a site's reply.
         template: `form` of the request.
 
     Raises:

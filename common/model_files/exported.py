@@ -58,7 +58,10 @@ def save_exported(
     """Write the file, whole or not at all; equal models give equal bytes.
 
     Args:
-        plain, untouched: as `merge_trained` gives them.
+        path: of the safetensors file.
+        plain: the model with its adapters merged, as `merge_trained` gives it.
+        untouched: of the backbone, the arrays that merging changed, as they were; from `merge_trained` too.
+        config: of the run, written into the file's metadata.
         calibration: as `load_calibration` gives it.
     """
     reference = calibration[1] if calibration else {}

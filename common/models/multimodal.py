@@ -81,7 +81,9 @@ class MultiModalViT(nn.Module):
         """One call for everything, so that `torch.func.functional_call` can lend the model other arrays (the teacher's).
 
         Args:
-            x, present, masks: as in `features`.
+            x: [B, S, M, H, W], as in `features`.
+            present: [B, M] bool, as in `features`.
+            masks: [B, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
         """
         cls, patches = self.features(x, present, masks)

@@ -36,6 +36,7 @@ def dino_loss(student: Tensor, targets: Tensor, temperature: float, *, skip_same
     Args:
         student: [V, B, K] logits of V views.
         targets: [U, B, K] teacher distributions.
+        temperature: of the student, above 0.
         skip_same: student view i and teacher view i are the same crop and do not pair.
 
     Returns:

@@ -36,6 +36,7 @@ def ibot_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
     Args:
         student: [R, K] logits at the R masked tokens.
         targets: [R, K] teacher distributions at the same tokens.
+        temperature: of the student, above 0.
 
     Returns:
         Scalar; zero where nothing is masked.

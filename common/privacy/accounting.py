@@ -23,6 +23,7 @@ def epsilon_of(history: Iterable[Charge], delta: float) -> float:
     """Epsilon, an upper bound, of everything in `history` together, in whatever order it happened.
 
     Args:
+        history: charges, each of some steps at one sampling rate and one noise.
         delta: above 0, below 1.
 
     Returns:

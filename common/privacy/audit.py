@@ -89,6 +89,7 @@ def removal_check(sums: Callable[[list[int]], dict[str, Tensor]], patients: int,
     Args:
         sums: the clipped sum over the given rows.
         patients: rows 0 to n-1 are tried.
+        max_grad_norm: the clipping norm.
     """
     everyone = sums(list(range(patients)))
     moved = []
@@ -131,6 +132,8 @@ def canary_audit(
         charge: the steps to be audited; best at an epsilon of 1 to 2.
         delta: far below one over the canaries, or the bound says nothing.
         generator: of the canaries and of who takes part; privacy's own randomness comes from the operating system.
+        canaries: n, each in or out by a fair coin.
+        dimension: D, of the canaries' gradients; large, so that random ones are nearly orthogonal.
         gradients: from the canaries' gradients [n, D] to what is handed to the optimizer: where a planted fault may sit.
         make: builds the optimizer.
     """
@@ -168,6 +171,10 @@ def proved_epsilon(guesses: int, right: int, canaries: int, delta: float, risk: 
     """The largest epsilon that this many right guesses refute (Steinke et al., theorem 5.2), by bisection.
 
     Args:
+        guesses: that were made; canaries without a guess count for nothing.
+        right: how many of them were right.
+        canaries: in all.
+        delta: of the claim.
         risk: chance of a wrong refutation.
     """
 

@@ -21,6 +21,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     """Mixed precision for the forward pass.
 
     Args:
+        device: that the model is on.
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and on a CPU whose matrix unit multiplies bf16 natively (AMX).
     """
     native = device.type == "cuda" or torch.cpu._is_amx_tile_supported()

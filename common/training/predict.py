@@ -19,6 +19,8 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     """Class probabilities of every patient, from all slices and all present modalities.
 
     Args:
+        trained: a model and its arrays.
+        patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:
@@ -40,6 +42,8 @@ def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig)
 
     Args:
         model: fresh from `build_model`: its adapters still add nothing.
+        patients: N, with M modalities.
+        config: modalities, batch size and precision are read.
 
     Returns:
         [N, M, 2D], NaN where a modality is absent.

@@ -73,8 +73,11 @@ def head_gradients(
     """Gradients [n, *shape] of the sampled patients' losses, before clipping; of classification, zeros for one without a label.
 
     Args:
+        model: lends the head's architecture.
         point: of a head round.
+        features: of all patients, computed once a round.
         rows: [n], may be empty.
+        config: classes and temperatures are read.
     """
     if not len(rows):
         return {name: value.new_zeros((0, *value.shape)) for name, value in point.trained.items()}

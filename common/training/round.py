@@ -82,7 +82,9 @@ def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number:
     Args:
         arrays: the global model's.
         labels: what the terms may count: [N], or [0] in a private round.
+        config: says which arrays this round trains and which terms run.
         round_number: from 1.
+        device: where labels and arrays go.
     """
     values = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
     trained = {name: values[name].requires_grad_() for name in trained_names(values, config, round_number)}
@@ -114,6 +116,10 @@ def local_round(
     """Take all steps of a round from `point`; its trained arrays are changed.
 
     Args:
+        point: from `first_point`.
+        rule: gives the gradients of each step, plain or private.
+        patients: the site's that train.
+        config: of the run.
         round_number: from 1.
         progress: called with steps done and steps in all.
     """

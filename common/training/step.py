@@ -21,8 +21,11 @@ def view_outputs(
     """Run the student over all views, and the teacher over the global ones where a term needs it.
 
     Args:
+        model: lends its frozen weights.
+        point: the student's and the teacher's arrays.
         views: global and local.
         labels: [B], negative where there is none.
+        config: classes and temperatures are read.
     """
     global_views, local_views = views
     student = {**point.trained, **point.fixed}

@@ -19,6 +19,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
 
     Args:
         names: of all arrays that travel.
+        config: `model`, `privacy.enabled` and `training.head_rounds` are read.
         round_number: from 1.
     """
     if is_head_round(config, round_number):

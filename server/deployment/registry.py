@@ -79,6 +79,9 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
     """Enter a site into the registry; `synchronise` tells the SuperLink.
 
     Args:
+        home: the coordinator's folder.
+        file: the site's public key, PEM.
+        name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
 
     Raises:

@@ -32,7 +32,8 @@ def serve(home: Home, say: Say) -> None:
     """Run all programs until SIGTERM or SIGINT. Call it from the main thread.
 
     Args:
-        say: told when the service is ready, and what is wrong.
+        home: the coordinator's folder.
+        say: called when the service is ready, and with what is wrong.
 
     Raises:
         ConfigError: nginx is not installed, a port is taken, a certificate or a key is not usable.

@@ -84,8 +84,10 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     """Wait for the run's end; the run goes on when this is interrupted.
 
     Args:
-        on_round: told each line of rounds.jsonl as it comes.
-        on_status: told status.json now and then.
+        home: the coordinator's folder.
+        run: from `submit`.
+        on_round: called with each line of rounds.jsonl as it comes.
+        on_status: called with status.json now and then.
 
     Raises:
         FederationError: the run failed; says why.

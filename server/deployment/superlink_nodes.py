@@ -53,8 +53,7 @@ class Nodes:
     def register(self, name: str, key: bytes) -> None:
         """Let a site in.
 
-        Args:
-            key: its public key, PEM.
+        `key` is its public key, PEM.
         """
         with _plain_errors():
             self._client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))

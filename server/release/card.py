@@ -44,6 +44,7 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
 
     Args:
         report: of the run.
+        config: of the run.
         sha256: of the backbone's weights.
         adapter: whether adapters were merged, as the exported file says.
         checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.

@@ -97,6 +97,9 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
     """Put the audit that a hospital has sent into RUN's report, JSON and page.
 
     Args:
+        run: the run folder.
+        site: name of the hospital, as the report has it.
+        file: the audit as JSON.
         force: replace the one that is there.
 
     Returns:

@@ -65,8 +65,10 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     """Ask the sites twice, and fit.
 
     Args:
+        grid: Flower's, to send by.
         strategy: that trained: it knows the sites, the task and the time limits.
         arrays: of the trained model.
+        config: of the run.
         number: of the last round.
 
     Raises:
@@ -103,8 +105,10 @@ def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig)
     """From all sums to the calibration.
 
     Args:
-        fitted, scored: the answers to both exchanges, of the same sites.
+        fitted: by site, the answers to the first exchange: losses at each temperature, and moments.
+        scored: by site, the answers to the second: histograms of scores.
         temperature: that was fitted, at which the second exchange's patients were scored.
+        config: `evaluation` is read: coverage and the rate of flags.
     """
     plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
     scorable = len(fitted) > 1 and _can_score(moments)

@@ -24,7 +24,9 @@ def may_be_shown(folder: Path, names: Sequence[str], patients: SiteData) -> NDAr
     """Whose slices may stand in a report, [N]: patients of sites whose `policy.share_pictures` says so.
 
     Args:
-        folder, names: as `server.run.external.open_external` took them; ids of several sites are `site/id`.
+        folder: of the sites, as `server.run.external.open_external` took it.
+        names: of the sites, likewise; ids of patients of several sites are `site/id`.
+        patients: N, of these sites.
     """
     allowed = {name: _policy(folder / name).share_pictures for name in names}
     if len(names) == 1:
@@ -48,8 +50,11 @@ def draw_pictures(
 
     Args:
         run: the pictures go into its folder `evidence`; no patient's id is in their names.
+        trained: a model and its arrays.
+        patients: N, external.
         probabilities: [N, C], as the report shows them.
         allowed: [N], see `may_be_shown`.
+        limit: pictures at most.
 
     Returns:
         {row of the patient: file name}, to stand as `picture` in report.json.

@@ -79,6 +79,8 @@ def measure_final(
     """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
 
     Args:
+        trained: a model and its arrays.
+        patients: external; those without a label are predicted, not measured.
         calibrated: by the sites' held-back patients; None: the run holds none back.
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """

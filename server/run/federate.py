@@ -165,6 +165,10 @@ def finish(
     """Write the last round's model, measure it, write the results.
 
     Args:
+        plan: its `out` is the run folder.
+        model: lends its frozen weights.
+        arrays: of the last round.
+        patients: external.
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
     """

@@ -48,6 +48,7 @@ def begin(plan: RunPlan, backbone: str) -> ResumePoint:
     """A new run: note what it is.
 
     Args:
+        plan: its `out` is the run folder.
         backbone: SHA-256 of its weights.
     """
     run = secrets.token_hex(8)  # by chance: a ledger must tell two runs of one configuration apart
@@ -61,6 +62,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     """Find how far the run came, and take out of its folder what is not kept.
 
     Args:
+        plan: its `out` is the run folder.
         template: arrays of the agreed model, which a checkpoint must resemble.
         backbone: SHA-256 of its weights.
 

@@ -61,6 +61,7 @@ def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, s
     changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
 
     Args:
+        replies: by site, those that are valid.
         ratio: the largest norm allowed, in medians of the others; 0: any.
     """
     norms = {site: norm for site, reply in sorted(replies.items()) if (norm := reply.update.norm) > 0}
@@ -105,6 +106,7 @@ def aggregate(
         plan: its `strategy` is the aggregator.
         state: the aggregator's.
         current: the global arrays that the sites were sent.
+        replies: by site, those that are valid.
 
     Returns:
         The new global arrays, the aggregator's new state, and each loss term averaged over the sites that told it.
@@ -121,7 +123,10 @@ def noised_sum(
     """Site-level privacy: the mean of clipped changes with noise, as the change of one site. No loss term comes with it.
 
     Args:
+        replies: by site, those that are valid.
+        current: the global arrays that the sites were sent.
         trained: [values], which of them the round trains.
+        site_level: the clip and the noise multiplier.
     """
     changes = (flat(replies[site].update.change) for site in sorted(replies))
     return shaped(noised_mean(changes, trained, site_level), current), 1.0

@@ -36,7 +36,10 @@ def exchange(
     """Send, and wait until all have answered, at most `timeout` seconds.
 
     Args:
-        on_reply: told each reply when it comes.
+        grid: Flower's.
+        messages: one for each site that is asked.
+        timeout: seconds.
+        on_reply: called with each reply when it comes.
         on_wait: called between two looks.
 
     Returns:
@@ -94,6 +97,7 @@ def answered(call: Callable[[], Told], seconds: float) -> Told:
     """What a call of Flower's grid returns.
 
     Args:
+        call: without arguments; run in a thread of its own.
         seconds: it may take, but `ANSWER_SECONDS` at least: a SuperLink may be started anew close to a deadline.
 
     Raises:

@@ -255,6 +255,8 @@ class FedMRIAvg(FedAvg):
         """File one site's reply, or its absence, under valid or failed; returns a valid one.
 
         Args:
+            name: of the site.
+            reply: None: none came.
             read: reads and checks the content; raises FederationError where it is refused.
         """
         state = self.open

@@ -74,7 +74,10 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
     """What the finished round leaves.
 
     Args:
-        train: loss terms over all sites.
+        state: all that was collected of the round.
+        attempts: how often the sites were asked, 1 or more.
+        seconds: from the first request to the aggregate.
+        train: loss terms averaged over all sites.
     """
     return RoundRecord(
         round=state.number,

@@ -185,6 +185,7 @@ def conformal_threshold(histogram: NDArray[Any], coverage: float) -> float:
 
     Args:
         histogram: [K], as `score_histogram`, added up over sites.
+        coverage: between 0 and 1.
 
     Returns:
         1, so that every class is in every set, where the patients are too few for the promise.

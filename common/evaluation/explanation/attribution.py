@@ -30,6 +30,8 @@ def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: 
     """How far the predicted class's probability falls when one modality is left out.
 
     Args:
+        trained: a model and its arrays.
+        patients: N, with M modalities.
         probabilities: [N, C], calibrated, of all modalities.
         temperature: of the calibration, for the answers with one modality less.
 

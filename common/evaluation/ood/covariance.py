@@ -13,6 +13,7 @@ def shrunk_covariance(covariance: Matrix, mean: Matrix, count: float) -> tuple[M
     et al., eq. 23). Deviations below what sums in float32 can tell are taken for that much.
 
     Args:
+        covariance: [f, f], may be singular.
         mean: [f], of the same patients.
         count: how many they are.
     """

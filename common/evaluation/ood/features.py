@@ -32,6 +32,7 @@ def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool
 
     Args:
         trained: its model as `build_model` made it: its own arrays are those of the untouched backbone.
+        patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:

@@ -223,6 +223,7 @@ def threshold(counts: NDArray[np.float32], rate: float) -> float:
 
     Args:
         counts: [K], histograms as `histogram` gives them, added up.
+        rate: between 0 and 1.
     """
     found = conformal_bin(counts, 1.0 - rate)
     return float("inf") if found is None else float(SCORE_EDGES[1 + found])

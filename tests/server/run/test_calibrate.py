@@ -85,6 +85,7 @@ def spoilt(spoil, known):
     """A node whose answers for site b go through `spoil`.
 
     Args:
+        spoil: from a reply's content and its stage (`fit` or `score`) to what is sent instead.
         known: honest answers by request, so that equal ones are computed once.
     """
 
