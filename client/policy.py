@@ -56,13 +56,11 @@ KINDS: Mapping[str, type] = {
     SUMS: ArrayRecord,
 }
 COUNTS = (NUM_EXAMPLES, LABELLED)
-TOLD: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
+STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
 
 def require_hours(policy: SitePolicy, now: datetime) -> None:
-    """Refuse work outside the hospital's hours.
-
-    `now` is local time.
+    """Refuse work outside the hospital's hours; `now` is local time.
 
     Raises:
         PolicyError: it is outside `policy.hours`.
@@ -80,7 +78,7 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
 
 
 def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> None:
-    """Refuse to tell the sums that calibrate a model (`common.messages.calibration`).
+    """Refuse to send the sums that calibrate a model (`common.messages.calibration`).
 
     Args:
         policy: `share_calibration`, `secure_only` and `min_patients` are read.
@@ -136,7 +134,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     elif CHANGE in reply:
         _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
-        _require_told(reply, asked, policy, str(stage))
+        _require_stage_reply(reply, asked, policy, str(stage))
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -155,15 +153,15 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     require_norm(update.norm, policy)
 
 
-def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
-    """The rules for one stage of a secure round: what is told is just what the stage tells."""
+def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+    """The rules for one stage of a secure round: the reply holds its message and nothing else."""
     try:
         if stage == MaskedInput.stage:
             before = asked_arrays(asked)
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
-            from_record(reply.get(SECURE), TOLD[stage])
+            from_record(reply.get(SECURE), STAGE_REPLIES[stage])
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
 

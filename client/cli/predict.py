@@ -148,7 +148,7 @@ def _say_many(
         if tables and not tables[0]["calibrated"]:
             console.print(f"Probabilities are {NO_CALIBRATION}.", style="yellow")
         if not all(known):
-            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like those of the training.")
+            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like the training patients.")
         if arguments.card and tables:
             console.print(f"Cards: {arguments.card}", markup=False, soft_wrap=True)
         console.print(RESEARCH)

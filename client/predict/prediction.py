@@ -26,10 +26,10 @@ from common.training.predict import predict
 RESEARCH = "For research. Not a medical device."
 NO_CALIBRATION = "not calibrated: the model comes without a calibration"
 LIMITS = (
-    "By modality: the predicted class's probability less what it is without that modality. By place: how far that class's logit "
-    "(the score that its probability is made of) falls when one square of one slice is left out at the end. By then the squares "
-    "have exchanged what they hold, so one also tells of others. It shows what this model looked at: it is no segmentation, and "
-    "no proof that the answer has a good reason."
+    "By modality: how far the predicted class's probability falls without that modality. By place: how far that class's logit "
+    "(the score from which its probability is computed) falls when one square of one slice is left out after the last layer. By "
+    "then the squares have exchanged information, so each also reflects others. It shows what this model used: it is no "
+    "segmentation, and no proof that the prediction has a good reason."
 )
 STRONGEST = 5  # patches that JSON names
 
@@ -89,12 +89,12 @@ class Answer:
 
     @property
     def ignored(self) -> list[str]:
-        """Modalities that he has and the model does not know."""
+        """Modalities that the patient has and the model does not know."""
         return [m for m in self.case.files if m not in self.config.data.modalities]
 
     @property
     def missing(self) -> list[str]:
-        """Modalities that the model knows and he has not."""
+        """Modalities that the model knows and the patient lacks."""
         return [m for m in self.config.data.modalities if m not in self.case.files]
 
     @property

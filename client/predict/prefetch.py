@@ -37,7 +37,7 @@ def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
 
 @contextmanager
 def reading(cases: tuple[Case, ...], data: DataConfig) -> Iterator[Iterator[Read]]:
-    """Each patient in order, with his slices or with what is wrong; reading begins at once, before anything is asked for.
+    """Each patient in order, with their slices or with what is wrong; reading begins at once, before anything is asked for.
 
     Threads do: unpacking, sorting and interpolation leave Python's lock to others.
     """

@@ -132,7 +132,7 @@ def _losses(trained: TrainedModel, patients: SiteData) -> NDArray[np.float64]:
 
 
 def share_check(model: MultiModalViT, patients: SiteData, config: RunConfig) -> Check:
-    """No patient moves a step by more than he may, in the first round of each kind that the run has: head rounds, and others."""
+    """No patient moves a step by more than the clipping norm, in the first round of each kind: head rounds, and others."""
     few = patients.select(range(min(PROBED, len(patients))))
     head_rounds = min(config.training.head_rounds, config.federation.rounds)
     kinds = ([1] if head_rounds else []) + ([head_rounds + 1] if head_rounds < config.federation.rounds else [])

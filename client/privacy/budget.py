@@ -22,7 +22,7 @@ class Budget:
 
     Attributes:
         limit: epsilon that no patient may exceed; 0: the hospital has set none, spending is recorded only.
-        facts: of each patient, what tells him from others: his id and the hashes of his volumes. They stay here.
+        facts: of each patient, what tells them from others: their id and the hashes of their volumes. They stay at the site.
     """
 
     site: str

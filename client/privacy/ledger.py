@@ -3,8 +3,8 @@
 One JSON object a line, each with the hash of the one before it: damage, and a line that is changed, put elsewhere or missing in
 the middle, is noticed. Lines missing at the end are not, nor is a chain forged whole: the ledger is the hospital's own.
 The file is replaced whole (write, fsync, rename) under a lock, so after any crash it holds all charges that were acknowledged.
-What a charge is about are the patients, whatever run, model or folder they come in: each is known by salted hashes of his id and
-of his volumes, and a patient who shares one of them is the same patient.
+A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of their
+volumes, and a patient who shares one of them is the same patient.
 """
 
 import hashlib

@@ -77,7 +77,7 @@ def score_sums(
     temperature: float,
     reference: Arrays | None,
 ) -> Arrays:
-    """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
+    """Histograms: the held-back patients' conformal scores, and all patients' out-of-distribution scores against the other sites.
 
     Held-back patients alone are too few for a threshold at a rate of 5%, so those that trained stand with them. Image, frozen
     features and agreement have not seen them. The adapted features have: it is an assumption that they lie as far from held-back
@@ -98,8 +98,8 @@ def score_sums(
         return sums
     seen, unseen = (features(trained, patients) for patients in (training, held))
     others = ood.Reference.fit(ood.subtract(reference, ood.moments(seen, unseen, least)))
-    strange = ood.histogram(others.score(np.concatenate([seen, unseen])))
-    return sums | {OOD_SCORES: strange if strange.sum() >= least else np.zeros_like(strange)}
+    ood_counts = ood.histogram(others.score(np.concatenate([seen, unseen])))
+    return sums | {OOD_SCORES: ood_counts if ood_counts.sum() >= least else np.zeros_like(ood_counts)}
 
 
 def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -60,7 +60,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     Args:
         content: the request, with the global arrays.
         task: what the request's configuration record says.
-        context: the site's folder, policy, and where it keeps state.
+        context: the site's folder, and the cache for its slices.
         sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
 
     Returns:

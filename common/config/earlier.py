@@ -20,7 +20,7 @@ TERMS_OF_OBJECTIVE = {
 CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not name it
 # Keys of [model] that stand beside the adapter's name since it may be one of several kinds: earlier, today.
 _ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
-# Those that an adapter was told, and did not read.
+# Those that an adapter was given, and did not read.
 _UNREAD = {"bottleneck": ("alpha", "targets")} | dict.fromkeys(("bitfit", "head", "full"), ("rank", "alpha", "targets"))
 TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
 

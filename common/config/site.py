@@ -31,7 +31,7 @@ class SitePolicy:
     metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
     share_calibration: bool = False  # sums over held-out patients, and of features of all; docs/hospital.md
     share_pictures: bool = False  # slices of patients in the report, where this site is the external one
-    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort tells no counts, losses or sums
+    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort sends no counts, losses or sums
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
     secure_only: bool = False  # no update leaves but masked, by secure aggregation

@@ -1,7 +1,7 @@
 """Which patients of a site never train: held back to calibrate the model that the others trained.
 
-Each patient is decided by himself, by a hash of his id: whoever joins or leaves the folder later, whatever the labels say, and
-whatever seed a run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would tell of him.
+A hash of the patient's id alone decides: whoever joins or leaves the folder later, whatever the labels say, and whatever seed a
+run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would disclose that patient.
 
 N patients.
 """

@@ -49,9 +49,8 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
 
     Returns:
         Each subset in the shape of `common.metrics.classification.evaluate`, and `drop` {value, low, high}: MCC of `full`
-        minus that
-        of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides,
-        so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
+        minus that of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on
+        both sides, so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
     """
     results = {}
     for name, probabilities in answers.items():
@@ -66,7 +65,7 @@ def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, t
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
-    all he has: at most one pass over the patients for each subset but the full one.
+    all they have: at most one pass over the patients for each subset but the full one.
     """
     M = patients.present.shape[1]
     asked = {subset: _ask(trained, patients, subset, full, temperature) for subset in subsets_of(M)}

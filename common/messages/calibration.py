@@ -1,10 +1,10 @@
 """What server and sites say to each other to calibrate the trained model: two exchanges after the last round.
 
     fit     asked  arrays, config as for a round; calibration {stage}
-            told   sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
+            reply  sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
     score   asked  arrays, config; calibration {stage, temperature}; reference: the moments of all sites, added up; absent where
                    there are fewer than two: no site could be scored against others
-            told   sums {calibration.scores [K], ood.scores [K'] where there is a reference}
+            reply  sums {calibration.scores [K], ood.scores [K'] where there is a reference}
 
 beside `metrics` and `site` of a round's reply. Whatever is read here came over a wire, and nothing is unpickled.
 """
@@ -83,7 +83,7 @@ def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Array
 
     Args:
         asked: its stage says which sums.
-        config: classes, modalities and the model's widths are read.
+        config: its modalities give the shape of the moments.
         scored: whether the request has a reference.
     """
     if asked.stage == FIT:

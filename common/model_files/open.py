@@ -65,7 +65,7 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenedModel:
     """Build the model and fill in what was trained. Every kind of model file comes through here.
 
     Args:
-        saved: a file's configuration, arrays and metadata.
+        saved: the file, its configuration and its metadata.
         weights: local file of the backbone's weights; "": what the run's `model.weights` says.
 
     Raises:

@@ -31,7 +31,7 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
     """Tokens and head around a backbone.
 
     Args:
-        backbone: with its weights.
+        backbone: adapted already (`adapt`).
         config: modalities, `model` and the task's number of outputs are read.
         generator: for the head's starting values.
     """

@@ -83,7 +83,7 @@ class MultiModalViT(nn.Module):
         Args:
             x: [B, S, M, H, W], as in `features`.
             present: [B, M] bool, as in `features`.
-            masks: [B, M, P] bool, as in `features`.
+            masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
         """
         cls, patches = self.features(x, present, masks)

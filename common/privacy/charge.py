@@ -10,7 +10,7 @@ class Charge:
 
     Attributes:
         noise_multiplier: standard deviation of the noise over the clipping norm.
-        sample_rate: chance of each patient to be in a step, by himself (Poisson).
+        sample_rate: chance of each patient to be in a step, independently of the others (Poisson).
         steps: how many.
     """
 

@@ -27,7 +27,7 @@ class Task(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of what is told apart, as reports and predictions write them."""
+        """Names of the classes or values, as reports and predictions write them."""
 
     @property
     def outputs(self) -> int:

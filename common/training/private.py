@@ -98,7 +98,7 @@ def private_round(
         progress: called with steps done and steps in all.
 
     Returns:
-        The update. It alone is private: the counts beside it are not, and no loss is told.
+        The update. It alone is private: the counts beside it are not, and no loss is reported.
     """
     check_arrays(arrays, get_arrays(model))
     privacy = config.privacy

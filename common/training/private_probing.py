@@ -1,8 +1,8 @@
 """Private head rounds: the head's own steps of DP-SGD on features, while the backbone and its adapters stay as they are.
 
-The first rounds of `common.training.probing`, with a bounded share for each patient. His features cost one forward pass; what is
-noised is the head alone, a few thousand values. N patients, C copies of each (as he is, and with modalities dropped), E width of
-their embeddings.
+The first rounds of `common.training.probing`, with a bounded share for each patient. A patient's features cost one forward
+pass; what is noised is the head alone, a few thousand values. N patients, C copies of each (with all modalities, and with some
+dropped), E width of their embeddings.
 """
 
 from typing import NamedTuple

@@ -37,7 +37,7 @@ def head_rule(
         model: lends its frozen weights.
         arrays: the global model's.
         patients: the site's that train.
-        config: `objective` and `training.head_steps` are read, besides the batch size.
+        config: `objective`, `training`, `task` and `evaluation.batch_size` are read.
         generator: draws the modalities that are dropped.
     """
     labelled = patients.select(patients.labelled)

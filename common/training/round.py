@@ -73,7 +73,7 @@ class GradientRule(Protocol):
         """The function that takes one step: it moves the trained arrays, and gives the losses and the terms' next states."""
 
     def metrics(self, history: Sequence[Losses]) -> dict[str, float]:
-        """What the round tells of its losses, given those of every step."""
+        """The loss terms that the round reports, given those of every step."""
 
 
 def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number: int, device: torch.device) -> Point:

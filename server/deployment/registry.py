@@ -80,7 +80,7 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
 
     Args:
         home: the coordinator's folder.
-        file: the site's public key, PEM.
+        file: the site's public key, one line as OpenSSH writes it.
         name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
 

@@ -51,10 +51,7 @@ class Nodes:
         )
 
     def register(self, name: str, key: bytes) -> None:
-        """Let a site in.
-
-        `key` is its public key, PEM.
-        """
+        """Let a site in, by its public key as PEM."""
         with _plain_errors():
             self._client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
 

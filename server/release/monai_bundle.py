@@ -31,7 +31,7 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict
     """Write the bundle into a new folder.
 
     Args:
-        folder: must not exist yet.
+        folder: new, or without a `models` in it.
         dense: the model with its adapters merged.
         config: of the run.
         about: `name`, `version`, `description`, `intended_use`, `weights_licence`, `eval_metrics`.

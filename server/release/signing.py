@@ -134,7 +134,7 @@ def verify(path: Path, content: bytes, public: PublicKey) -> str:
     if raw[2:10] != public.number:
         raise FedMRIError(
             f"{place.name}: signed by another key ({_shown(raw[2:10])}) than the one given ({_shown(public.number)}). "
-            "Do not use these files unless their maker says that the other key is his."
+            "Do not use these files unless their maker confirms that the other key is theirs."
         )
     comment = lines[2].removeprefix(TRUSTED)
     for signature, signed, name in ((raw[10:], _digest(content), path.name), (both, raw[10:] + comment.encode(), place.name)):

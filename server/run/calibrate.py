@@ -51,7 +51,7 @@ class Calibrated:
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
         moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
-        scorable: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
+        scorable: whether patients can be scored: at least two sites sent their moments, and the scores that they lead to.
         failures: why a site has no part in it.
     """
 
@@ -96,7 +96,7 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     for name, reason in sorted(failures.items()):
         log(WARNING, "Calibration: %s: %s", name, reason)
     if not fitted:
-        log(WARNING, "The model is not calibrated: no site told its sums.")
+        log(WARNING, "The model is not calibrated: no site sent its sums.")
         return Calibrated(_nothing(config), failures=failures)
     return replace(combine(fitted, scored, temperature, config), failures=failures)
 

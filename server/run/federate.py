@@ -145,7 +145,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
-    """What every site is told in every round. No path of the server's travels to hospitals."""
+    """The request that every site gets in every round. No path of the server's travels to hospitals."""
     config, sha256 = plan.config, model.backbone_sha256
     if plan.sites:
         return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
@@ -167,7 +167,7 @@ def finish(
     Args:
         plan: its `out` is the run folder.
         model: lends its frozen weights.
-        arrays: of the last round.
+        arrays: the global model's, after the last round.
         patients: external.
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.

@@ -17,7 +17,7 @@ OUTSIDE = (
     "seconds that a site's round took",
     "the external hospital's patients, who are evaluated on in the clear",
     "that a site has a budget, and when it is spent",
-    "what an audit tells, if a site sends one: how many patients it has, how well losses tell them from others",
+    "what an audit discloses, if a site sends one: how many patients it has, how well losses tell them from others",
     "baselines beside the run (simulation only): they train without privacy",
 )
 

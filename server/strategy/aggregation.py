@@ -32,7 +32,7 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
     """
     judge_status(content, round_number)
     reply = read_reply(content, current)
-    norm = reply.update.norm  # worked out here: nothing is told of it
+    norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     with np.errstate(over="ignore"):
@@ -57,7 +57,7 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
 def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:
     """The replies whose change is out of all proportion to the others', each with its reason.
 
-    The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that
+    The measure is the median norm of the *other* changes of the round, so that a site cannot raise its own bound; sites that
     changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
 
     Args:
@@ -81,7 +81,7 @@ def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, s
 def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]:
     """The weight of each site: its labelled patients, and `unlabelled_weight` for each of the others.
 
-    A site whose policy keeps its numbers weighs as much as the mean of those that tell theirs; if none does, all weigh the same.
+    A site whose policy keeps its numbers weighs as much as the mean of those that share theirs; if none does, all weigh the same.
 
     Raises:
         FederationError: all weights are zero.
@@ -109,7 +109,7 @@ def aggregate(
         replies: by site, those that are valid.
 
     Returns:
-        The new global arrays, the aggregator's new state, and each loss term averaged over the sites that told it.
+        The new global arrays, the aggregator's new state, and each loss term averaged over the sites that report it.
     """
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, plan.unlabelled_weight)

@@ -42,12 +42,12 @@ class FedMRIAvg(FedAvg):
 
     Args:
         plan: how many sites, how long to wait, what to accept, and the aggregator.
-        task: what every site is told; the round and the site are filled in.
+        task: the request to every site; the round and the site are filled in.
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
         template: the trained arrays of the agreed model, which every reply must resemble.
         config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
-        progress: told what happens.
+        progress: notified of the round's state, requests, replies and failures.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class FedMRIAvg(FedAvg):
             evaluate_config: not used: sites are not asked to evaluate.
             evaluate_fn: measures the new global arrays after a round; chooses nothing.
             before: how far a resumed run came; None: it begins.
-            on_open: told the round before its requests go out, in every attempt.
-            on_round: told each finished round and the arrays that came of it.
+            on_open: called with the round before its requests go out, in every attempt.
+            on_round: called with each finished round and the arrays that came of it.
 
         Raises:
             FederationError: too few sites connected, or too few gave a valid update in spite of retries.

@@ -75,7 +75,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
 
     Args:
         state: all that was collected of the round.
-        attempts: how often the sites were asked, 1 or more.
+        attempts: at this round, 1 or more.
         seconds: from the first request to the aggregate.
         train: loss terms averaged over all sites.
     """

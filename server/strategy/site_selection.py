@@ -25,7 +25,7 @@ class Presence:
     Args:
         plan: how many sites are needed, how long to wait for them, when one is paused.
         sites: names of the site folders (simulation); empty: each connected node is one site.
-        progress: told who is paused.
+        progress: notified of sites that are paused.
     """
 
     def __init__(self, plan: FederationConfig, sites: Sequence[str], progress: Progress) -> None:

@@ -98,7 +98,7 @@ class Calibration:
 
 
 def save_calibration(path: Path, calibration: Calibration, reference_arrays: Arrays) -> None:
-    """Write the calibration and the sums that strangeness is scored against as one safetensors file."""
+    """Write the calibration and the moments that out-of-distribution scores refer to as one safetensors file."""
     save_arrays(path, reference_arrays, {ENTRY: calibration.to_json()})
 
 

@@ -17,7 +17,7 @@ from common.evaluation.subgroups.acquisition import Acquisition
 MOST = 4  # clusters
 CLEAR = 0.5  # mean silhouette from which a structure is called reasonable (Kaufman & Rousseeuw 1990, chapter 2, table 4)
 FEWEST = 5  # patients a cluster, on average: of fewer any few look like clusters
-LARGEST = 3.0  # standard deviations: one strange patient must not make a cluster of all the others
+LARGEST = 3.0  # standard deviations: one outlying patient must not make a cluster of all the others
 # Least standard deviations to divide by: else the chance spread of one scanner's patients counts as much as a second scanner.
 HEADER, STATISTIC = 0.05, 0.2  # of a logarithm: 5% and 20%
 APART = 1.0  # least distance of two clusters' centres, in these: silhouettes know shapes, not sizes

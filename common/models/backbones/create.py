@@ -39,7 +39,7 @@ def empty_backbone(name: str, size: int, *, filled: bool = False) -> Backbone:
     """The architecture with untrained weights, for any crop size that its patches divide.
 
     Args:
-        name: timm's.
+        name: of the architecture, as timm has it.
         size: edge of the crops in pixels.
         filled: every weight will be replaced, so that none need be drawn.
     """

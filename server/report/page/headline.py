@@ -98,7 +98,7 @@ def caution(external: Evaluation) -> str:
 
 
 def _one_answer(external: Evaluation) -> str:
-    """A model that tells no patient from another has MCC 0 by definition, with an interval of no width."""
+    """A model that predicts one class for everybody has MCC 0 by definition, with an interval of no width."""
     rows = read_confusion(external)
     named = [rows[c].name for c in range(len(rows)) if any(row.guesses[c] for row in rows)]
     if len(named) != 1 or sum(row.support > 0 for row in rows) < 2:

@@ -1,4 +1,4 @@
-"""The external patients, one by one: probabilities, prediction set, how strange the images are, modalities, picture."""
+"""The external patients, one by one: probabilities, prediction set, out-of-distribution score, modalities, picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

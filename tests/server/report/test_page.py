@@ -204,8 +204,8 @@ def test_a_patient_has_set_flag_and_only_a_picture_that_may_be_shown(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert re.findall(r'src="([^"]*)"', page) == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
     missed = sum(samples["CLASSES"][p["label"]] not in p["prediction_set"] for p in report["patients"])
-    assert page.count("without the truth") == missed > 0
-    assert page.count("⚠ unlike the training patients") == sum(p["ood"]["flagged"] for p in report["patients"])
+    assert page.count("without the true class") == missed > 0
+    assert page.count("⚠ out of distribution") == sum(p["ood"]["flagged"] for p in report["patients"])
     assert 'src="' not in render_html(report), "no picture without its file"
 
 

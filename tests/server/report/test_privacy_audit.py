@@ -111,7 +111,7 @@ def test_a_refuted_claim_is_loud_and_is_written(run, tmp_path, capsys, changes, 
 
 
 def test_a_run_whose_claim_nobody_audited_says_so(run) -> None:
-    assert "Nobody has audited this claim" in (run / "report.html").read_text()
+    assert "The privacy claim has not been audited" in (run / "report.html").read_text()
 
 
 def test_one_audit_is_not_laid_over_another_unasked(run, tmp_path, capsys) -> None:
