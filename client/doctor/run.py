@@ -1,4 +1,4 @@
-"""`fedmri-site doctor`: all that has to be right before a hospital takes part, looked at one by one.
+"""`fedmri-site doctor`: checks everything that must be right before a hospital takes part, one by one.
 
 Nothing is changed, and nothing leaves but one GET of the coordinator's /health.
 """

@@ -1,4 +1,4 @@
-"""Checks of what trains: GPU, weights, patients, and one step for trial. Nothing is charged to the ledger, nothing leaves."""
+"""Checks of what trains: GPU, weights, patients, and one trial step. Nothing is charged to the ledger, nothing leaves."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""An approved bundle, run in a process of its own, bounded in time and in what it answers; no process is left behind."""
+"""Runs an approved bundle in a process of its own, with limits on time and reply size; leaves no process behind."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The hospital's gate: what Flower's executor starts here in the place of `flwr-clientapp` (`client.gate.__main__`).
+"""The hospital's gate: Flower's executor starts it in the place of `flwr-clientapp` (`client.gate.__main__`).
 
 It takes a message and its bundle from the site's SuperNode. A bundle that is not approved is refused before anything of it is on
 disk; an approved one answers in a process of its own (`client.gate.bundle_main`); what it answers is held against the hospital's

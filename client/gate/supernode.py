@@ -1,4 +1,4 @@
-"""Flower's side of the gate: pull one message from the SuperNode, hand its answer back (flwr 1.41's `run_clientapp`)."""
+"""Flower's side of the gate: pulls one message from the SuperNode, pushes its reply (flwr 1.41's `run_clientapp`)."""
 
 import argparse
 import logging

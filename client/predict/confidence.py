@@ -1,4 +1,4 @@
-"""How far an answer may be believed, in sentences: the same on the terminal and on the card."""
+"""How far a prediction can be relied on, in sentences: the same on the terminal and on the card."""
 
 from client.predict.prediction import NO_CALIBRATION, Answer
 

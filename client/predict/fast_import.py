@@ -1,4 +1,4 @@
-"""Load timm without torch's compiler, which nothing here runs: a third of the time that a prediction's start takes.
+"""Loads timm without torch's compiler, which nothing here uses: a third of a prediction's start time.
 
 torchvision and timm ask two things of `torch._dynamo` as they are imported: whether it can compile (no), and to leave a function
 alone (it does). Two stand-ins answer that. Asked anything else they step aside for the real one; afterwards they are gone.

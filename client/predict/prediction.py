@@ -1,4 +1,4 @@
-"""Answers for patients of this site: how likely each class is, how far to believe it, and what it rests on. All of it stays here.
+"""Predictions for this site's patients: class probabilities, how reliable they are, and the evidence. Nothing leaves the site.
 
 S slices, M modalities, C classes, h x w patches.
 """

@@ -1,4 +1,4 @@
-"""Read patients ahead in threads, so that their slices are ready when the model is. Needs no torch."""
+"""Reads patients ahead in threads, so that their slices are ready when the model is. Needs no torch."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""`fedmri-site audit privacy`: would a lie about privacy be noticed? On the site's own patients, with the code that trains."""
+"""`fedmri-site audit privacy`: tests the privacy claim on the site's own patients, with the code that trains."""
 
 from dataclasses import asdict, dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of all patients.
+"""A site's part in calibrating the trained model: sums over held-back patients, and of features of all patients.
 
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
 """

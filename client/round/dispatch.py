@@ -1,4 +1,4 @@
-"""From a request's content to a reply's, plain or secure. Nothing is raised: of an error only its public sentence leaves."""
+"""From a request's content to a reply's, plain or secure. Nothing is raised: only an error's public sentence leaves the site."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The site's part of a secure round: its update leaves masked, and the masks fall away only in the sum.
+"""The site's part of secure aggregation: its update leaves masked, and the masks cancel only in the sum.
 
 The four stages of Bonawitz et al. (CCS 2017), with every site a neighbour of every other: hospitals are tens, not thousands. A
 server that keeps to the protocol learns the sum of those who stayed. What every site received (how many sites, whose keys, what

@@ -1,4 +1,4 @@
-"""One round at a site: read the request, check what must agree, train on the site's own patients, say no more than allowed.
+"""One round at a site: reads the request, checks what server and site must agree on, trains on the site's patients.
 
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out.
 """

@@ -1,4 +1,4 @@
-"""What every way of aggregating looks like, and the sums that all of them share.
+"""The interface of an aggregator, and the sums that all of them share.
 
 An aggregator is a frozen dataclass: its settings are its fields, its mechanism two functions without a memory. What it must
 remember from round to round (momentum) goes in as `State`, comes out as `State`, and is kept in the checkpoint, so that a run

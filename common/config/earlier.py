@@ -1,4 +1,4 @@
-"""Configurations of earlier versions, as run folders, releases and requests still hold them, in the words of today.
+"""Translates configurations of earlier versions (in run folders, releases and requests) to today's keys.
 
 Each change of a key has its line here, and is refused nowhere: an old run opens.
 """

@@ -1,4 +1,4 @@
-"""The configuration of one run: frozen dataclasses, filled from TOML, refused by name when wrong.
+"""The configuration of one run: frozen dataclasses from TOML; a wrong setting is refused by name.
 
 A file under `configs/` holds only what differs from the defaults below. The defaults are the paper's recipe
 (MM-DINOv2, Scholz et al., MICCAI 2025) where it fits a federation, on DINOv2 ViT-S.

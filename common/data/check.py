@@ -1,4 +1,4 @@
-"""What a hospital runs before it joins: opens every volume of its site and says what is wrong or odd, patient by patient.
+"""Checks a site before it joins: opens every volume and lists errors and oddities, patient by patient.
 
 All of this stays at the site.
 """

@@ -1,4 +1,4 @@
-"""Which patients of a site never train: held back to calibrate the model that the others trained.
+"""Which patients of a site are held back from training, to calibrate the model that the others trained.
 
 A hash of the patient's id alone decides: whoever joins or leaves the folder later, whatever the labels say, and whatever seed a
 run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would disclose that patient.

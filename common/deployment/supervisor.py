@@ -1,4 +1,4 @@
-"""Programs kept alive: started, restarted with growing pauses, their output in rotated logs, ended in order. Linux."""
+"""Keeps programs alive: restarts them with growing pauses, rotates their logs, stops them in order. Linux only."""
 
 import ctypes
 import json

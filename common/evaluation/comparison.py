@@ -1,4 +1,4 @@
-"""Two models on the same patients: the difference and its interval, and the smallest difference that so many patients would show.
+"""Two models on the same patients: the paired difference, its interval, and the smallest difference that can be detected.
 
 N patients, C classes.
 """

@@ -1,4 +1,4 @@
-"""One fixed model on every subset of the modalities: what is lost when FLAIR is missing, and the like.
+"""Performance of one trained model on every subset of the modalities, such as without FLAIR.
 
 N patients, M modalities, C classes.
 """

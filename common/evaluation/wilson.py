@@ -1,4 +1,4 @@
-"""The interval of a share that holds for few patients too, and for shares near 0 and 1."""
+"""Wilson's interval of a proportion, which holds for few patients too, and for proportions near 0 and 1."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What server and sites say to each other to calibrate the trained model: two exchanges after the last round.
+"""The messages that calibrate the trained model: two requests and replies after the last round.
 
     fit     asked  arrays, config as for a round; calibration {stage}
             reply  sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}

@@ -1,4 +1,4 @@
-"""What server and sites say to each other: one request and one reply a round, as Flower records.
+"""The messages of a training round: one request and one reply, as Flower records.
 
     request   arrays: ArrayRecord   the global trained arrays
               config: ConfigRecord  the fields of `Task`

@@ -1,4 +1,4 @@
-"""What a site's round has changed: all of the model that leaves it.
+"""A site's update: the change of the trained arrays, the only part of the model that leaves the site.
 
     update   change: ArrayRecord   trained arrays - the arrays that the site was sent, float32, by name
 

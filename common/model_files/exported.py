@@ -1,4 +1,4 @@
-"""One self-contained file of a trained model: all weights, merged, and what it needs to know of itself. No hub, no other file.
+"""A trained model as one self-contained file: all weights, merged, and the metadata to use them. No hub, no other file.
 
 NAME             every array of the merged model, under the names of its `state_dict`
 untouched.NAME   what training or merging changed in the backbone, as it was: out-of-distribution scores look at it

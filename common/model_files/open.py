@@ -1,4 +1,4 @@
-"""Open a trained model: a run's folder, its model file, or an exported one. What it says of itself is checked.
+"""Opens a trained model: a run's folder, its model file, or an exported one; its metadata are checked.
 
 The header is read without torch, so that a command can start on the images while torch is still being loaded.
 """

@@ -1,4 +1,4 @@
-"""A model and what training made of it: all that an answer about patients is made of."""
+"""A model, its trained arrays and its configuration: what a prediction needs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""DINO: the student's view must say what the teacher's other view says (Caron et al., ICCV 2021, eq. 1 and 3)."""
+"""DINO: the student's output for one view matches the teacher's for another (Caron et al., ICCV 2021, eq. 1 and 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the student must not see: whole modalities, and blocks of patches.
+"""Masks for the student: whole modalities, and blocks of patches.
 
 Full-modality masking: MM-DINOv2 (Scholz et al., MICCAI 2025) masks exactly one modality in every student view, so two or
 three missing ones are never seen; `any` masks 0 to M-1 of those present. Block masks: iBOT (Zhou et al., ICLR 2022), the same

@@ -1,4 +1,4 @@
-"""What a term of the loss is, and what it may read of a step.
+"""The interface of a loss term, and the values of a step that it may read.
 
 Terms hold their settings and import nothing of models or training, so that a new one is one file and one line in `terms`.
 B patients, V views (global ones first), U global views, T views of the teacher, R masked patches, K prototypes of which the first

@@ -1,4 +1,4 @@
-"""What a history of private steps costs a patient: epsilon of Poisson-subsampled Gaussian mechanisms, composed whole.
+"""Privacy accounting: epsilon of a history of Poisson-subsampled Gaussian mechanisms, composed as a whole.
 
 The accountant is Opacus' PRV (Gopi et al., NeurIPS 2021): adding up an epsilon per round would claim six times too much, and its
 `gdp` accountant claims too little. Adjacency: a patient's update is replaced by zero, the number of patients is public.

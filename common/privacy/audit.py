@@ -1,4 +1,4 @@
-"""Checks of the privacy claim that do not take the code's word for it.
+"""Tests of the privacy claim that do not rely on the training code being right.
 
 Exact tests of the mechanism, and the one-run canary audit (Steinke, Nasr, Jagielski, NeurIPS 2023, arXiv 2305.08846, theorem
 5.2): canaries are made-up patients of the largest gradient that clipping allows, half of them take part by chance, and who

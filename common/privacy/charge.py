@@ -1,4 +1,4 @@
-"""What a private round costs, as the ledger keeps it and the accountant takes it."""
+"""The privacy cost of a round, as the ledger records it and the accountant takes it."""
 
 import math
 from dataclasses import dataclass

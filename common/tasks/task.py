@@ -1,4 +1,4 @@
-"""What a task is. One is a frozen dataclass in a file of this room, and a line in `common.tasks.registry`.
+"""The interface of a task: a frozen dataclass in a file of this room, and a line in `common.tasks.registry`.
 
 Letters: N patients, C outputs.
 """

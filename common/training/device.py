@@ -1,4 +1,4 @@
-"""Where and in which precision a model runs: a GPU in bf16 by itself where there is one."""
+"""The device and the precision of a model: a GPU in bf16 where there is one."""
 
 from contextlib import AbstractContextManager
 

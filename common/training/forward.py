@@ -1,4 +1,4 @@
-"""The one loop that runs a trained model over patients without training it: where, in which precision, how many at once.
+"""The one inference loop over patients: device, precision and batch size are decided here.
 
 N patients of a site, n rows that are asked, S slices, M modalities.
 """

@@ -1,4 +1,4 @@
-"""A site's plain round: state in, state out. A site, the pooled baseline and a hospital alone all run this."""
+"""A site's plain round, from global arrays to an update. Sites, the pooled baseline and single hospitals all run it."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

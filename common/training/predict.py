@@ -1,4 +1,4 @@
-"""From patients to probabilities, and to frozen features for the probe beside them.
+"""Class probabilities of patients, and frozen features for the linear probe.
 
 N patients, B of a batch, S slices, M modalities, C classes, D width.
 """

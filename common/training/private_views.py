@@ -1,4 +1,4 @@
-"""One gradient a patient on their views.
+"""One gradient for each patient, from the patient's own views.
 
 What a patient adds to a step is bounded by clipping, so their views must be their own: their randomness comes from the step and
 their row, not from a stream that they share with the rest of the sample (taking them out would change the others' crops, and so

@@ -1,4 +1,4 @@
-"""One site's round of training: one loop, whose gradients are a rule's to say.
+"""One site's round: the training loop, with the gradients of a plain or a private rule.
 
 `plain` takes the gradient of a batch's loss, `private` one gradient a patient, clipped and noised. Either works on views of the
 patients or, in head rounds, on their features.

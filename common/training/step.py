@@ -1,4 +1,4 @@
-"""What student and teacher say of one batch's views, for the terms of the loss (MM-DINOv2: Scholz et al., MICCAI 2025).
+"""Outputs of student and teacher for one batch's views, as the loss terms read them (MM-DINOv2: Scholz et al., MICCAI 2025).
 
 B patients, V views, K prototypes of which the first C are the classes.
 """

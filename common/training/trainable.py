@@ -1,4 +1,4 @@
-"""Which of the named arrays a round trains; all others come back byte for byte. An adapter may hold some of its own still."""
+"""Which arrays a round trains; all others come back unchanged, byte for byte. An adapter may keep some of its own fixed."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Who may take part: one public key a site, in `sites/`; the registry is the truth, the SuperLink is made to follow it."""
+"""The sites that may take part: one public key each, in `sites/`; the SuperLink is made to follow this registry."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The coordinator's programs: SuperLink, SuperExec and nginx, kept alive until they are told to stop."""
+"""The coordinator's programs: SuperLink, SuperExec and nginx, kept alive until they are stopped."""
 
 import shutil
 import subprocess

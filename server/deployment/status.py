@@ -1,4 +1,4 @@
-"""What the coordinator sees: the programs, the sites, the run. All of it is read where it happens; nothing is kept here."""
+"""The coordinator's view of the federation: programs, sites and run, each read from its source."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

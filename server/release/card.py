@@ -1,4 +1,4 @@
-"""The model card: what a run's report knows of the model, and no more.
+"""The model card, written from a run's report and nothing else.
 
 The sections follow Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """

@@ -1,4 +1,4 @@
-"""Every exported file against the trained model, on the same patients, before a release is finished.
+"""Compares every exported file with the trained model, on the same patients, before a release is finished.
 
 N patients, M modalities, C classes.
 """

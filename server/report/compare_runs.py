@@ -1,4 +1,4 @@
-"""Runs side by side: what each reached, how they differ patient by patient, and which settings they differ in."""
+"""Comparison of runs: results, paired differences on common patients, and settings that differ."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

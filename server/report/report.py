@@ -1,4 +1,4 @@
-"""What the results of a run are: report.json decoded once, for page, model card, comparison and terminal."""
+"""A run's results: report.json decoded once, for page, model card, comparison and terminal."""
 
 import json
 from collections.abc import Mapping, Sequence

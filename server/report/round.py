@@ -1,4 +1,4 @@
-"""`rounds` of report.json: who was there, what failed, seconds, bytes, loss, and the external MCC."""
+"""`rounds` of report.json: participation, failures, seconds, bytes, loss, and the external MCC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

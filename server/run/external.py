@@ -1,4 +1,4 @@
-"""The held-out hospital: opened once, measured after rounds for looking, and at the end with intervals. It chooses nothing.
+"""The held-out external hospital: opened once, measured after rounds for information, and at the end with intervals.
 
 N patients, M modalities, C classes.
 """

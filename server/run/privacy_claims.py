@@ -1,4 +1,4 @@
-"""What the report claims of privacy: the guarantee, its terms, and what stands outside it."""
+"""The report's privacy claims: the guarantee, its terms, and what it does not cover."""
 
 from collections.abc import Sequence
 from typing import Any

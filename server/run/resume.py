@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off, so that its model and its privacy claims are those of a run that never was.
+"""Resumes an interrupted run, so that model and privacy claims are those of an uninterrupted one.
 
 RUN/run.json          what the run is: its name in the hospitals' ledgers, code, configuration, sites; written before round 1
 RUN/open-round.json   the round whose requests went out, and how often each site may have trained in it; gone when it is over

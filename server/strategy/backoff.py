@@ -1,4 +1,4 @@
-"""Which sites are left alone for some rounds, because they failed several in a row: the others need not wait for them.
+"""Pauses sites that failed several rounds in a row, so that the others need not wait for them.
 
 All of it follows from the records of the rounds, so that a resumed run pauses the same sites.
 """

@@ -1,4 +1,4 @@
-"""Requests out, replies in, each noted when it comes. No wait here is without an end, whatever the SuperLink does.
+"""Sends requests and collects replies as they come. Every wait has a limit, whatever the SuperLink does.
 
 Flower's own `send_and_receive` tells nothing before all is over, and its grid tries for ever to reach a SuperLink that is away.
 """

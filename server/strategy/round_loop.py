@@ -1,4 +1,4 @@
-"""The run's aggregator as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
+"""The run's aggregator as a Flower strategy: every reply is checked, every wait is limited, every failed site is named.
 
 A round may be asked more than once: `configure_train` asks the sites whose good reply is not there yet, `aggregate_train` judges
 what came and aggregates as soon as enough sites are in. `start` is the loop around the two.

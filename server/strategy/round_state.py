@@ -1,4 +1,4 @@
-"""What is known of a round: while it is on, and when it is over."""
+"""The state of a round while it runs, and its record when it is over."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Who is there: which sites are connected, how they are called, and which of them a round asks."""
+"""Which sites are connected, how they are addressed, and which of them a round asks."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and sets of classes that hold the truth as often as promised.
+"""Temperature scaling, and prediction sets that hold the true class at the nominal coverage.
 
 One number, the temperature, is fitted on patients that never trained (Guo et al., ICML 2017). Their scores under it give the
 threshold of split conformal prediction sets (Angelopoulos & Bates 2021, section 1). Both are fitted from sums alone, so that

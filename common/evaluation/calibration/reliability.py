@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: reliability, prediction sets against their promise, risk against coverage.
+"""How reliable probabilities are: reliability diagrams, coverage of the prediction sets, risk against coverage.
 
 Measured on patients that fitted nothing. N patients, C classes.
 """

@@ -1,4 +1,4 @@
-"""What a patient's answer rests on: by modality (leave one out) and by place (which patch tokens carry the winning class).
+"""Evidence for a prediction: by modality (leave one out) and by place (which patch tokens contribute to the predicted class).
 
 Both are about the model and say nothing of the tumour. *By modality* runs the whole model again without each one, as if the
 patient had never had it. *By place* leaves each patch token out of the last pooling and asks how far the winning class's logit

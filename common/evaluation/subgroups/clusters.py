@@ -1,4 +1,4 @@
-"""Scanner-like clusters of the external patients, from how they were imaged; labels and predictions play no part.
+"""Scanner-like clusters of the external patients, from how they were imaged; labels and predictions are not used.
 
 N patients, K clusters, F columns.
 """

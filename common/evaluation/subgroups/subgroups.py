@@ -1,4 +1,4 @@
-"""Whether the model does equally well for everybody: per site, per scanner-like cluster, per age and sex.
+"""Performance in subgroups: by site, by scanner-like cluster, by age and by sex.
 
 N patients, C classes.
 """

@@ -1,4 +1,4 @@
-"""What every backbone can do: one grid of patch tokens an image, a list of blocks, and maps in each that an adapter may wrap.
+"""The interface of a backbone: one grid of patch tokens an image, a list of blocks, and maps in each that an adapter may wrap.
 
 n images, h x w patches, P = h w, R prefix tokens (CLS and registers), N = R + P tokens, D width.
 """

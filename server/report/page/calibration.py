@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 is right 8 times in 10: reliability before and after the temperature, and where that came from."""
+"""Calibration of the probabilities: reliability before and after temperature scaling, and on whom it was fitted."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The top of the page: the result in one sentence, what stands beside it, what a reader must know before reading on."""
+"""The top of the page: the result in one sentence, the baselines beside it, and cautions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is left when modalities are missing: a heat map, one row a subset of them."""
+"""Missing modalities: a heat map, one row for each subset of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
