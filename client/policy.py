@@ -273,7 +273,7 @@ def _named(name: str, globs: Iterable[str]) -> bool:
 
 
 def _read(record: object, where: str) -> Arrays:
-    """Arrays whose names are not known beforehand: float32 of the shapes that their own headers say."""
+    """Arrays whose names are not known beforehand: float32, of the shapes in their own headers."""
     if not isinstance(record, ArrayRecord):
         raise _refused("records", f"the {where} has no arrays", "the reply holds more than was agreed")
     return {name: unpack_array(name, array, tuple(map(int, array.shape)), "<f4") for name, array in sorted(record.items())}

@@ -24,7 +24,7 @@ LOW_BYTES, FEW_BYTES = 200e6, 2e9  # of free disk: below the first nothing is ce
 
 
 def check_key(home: SiteHome) -> Iterator[Finding]:
-    """The private key is there, for this user alone, and keys/site.pub is its other half."""
+    """The private key exists, is readable by this user alone, and belongs to keys/site.pub."""
     line = read_key(home.key)
     shown = f"{home.key}, {ssh_fingerprint(line)}"
     try:

@@ -32,7 +32,7 @@ def check_network(home: SiteHome, patience: float) -> Iterator[Finding]:
 
 
 def check_admitted(home: SiteHome) -> Iterator[Finding]:
-    """What a running site's log tells of its key; nobody else can know without joining."""
+    """Whether the server accepts the site's key, from a running site's log; only joining can show it."""
     from client.deployment.status import site_status  # noqa: PLC0415  (heavy)
 
     told = site_status(home)

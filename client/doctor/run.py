@@ -27,7 +27,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(path: Path, config: RunConfig | None = None, *, quick: bool = False, patience: float = PATIENCE) -> Iterator[Finding]:
-    """Look at one thing after the other; each finding is there as soon as it is known.
+    """Run one check after the other; each result is yielded as soon as it is known.
 
     Args:
         path: the site's folder, or its site.toml.

@@ -118,7 +118,7 @@ def _one_step(config: RunConfig) -> RunConfig:
 
 
 def _few(cases: tuple[Case, ...]) -> tuple[Case, ...]:
-    """The first few, one of them without a label where there is any, the others with."""
+    """The first few patients: one without a label where there is any, the others with."""
     labelled, others = [c for c in cases if c.label >= 0], [c for c in cases if c.label < 0]
     chosen = (labelled[: FEW - bool(others)] + others)[:FEW]
     return tuple(sorted(chosen, key=lambda case: case.id))

@@ -141,7 +141,7 @@ class Gate:
         return keep_back(content, site.policy, cohort=self._cohort(site)), context
 
     def _cohort(self, site: SiteConfig) -> int:
-        """How many patients' folders there are: as many patients as the site can have trained on."""
+        """The number of patients' folders: an upper bound on the patients that the site can have trained on."""
         data = self.home / Path(site.data).expanduser()
         return sum(1 for folder in data.glob(site.patients) if folder.is_dir())
 
@@ -235,7 +235,7 @@ def _carried(content: RecordDict) -> dict[str, Any]:
 
 
 def _outcome(content: RecordDict) -> dict[str, Any]:
-    """What the reply says of itself: an error of the bundle's, epsilon spent."""
+    """The outcome that the reply reports: an error of the bundle's, epsilon spent."""
     site = content.config_records.get(SITE)
     if site is None:
         return {}

@@ -38,7 +38,7 @@ def require_once(state: Path, session: str, stage: str) -> None:
 
 
 def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> None:
-    """Refuse a run whose first request here does not begin with the pinned arrays, whatever round it says to be.
+    """Refuse a run whose first request at this site does not begin with the pinned arrays, whatever its round number.
 
     Raises:
         WeightsError: it does not; the server cannot know by how much.

@@ -17,7 +17,7 @@ def calibration_words(one: Answer) -> str:
 
 
 def set_words(one: Answer) -> str:
-    """What the prediction set is worth; "" where there is none."""
+    """What the prediction set guarantees; "" where there is none."""
     calibration = one.calibration
     if calibration is None or one.in_set is None:
         return ""

@@ -129,7 +129,7 @@ def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionI
 def _all(
     name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities
 ) -> PredictionInputs:
-    """Every folder's patient; two folders of one name are told apart by their paths."""
+    """Every folder's patient; two folders of one name are named by their paths."""
     names = [folder.name for folder, _ in folders]
     cases, broken = [], {}
     for folder, files in folders:

@@ -36,7 +36,7 @@ STRONGEST = 5  # patches that JSON names
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the model says of one patient.
+    """The model's prediction for one patient.
 
     Attributes:
         probabilities: [C], calibrated where there is a calibration.

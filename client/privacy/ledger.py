@@ -58,7 +58,7 @@ class Ledger:
         return found
 
     def mark(self, *facts: str) -> Marks:
-        """A patient's marks: salted, so that the ledger by itself tells no id."""
+        """A patient's marks: salted hashes, so that the ledger by itself discloses no id."""
         return frozenset(hashlib.sha256(f"{self.salt}/{fact}".encode()).hexdigest()[:32] for fact in facts)
 
 

@@ -76,7 +76,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
 
 
 def _secure(content: RecordDict, task: Task, context: SiteContext, state: RecordDict) -> RecordDict:
-    """One stage of a secure round. What was kept of it is wiped first: a stage that fails cannot be tried twice."""
+    """One stage of a secure round. The secrets kept for it are wiped first: a stage that fails cannot be tried twice."""
     mine = load_secrets(state, context.name)
     keep_secrets(state, context.name, None)
     require_same_code(task)

@@ -226,7 +226,7 @@ def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
 
 
 def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) -> None:
-    """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
+    """Refuse a plain update where the hospital or the run's configuration requires a masked one, and the other way round."""
     if policy.secure_only and not secure:
         raise ConfigError(
             "policy.secure_only is set in site.toml, and the run is a plain one. Ask for secure.enabled in its settings.",

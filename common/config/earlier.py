@@ -75,7 +75,7 @@ def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
-    """`data.classes` and `data.label` belong to the task; a task without a name is the one that there was."""
+    """`data.classes` and `data.label` belong to the task; a task without a name is a classification, the only one there was."""
     data, task = table.get("data"), table.get("task", {})
     moved = {key: data[key] for key in TASK_KEYS if key in data} if isinstance(data, dict) else {}
     if isinstance(task, str) and moved:

@@ -53,7 +53,7 @@ class SitePolicy:
 
     @classmethod
     def simulation(cls) -> "SitePolicy":
-        """For virtual sites, whose data are the researcher's own: everything may be seen."""
+        """The policy of virtual sites, whose data are the researcher's own: everything may leave."""
         return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1)
 
 

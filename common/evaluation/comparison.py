@@ -80,7 +80,7 @@ def detectable(
 
 
 def warning(found: Mapping[str, Any] | None) -> str | None:
-    """What to say where the patients are too few to tell models apart that differ notably; None where they are enough."""
+    """A warning where the patients are too few to detect a notable difference between models; None where they are enough."""
     if found is None or found["difference"] <= NOTABLE:
         return None
     return (

@@ -91,7 +91,7 @@ def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
 
 
 def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, temperature: float) -> Floats:
-    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no more."""
+    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no other modality."""
     has_all = patients.present[:, list(subset)].all(1)
     has_more = patients.present.sum(1) > sum(subset)
     found = np.where((has_all & ~has_more)[:, None], full, np.nan)

@@ -83,7 +83,7 @@ def write_task(task: Task, arrays: ArrayRecord | None) -> RecordDict:
 
 
 def read_task(content: RecordDict) -> Task:
-    """Read a request at the site; the arrays stay packed until the site's own model says what they must look like.
+    """Read a request at the site; the arrays stay packed until the site's own model is there to check them against.
 
     Raises:
         FederationError: a record or field that is missing, of another type, or too long.
@@ -215,7 +215,7 @@ def unpack_array(name: str, array: Array, shape: tuple[int, ...], dtype: str) ->
 
 
 def _epsilon(record: Mapping[str, Any]) -> float:
-    """What the site says it has spent; below 0 where it says nothing usable. Infinite is a fair answer: no noise, no bound."""
+    """The epsilon that the site reports; below 0 where it reports nothing usable. Infinite is valid: no noise, no bound."""
     value = record.get(EPSILON, -1.0)
     return value if isinstance(value, float) and value >= 0 else -1.0
 

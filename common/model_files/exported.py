@@ -153,6 +153,6 @@ def _empty_model(config: RunConfig) -> MultiModalViT:
 
 
 def _set_pixels(model: MultiModalViT, metadata: Mapping[str, str]) -> None:
-    """The pixel statistics that the model was trained with, whatever this timm says."""
+    """Set the pixel statistics that the model was trained with, in place of timm's."""
     for name in ("pixel_mean", "pixel_std"):
         setattr(model, name, torch.tensor(json.loads(metadata[name]), dtype=torch.float32).view(3, 1, 1))

@@ -20,7 +20,7 @@ NEEDED = ("config", "backbone", "backbone_sha256")
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model file says of itself.
+    """A model file's configuration and metadata.
 
     Attributes:
         file: the file itself.

@@ -21,5 +21,5 @@ class OpenedModel(TrainedModel):
 
     @property
     def temperature(self) -> float:
-        """Of the calibration; 1 where there is none."""
+        """The calibration's temperature; 1 where there is no calibration."""
         return self.calibration.temperature if self.calibration else 1.0

@@ -35,7 +35,7 @@ class Output(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What the backbone says of each slice.
+    """The backbone's features of each slice.
 
     Attributes:
         cls: [B, S, D].

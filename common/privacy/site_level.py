@@ -62,7 +62,7 @@ def noise_to_signal(values: int, sites: int, config: SiteLevelConfig) -> float:
 
 
 def site_level_claim(config: SiteLevelConfig, rounds: int, values: int, sites: int) -> dict[str, Any]:
-    """What the report says: each round is one Gaussian mechanism with all sites in it.
+    """The report's claim: each round is one Gaussian mechanism with all sites in it.
 
     Args:
         config: clip, noise multiplier and delta.

@@ -34,7 +34,7 @@ class Task(Protocol):
         """C, of the head."""
 
     def target(self, word: str) -> int | None:
-        """What a word of the table stands for; None: nothing that this task knows."""
+        """The class or value that a table's word stands for; None: unknown to this task."""
 
     def evaluate(
         self,

@@ -38,7 +38,7 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
 
 
 def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
-    """What the untouched backbone says of each modality by itself: CLS beside mean patch token, averaged over slices.
+    """Features of each modality by the untouched backbone alone: CLS and mean patch token, averaged over slices.
 
     Args:
         model: fresh from `build_model`: its adapters still add nothing.

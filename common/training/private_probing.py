@@ -30,7 +30,7 @@ KEPT = 16  # sites whose features are kept in this process: 0.5 MB a hundred pat
 
 
 class Features(NamedTuple):
-    """What the backbone says of a site's patients."""
+    """The backbone's features of a site's patients."""
 
     embeddings: Tensor  # [N, C, E]
     labels: Tensor  # [N], negative for none

@@ -70,7 +70,7 @@ def head_outputs(
     received: Mapping[str, Tensor],
     config: RunConfig,
 ) -> StepOutputs:
-    """What the head says of features, for the terms that run on them.
+    """The head's outputs for features, for the terms that run on them.
 
     Args:
         model: lends the head's architecture.

@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Point:
-    """Where a round stands before a step.
+    """The state of a round before a step.
 
     Attributes:
         step: from 0.

@@ -76,7 +76,7 @@ def admitted(home: Home) -> tuple[AdmittedSite, ...]:
 
 
 def admit(home: Home, file: Path, name: str, *, again: bool = False) -> AdmittedSite:
-    """Enter a site into the registry; `synchronise` tells the SuperLink.
+    """Enter a site into the registry; `synchronise` passes it on to the SuperLink.
 
     Args:
         home: the coordinator's folder.
@@ -109,7 +109,7 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
 
 
 def revoke(home: Home, name: str) -> AdmittedSite:
-    """Move a site's key to the revoked ones; `synchronise` tells the SuperLink.
+    """Move a site's key to the revoked ones; `synchronise` passes it on to the SuperLink.
 
     Raises:
         ConfigError: no such site is admitted.

@@ -146,7 +146,7 @@ def _require_startable(home: Home) -> None:
 
 
 def _get_ready(home: Home, say: Say) -> None:
-    """Wait until all answers, tell the SuperLink its sites, say so. Tried until it is done: who was revoked must not stay in."""
+    """Wait until all programs answer, then pass the registry to the SuperLink, with retries: a revoked site must not stay in."""
     deadline, front, told = time.monotonic() + START_SECONDS, home.settings.front == "nginx", False
     while True:
         trouble = f"not ready after {START_SECONDS:g} s; the logs are in {home.log.parent}"

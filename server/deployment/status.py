@@ -25,7 +25,7 @@ BAD = {"offline", "not serving", "failed", "unreachable"}
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """One admitted site: what the SuperLink says of it, and what the run does."""
+    """One admitted site: its state at the SuperLink, and what the run does there."""
 
     name: str
     connection: str  # online, offline, registered (never seen), unregistered, unknown (the SuperLink does not answer)
@@ -35,7 +35,7 @@ class SiteStatus:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """All that `fedmri-server status` tells."""
+    """The status of a federation, as `fedmri-server status` shows it."""
 
     name: str
     address: str

@@ -172,7 +172,7 @@ def _status_patiently(home: Home, run: SubmittedRun) -> str:
 
 
 def _judge(home: Home, run: SubmittedRun, status: str) -> None:
-    """A finished run is good only if Flower and the report both say so."""
+    """A finished run succeeded only if Flower's status and the report both say so."""
     if (run.out / ERROR_NAME).is_file():
         raise FederationError(error_sentence(run.out / ERROR_NAME, _failed(home, run, status)))
     if status != "finished:completed" or not (run.out / "report.json").is_file():

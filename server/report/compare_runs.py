@@ -43,7 +43,7 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Each run by as many of its last folders as it takes to tell it from the others."""
+    """Each run's name: as many of its last folders as make it unique."""
     paths = [run.expanduser().resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]

@@ -130,7 +130,7 @@ def refutations(report: Mapping[str, Any]) -> list[str]:
 
 
 def refutation(site: str, audit: Audit) -> str:
-    """What failed there, in one loud sentence."""
+    """The checks that failed at a site, in one sentence."""
     found = [f"{check.name}: {check.detail}" for check in audit.checks if not check.passed]
     if audit.canary_passed is False:
         found.append(f"canaries proved epsilon {number(audit.audited)} of {number(audit.claimed)} claimed")

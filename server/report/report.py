@@ -56,7 +56,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class OutOfDistribution:
-    """How many patients were flagged as unlike those in training. `scored`: the sites could say which scores are too high."""
+    """How many patients were flagged as out of distribution. `scored`: whether there is a threshold."""
 
     rate: float | None
     flagged: int | None
@@ -95,7 +95,7 @@ class Report:
 
 
 def decode(report: Mapping[str, Any]) -> Report:
-    """What report.json says, of this version or an older one."""
+    """Decode a report.json of this version or an older one."""
     external = decode_evaluation(report["external"]) or Evaluation()
     groups = table(report.get("subgroups")).items()
     return Report(

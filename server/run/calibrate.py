@@ -46,7 +46,7 @@ Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What came of it.
+    """The result of the calibration.
 
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.

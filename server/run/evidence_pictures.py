@@ -21,7 +21,7 @@ SHOWN = 12  # patients
 
 
 def may_be_shown(folder: Path, names: Sequence[str], patients: SiteData) -> NDArray[np.bool_]:
-    """Whose slices may stand in a report, [N]: patients of sites whose `policy.share_pictures` says so.
+    """Whose slices may be shown in a report, [N]: patients of sites whose `policy.share_pictures` allows it.
 
     Args:
         folder: of the sites, as `server.run.external.open_external` took it.

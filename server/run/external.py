@@ -30,7 +30,7 @@ from server.run.calibrate import Calibrated
 
 @dataclass(frozen=True)
 class FinalResult:
-    """What `report.json` says of the external patients."""
+    """The results on the external patients, as report.json has them."""
 
     external: dict[str, Any]  # what the task's `evaluate` and `curves` return
     patients: list[dict[str, Any]]

@@ -98,7 +98,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
 
 @contextmanager
 def told_of_end(progress: Progress) -> Iterator[None]:
-    """status.json says how the run ended."""
+    """Write into status.json how the run ended."""
     progress.set_state("waiting")
     try:
         yield
@@ -220,7 +220,7 @@ def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
-    """What a model file says of itself; nothing of when or where, so that equal runs give equal bytes."""
+    """A model file's metadata; without time or place, so that equal runs give equal bytes."""
     return {
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,

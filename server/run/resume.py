@@ -97,7 +97,7 @@ def write_open(out: Path, number: int, trained: Mapping[str, int], redone: int) 
 
 
 def close_round(out: Path) -> None:
-    """The round stands in rounds.jsonl."""
+    """Remove the note of an open round."""
     (out / OPEN_NAME).unlink(missing_ok=True)
 
 

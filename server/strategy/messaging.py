@@ -88,7 +88,7 @@ def _look(grid: Grid, number: str, left: float) -> Message | str | None:
 
 
 def error_name(reply: Message) -> str:
-    """Flower's word for an error reply, such as `client app crashed`; its text is not to be repeated."""
+    """Flower's name for an error reply, such as `client app crashed`; its text is not repeated."""
     names = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
     return names.get(reply.error.code, str(reply.error.code))
 

@@ -147,7 +147,7 @@ class SecureAvg(FedMRIAvg):
         return stayed
 
     def payload_bytes(self, content: RecordDict) -> int:
-        """What the stage itself moves: keys, encrypted shares, shares, and arrays where there are any."""
+        """Bytes that the stage itself moves: keys, ciphertexts, shares, and arrays where there are any."""
         record = content.config_records.get(SECURE) or ConfigRecord()
         values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
         size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)

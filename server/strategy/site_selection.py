@@ -73,7 +73,7 @@ class Presence:
             time.sleep(0.2)
 
     def require_enough(self) -> None:
-        """In simulation the sites are known beforehand: say at once that they are too few."""
+        """In simulation, where the sites are known beforehand, refuse at once if they are too few."""
         if self.sites and len(self.sites) < self.plan.min_sites:
             raise FederationError(
                 f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
@@ -81,5 +81,5 @@ class Presence:
             )
 
     def _asked_of(self, what: Callable[[], Iterable[Node]]) -> list[Node]:
-        """What Flower's grid says of its nodes, if it says it in time."""
+        """What Flower's grid reports of its nodes, if it does in time."""
         return answered(lambda: list(what()), self.plan.wait_for_sites)

@@ -54,7 +54,7 @@ def _columns(acquisitions: Sequence[Acquisition]) -> NDArray[np.float64]:
 
 
 def _named(acquisitions: Sequence[Acquisition], chosen: Ints) -> list[str]:
-    """Each patient's cluster by what its header says; by noise and sharpness, too, where headers do not tell clusters apart."""
+    """Each patient's cluster by its header; by noise and sharpness, too, where headers do not differ."""
     members = {k: [a for a, c in zip(acquisitions, chosen, strict=True) if c == k] for k in sorted(set(chosen.tolist()))}
     names = {k: _header(group) for k, group in members.items()}
     alike = {k for one, other in combinations(names, 2) if names[one] == names[other] for k in (one, other)}

@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Sets:
-    """Coverage, promised and seen, and how large the sets are."""
+    """Coverage, nominal and observed, and the sizes of the sets."""
 
     nominal: float | None
     observed: Measure

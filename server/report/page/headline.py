@@ -25,7 +25,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Top:
-    """What stands above all sections."""
+    """The contents of the page's top, above all sections."""
 
     n: int  # labelled external patients
     hospital: str
@@ -86,7 +86,7 @@ def _beside(rows: Sequence[Row]) -> str:
 
 
 def caution(external: Evaluation) -> str:
-    """Few patients, classes that are not there, a model that names one class for everybody."""
+    """Cautions: few patients, classes without patients, a model that predicts one class for everybody."""
     n = external.n or 0
     absent = [name for name, count in external.support.items() if not count]
     if not n:
