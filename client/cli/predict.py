@@ -41,7 +41,7 @@ def add_predict(verbs: "Verbs") -> None:
     )
     verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help=f"one patient's volumes: {words}=, mask=")
     verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
-    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: what the run says)")
+    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: the run's model.weights)")
     verb.add_argument(
         "--evidence",
         choices=("none", "modalities", "all"),

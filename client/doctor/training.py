@@ -45,7 +45,9 @@ def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding
             file = _own_file(own)
             yield file
             return file.level == OK
-        yield Finding("weights", NOTE, "Not looked at: which weights are needed, the planned run says.", "Name it with --config.")
+        yield Finding(
+            "weights", NOTE, "Not checked: which weights are needed depends on the planned run.", "Name it with --config."
+        )
         return True
     if config.model.weights == "hub" and not own:
         text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."

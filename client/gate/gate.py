@@ -180,7 +180,7 @@ class Gate:
         newest = after.entries[-1]
         spent = max(epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort))
         if not spent <= site.privacy.epsilon:
-            raise PolicyError(f"The ledger stands at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+            raise PolicyError(f"The ledger is at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
 
 
 def _require_awaited(message: Message, waited: float) -> None:

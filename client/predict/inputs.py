@@ -103,7 +103,7 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
         if not equals or not name.strip() or kind is None:
             raise ConfigError(f"--files {pair}: expected KIND=FILE, KIND one of {', '.join(known)}; such as t1=brain_t1.nii.gz.")
         if kind in found:
-            raise ConfigError(f"--files {pair}: {kind} stands there twice. Name one file for it.")
+            raise ConfigError(f"--files {pair}: {kind} is given twice. Name one file for it.")
         found[kind] = Path(name.strip()).expanduser()
         if not found[kind].is_file():
             raise ConfigError(f"--files {pair}: no such file.")

@@ -76,7 +76,7 @@ def begin(asked: AdvertiseKeys, config: RunConfig) -> tuple[SiteSecrets, Adverti
         FederationError: so few must stay that two halves could be played against each other.
     """
     if not (asked.sites >= 2 and 1 <= asked.seat <= asked.sites and asked.sites < 2 * asked.threshold <= 2 * asked.sites):
-        raise _refusal(f"{asked.threshold} of {asked.sites} sites is no majority that may unmask")
+        raise _refusal(f"a threshold of {asked.threshold} of {asked.sites} sites is no majority")
     if asked.threshold < config.secure.threshold * asked.sites - 1e-9:
         raise _refusal(f"{asked.threshold} of {asked.sites} sites is less than secure.threshold = {config.secure.threshold:g}")
     (mask_secret, mask_key), (letter_secret, letter_key) = generate_key_pairs(), generate_key_pairs()
@@ -102,9 +102,9 @@ def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
     _require_step(asked.session, mine, AdvertiseKeys.stage)
     seats, keys = asked.seats, (*asked.mask_keys, *asked.letter_keys)
     if len(set(seats)) != len(seats) or not all(1 <= seat <= mine.sites for seat in seats) or mine.seat not in seats:
-        raise _refusal("the seats are not those of one round")
+        raise _refusal("the list of sites is not that of this round")
     if len(asked.mask_keys) != len(seats) or len(asked.letter_keys) != len(seats) or len(set(keys)) != len(keys):
-        raise _refusal("the public keys are not two different ones of each site")
+        raise _refusal("the public keys are not two of each site, all different")
     if len(seats) < mine.threshold:
         raise _refusal(f"{len(seats)} sites sent their keys, {mine.threshold} are needed")
     place = seats.index(mine.seat)
@@ -185,7 +185,7 @@ def unmask(asked: Unmask, mine: SiteSecrets) -> UnmaskShares:
     if len(set(named)) != len(named) or set(named) != set(mine.senders) or mine.seat not in asked.survivors:
         raise _refusal("survivors and dropped sites are not a partition of those that sent encrypted shares")
     if len(asked.survivors) < mine.threshold:
-        raise _refusal(f"{len(asked.survivors)} sites survived, {mine.threshold} must")
+        raise _refusal(f"{len(asked.survivors)} sites survived, {mine.threshold} are needed")
     return UnmaskShares(
         tuple(mine.seed_shares[mine.senders.index(seat)] for seat in asked.survivors),
         tuple(mine.key_shares[mine.senders.index(seat)] for seat in asked.dropped),

@@ -233,7 +233,7 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
             public="the site takes part in secure aggregation only",
         )
     if config.secure.enabled != secure:
-        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
+        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration requires.")
 
 
 def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:

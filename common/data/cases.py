@@ -132,7 +132,7 @@ def read_participants(file: Path, column: str) -> dict[str, Participant]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         key = cells["participant_id"]
         if key in participants:
-            raise DataError(f"{file.name}, line {number}: participant {key} stands there twice. Keep one row.")
+            raise DataError(f"{file.name}, line {number}: participant {key} occurs twice. Keep one row.")
         sex = cells.get("sex", "")
         participants[key] = Participant(
             cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper()

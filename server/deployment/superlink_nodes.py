@@ -98,4 +98,4 @@ def _plain_errors() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
-        raise FederationError(f"The SuperLink does not answer ({error}). Is it started? `fedmri-server status` tells.") from error
+        raise FederationError(f"The SuperLink does not answer ({error}). Is it started? See `fedmri-server status`.") from error

@@ -36,7 +36,7 @@ def weights_licence(model: ModelConfig) -> str:
         return "none: the backbone was not trained"
     settings = timm.get_pretrained_cfg(model.backbone) if timm.is_model(model.backbone) else None
     named = getattr(settings, "license", None)
-    return f"{named} (what timm says of {model.backbone})" if named else "not known: ask whoever made them"
+    return f"{named} (according to timm, of {model.backbone})" if named else "not known: ask whoever made them"
 
 
 def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, checks: Sequence[Mapping[str, Any]]) -> str:

@@ -123,7 +123,7 @@ def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
         "name": about["name"],
-        "task": f"Glioma {config.task.label} from multi-sequence brain MRI",
+        "task": f"Glioma {config.task.label} from multi-modality brain MRI",
         "description": about["description"],
         "authors": "FedMRI; see the hospitals in docs/README.md",
         "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",

@@ -186,7 +186,7 @@ def _require(where: str, good: bool, expected: str, value: Any) -> None:
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return table
 
 

@@ -25,7 +25,7 @@ from common.messages.secure_aggregation import (
 from common.secure.fixed_point import FixedPoint, Values, Words
 from common.secure.masks import SEED_BYTES, expand, is_public_key, pair_mask
 
-MISFIT = "Secure aggregation: the shares of the sites do not fit each other; too few of them are right."
+MISFIT = "Secure aggregation: the sites' shares are inconsistent; too few of them are right to reconstruct a secret."
 TRIES = 1000  # choices of shares, should some be wrong
 
 

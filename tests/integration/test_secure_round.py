@@ -112,7 +112,7 @@ def test_what_the_server_sees_of_one_site_is_not_its_update() -> None:
 def test_too_few_left_is_a_clean_failure_at_the_sites_and_at_the_server() -> None:
     play = Play({1: "masked", 2: "masked", 3: "masked", 4: "masked"})
     play.upto_masked()
-    with pytest.raises(FederationError, match="4 sites survived, 5 must"):
+    with pytest.raises(FederationError, match="4 sites survived, 5 are needed"):
         unmask(play.round.unmask_for(5), play.secrets[5])
     play = Play(dict.fromkeys((1, 2, 3, 4), "unmask"))
     with pytest.raises(FederationError, match="do not fit"):

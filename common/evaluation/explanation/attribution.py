@@ -54,7 +54,7 @@ def place_evidence(trained: TrainedModel, patients: SiteData) -> tuple[Floats, N
 
     Returns:
         Uncalibrated probabilities [N, C], as `predict` gives them, and contributions [N, S, M, h, w]: positive where the patch
-        carries the winning class, 0 where the modality is absent.
+        supports the predicted class, 0 where the modality is absent.
     """
     config = trained.config
     explain = _Explain(len(config.task.classes), config.objective.student_temperature)

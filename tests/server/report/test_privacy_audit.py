@@ -181,7 +181,7 @@ def test_what_is_wrong_is_named_in_one_line_and_changes_nothing(run, tmp_path, c
         (b" " * 65_537, "at most 65536 bytes"),
         (json.dumps(GOOD).replace("0.53", "NaN").encode(), "NaN is no number of JSON"),
         (json.dumps(GOOD).replace("0.53", "1e999").encode(), "membership_auc"),
-        (json.dumps(GOOD).replace('"passed": true}', '"passed": true, "passed": true}').encode(), "a key stands there twice"),
+        (json.dumps(GOOD).replace('"passed": true}', '"passed": true, "passed": true}').encode(), "a key occurs twice"),
         (b"9" * 5000, "not valid JSON"),
     ],
 )
