@@ -30,6 +30,8 @@ def follow(head: str, line: str) -> tuple[dict[str, Any], str]:
     content = json.loads(line)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
+    if _text(content) != line:  # JSON would forgive a changed space, or a carriage return in the place of a newline
+        raise ValueError("its text is not as `link` writes it")
     digest = content.pop("hash", None)
     if digest != _hash(head, content):
         raise ValueError("its hash does not fit the lines before it")

@@ -78,7 +78,7 @@ def verify(log: Path) -> AuditSummary:
                 if not line.endswith(b"\n"):
                     torn = len(line)
                     break
-                content, head = follow(head, line.decode())
+                content, head = follow(head, line[:-1].decode())
                 lines, last = lines + 1, str(content.get("time", ""))
                 first = first or last
                 events[str(content.get("event"))] += 1

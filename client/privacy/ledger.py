@@ -69,7 +69,7 @@ def read_ledger(path: Path) -> Ledger:
         PrivacyError: it cannot be read, or is not as it was written: nothing may be spent on its word.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")  # as bytes: read as text, a carriage return passes for a newline
     except FileNotFoundError:
         return Ledger(os.urandom(16).hex())
     except (OSError, UnicodeDecodeError) as error:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import FedMRIError
+from common.config.run import config_from_table
+from common.errors import ConfigError, FedMRIError
+from common.schema import plain
 from server.report.decode import table
 from server.report.page.headline import caution
 from server.report.report import Report, decode, read_report
@@ -96,10 +98,18 @@ def _pair(first: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]
 
 def _config_differences(reports: Sequence[Report]) -> dict[str, list[Any]]:
     """Dotted keys of the settings in which the runs differ, with each run's value; None where it has no such setting."""
-    flat = [_flat(report.provenance.config) for report in reports]
+    flat = [_flat(config) for config in _of_today([report.provenance.config for report in reports])]
     keys = list(dict.fromkeys(key for each in flat for key in each))
     rows = {key: [each.get(key) for each in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _of_today(configs: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """In the keys of this version, so that an old run differs by its settings alone; as they are where one is foreign."""
+    try:
+        return [plain(config_from_table(dict(config))) for config in configs]
+    except ConfigError:
+        return configs
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

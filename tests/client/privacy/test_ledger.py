@@ -95,6 +95,17 @@ def test_no_changed_byte_goes_unnoticed(tmp_path: Path, data: st.DataObject) -> 
         read_ledger(path)
 
 
+@pytest.mark.parametrize("other", [b"\r", b" ", b"\t"])
+def test_no_newline_that_became_another_space_goes_unnoticed(tmp_path: Path, other: bytes) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, 3)
+    whole = path.read_bytes()
+    for at in (at for at, byte in enumerate(whole) if byte == ord("\n")):
+        path.write_bytes(whole[:at] + other + whole[at + 1 :])
+        with pytest.raises(PrivacyError, match=str(path)):
+            read_ledger(path)
+
+
 @pytest.mark.parametrize("gone", [0, 1, 2, 3])
 def test_a_line_taken_out_is_noticed(tmp_path: Path, gone: int) -> None:
     path = tmp_path / "ledger.jsonl"

@@ -51,6 +51,14 @@ def test_only_settings_that_differ_are_told(runs):
     assert compare_runs([runs[1], runs[1]])["config"] == {}
 
 
+def test_a_run_of_an_earlier_version_differs_by_its_settings_alone(tmp_path: Path) -> None:
+    old = {"seed": 7, "objective": {"dino": 0.1}, "model": {"rank": 4}, "federation": {"strategy": "fedavg"}}
+    new = {"seed": 8, "objective": {"terms": {"dino": {"weight": 0.1}}}, "model": {"adapter": {"name": "lora", "rank": 4}}}
+    for name, config in (("old", old), ("new", new)):
+        write_report(tmp_path / name, other(config=config))
+    assert compare_runs([tmp_path / "old", tmp_path / "new"])["config"] == {"seed": [7, 8]}
+
+
 def test_few_patients_are_said_beside_every_comparison(tmp_path, runs, capsys):
     for name, labels in (("a", [0, 1, 2]), ("b", [0, 1, 2]), ("c", [0, 1, 2] * 5)):
         write_report(tmp_path / name, samples["bare"](labels))
