@@ -167,7 +167,7 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
 
 
 def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
-    """The rules for sums that calibrate: just those that were asked for, of enough patients, and no loss beside them."""
+    """The rules for calibration sums: exactly those that were asked for, of enough patients, and no loss beside them."""
     beside = reply.metric_records.get(METRICS, MetricRecord()).keys() - {*COUNTS, ROUND}
     if beside:
         raise _refused("records", f"metrics {sorted(beside)[:3]}", "the reply holds more than was agreed")

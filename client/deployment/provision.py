@@ -48,7 +48,7 @@ CONNECTION = {
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What `init` made and what a person has to do with it.
+    """The files that `init` made, and the next steps for a person.
 
     Attributes:
         toml_done: what became of site.toml: "made", "connection added" or "left as it was".

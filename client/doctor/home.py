@@ -68,7 +68,7 @@ def check_disk(home: SiteHome) -> Iterator[Finding]:
 
 
 def check_bundles(home: SiteHome) -> Iterator[Finding]:
-    """What code may run, and what waits to be read."""
+    """Which bundles may run, and which wait to be read."""
     known = approved(home.folder)
     waiting = sorted(file.stem for file in (home.state / "refused").glob("*.fab") if file.stem not in known)
     advice = f"Read it ({home.state / 'refused'}), then: fedmri-site approve {home.folder} HASH" if waiting else ""

@@ -63,7 +63,7 @@ def _checks(home: SiteHome, config: RunConfig | None, quick: bool, patience: flo
 
 
 def _heavy(home: SiteHome, config: RunConfig | None, quick: bool) -> Iterator[Finding]:
-    """What needs torch."""
+    """The checks that need torch."""
     from client.doctor.training import check_data, check_device, check_training, check_weights  # noqa: PLC0415
 
     yield from _guarded("GPU", check_device)
@@ -80,7 +80,7 @@ def _heavy(home: SiteHome, config: RunConfig | None, quick: bool) -> Iterator[Fi
 
 
 def _guarded(name: str, check: Check) -> Iterator[Finding]:
-    """A check that breaks is a finding too, and the others go on."""
+    """A check that raises becomes a failed row, and the others go on."""
     try:
         yield from check()
     except FedMRIError as error:

@@ -66,7 +66,7 @@ class Gate:
         return self._state(self._site()[0])
 
     def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
-        """Answer one message, whatever happens: of an error its public sentence leaves, and no more.
+        """Answer one message, whatever happens; of an error only its public sentence leaves the site.
 
         One at a time: Flower may start two side by side, and in a secure round each would see the same secrets.
 
@@ -112,7 +112,7 @@ class Gate:
     def _pass(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
     ) -> tuple[RecordDict, Context]:
-        """All rules, then the bundle, then all rules again over what it made."""
+        """Apply all rules, run the bundle, then apply the rules again to its reply."""
         state, asked = self._state(site), message.content
         require_hours(site.policy, datetime.now().astimezone())
         sha256 = hashlib.sha256(bundle).hexdigest()
@@ -204,7 +204,7 @@ def _left(message: Message) -> float:
 
 
 def _task(content: RecordDict) -> Task:
-    """What is asked, for the log; an unreadable request is the bundle's to refuse."""
+    """The request's task, for the log; an unreadable request is the bundle's to refuse."""
     try:
         return read_task(content)
     except FedMRIError:

@@ -41,7 +41,7 @@ def likeness_words(one: Answer) -> str:
 
 
 def warning(one: Answer) -> str:
-    """What must be read beside the answer itself; "" where nothing must."""
+    """A warning to show beside the prediction; "" where none is needed."""
     if one.flagged:
         return likeness_words(one)
     whole = one.in_set is not None and bool(one.in_set.all())

@@ -16,7 +16,7 @@ COMPILER, ANSWERS = "torch._dynamo", "torch._dynamo.utils"
 
 
 class StandIn(ModuleType):
-    """Stands for a module until more is asked of it than it was given."""
+    """A placeholder module: anything beyond what it was given loads the real one."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

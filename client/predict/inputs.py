@@ -32,7 +32,7 @@ def kinds() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PredictionInputs:
-    """Who is asked for.
+    """The patients to predict for.
 
     Attributes:
         name: of the patient or the site.

@@ -77,14 +77,14 @@ class Answer:
 
     @property
     def flagged(self) -> bool | None:
-        """Whether the patient is unlike those that the model was trained on; None where that is not known."""
+        """Whether the patient is out of distribution; None where that is not known."""
         if self.ood_score is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
             return None
         return self.ood_score > self.calibration.ood_threshold
 
     @property
     def used(self) -> list[str]:
-        """Modalities that the model looked at."""
+        """Modalities that the model used."""
         return [m for m, here in zip(self.config.data.modalities, self.sliced.present, strict=True) if here]
 
     @property
@@ -99,12 +99,14 @@ class Answer:
 
     @property
     def why_slices(self) -> str:
-        """Which slices the model saw, and why."""
+        """Which slices the model used, and why."""
         which = ", ".join(str(i + 1) for i in dict.fromkeys(self.sliced.indices.tolist()))
         if self.sliced.tumour:
-            return f"slices {which} of {self.sliced.depth} (from below), through the tumour by its mask"
+            return f"{which} of {self.sliced.depth} (from below), through the tumour, by its mask"
         mask = "the mask is empty" if self.case.mask else "there is no mask"
-        return f"slices {which} of {self.sliced.depth} (from below), through the brain: {mask}, and no tumour is guessed"
+        return (
+            f"{which} of {self.sliced.depth} (from below), through the brain: {mask}, and FedMRI does not segment tumours itself"
+        )
 
 
 def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
@@ -203,7 +205,7 @@ def _ood_table(one: Answer) -> dict[str, Any] | None:
 
 
 def _evidence_table(one: Answer) -> dict[str, Any] | None:
-    """By modality, and by place: sums by modality and slice, and the patches that carry most, all counted from 1.
+    """By modality, and by place: sums by modality and slice, and the patches with the strongest evidence, all counted from 1.
 
     Rows are counted from the front, columns from the patient's right, slices from below.
     """

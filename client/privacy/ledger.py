@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the file holds, read and verified."""
+    """The content of a ledger file, read and verified."""
 
     salt: str
     entries: tuple[Entry, ...] = ()

@@ -45,7 +45,7 @@ logger = logging.getLogger("fedmri.client")
 
 
 def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDict) -> RecordDict:
-    """Do what is asked and build the reply.
+    """Carry out a request and build the reply.
 
     Args:
         content: the request.

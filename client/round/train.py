@@ -105,7 +105,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:
-    """The model, configuration and arrays of a request, after what must agree does; see `train_site` for the errors."""
+    """The model, configuration and arrays of a request, once code, backbone and way of sending agree; errors as `train_site`."""
     if context.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
     require_same_code(task)

@@ -24,7 +24,7 @@ Step = dict[str, NDArray[np.float64]]
 
 
 class Aggregator(Protocol):
-    """From one round's changes to the next global arrays.
+    """The server's step from one round's changes to the next global arrays.
 
     Attributes:
         name: what `federation.strategy` calls it.

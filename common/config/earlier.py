@@ -26,7 +26,7 @@ TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
 
 
 def of_today(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with every earlier key under its present name; one that has none is returned as it is.
+    """The table with every earlier key under its present name; one without earlier keys is returned as it is.
 
     Raises:
         ConfigError: a key stands there under both names.

@@ -116,7 +116,7 @@ class PrivacyConfig:
 
 @dataclass(frozen=True)
 class FederationConfig:
-    """Rounds, waiting and what the server accepts (`server`)."""
+    """Rounds, time limits, and the limits on what the server accepts (`server`)."""
 
     rounds: int = ranged(20, 1, 100000)
     strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
@@ -155,7 +155,7 @@ class SiteLevelConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured on the external hospital (`common.evaluation`)."""
+    """Measures on the external hospital (`common.evaluation`)."""
 
     bootstrap: int = ranged(1000, 0, 100000)  # resamples; 0: no intervals
     every: int = ranged(1, 0, 10000)  # external curve each n rounds, for looking only; 0: only at the end

@@ -20,7 +20,7 @@ SITE_VARIABLE = "FEDMRI_SITE"  # in the environment of a hospital's programs: th
 
 @dataclass(frozen=True)
 class SitePolicy:
-    """What may leave the site besides its updates, and what it trains. Nothing leaves until the hospital says otherwise.
+    """The hospital's policy: what may leave the site besides updates, and what it trains. By default nothing else leaves.
 
     A server that chooses frozen weights and adapters freely can read images out of gradients (PEFTLeak, arXiv 2506.04453): the
     pins hold it to those that were agreed (`fedmri-site pins`).
@@ -99,7 +99,7 @@ def bids_files() -> FilePatterns:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Where the labels are and what the site's words mean in the run's classes."""
+    """Where the labels are, and which class of the run each of the site's words means."""
 
     table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
     column: str = ""  # "": the run's `task.label`; "none": this site has no labels

@@ -39,7 +39,7 @@ def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats,
 
 
 def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], full: Floats, config: RunConfig) -> dict[str, Any]:
-    """The measures of every subset, and what is lost by it.
+    """The measures of every subset, and the drop against all modalities.
 
     Args:
         answers: by subset, [N, C], NaN where a patient has none of it.

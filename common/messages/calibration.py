@@ -128,7 +128,7 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
 
 
 def smallest_cohort(sums: Arrays) -> float:
-    """Of how many patients any of the sums is at least, by their own count; infinite where of none at all."""
+    """The smallest number of patients that any of the sums is of, by its own count; infinite where there are none."""
     counts = [float(sums[name].sum()) for name in (COUNT, SCORES, OOD_SCORES) if name in sums]
     counts += [float(count) for count in sums.get(HAVING, ())]
     return min((count for count in counts if count), default=math.inf)

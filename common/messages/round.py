@@ -41,7 +41,7 @@ Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 @dataclass(frozen=True)
 class Task:
-    """What a site is asked to do in one round."""
+    """A site's task in one round."""
 
     round: int  # from 1
     config: str  # the whole RunConfig as JSON
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True)
 class SiteReply:
-    """What came back, checked. `update` is empty when `error` is not.
+    """A site's reply, checked. `update` is empty when `error` is not.
 
     `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers. `epsilon` is what the
     site's ledger says its patients have spent, over all runs and at the site's own delta; below 0 where no ledger is kept.

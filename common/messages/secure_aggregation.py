@@ -103,7 +103,7 @@ Kind = TypeVar("Kind")
 
 
 def request_hash(task: Task, arrays: Arrays) -> bytes:
-    """What a round asks of every site alike: configuration, round and global arrays, whatever the run is called."""
+    """Hash of what a round asks of every site alike: configuration, round and global arrays, not the run's name."""
     return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
 
 

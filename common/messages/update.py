@@ -20,7 +20,7 @@ class Update:
 
     @classmethod
     def between(cls, trained: Arrays, received: Arrays) -> "Update":
-        """What training made of the arrays that the site was sent."""
+        """The change that training made to the arrays that the site was sent."""
         return cls(difference(trained, received))
 
     @cached_property

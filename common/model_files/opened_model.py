@@ -9,7 +9,7 @@ from common.models.trained_model import TrainedModel
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel(TrainedModel):
-    """A trained model with what its run knows besides.
+    """A trained model with its run's calibration, and the moments for out-of-distribution scores.
 
     Attributes:
         calibration: None where the run has none.

@@ -21,7 +21,7 @@ from common.models.head import PrototypeHead
 
 
 class Output(NamedTuple):
-    """What the objective and the prediction need.
+    """The model's outputs for the loss terms and for prediction.
 
     Attributes:
         embedding: [B, E], one vector a patient, E = (1 + M) D.

@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CanaryAudit:
-    """What the canaries showed.
+    """The result of a canary audit.
 
     Attributes:
         claimed: epsilon that the accountant claims for the audited steps.
@@ -73,7 +73,7 @@ def the_optimizer(inner: torch.optim.Optimizer, noise: float, norm: float, expec
 
 
 def noise_checks(noise_multiplier: float, max_grad_norm: float, make: MakeOptimizer = the_optimizer) -> list[Check]:
-    """An empty step must be noise alone, of the promised spread, and no seed may bring it back."""
+    """A step without patients must give noise alone, of the promised spread, that no seed reproduces."""
     first, second = (_empty_step(noise_multiplier, max_grad_norm, make) for _ in range(2))
     expected, found = noise_multiplier * max_grad_norm, float(first.std())
     right = math.isclose(found, expected, rel_tol=ACCEPTED) and expected > 0
@@ -198,7 +198,7 @@ def proved_epsilon(guesses: int, right: int, canaries: int, delta: float, risk: 
 
 
 def _empty_step(noise_multiplier: float, max_grad_norm: float, make: MakeOptimizer) -> Tensor:
-    """What a step without any patient does, after seeding every generator that a fault could use."""
+    """The result of a step without patients, after seeding every generator that a fault could use."""
     torch.manual_seed(0)
     np.random.seed(0)
     weight = torch.zeros(NOISE_VALUES, requires_grad=True)

@@ -50,7 +50,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class SiteLevel:
-    """Noise for whole hospitals, by a server that is trusted."""
+    """Site-level differential privacy, by a trusted server."""
 
     epsilon: float | None
     delta: float | None

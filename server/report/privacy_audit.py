@@ -124,7 +124,7 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
 
 
 def refutations(report: Mapping[str, Any]) -> list[str]:
-    """One loud sentence for each site whose audit failed."""
+    """A sentence for each site whose audit failed."""
     claims = decode_claims(report["privacy"])
     return [refutation(claim.site, claim.audit) for claim in claims if claim.audit and claim.audit.passed is False]
 

@@ -66,7 +66,7 @@ class OutOfDistribution:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from."""
+    """Provenance of a result: configuration, code, weights, sites."""
 
     hospital: str  # the external one; "" where it is not named
     config: Mapping[str, Any]  # empty where it is no table

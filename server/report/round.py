@@ -17,7 +17,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `mcc` is the external value, for looking only."""
+    """One round. `mcc` is the external value, for information only."""
 
     number: int
     seconds: float | None

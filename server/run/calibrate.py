@@ -62,7 +62,7 @@ class Calibrated:
 
 
 def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig, number: int) -> Calibrated:
-    """Ask the sites twice, and fit.
+    """Ask the sites for both kinds of sums, and fit the calibration.
 
     Args:
         grid: Flower's, to send by.
@@ -102,7 +102,7 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
 
 
 def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
-    """From all sums to the calibration.
+    """The calibration from the sites' sums.
 
     Args:
         fitted: by site, the answers to the first exchange: losses at each temperature, and moments.
@@ -181,7 +181,7 @@ class _Panel:
     failures: dict[str, str]
 
     def ask(self, there: Sequence[Address], asked: CalibrationRequest, moments: Arrays | None = None) -> Found:
-        """One exchange: good answers by site."""
+        """One exchange: valid replies by site."""
         progress, timeout = self.strategy.progress, self.config.federation.round_timeout
         reference = pack_arrays(moments) if moments is not None else None
         messages = {address.name: self._message(address, asked, reference) for address in there}

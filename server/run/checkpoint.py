@@ -29,7 +29,7 @@ LATEST = "latest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after `round`."""
+    """The state from which a run continues after `round`."""
 
     round: int
     arrays: Arrays

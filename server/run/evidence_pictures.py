@@ -46,7 +46,7 @@ def draw_pictures(
     *,
     limit: int = SHOWN,
 ) -> dict[int, str]:
-    """Draw those of whom most is to be learnt: wrong answers first, then the least certain.
+    """Draw pictures of at most `limit` patients: wrong predictions first, then the least certain.
 
     Args:
         run: the pictures go into its folder `evidence`; no patient's id is in their names.

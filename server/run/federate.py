@@ -48,7 +48,7 @@ NAMED_WEIGHTS = ("hub", "phantom", "random")  # by `model.weights`; anything els
 
 @contextmanager
 def leave_error(out: Path) -> Iterator[None]:
-    """Whatever ends the run, its sentence is left in RUN/error.json: Flower itself keeps none."""
+    """Write the sentence of an error that ends the run into RUN/error.json: Flower itself keeps none."""
     (out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
     try:
         yield
@@ -230,7 +230,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
 
 
 def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecord | None:
-    """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
+    """Measure on the external hospital, every `evaluation.every` rounds; for information only, no choice is made by it."""
     every = trained.config.evaluation.every
     if not every or number % every:
         return None

@@ -45,7 +45,7 @@ def only_run(out: Path) -> IO[bytes]:
 
 
 def begin(plan: RunPlan, backbone: str) -> ResumePoint:
-    """A new run: note what it is.
+    """Begin a new run, and write run.json.
 
     Args:
         plan: its `out` is the run folder.
@@ -59,7 +59,7 @@ def begin(plan: RunPlan, backbone: str) -> ResumePoint:
 
 
 def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
-    """Find how far the run came, and take out of its folder what is not kept.
+    """Find the last finished round of the run, and remove files of later ones.
 
     Args:
         plan: its `out` is the run folder.
@@ -92,7 +92,7 @@ def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def write_open(out: Path, number: int, trained: Mapping[str, int], redone: int) -> None:
-    """Note, before its requests go out, that a round may be spent on."""
+    """Note an open round before its requests go out: sites may spend privacy budget on it."""
     write_atomic(out / OPEN_NAME, json.dumps({"round": number, "trained": dict(trained), "redone": redone}).encode())
 
 
@@ -102,7 +102,7 @@ def close_round(out: Path) -> None:
 
 
 def read_open(out: Path) -> tuple[int, dict[str, int], int]:
-    """The round that was on, what sites may have trained in it, and `redone`; zeros where none was.
+    """The open round, the sites that may have trained in it, and `redone`; zeros where none is open.
 
     Raises:
         FederationError: the file is damaged.
@@ -140,7 +140,7 @@ def _last_whole(out: Path, lines: list[Line], template: Arrays, strategy: Aggreg
 
 
 def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:
-    """What must be the same when the run goes on."""
+    """What must be equal when a run is resumed."""
     return {
         "code": code_hash(),
         "config": json.loads(plan.config.to_json()),

@@ -55,7 +55,7 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
 
 
 def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:
-    """The replies whose change is out of all proportion to the others', each with its reason.
+    """Replies whose change has a norm far above the others', each with the reason.
 
     The measure is the median norm of the *other* changes of the round, so that a site cannot raise its own bound; sites that
     changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
@@ -133,7 +133,7 @@ def noised_sum(
 
 
 def step(strategy: Aggregator, state: State, current: Arrays, changes: Iterator[tuple[Change, float]]) -> tuple[Arrays, State]:
-    """What the aggregator makes of the changes, checked: no later round could mend values that are not finite.
+    """The aggregator's step, checked: no later round could mend values that are not finite.
 
     Raises:
         FederationError: it made such values.

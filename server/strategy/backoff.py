@@ -12,7 +12,7 @@ from common.errors import BUDGET_SPENT
 
 @dataclass
 class Attendance:
-    """Failures in a row, and pauses.
+    """Failures in a row of each site, and its pauses.
 
     Attributes:
         after: failed rounds in a row that lead to a pause; 0: there is none.

@@ -24,7 +24,7 @@ OnReply = Callable[[Message, Message, float], None]  # request, reply, seconds s
 
 
 class Replies(NamedTuple):
-    """What an exchange gave; both by the request's id."""
+    """The replies of an exchange, and the requests that will get none; both by the request's id."""
 
     came: dict[str, Message]
     lost: dict[str, str]  # why there will be no reply
@@ -94,7 +94,7 @@ def error_name(reply: Message) -> str:
 
 
 def answered(call: Callable[[], Told], seconds: float) -> Told:
-    """What a call of Flower's grid returns.
+    """The result of a call to Flower's grid, within a time limit.
 
     Args:
         call: without arguments; run in a thread of its own.

@@ -180,7 +180,7 @@ class FedMRIAvg(FedAvg):
     def attempt(
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Ask once; nothing comes back where too few sites are in."""
+        """Ask the sites once; returns nothing where too few reply."""
         self.configure_train(number, arrays, ConfigRecord(), grid)
         return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
 

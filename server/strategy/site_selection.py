@@ -44,7 +44,7 @@ class Presence:
         return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
 
     def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:
-        """Whom a round asks, and the names of those that it leaves alone because they are paused.
+        """The sites that a round asks, and the names of those that are paused.
 
         Where the others are too few, or `everyone` is wanted, paused sites are asked all the same.
         """

@@ -115,7 +115,7 @@ def test_too_few_left_is_a_clean_failure_at_the_sites_and_at_the_server() -> Non
     with pytest.raises(FederationError, match="4 sites survived, 5 are needed"):
         unmask(play.round.unmask_for(5), play.secrets[5])
     play = Play(dict.fromkeys((1, 2, 3, 4), "unmask"))
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.result()
 
 
@@ -215,7 +215,7 @@ def test_too_many_wrong_shares_are_noticed_and_not_averaged() -> None:
     play = Play({4: "masked"})
     play.upto_masked()
     unmasked_with(play, {1: 1, 2: 1, 3: 1})
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.round.result()
 
 
@@ -228,7 +228,7 @@ def test_a_seed_of_another_length_is_no_crash() -> None:
     for i, seat in enumerate(play.masked):
         told = unmask(play.round.unmask_for(seat), play.secrets[seat])
         play.round.take_unmask(seat, replace(told, seed_shares=(told.seed_shares[0], wrong[i], *told.seed_shares[2:])))
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.round.result()
 
 

@@ -28,7 +28,7 @@ SLICES = 5  # of a patient at most, that the adapted backbone sees: fewer save t
 
 
 def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool_] | None = None) -> Matrix:
-    """What is looked at in each modality of each patient.
+    """The features of each modality of each patient.
 
     Args:
         trained: its model as `build_model` made it: its own arrays are those of the untouched backbone.

@@ -59,7 +59,7 @@ def _known(rows: Matrix) -> NDArray[np.bool_]:
 
 
 def moments_like(config: RunConfig) -> Arrays:
-    """The moments of nobody: what names and shapes a site's moments have."""
+    """Moments of no patients: the names and shapes that a site's moments have."""
     m = len(config.data.modalities)
     return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
 
@@ -102,13 +102,13 @@ def pool(*sites: Arrays) -> Arrays:
 
 
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
-    """The moments of everyone but one site."""
+    """The moments of all sites but one."""
     return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What patients of the federation are like: for each row a Gaussian of each kind of features.
+    """The distribution of the federation's patients: for each row a Gaussian of each kind of features.
 
     Attributes:
         known: [R], whether enough patients are behind it.
@@ -204,7 +204,7 @@ def _excused(away: Matrix, row: int, rows: int) -> list[Matrix]:
 
 
 def _scanner(rows: int) -> Matrix:
-    """How much more each row's kinds scatter between hospitals, [R, 2]."""
+    """The extra spread between hospitals of each row's kinds of features, [R, 2]."""
     modalities, pairs = _groups(rows)
     return np.array([SCANNER[:2]] * modalities + [(0.0, 0.0)] * pairs + [(SCANNER[2], 0.0)] * modalities)
 

@@ -80,7 +80,7 @@ def test_subsets_go_from_all_modalities_to_one():
     assert found.rows[0].drop == Measure(), "the full set loses nothing against itself"
     mean = sum(0.1 * len(name) for name in names if name != "t1+t2+flair") / 6
     assert f"MCC is 1.10; its mean over the 6 incomplete subsets is {mean:.2f}" in found.said[0]
-    assert "flair is missed most: without it MCC falls by 0.50, which may be chance." in found.said[1]
+    assert "flair matters most: without it MCC falls by 0.50, which may be chance." in found.said[1]
     entry["t1+t2"]["drop"] |= {"low": 0.2, "high": 0.8}
     assert "falls by 0.50 (0.20 to 0.80)." in subsets.read(decode(complete({"modality_subsets": entry})).subsets).said[1]
     assert subsets.read({}) is None
