@@ -36,8 +36,11 @@ def run_kept(
     """Do the jobs that the file does not hold yet.
 
     Args:
-        known: of `identity`.
-        work: a module's function, and jobs plain values, that a new process can take.
+        out: JSON file of results, written after each job; results of another configuration or code in it end the programme.
+        known: what `identity` gives.
+        work: a function of a module, and the jobs plain values, so that a new process can take them.
+        jobs: by name.
+        workers: processes.
         told: one sentence about a result, for the screen.
         summary: what stands in the file beside the runs.
 

@@ -94,7 +94,7 @@ def measure_fold(found: Features, external: list[str], hospitals: list[str], arg
     reference = ood.Reference.fit(ood.pool(*(found[name].moments for name in training)))
     limit = ood.threshold(ood.histogram(np.concatenate(list(scores.values()))), arguments.rate)
     outside = np.concatenate([found[name].features for name in external])
-    strangers = {name: known.features for name, known in found.items() if name not in hospitals}
+    unlike = {name: known.features for name, known in found.items() if name not in hospitals}
     return {
         "external": external,
         "training": {name: len(found[name].held) for name in training},
@@ -106,9 +106,9 @@ def measure_fold(found: Features, external: list[str], hospitals: list[str], arg
         "subsets": by_subset_size(reference, outside, limit),
         "strangers": {
             name: {"n": len(x), "flagged": flagged(reference, x, limit), "score": float(np.median(reference.score(x)))}
-            for name, x in strangers.items()
+            for name, x in unlike.items()
         },
-        "share_scored": share_scored(found, training, outside, strangers, arguments),
+        "share_scored": share_scored(found, training, outside, unlike, arguments),
     }
 
 
@@ -122,7 +122,7 @@ def share_scored(
     found: Features,
     training: list[str],
     outside: NDArray[np.float64],
-    strangers: dict[str, NDArray[np.float64]],
+    unlike: dict[str, NDArray[np.float64]],
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """The same where only a share of the patients is scored, drawn many times: how often there is a threshold, and mean rates.
@@ -134,7 +134,7 @@ def share_scored(
     reference = ood.Reference.fit(ood.pool(*(found[name].moments for name in training)))
     draws = [scores[generator.random(len(scores)) < arguments.share] for _ in range(DRAWS)]
     limits = np.array([ood.threshold(ood.histogram(draw), arguments.rate) for draw in draws])
-    rates = {name: np.mean([flagged(reference, x, limit) for limit in limits]) for name, x in strangers.items()}
+    rates = {name: np.mean([flagged(reference, x, limit) for limit in limits]) for name, x in unlike.items()}
     return {
         "share": arguments.share,
         "with_threshold": float(np.isfinite(limits).mean()),

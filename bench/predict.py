@@ -62,6 +62,8 @@ def measure(*arguments: str | Path, repeats: int, answer: bool = False) -> dict[
     """Medians of wall-clock and processor seconds from start to exit.
 
     Args:
+        *arguments: of `fedmri-site predict`.
+        repeats: processes that are timed, one after the other.
         answer: also until the answer stands on the screen; the evidence comes after it.
     """
     command = [sys.executable, "-m", "client.cli.main", "predict", *map(str, arguments)]

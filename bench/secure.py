@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from client.round.secure_aggregation import begin, mask, open_letters, share, unmask
+from client.round.secure_aggregation import begin, mask, open_ciphertexts, share, unmask
 from common.aggregation.fedavg import FedAvg
 from common.config.run import RunConfig, config_from_table
 from common.files import write_atomic
@@ -63,12 +63,12 @@ def secure(data: dict[int, tuple[Values, float]], config: RunConfig) -> tuple[Va
         moved[seat] += (size(shares), size(asked))
     there = [seat for seat in data if seat not in DROPPED]
     for seat in there:
-        letters, began = server.letters_for(seat), time.perf_counter()
-        kept[seat] = open_letters(letters, kept[seat])
+        ciphertexts, began = server.ciphertexts_for(seat), time.perf_counter()
+        kept[seat] = open_ciphertexts(ciphertexts, kept[seat])
         words = mask(kept[seat], config, *data[seat])
         seconds["sites"] += time.perf_counter() - began
         server.take_masked(seat, words)
-        moved[seat] += (words.nbytes, size(letters))
+        moved[seat] += (words.nbytes, size(ciphertexts))
     for seat in there:
         question, began = server.unmask_for(seat), time.perf_counter()
         answer = unmask(question, kept[seat])

@@ -45,7 +45,7 @@ def show_calibration(names: list[str], reports: list[dict[str, Any]]) -> None:
     """Print a table: one row a measure, one column a run, and the mean."""
     rows: dict[str, list[float]] = {}
     for report in reports:
-        found, strange = report["calibration"], report.get("ood") or {}
+        found, ood = report["calibration"], report.get("ood") or {}
         sets = found.get("conformal") or {}
         measures = {
             "temperature": found["temperature"],
@@ -54,7 +54,7 @@ def show_calibration(names: list[str], reports: list[dict[str, Any]]) -> None:
             "coverage promised": sets.get("coverage"),
             "coverage observed": (sets.get("observed") or {}).get("value"),
             "classes in a set": sets.get("mean_size"),
-            "flagged as unlike": strange["flagged"] / strange["of"] if strange.get("of") else None,
+            "flagged as unlike": ood["flagged"] / ood["of"] if ood.get("of") else None,
         }
         for name, value in measures.items():
             rows.setdefault(name, []).append(float("nan") if value is None else float(value))

@@ -12,6 +12,7 @@ def link(head: str, content: dict[str, Any]) -> tuple[str, str]:
 
     Args:
         head: hash of the line before.
+        content: the line's fields, as JSON has them.
 
     Returns:
         The line, without its newline, and its hash.

@@ -56,14 +56,11 @@ KINDS: Mapping[str, type] = {
     SUMS: ArrayRecord,
 }
 COUNTS = (NUM_EXAMPLES, LABELLED)
-TOLD: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
+STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
 
 def require_hours(policy: SitePolicy, now: datetime) -> None:
-    """Refuse work outside the hospital's hours.
-
-    Args:
-        now: local time.
+    """Refuse work outside the hospital's hours; `now` is local time.
 
     Raises:
         PolicyError: it is outside `policy.hours`.
@@ -81,9 +78,10 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
 
 
 def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> None:
-    """Refuse to tell the sums that calibrate a model (`common.messages.calibration`).
+    """Refuse to send the sums that calibrate a model (`common.messages.calibration`).
 
     Args:
+        policy: `share_calibration`, `secure_only` and `min_patients` are read.
         private: the site, or the run, trains with differential privacy only: the sums have no noise.
         cohort: the smallest group of patients that they would be of.
 
@@ -110,6 +108,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     Args:
         reply: its `change` is absent after a failure, and in a secure round, where `masked` is what leaves.
         asked: the request that it answers: what it may hold at most.
+        policy: the hospital's.
         update: what the caller itself has packed as the reply's change; None: the change is read out of the reply.
 
     Raises:
@@ -135,7 +134,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     elif CHANGE in reply:
         _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
-        _require_told(reply, asked, policy, str(stage))
+        _require_stage_reply(reply, asked, policy, str(stage))
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -154,21 +153,21 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     require_norm(update.norm, policy)
 
 
-def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
-    """The rules for one stage of a secure round: what is told is just what the stage tells."""
+def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+    """The rules for one stage of a secure round: the reply holds its message and nothing else."""
     try:
         if stage == MaskedInput.stage:
             before = asked_arrays(asked)
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
-            from_record(reply.get(SECURE), TOLD[stage])
+            from_record(reply.get(SECURE), STAGE_REPLIES[stage])
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
 
 
 def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
-    """The rules for sums that calibrate: just those that were asked for, of enough patients, and no loss beside them."""
+    """The rules for calibration sums: exactly those that were asked for, of enough patients, and no loss beside them."""
     beside = reply.metric_records.get(METRICS, MetricRecord()).keys() - {*COUNTS, ROUND}
     if beside:
         raise _refused("records", f"metrics {sorted(beside)[:3]}", "the reply holds more than was agreed")
@@ -228,6 +227,8 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
     cohort is below `min_patients`, and the losses are then kept too.
 
     Args:
+        reply: of the bundle.
+        policy: `metrics`, `share_metrics`, `share_counts` and `min_patients` are read.
         cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
     """
     metrics, site = reply.metric_records.get(METRICS, MetricRecord()), reply.config_records.get(SITE, ConfigRecord())
@@ -272,7 +273,7 @@ def _named(name: str, globs: Iterable[str]) -> bool:
 
 
 def _read(record: object, where: str) -> Arrays:
-    """Arrays whose names are not known beforehand: float32 of the shapes that their own headers say."""
+    """Arrays whose names are not known beforehand: float32, of the shapes in their own headers."""
     if not isinstance(record, ArrayRecord):
         raise _refused("records", f"the {where} has no arrays", "the reply holds more than was agreed")
     return {name: unpack_array(name, array, tuple(map(int, array.shape)), "<f4") for name, array in sorted(record.items())}

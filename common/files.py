@@ -12,8 +12,7 @@ from typing import IO
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds either the old bytes or all the new ones, even after a crash.
 
-    Args:
-        path: its folder is made where it is absent.
+    The folder of `path` is made where it is absent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _beside(path, content, 0o666) as name:  # less the umask, as any new file
@@ -24,8 +23,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write a file that only its owner may read from the first byte on, whole or not at all.
 
-    Args:
-        replace: take the place of what is there.
+    With `replace` it takes the place of what is there.
 
     Raises:
         FileExistsError: there is something at `path`, which is not to be replaced.

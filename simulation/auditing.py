@@ -58,7 +58,13 @@ def audit_sites(
     """Audit every site, side by side.
 
     Args:
-        on_done: told `CANARIES`, then the name of each audited site.
+        sites: folders of the training hospitals.
+        external: folders of the patients that were not trained on.
+        config: of the run.
+        cache: folder of the slices.
+        model: the run's model file.
+        workers: processes.
+        on_done: called with `CANARIES`, then with the name of each audited site.
 
     Returns:
         What `client.privacy.audit.audit_table` makes, by the site's name.

@@ -122,7 +122,8 @@ def measure(
     Args:
         probabilities: [N, C] by baseline; NaN for a patient that it was not asked about.
         labels: [N], below 0: left out.
-        federated: [N, C].
+        federated: [N, C], the federated model's.
+        config: the task, the bootstrap and the seed are read.
     """
     found = {}
     for name, said in probabilities.items():

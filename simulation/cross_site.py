@@ -120,7 +120,7 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
 
 
 def _without_picture(patient: dict[str, Any]) -> dict[str, Any]:
-    """His picture stays with the fold's own report: it lies in that fold's folder, and the folds' names for them are alike."""
+    """Without the picture, which stays with the fold's own report: folds give their pictures the same names."""
     return {name: value for name, value in patient.items() if name != "picture"}
 
 

@@ -94,9 +94,10 @@ def run_experiment(
     """Do it all.
 
     Args:
-        note: told each sentence that the user should read now.
-        progress: told how far the reading of images, the audits, the baselines are.
-        on_round: told each finished round.
+        plan: sites, external hospital, configuration and run folder.
+        note: called with each sentence that the user should read now.
+        progress: called with how far the reading of images, the audits, the baselines are.
+        on_round: called with each finished round.
 
     Returns:
         The report, as it stands in RUN/report.json.

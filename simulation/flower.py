@@ -55,7 +55,7 @@ def run_federation(
         run_config: keys of `[tool.flwr.app.config]`; `out` and `code` are filled in. Paths in it must be absolute.
         sites: how many training sites there are.
         out: the run folder; RUN/logs takes the logs.
-        on_round: told each line of rounds.jsonl as it comes.
+        on_round: called with each line of rounds.jsonl as it comes.
 
     Raises:
         FederationError: the run did not end well; says why. Whatever happens, no process is left running.

@@ -30,6 +30,7 @@ def pretrain(config: RunConfig, patients: int, seed: int, out: Path, progress: P
         patients: of each of four phantom hospitals.
         seed: of the phantoms; the demo's is another.
         out: the safetensors file.
+        progress: called with how far the phantoms and the training are.
 
     Raises:
         ConfigError: an adapter that does not train the backbone.

@@ -24,8 +24,10 @@ def side_by_side(
     """Do the work of every job.
 
     Args:
-        work: a module's function, and jobs plain values, that a new process can take.
-        on_done: told the name of each finished job.
+        work: a function of a module, and the jobs plain values, so that a new process can take them.
+        jobs: each with a `name` of its own.
+        workers: processes.
+        on_done: called with the name of each finished job.
 
     Returns:
         The results by the jobs' names, in the jobs' order.

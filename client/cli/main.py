@@ -73,7 +73,9 @@ def _add_audit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
     verb.add_argument("--model", type=Path, metavar="FILE", help="model.safetensors of the run, for membership inference")
     verb.add_argument("--others", type=Path, metavar="FOLDER", help="labelled patients that the run did not train on")
-    verb.add_argument("--json", action="store_true", help="print JSON, for `fedmri-server audit`; tells how many patients")
+    verb.add_argument(
+        "--json", action="store_true", help="print JSON, for `fedmri-server audit`; discloses the number of patients"
+    )
     add_debug(verb)
     verb.set_defaults(handler=_audit)
     add_audit_verify(audits)

@@ -41,7 +41,7 @@ def add_predict(verbs: "Verbs") -> None:
     )
     verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help=f"one patient's volumes: {words}=, mask=")
     verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
-    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: what the run says)")
+    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: the run's model.weights)")
     verb.add_argument(
         "--evidence",
         choices=("none", "modalities", "all"),
@@ -106,7 +106,7 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict.prediction import answer_table
 
-    broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "unlike training", "modalities")
+    broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "out of distribution", "modalities")
     for column in rows.columns:
         column.overflow = "fold"  # half a class's name is no answer
     total = len(asked.cases)
@@ -148,7 +148,7 @@ def _say_many(
         if tables and not tables[0]["calibrated"]:
             console.print(f"Probabilities are {NO_CALIBRATION}.", style="yellow")
         if not all(known):
-            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like those of the training.")
+            console.print(f"Not known for {known.count(False)} of {len(known)}: whether they are like the training patients.")
         if arguments.card and tables:
             console.print(f"Cards: {arguments.card}", markup=False, soft_wrap=True)
         console.print(RESEARCH)
@@ -165,7 +165,7 @@ def _add_row(rows: Table, found: "Answer") -> None:
 
 
 def _print_answer(found: "Answer", console: Console) -> None:
-    """Probabilities, and how far to believe them."""
+    """Probabilities, and how reliable they are."""
     from client.predict.prediction import RESEARCH
 
     table = Table("class", "probability", "in the set", title=Text(f"Patient {found.case.id}"), title_justify="left")
@@ -192,25 +192,25 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
     unknown = f"; the model does not know {', '.join(found.ignored)}" if found.ignored else ""
     missing = f"; missing: {', '.join(found.missing)}" if found.missing else ""
     lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
-    lines.append((f"Looked at {found.why_slices}.", ""))
+    lines.append((f"Slices used: {found.why_slices}.", ""))
     return [line for line in lines if line[0]]
 
 
 def _print_evidence(found: "Answer", console: Console) -> None:
-    """What the answer rests on, and what that means."""
+    """The evidence for the prediction, and its limits."""
     from client.predict.prediction import LIMITS, answer_table
 
     evidence = answer_table(found)["evidence"]
     if evidence is None:
         return
-    table = Table("modality", "left out, the prediction's probability falls by", title="By modality", title_justify="left")
+    table = Table("modality", "drop in the predicted class's probability without it", title="By modality", title_justify="left")
     for name, value in evidence.get("modalities", {}).items():
         table.add_row(name, f"{value:+.3f}")
     console.print(table if evidence.get("modalities") else "Evidence by modality: there is only one, so none can be left out.")
     if "place" in evidence:
         rows, columns = evidence["place"]["patches"]
         header = ("slice", "modality", f"row of {rows}, from the front", f"column of {columns}, from the right", "logit")
-        places = Table(*header, title="By place: the squares that carry most", title_justify="left")
+        places = Table(*header, title="By place: the squares with the strongest evidence", title_justify="left")
         for one in evidence["place"]["strongest"]:
             places.add_row(str(one["slice"]), one["modality"], str(one["row"]), str(one["column"]), f"{one['logit']:+.4f}")
         console.print(places)

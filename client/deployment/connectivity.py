@@ -39,7 +39,7 @@ class UnreachableError(FedMRIError):
 
 @dataclass(frozen=True)
 class Reached:
-    """What the coordinator's door answered.
+    """The answer of the coordinator's /health.
 
     Attributes:
         status: HTTP status of /health.

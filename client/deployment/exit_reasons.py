@@ -1,4 +1,4 @@
-"""Why a site's program ended, in a sentence for the hospital: from the end of its log, and by asking the server's clock."""
+"""Why a site's program ended, in a sentence for the hospital: from the end of its log, and by comparing clocks."""
 
 import re
 from pathlib import Path

@@ -9,7 +9,7 @@ from common.errors import ConfigError
 
 @dataclass(frozen=True)
 class SiteHome:
-    """What `fedmri-site init` has made, found again."""
+    """The folder that `fedmri-site init` has made, with absolute paths."""
 
     toml: Path
     config: SiteConfig
@@ -31,7 +31,7 @@ class SiteHome:
 
     @property
     def address(self) -> str:
-        """The same as one text, as it stands in site.toml."""
+        """The server as host:port, as site.toml has it."""
         return self.config.connection.server
 
     @property
@@ -41,7 +41,7 @@ class SiteHome:
 
     @property
     def public_key(self) -> Path:
-        """What the coordinator is sent."""
+        """The file to send to the coordinator."""
         return self.key.with_name(f"{self.key.name}.pub")
 
     @property
@@ -51,7 +51,7 @@ class SiteHome:
 
     @property
     def state(self) -> Path:
-        """Logs, audit log, refused bundles, what runs now."""
+        """Folder of logs, audit log, refused bundles and process status."""
         return self.folder / Path(self.config.connection.state).expanduser()
 
     @property

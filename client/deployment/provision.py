@@ -48,7 +48,7 @@ CONNECTION = {
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What `init` made and what a person has to do with it.
+    """The files that `init` made, and the next steps for a person.
 
     Attributes:
         toml_done: what became of site.toml: "made", "connection added" or "left as it was".
@@ -67,6 +67,7 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     """Make a site's folder ready. All is checked before anything is written, and the key is made last.
 
     Args:
+        folder: the site's, for site.toml, keys and state; made where it is absent.
         server: host:port of the coordinator.
         ca: file of the coordinator's certificate authority.
         name: the site's name; "": the folder's.

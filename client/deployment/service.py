@@ -135,7 +135,7 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
 
 
 def supernode_log(home: SiteHome) -> Path:
-    """What the SuperNode prints; whether it is connected stands there alone."""
+    """Log file of the SuperNode; only it shows whether the SuperNode is connected."""
     return home.logs / "supernode.log"
 
 

@@ -19,7 +19,7 @@ EVENTS = ("in", "out", "refused")  # of the audit log
 
 
 def site_status(home: SiteHome) -> dict[str, Any]:
-    """All that `status` tells, as plain values."""
+    """The status of a deployed site, as plain values for JSON."""
     told = read_status(home.state)
     programs = told.get("programs")
     programs = programs if isinstance(programs, dict) else {}
@@ -43,7 +43,7 @@ def site_status(home: SiteHome) -> dict[str, Any]:
 
 
 def is_healthy(home: SiteHome) -> bool:
-    """Whether the SuperNode's own health service says that it serves."""
+    """Whether the SuperNode's own health service reports SERVING."""
     try:
         port = int(json.loads((home.state / PORTS_NAME).read_text(encoding="utf-8"))["health"])
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:

@@ -7,7 +7,7 @@ OK, NOTE, WARNING, FAILED = "ok", "note", "warning", "FAILED"  # a note says wha
 
 @dataclass(frozen=True)
 class Finding:
-    """One row.
+    """The result of one check: a row.
 
     Attributes:
         level: one of the four above. Only FAILED keeps the site from taking part.

@@ -24,7 +24,7 @@ LOW_BYTES, FEW_BYTES = 200e6, 2e9  # of free disk: below the first nothing is ce
 
 
 def check_key(home: SiteHome) -> Iterator[Finding]:
-    """The private key is there, for this user alone, and keys/site.pub is its other half."""
+    """The private key exists, is readable by this user alone, and belongs to keys/site.pub."""
     line = read_key(home.key)
     shown = f"{home.key}, {ssh_fingerprint(line)}"
     try:
@@ -68,7 +68,7 @@ def check_disk(home: SiteHome) -> Iterator[Finding]:
 
 
 def check_bundles(home: SiteHome) -> Iterator[Finding]:
-    """What code may run, and what waits to be read."""
+    """Which bundles may run, and which wait to be read."""
     known = approved(home.folder)
     waiting = sorted(file.stem for file in (home.state / "refused").glob("*.fab") if file.stem not in known)
     advice = f"Read it ({home.state / 'refused'}), then: fedmri-site approve {home.folder} HASH" if waiting else ""

@@ -24,7 +24,7 @@ def check_network(home: SiteHome, patience: float) -> Iterator[Finding]:
     yield from _passed(f"{host}:{port}" + (f", through the proxy {reached.proxy}," if reached.proxy else ""), until="TLS")
     yield _certificate(f"{host}:{port}", reached)
     if reached.status == 200:
-        yield Finding("health", OK, f"{host}:{port} says that it serves.")
+        yield Finding("health", OK, f"{host}:{port} reports that it serves.")
     else:
         text = f"{host}:{port} answers /health with HTTP {reached.status}: the door is there, the server behind it is not."
         yield Finding("health", FAILED, text, "Tell the coordinator: `fedmri-server status` shows them why.")
@@ -32,7 +32,7 @@ def check_network(home: SiteHome, patience: float) -> Iterator[Finding]:
 
 
 def check_admitted(home: SiteHome) -> Iterator[Finding]:
-    """What a running site's log tells of its key; nobody else can know without joining."""
+    """Whether the server accepts the site's key, from a running site's log; only joining can show it."""
     from client.deployment.status import site_status  # noqa: PLC0415  (heavy)
 
     told = site_status(home)
@@ -41,7 +41,7 @@ def check_admitted(home: SiteHome) -> Iterator[Finding]:
     elif told["state"] == "running":
         yield Finding("admitted", WARNING, told["sentence"])
     else:
-        text = "Whether the coordinator has admitted this site's key, it says to a running site only."
+        text = "Whether the coordinator has admitted this site's key shows only once the site runs."
         yield Finding("admitted", NOTE, text, f"fedmri-site start {home.folder}, then fedmri-site status {home.folder}")
 
 

@@ -1,4 +1,4 @@
-"""`fedmri-site doctor`: all that has to be right before a hospital takes part, looked at one by one.
+"""`fedmri-site doctor`: checks everything that must be right before a hospital takes part, one by one.
 
 Nothing is changed, and nothing leaves but one GET of the coordinator's /health.
 """
@@ -27,7 +27,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(path: Path, config: RunConfig | None = None, *, quick: bool = False, patience: float = PATIENCE) -> Iterator[Finding]:
-    """Look at one thing after the other; each finding is there as soon as it is known.
+    """Run one check after the other; each result is yielded as soon as it is known.
 
     Args:
         path: the site's folder, or its site.toml.
@@ -63,7 +63,7 @@ def _checks(home: SiteHome, config: RunConfig | None, quick: bool, patience: flo
 
 
 def _heavy(home: SiteHome, config: RunConfig | None, quick: bool) -> Iterator[Finding]:
-    """What needs torch."""
+    """The checks that need torch."""
     from client.doctor.training import check_data, check_device, check_training, check_weights  # noqa: PLC0415
 
     yield from _guarded("GPU", check_device)
@@ -80,7 +80,7 @@ def _heavy(home: SiteHome, config: RunConfig | None, quick: bool) -> Iterator[Fi
 
 
 def _guarded(name: str, check: Check) -> Iterator[Finding]:
-    """A check that breaks is a finding too, and the others go on."""
+    """A check that raises becomes a failed row, and the others go on."""
     try:
         yield from check()
     except FedMRIError as error:

@@ -1,4 +1,4 @@
-"""Checks of what trains: GPU, weights, patients, and one step for trial. Nothing is charged to the ledger, nothing leaves."""
+"""Checks of what trains: GPU, weights, patients, and one trial step. Nothing is charged to the ledger, nothing leaves."""
 
 import tempfile
 import time
@@ -45,7 +45,9 @@ def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding
             file = _own_file(own)
             yield file
             return file.level == OK
-        yield Finding("weights", NOTE, "Not looked at: which weights are needed, the planned run says.", "Name it with --config.")
+        yield Finding(
+            "weights", NOTE, "Not checked: which weights are needed depends on the planned run.", "Name it with --config."
+        )
         return True
     if config.model.weights == "hub" and not own:
         text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."
@@ -118,7 +120,7 @@ def _one_step(config: RunConfig) -> RunConfig:
 
 
 def _few(cases: tuple[Case, ...]) -> tuple[Case, ...]:
-    """The first few, one of them without a label where there is any, the others with."""
+    """The first few patients: one without a label where there is any, the others with."""
     labelled, others = [c for c in cases if c.label >= 0], [c for c in cases if c.label < 0]
     chosen = (labelled[: FEW - bool(others)] + others)[:FEW]
     return tuple(sorted(chosen, key=lambda case: case.id))

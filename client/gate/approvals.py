@@ -106,6 +106,7 @@ def unpack(bundle: bytes, folder: Path) -> None:
     """Unpack an approved bundle, whole or not at all.
 
     Args:
+        bundle: a zip archive.
         folder: made; left alone where it is there.
 
     Raises:
@@ -134,6 +135,7 @@ def compare(bundle: bytes, installed: Path) -> Comparison:
     """A bundle's source files beside the installed ones, so that only what differs need be read.
 
     Args:
+        bundle: a zip archive.
         installed: folder that holds common/, client/, server/ and configs/.
     """
     same, different, new = [], [], []

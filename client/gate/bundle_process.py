@@ -1,4 +1,4 @@
-"""An approved bundle, run in a process of its own, bounded in time and in what it answers; no process is left behind."""
+"""Runs an approved bundle in a process of its own, with limits on time and reply size; leaves no process behind."""
 
 import os
 import signal
@@ -26,9 +26,11 @@ def run_bundle(message: Message, context: Context, folder: Path, *, seconds: flo
     """Let the bundle's ClientApp answer, in a process of its own that ends with this one.
 
     Args:
+        message: the server's request.
+        context: Flower's, whose state is kept between the messages of a run.
         folder: the unpacked bundle.
         seconds: after which it is ended.
-        most: bytes that it may answer.
+        most: bytes that the answer may have.
 
     Raises:
         FederationError: it failed, took too long, or answered what cannot be read. Its own words stay in the site's log.

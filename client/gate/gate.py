@@ -1,4 +1,4 @@
-"""The hospital's gate: what Flower's executor starts here in the place of `flwr-clientapp` (`client.gate.__main__`).
+"""The hospital's gate: Flower's executor starts it in the place of `flwr-clientapp` (`client.gate.__main__`).
 
 It takes a message and its bundle from the site's SuperNode. A bundle that is not approved is refused before anything of it is on
 disk; an approved one answers in a process of its own (`client.gate.bundle_main`); what it answers is held against the hospital's
@@ -66,7 +66,7 @@ class Gate:
         return self._state(self._site()[0])
 
     def answer(self, message: Message, context: Context, bundle: bytes) -> tuple[RecordDict, Context]:
-        """Answer one message, whatever happens: of an error its public sentence leaves, and no more.
+        """Answer one message, whatever happens; of an error only its public sentence leaves the site.
 
         One at a time: Flower may start two side by side, and in a secure round each would see the same secrets.
 
@@ -112,7 +112,7 @@ class Gate:
     def _pass(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
     ) -> tuple[RecordDict, Context]:
-        """All rules, then the bundle, then all rules again over what it made."""
+        """Apply all rules, run the bundle, then apply the rules again to its reply."""
         state, asked = self._state(site), message.content
         require_hours(site.policy, datetime.now().astimezone())
         sha256 = hashlib.sha256(bundle).hexdigest()
@@ -141,7 +141,7 @@ class Gate:
         return keep_back(content, site.policy, cohort=self._cohort(site)), context
 
     def _cohort(self, site: SiteConfig) -> int:
-        """How many patients' folders there are: as many patients as the site can have trained on."""
+        """The number of patients' folders: an upper bound on the patients that the site can have trained on."""
         data = self.home / Path(site.data).expanduser()
         return sum(1 for folder in data.glob(site.patients) if folder.is_dir())
 
@@ -180,14 +180,15 @@ class Gate:
         newest = after.entries[-1]
         spent = max(epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort))
         if not spent <= site.privacy.epsilon:
-            raise PolicyError(f"The ledger stands at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+            raise PolicyError(f"The ledger is at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
 
 
 def _require_awaited(message: Message, waited: float) -> None:
     """Refuse work that nobody waits for: a site that fell behind must not stay behind, nor spend its patients' budget on it.
 
     Args:
-        waited: seconds that the message stood behind others here; the clocks of two machines are not compared.
+        message: its `ttl` is how long, in seconds, the server waits for an answer.
+        waited: seconds that the message was queued at this site; the clocks of two machines are not compared.
 
     Raises:
         FederationError: its time is over.
@@ -203,7 +204,7 @@ def _left(message: Message) -> float:
 
 
 def _task(content: RecordDict) -> Task:
-    """What is asked, for the log; an unreadable request is the bundle's to refuse."""
+    """The request's task, for the log; an unreadable request is the bundle's to refuse."""
     try:
         return read_task(content)
     except FedMRIError:
@@ -234,7 +235,7 @@ def _carried(content: RecordDict) -> dict[str, Any]:
 
 
 def _outcome(content: RecordDict) -> dict[str, Any]:
-    """What the reply says of itself: an error of the bundle's, epsilon spent."""
+    """The outcome that the reply reports: an error of the bundle's, epsilon spent."""
     site = content.config_records.get(SITE)
     if site is None:
         return {}

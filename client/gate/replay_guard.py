@@ -38,7 +38,7 @@ def require_once(state: Path, session: str, stage: str) -> None:
 
 
 def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> None:
-    """Refuse a run whose first request here does not begin with the pinned arrays, whatever round it says to be.
+    """Refuse a run whose first request at this site does not begin with the pinned arrays, whatever its round number.
 
     Raises:
         WeightsError: it does not; the server cannot know by how much.
@@ -59,7 +59,7 @@ def require_one_split(state: Path, config: RunConfig) -> None:
     """Refuse sums for calibration over other groups of the patients than those that have left before.
 
     Who is held back, and who counts as labelled, is decided by settings that a server chooses. Of two hold-outs that differ by
-    one patient the sums differ by his own numbers, whatever `policy.min_patients` says of each.
+    one patient the sums differ by that patient's own numbers, whatever `policy.min_patients` says of each.
 
     Raises:
         PolicyError: sums over other groups have left.

@@ -1,4 +1,4 @@
-"""The site's own SuperExec: Flower's, held to the hospital's launchers.
+"""The site's own SuperExec: Flower's, restricted to the hospital's launchers.
 
 Flower starts `flwr-clientapp` by name, so whatever stands on PATH before the launchers would run in their place, and run any
 bundle unseen. PATH is no place to trust: a .pth file of any package can change it at the start of every Python. Here each

@@ -1,4 +1,4 @@
-"""Flower's side of the gate: pull one message from the SuperNode, hand its answer back (flwr 1.41's `run_clientapp`)."""
+"""Flower's side of the gate: pulls one message from the SuperNode, pushes its reply (flwr 1.41's `run_clientapp`)."""
 
 import argparse
 import logging
@@ -33,6 +33,7 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     Args:
         name: of the program that Flower's executor wanted to start; only a ClientApp has anything to do at a hospital.
         arguments: Flower's.
+        gate: decides whether the bundle may answer.
     """
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--runtime-api-address", required=True)

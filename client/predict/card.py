@@ -1,4 +1,4 @@
-"""One patient's answer as one self-contained HTML page: pictures inside it, no script, no network, light and dark, on paper."""
+"""One patient's prediction as one self-contained HTML page: embedded pictures, no script, no network, printable."""
 
 import base64
 from functools import cache

@@ -1,4 +1,4 @@
-"""How far an answer may be believed, in sentences: the same on the terminal and on the card."""
+"""How far a prediction can be relied on, in sentences: the same on the terminal and on the card."""
 
 from client.predict.prediction import NO_CALIBRATION, Answer
 
@@ -17,31 +17,31 @@ def calibration_words(one: Answer) -> str:
 
 
 def set_words(one: Answer) -> str:
-    """What the prediction set is worth; "" where there is none."""
+    """What the prediction set guarantees; "" where there is none."""
     calibration = one.calibration
     if calibration is None or one.in_set is None:
         return ""
     if calibration.set_threshold >= 1:
-        return "Every set holds all classes, as too little was known to rule any out: it says nothing of this patient."
+        return "Every set holds all classes, as too few patients were held back to rule any out: it says nothing of this patient."
     kept = f"such sets hold the true class for {calibration.coverage:.0%} of patients like those of the federation"
     return f"No class can be ruled out: {kept}." if one.in_set.all() else f"{kept[0].upper()}{kept[1:]}."
 
 
 def likeness_words(one: Answer) -> str:
-    """Whether the patient is unlike those of the training."""
-    open_ = "Not known whether the patient is like those of the training:"
+    """Whether the patient is out of distribution."""
+    open_ = "Not known whether the patient is like the training patients:"
     if one.ood_score is None or one.calibration is None:
         return f"{open_} the model has nothing to compare these images with."
     if one.flagged is None:
         return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.ood_score:.2f})."
     limit = f"score {one.ood_score:.2f}, threshold {one.calibration.ood_threshold:.2f}"
     if one.flagged:
-        return f"UNLIKE the patients of the training ({limit}): do not rely on this answer."
-    return f"Not flagged as unlike the patients of the training ({limit}). The answer can still be wrong."
+        return f"OUT OF DISTRIBUTION, unlike the training patients ({limit}): do not rely on this answer."
+    return f"Not flagged as out of distribution ({limit}). The answer can still be wrong."
 
 
 def warning(one: Answer) -> str:
-    """What must be read beside the answer itself; "" where nothing must."""
+    """A warning to show beside the prediction; "" where none is needed."""
     if one.flagged:
         return likeness_words(one)
     whole = one.in_set is not None and bool(one.in_set.all())

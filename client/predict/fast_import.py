@@ -1,4 +1,4 @@
-"""Load timm without torch's compiler, which nothing here runs: a third of the time that a prediction's start takes.
+"""Loads timm without torch's compiler, which nothing here uses: a third of a prediction's start time.
 
 torchvision and timm ask two things of `torch._dynamo` as they are imported: whether it can compile (no), and to leave a function
 alone (it does). Two stand-ins answer that. Asked anything else they step aside for the real one; afterwards they are gone.
@@ -16,7 +16,7 @@ COMPILER, ANSWERS = "torch._dynamo", "torch._dynamo.utils"
 
 
 class StandIn(ModuleType):
-    """Stands for a module until more is asked of it than it was given."""
+    """A placeholder module: anything beyond what it was given loads the real one."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,4 +1,4 @@
-"""Which patients a prediction is asked for: one folder of his, single files, or a site with all its patients. Opens no volume.
+"""Which patients a prediction is asked for: one patient's folder, single files, or a site with all its patients. Opens no volume.
 
 Labels are not looked at. A patient with a problem is named, and keeps none of the others from an answer.
 """
@@ -32,13 +32,13 @@ def kinds() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PredictionInputs:
-    """Who is asked for.
+    """The patients to predict for.
 
     Attributes:
         name: of the patient or the site.
         cases: patients whose files were found.
         single: it is about one patient.
-        broken: {patient: what is wrong with him}.
+        broken: {patient: what is wrong with their files}.
         weights: file of the backbone's weights that the site's own site.toml names; "": none.
     """
 
@@ -58,7 +58,7 @@ def find_patients(path: Path, modalities: Modalities = DEFAULT_MODALITIES) -> Pr
 
     Raises:
         ConfigError: there is no such thing, or its site.toml is wrong.
-        DataError: no patient in it; or, asked for one patient, what is wrong with him.
+        DataError: no patient in it; or, asked for one patient, what is wrong with their files.
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder. Name a patient's folder, a site's folder, or a site.toml.")
@@ -103,7 +103,7 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
         if not equals or not name.strip() or kind is None:
             raise ConfigError(f"--files {pair}: expected KIND=FILE, KIND one of {', '.join(known)}; such as t1=brain_t1.nii.gz.")
         if kind in found:
-            raise ConfigError(f"--files {pair}: {kind} stands there twice. Name one file for it.")
+            raise ConfigError(f"--files {pair}: {kind} is given twice. Name one file for it.")
         found[kind] = Path(name.strip()).expanduser()
         if not found[kind].is_file():
             raise ConfigError(f"--files {pair}: no such file.")
@@ -129,7 +129,7 @@ def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionI
 def _all(
     name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities
 ) -> PredictionInputs:
-    """Every folder's patient; two folders of one name are told apart by their paths."""
+    """Every folder's patient; two folders of one name are named by their paths."""
     names = [folder.name for folder, _ in folders]
     cases, broken = [], {}
     for folder, files in folders:
@@ -146,7 +146,7 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     """The one patient of a folder.
 
     Raises:
-        DataError: what is wrong with him.
+        DataError: what is wrong with their files.
     """
     name = folder.resolve().name
     found, troubles = find_files(folder, _naming_of(folder, modalities), modalities)
@@ -158,7 +158,7 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
 
 
 def _is_patient(folder: Path, config: SiteConfig, modalities: Modalities) -> bool:
-    """Whether a folder with a site.toml is a patient's own: files of his lie there, and no patients' folders."""
+    """Whether a folder with a site.toml is a patient's own: it holds the patient's files, and no patients' folders."""
     if config.data or any(f.is_dir() for f in folder.glob(config.patients)):
         return False
     return _holds_patient(folder, modalities)

@@ -1,4 +1,4 @@
-"""Answers for patients of this site: how likely each class is, how far to believe it, and what it rests on. All of it stays here.
+"""Predictions for this site's patients: class probabilities, how reliable they are, and the evidence. Nothing leaves the site.
 
 S slices, M modalities, C classes, h x w patches.
 """
@@ -26,17 +26,17 @@ from common.training.predict import predict
 RESEARCH = "For research. Not a medical device."
 NO_CALIBRATION = "not calibrated: the model comes without a calibration"
 LIMITS = (
-    "By modality: the predicted class's probability less what it is without that modality. By place: how far that class's logit "
-    "(the score that its probability is made of) falls when one square of one slice is left out at the end. By then the squares "
-    "have exchanged what they hold, so one also tells of others. It shows what this model looked at: it is no segmentation, and "
-    "no proof that the answer has a good reason."
+    "By modality: how far the predicted class's probability falls without that modality. By place: how far that class's logit "
+    "(the score from which its probability is computed) falls when one square of one slice is left out after the last layer. By "
+    "then the squares have exchanged information, so each also reflects others. It shows what this model used: it is no "
+    "segmentation, and no proof that the prediction has a good reason."
 )
 STRONGEST = 5  # patches that JSON names
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the model says of one patient.
+    """The model's prediction for one patient.
 
     Attributes:
         probabilities: [C], calibrated where there is a calibration.
@@ -77,34 +77,36 @@ class Answer:
 
     @property
     def flagged(self) -> bool | None:
-        """Whether the patient is unlike those that the model was trained on; None where that is not known."""
+        """Whether the patient is out of distribution; None where that is not known."""
         if self.ood_score is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
             return None
         return self.ood_score > self.calibration.ood_threshold
 
     @property
     def used(self) -> list[str]:
-        """Modalities that the model looked at."""
+        """Modalities that the model used."""
         return [m for m, here in zip(self.config.data.modalities, self.sliced.present, strict=True) if here]
 
     @property
     def ignored(self) -> list[str]:
-        """Modalities that he has and the model does not know."""
+        """Modalities that the patient has and the model does not know."""
         return [m for m in self.case.files if m not in self.config.data.modalities]
 
     @property
     def missing(self) -> list[str]:
-        """Modalities that the model knows and he has not."""
+        """Modalities that the model knows and the patient lacks."""
         return [m for m in self.config.data.modalities if m not in self.case.files]
 
     @property
     def why_slices(self) -> str:
-        """Which slices the model saw, and why."""
+        """Which slices the model used, and why."""
         which = ", ".join(str(i + 1) for i in dict.fromkeys(self.sliced.indices.tolist()))
         if self.sliced.tumour:
-            return f"slices {which} of {self.sliced.depth} (from below), through the tumour by its mask"
+            return f"{which} of {self.sliced.depth} (from below), through the tumour, by its mask"
         mask = "the mask is empty" if self.case.mask else "there is no mask"
-        return f"slices {which} of {self.sliced.depth} (from below), through the brain: {mask}, and no tumour is guessed"
+        return (
+            f"{which} of {self.sliced.depth} (from below), through the brain: {mask}, and FedMRI does not segment tumours itself"
+        )
 
 
 def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
@@ -123,6 +125,7 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
     """The model's answers.
 
     Args:
+        opened: the model, with its calibration where it has one.
         read: patients and their slices.
         places: with the evidence by place, which costs little: it is read off the same pass.
     """
@@ -202,7 +205,7 @@ def _ood_table(one: Answer) -> dict[str, Any] | None:
 
 
 def _evidence_table(one: Answer) -> dict[str, Any] | None:
-    """By modality, and by place: sums by modality and slice, and the patches that carry most, all counted from 1.
+    """By modality, and by place: sums by modality and slice, and the patches with the strongest evidence, all counted from 1.
 
     Rows are counted from the front, columns from the patient's right, slices from below.
     """

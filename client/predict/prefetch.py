@@ -1,4 +1,4 @@
-"""Read patients ahead in threads, so that their slices are ready when the model is. Needs no torch."""
+"""Reads patients ahead in threads, so that their slices are ready when the model is. Needs no torch."""
 
 import os
 from collections import deque
@@ -19,7 +19,7 @@ Read = tuple[Case, Sliced | DataError]
 
 
 def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
-    """`slice_case`, for an answer that somebody reads: a modality that shows nothing is not passed over.
+    """`slice_case` for a prediction: a modality without any signal is an error, not passed over.
 
     Raises:
         DataError: as `slice_case`; or an image is the same everywhere in the slices that the model looks at.
@@ -29,7 +29,7 @@ def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
         if np.ptp(sliced.images[:, m]) == 0:
             name = data.modalities[m]
             raise DataError(
-                f"Patient {case.id}, {case.where(case.files[name])}: {name} shows nothing in the slices that the model looks at. "
+                f"Patient {case.id}, {case.where(case.files[name])}: {name} has no signal in the slices that the model uses. "
                 "Correct the file, or leave it out."
             )
     return sliced
@@ -37,7 +37,7 @@ def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
 
 @contextmanager
 def reading(cases: tuple[Case, ...], data: DataConfig) -> Iterator[Iterator[Read]]:
-    """Each patient in order, with his slices or with what is wrong; reading begins at once, before anything is asked for.
+    """Each patient in order, with their slices or with what is wrong; reading begins at once, before anything is asked for.
 
     Threads do: unpacking, sorting and interpolation leave Python's lock to others.
     """

@@ -1,4 +1,4 @@
-"""`fedmri-site audit privacy`: would a lie about privacy be noticed? On the site's own patients, with the code that trains."""
+"""`fedmri-site audit privacy`: tests the privacy claim on the site's own patients, with the code that trains."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +37,7 @@ CANARY_STEPS, CANARY_RATE = 200, 0.1
 
 @dataclass(frozen=True)
 class PrivacyAudit:
-    """What was found.
+    """The result of a privacy audit.
 
     Attributes:
         checks: exact tests.
@@ -51,7 +51,7 @@ class PrivacyAudit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing refutes the claim. That is no proof of it."""
+        """Whether no check refutes the claim, which does not prove it."""
         return all(check.passed for check in self.checks) and self.canary.passed
 
 
@@ -132,7 +132,7 @@ def _losses(trained: TrainedModel, patients: SiteData) -> NDArray[np.float64]:
 
 
 def share_check(model: MultiModalViT, patients: SiteData, config: RunConfig) -> Check:
-    """No patient moves a step by more than he may, in the first round of each kind that the run has: head rounds, and others."""
+    """No patient moves a step by more than the clipping norm, in the first round of each kind: head rounds, and others."""
     few = patients.select(range(min(PROBED, len(patients))))
     head_rounds = min(config.training.head_rounds, config.federation.rounds)
     kinds = ([1] if head_rounds else []) + ([head_rounds + 1] if head_rounds < config.federation.rounds else [])
@@ -146,7 +146,7 @@ def share_check(model: MultiModalViT, patients: SiteData, config: RunConfig) -> 
 def _clipped_sum(
     model: MultiModalViT, patients: SiteData, config: RunConfig, round_number: int, rows: list[int]
 ) -> dict[str, Tensor]:
-    """What the given patients' first step would be without noise, through the optimizer that trains: its sum, not its mean."""
+    """The given patients' clipped gradients, summed (not averaged) without noise by training's own optimizer, in a first step."""
     arrays = get_arrays(model.eval())
     point = first_point(arrays, torch.empty(0, dtype=torch.int64), config, round_number, torch.device("cpu"))
     if is_head_round(config, round_number):

@@ -22,7 +22,7 @@ class Budget:
 
     Attributes:
         limit: epsilon that no patient may exceed; 0: the hospital has set none, spending is recorded only.
-        facts: of each patient, what tells him from others: his id and the hashes of his volumes. They stay here.
+        facts: of each patient, what tells them from others: their id and the hashes of their volumes. They stay at the site.
     """
 
     site: str
@@ -89,6 +89,7 @@ def site_budget(site: Site, path: Path) -> Budget:
     """The budget of a hospital, whose ledger lies beside its site.toml.
 
     Args:
+        site: whose patients may spend it.
         path: of site.toml, or of the folder that holds it.
     """
     folder = path.parent if path.suffix == ".toml" else path
@@ -99,6 +100,8 @@ def open_budget(site: Site, privacy: SitePrivacy, path: Path) -> Budget:
     """The budget of a site's present patients.
 
     Args:
+        site: whose patients may spend it; all their volumes are read for their hashes.
+        privacy: the site's epsilon and delta for one patient.
         path: of the ledger.
 
     Raises:

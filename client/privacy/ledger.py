@@ -3,8 +3,8 @@
 One JSON object a line, each with the hash of the one before it: damage, and a line that is changed, put elsewhere or missing in
 the middle, is noticed. Lines missing at the end are not, nor is a chain forged whole: the ledger is the hospital's own.
 The file is replaced whole (write, fsync, rename) under a lock, so after any crash it holds all charges that were acknowledged.
-What a charge is about are the patients, whatever run, model or folder they come in: each is known by salted hashes of his id and
-of his volumes, and a patient who shares one of them is the same patient.
+A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of their
+volumes, and a patient who shares one of them is the same patient.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the file holds, read and verified."""
+    """The content of a ledger file, read and verified."""
 
     salt: str
     entries: tuple[Entry, ...] = ()
@@ -58,7 +58,7 @@ class Ledger:
         return found
 
     def mark(self, *facts: str) -> Marks:
-        """A patient's marks: salted, so that the ledger by itself tells no id."""
+        """A patient's marks: salted hashes, so that the ledger by itself discloses no id."""
         return frozenset(hashlib.sha256(f"{self.salt}/{fact}".encode()).hexdigest()[:32] for fact in facts)
 
 

@@ -1,4 +1,4 @@
-"""A site's part in calibrating the trained model: sums over patients that never trained, and of features of all patients.
+"""A site's part in calibrating the trained model: sums over held-back patients, and of features of all patients.
 
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
 """
@@ -55,6 +55,9 @@ def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: i
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
 
     Args:
+        trained: the federation's final model.
+        training: the patients that were trained on.
+        held: those held back.
         least: a row of the moments that fewer patients stand behind is left out.
     """
     labels, probabilities = _answers(trained, held)
@@ -74,16 +77,20 @@ def score_sums(
     temperature: float,
     reference: Arrays | None,
 ) -> Arrays:
-    """How the held-back patients' scores are spread, and how strange all of the site's patients are to the other sites.
+    """Histograms: the held-back patients' conformal scores, and all patients' out-of-distribution scores against the other sites.
 
     Held-back patients alone are too few for a threshold at a rate of 5%, so those that trained stand with them. Image, frozen
     features and agreement have not seen them. The adapted features have: it is an assumption that they lie as far from held-back
     patients of other sites as a new patient's do, and what comes of it is measured (docs/results.md).
 
     Args:
-        least: of fewer patients who can be scored for strangeness nothing is told; and as `fit_sums`.
-        reference: the moments of all sites; the site takes its own out, so that its patients are strangers as those of a hospital
-            that took no part are. None: they are not scored.
+        trained: the federation's final model.
+        training: the patients that were trained on.
+        held: those held back.
+        least: for fewer patients with an out-of-distribution score, no score is given; and as in `fit_sums`.
+        temperature: fitted to the sums that `fit_sums` gave at all sites.
+        reference: the moments of all sites; the site's own are subtracted, so that its patients are as unknown to the reference
+            as those of a hospital that took no part. None: no out-of-distribution scores.
     """
     labels, probabilities = _answers(trained, held)
     sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
@@ -91,8 +98,8 @@ def score_sums(
         return sums
     seen, unseen = (features(trained, patients) for patients in (training, held))
     others = ood.Reference.fit(ood.subtract(reference, ood.moments(seen, unseen, least)))
-    strange = ood.histogram(others.score(np.concatenate([seen, unseen])))
-    return sums | {OOD_SCORES: strange if strange.sum() >= least else np.zeros_like(strange)}
+    ood_counts = ood.histogram(others.score(np.concatenate([seen, unseen])))
+    return sums | {OOD_SCORES: ood_counts if ood_counts.sum() >= least else np.zeros_like(ood_counts)}
 
 
 def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

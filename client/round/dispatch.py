@@ -1,4 +1,4 @@
-"""From a request's content to a reply's, plain or secure. Nothing is raised: of an error only its public sentence leaves."""
+"""From a request's content to a reply's, plain or secure. Nothing is raised: only an error's public sentence leaves the site."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from client.round.secure_aggregation import (
     keep_secrets,
     load_secrets,
     mask,
-    open_letters,
+    open_ciphertexts,
     remember,
     require_new,
     share,
@@ -34,7 +34,7 @@ from common.messages.secure_aggregation import (
     ShareKeys,
     Unmask,
     from_record,
-    write_told,
+    write_stage_reply,
 )
 from common.messages.update import Update
 from common.models.arrays import flat
@@ -45,7 +45,7 @@ logger = logging.getLogger("fedmri.client")
 
 
 def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDict) -> RecordDict:
-    """Do what is asked and build the reply.
+    """Carry out a request and build the reply.
 
     Args:
         content: the request.
@@ -76,7 +76,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
 
 
 def _secure(content: RecordDict, task: Task, context: SiteContext, state: RecordDict) -> RecordDict:
-    """One stage of a secure round. What was kept of it is wiped first: a stage that fails cannot be tried twice."""
+    """One stage of a secure round. The secrets kept for it are wiped first: a stage that fails cannot be tried twice."""
     mine = load_secrets(state, context.name)
     keep_secrets(state, context.name, None)
     require_same_code(task)
@@ -84,34 +84,34 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     stage = record.get("stage") if hasattr(record, "get") else None
     status = SiteReply(context.name, task.round)
     kept: SiteSecrets | None = None
-    told: Any
+    message: Any
     if stage == AdvertiseKeys.stage:
         asked = from_record(record, AdvertiseKeys)
         require_new(state, context.name, asked.request)
-        kept, told = begin(asked, config)
+        kept, message = begin(asked, config)
     elif mine is None:
         raise FederationError("This site has no secure round open.", public=f"{OUT_OF_STEP}: no round is open at the site")
     elif stage == ShareKeys.stage:
-        kept, told = share(from_record(record, ShareKeys), mine)
+        kept, message = share(from_record(record, ShareKeys), mine)
     elif stage == MaskedInput.stage:
-        kept = open_letters(from_record(record, MaskedInput), mine)
+        kept = open_ciphertexts(from_record(record, MaskedInput), mine)
         reply, site = train_site(content, task, context, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
-        told = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
+        message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
-        told = unmask(from_record(record, Unmask), mine)
+        message = unmask(from_record(record, Unmask), mine)
         remember(state, context.name, mine.request)
     keep_secrets(state, context.name, kept)
-    return write_told(status, told)
+    return write_stage_reply(status, message)
 
 
 def _change(update: Update, config: RunConfig, policy: SitePolicy) -> Values:
     """The update as one vector.
 
     Raises:
-        FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot tell.
+        FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot check it.
         PolicyError: it is larger than the hospital's own `policy.max_update_norm`.
     """
     allowed = config.federation.max_update_norm

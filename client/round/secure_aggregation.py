@@ -1,9 +1,10 @@
-"""The site's part of a secure round: its update leaves masked, and the masks fall away only in the sum.
+"""The site's part of secure aggregation: its update leaves masked, and the masks cancel only in the sum.
 
 The four stages of Bonawitz et al. (CCS 2017), with every site a neighbour of every other: hospitals are tens, not thousands. A
-server that keeps to the protocol learns the sum of those who stayed. What every site was told (how many, whose keys, what to
-train) is hashed into the sealed letters, so that a server cannot tell one site another story; own mask and key of one site are
-never both given away, and only once. What a lying server can still do is said in docs/privacy.md.
+server that keeps to the protocol learns the sum of those who stayed. What every site received (how many sites, whose keys, what
+to train) is hashed into the ciphertexts, so that a server cannot send sites different versions. Of one site, the shares of its
+mask seed or those of its mask key are given away, never both, and only once. docs/privacy.md says what a malicious server can
+still do.
 """
 
 import hashlib
@@ -55,15 +56,15 @@ class SiteSecrets:
     sites: int
     threshold: int
     request: bytes  # what every site of the round is asked to train
-    view: bytes = b""  # hash of all that this site was told; the letters of the others must hold the same
+    view: bytes = b""  # `view_hash` of what this site received; the others' ciphertexts must hold the same
     mask_secret: bytes = b""
     letter_secret: bytes = b""
     seed: bytes = b""
-    seats: tuple[int, ...] = ()  # of all that told keys, in order
+    seats: tuple[int, ...] = ()  # of all that sent keys, in order
     mask_keys: tuple[bytes, ...] = ()
     letter_keys: tuple[bytes, ...] = ()
     own_shares: tuple[bytes, ...] = ()  # of the own seed and mask key, kept here
-    senders: tuple[int, ...] = ()  # whose letters came; all of these are masked against
+    senders: tuple[int, ...] = ()  # whose ciphertexts came; all of these are masked against
     seed_shares: tuple[bytes, ...] = ()
     key_shares: tuple[bytes, ...] = ()
 
@@ -75,7 +76,7 @@ def begin(asked: AdvertiseKeys, config: RunConfig) -> tuple[SiteSecrets, Adverti
         FederationError: so few must stay that two halves could be played against each other.
     """
     if not (asked.sites >= 2 and 1 <= asked.seat <= asked.sites and asked.sites < 2 * asked.threshold <= 2 * asked.sites):
-        raise _refusal(f"{asked.threshold} of {asked.sites} sites is no majority that may unmask")
+        raise _refusal(f"a threshold of {asked.threshold} of {asked.sites} sites is no majority")
     if asked.threshold < config.secure.threshold * asked.sites - 1e-9:
         raise _refusal(f"{asked.threshold} of {asked.sites} sites is less than secure.threshold = {config.secure.threshold:g}")
     (mask_secret, mask_key), (letter_secret, letter_key) = generate_key_pairs(), generate_key_pairs()
@@ -93,7 +94,7 @@ def begin(asked: AdvertiseKeys, config: RunConfig) -> tuple[SiteSecrets, Adverti
 
 
 def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
-    """Split the own mask's seed and the mask key among all sites, a sealed letter for each.
+    """Secret-share the own mask's seed and the mask key among all sites, each share encrypted for its site.
 
     Raises:
         FederationError: too few sites, or a list of keys that is not what an honest server would send.
@@ -101,11 +102,11 @@ def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
     _require_step(asked.session, mine, AdvertiseKeys.stage)
     seats, keys = asked.seats, (*asked.mask_keys, *asked.letter_keys)
     if len(set(seats)) != len(seats) or not all(1 <= seat <= mine.sites for seat in seats) or mine.seat not in seats:
-        raise _refusal("the seats are not those of one round")
+        raise _refusal("the list of sites is not that of this round")
     if len(asked.mask_keys) != len(seats) or len(asked.letter_keys) != len(seats) or len(set(keys)) != len(keys):
-        raise _refusal("the public keys are not two different ones of each site")
+        raise _refusal("the public keys are not two of each site, all different")
     if len(seats) < mine.threshold:
-        raise _refusal(f"{len(seats)} sites told their keys, {mine.threshold} must stay")
+        raise _refusal(f"{len(seats)} sites sent their keys, {mine.threshold} are needed")
     place = seats.index(mine.seat)
     own = tuple(
         public_key_to_bytes(bytes_to_private_key(secret).public_key()) for secret in (mine.mask_secret, mine.letter_secret)
@@ -119,9 +120,9 @@ def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
     seed_shares = create_shares(seed, mine.threshold, len(seats))
     key_shares = create_shares(mine.mask_secret, mine.threshold, len(seats))
     others = [i for i in range(len(seats)) if i != place]
-    letters = tuple(
+    ciphertexts = tuple(
         encrypt(
-            _letter_key(mine, asked.letter_keys[i]),
+            _encryption_key(mine, asked.letter_keys[i]),
             view + share_keys_plaintext_concat(mine.seat, seats[i], seed_shares[i], key_shares[i]),
         )
         for i in others
@@ -136,19 +137,19 @@ def share(asked: ShareKeys, mine: SiteSecrets) -> tuple[SiteSecrets, KeyShares]:
         letter_keys=asked.letter_keys,
         own_shares=(seed_shares[place], key_shares[place]),
     )
-    return kept, KeyShares(tuple(seats[i] for i in others), letters, hashlib.sha256(seed).digest())
+    return kept, KeyShares(tuple(seats[i] for i in others), ciphertexts, hashlib.sha256(seed).digest())
 
 
-def open_letters(asked: MaskedInput, mine: SiteSecrets) -> SiteSecrets:
-    """Take the shares out of the other sites' letters; a site trains only after this.
+def open_ciphertexts(asked: MaskedInput, mine: SiteSecrets) -> SiteSecrets:
+    """Decrypt the shares that the other sites sent; a site trains only after this.
 
     Raises:
-        FederationError: too few letters, or one that this site cannot open.
+        FederationError: too few ciphertexts, or one that this site cannot decrypt.
     """
     _require_step(asked.session, mine, ShareKeys.stage)
     if sorted((*asked.seats, mine.seat)) != sorted(mine.seats) or len(asked.letters) != len(asked.seats):
-        raise _refusal("the letters are not one from each other site that told its keys")
-    opened = [_open(letter, sender, mine) for sender, letter in zip(asked.seats, asked.letters, strict=True)]
+        raise _refusal("the encrypted shares are not one from each other site that sent its keys")
+    opened = [_open(ciphertext, sender, mine) for sender, ciphertext in zip(asked.seats, asked.letters, strict=True)]
     return replace(
         mine,
         stage=MaskedInput.stage,
@@ -174,7 +175,7 @@ def mask(mine: SiteSecrets, config: RunConfig, change: Values, weight: float) ->
 
 
 def unmask(asked: Unmask, mine: SiteSecrets) -> UnmaskShares:
-    """Give the shares that the sum needs: of a survivor his own mask's, of a dropped site its key's, of nobody both.
+    """Give the shares that the sum needs: of a survivor its own mask's seed, of a dropped site its mask key, of no site both.
 
     Raises:
         FederationError: the lists are not a split of the sites that were masked against, or too few survived.
@@ -182,9 +183,9 @@ def unmask(asked: Unmask, mine: SiteSecrets) -> UnmaskShares:
     _require_step(asked.session, mine, MaskedInput.stage)
     named = (*asked.survivors, *asked.dropped)
     if len(set(named)) != len(named) or set(named) != set(mine.senders) or mine.seat not in asked.survivors:
-        raise _refusal("survivors and dropped sites are not a split of those that sent letters")
+        raise _refusal("survivors and dropped sites are not a partition of those that sent encrypted shares")
     if len(asked.survivors) < mine.threshold:
-        raise _refusal(f"{len(asked.survivors)} sites survived, {mine.threshold} must")
+        raise _refusal(f"{len(asked.survivors)} sites survived, {mine.threshold} are needed")
     return UnmaskShares(
         tuple(mine.seed_shares[mine.senders.index(seat)] for seat in asked.survivors),
         tuple(mine.key_shares[mine.senders.index(seat)] for seat in asked.dropped),
@@ -228,29 +229,29 @@ def keep_secrets(state: RecordDict, site: str, secrets: SiteSecrets | None) -> N
         del state[name]
 
 
-def _open(letter: bytes, sender: int, mine: SiteSecrets) -> tuple[bytes, bytes]:
-    """One letter's two shares, after its sender and addressee were checked."""
+def _open(ciphertext: bytes, sender: int, mine: SiteSecrets) -> tuple[bytes, bytes]:
+    """One ciphertext's two shares, after its sender and addressee were checked."""
     try:
-        plain = decrypt(_letter_key(mine, mine.letter_keys[mine.seats.index(sender)]), letter)
+        plain = decrypt(_encryption_key(mine, mine.letter_keys[mine.seats.index(sender)]), ciphertext)
         source, addressee, seed_share, key_share = share_keys_plaintext_separate(plain[len(mine.view) :])
     except (InvalidToken, ValueError, IndexError) as error:
-        raise _refusal(f"the letter of seat {sender} cannot be opened") from error
+        raise _refusal(f"the encrypted shares of seat {sender} cannot be decrypted") from error
     if (source, addressee) != (sender, mine.seat):
-        raise _refusal(f"the letter of seat {sender} is not from whom, or not for whom, the server says")
+        raise _refusal(f"the encrypted shares of seat {sender} name another sender or recipient than the server does")
     if plain[: len(mine.view)] != mine.view:
-        raise _refusal(f"seat {sender} was told something else of this round than this site")
+        raise _refusal(f"seat {sender} received another list of sites and keys, or another request, than this site")
     return seed_share, key_share
 
 
-def _letter_key(mine: SiteSecrets, public: bytes) -> bytes:
-    """The key that two sites share for their letters."""
+def _encryption_key(mine: SiteSecrets, public: bytes) -> bytes:
+    """The key that two sites agree on to encrypt shares for each other."""
     return generate_shared_key(bytes_to_private_key(mine.letter_secret), bytes_to_public_key(public))
 
 
 def _require_key(seat: int, key: bytes) -> None:
     """Refuse what is no key, before anything is trained."""
     if not is_public_key(key):
-        raise _refusal(f"what seat {seat} told is no public key")
+        raise _refusal(f"seat {seat} sent no valid public key")
 
 
 def _require_step(session: str, mine: SiteSecrets, last: str) -> None:

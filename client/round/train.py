@@ -1,4 +1,4 @@
-"""One round at a site: read the request, check what must agree, train on the site's own patients, say no more than allowed.
+"""One round at a site: reads the request, checks what server and site must agree on, trains on the site's patients.
 
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out.
 """
@@ -58,6 +58,9 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     """Train one round on the site's patients.
 
     Args:
+        content: the request, with the global arrays.
+        task: what the request's configuration record says.
+        context: the site's folder, and the cache for its slices.
         sealed: in a secure round, hash of the request that all its sites have agreed on; the update will leave masked.
 
     Returns:
@@ -102,7 +105,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:
-    """The model, configuration and arrays of a request, after what must agree does; see `train_site` for the errors."""
+    """The model, configuration and arrays of a request, once code, backbone and way of sending agree; errors as `train_site`."""
     if context.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
     require_same_code(task)
@@ -140,6 +143,7 @@ def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, 
     """The model of a configuration, built once a process: its trained arrays are overwritten in every round.
 
     Args:
+        config_json: of `RunConfig.to_json`.
         weights: the site's own file of the backbone; "": what the configuration says.
     """
     config = config_from_json(config_json)
@@ -222,20 +226,21 @@ def _require_same_backbone(task: Task, model: MultiModalViT) -> None:
 
 
 def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) -> None:
-    """Refuse to send a plain update where the hospital, or the run's own configuration, says masked; and the other way round."""
+    """Refuse a plain update where the hospital or the run's configuration requires a masked one, and the other way round."""
     if policy.secure_only and not secure:
         raise ConfigError(
             "policy.secure_only is set in site.toml, and the run is a plain one. Ask for secure.enabled in its settings.",
             public="the site takes part in secure aggregation only",
         )
     if config.secure.enabled != secure:
-        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration says.")
+        raise FederationError("The request is not of the kind (plain or secure) that the run's configuration requires.")
 
 
 def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:
     """Refuse a backbone, or a start of training, that the hospital did not agree to.
 
     Args:
+        policy: the pins; "": any.
         found: hashes by the policy's names, `backbone_sha256` and `initial_sha256`.
 
     Raises:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Adapter:
-    """An adapter that trains nothing: kinds are frozen dataclasses that inherit from it, and say what they do besides.
+    """An adapter that trains nothing: the base class of adapters, which are frozen dataclasses and override what they do.
 
     Attributes:
         name: in `model.adapter`.
@@ -41,7 +41,7 @@ class Adapter:
         return False
 
     def start(self, weight: "Tensor | None", width: int, generator: "Generator") -> "dict[str, Tensor]":
-        """The arrays that are trained at one place, as they start: so that the block's outputs are those of the frozen one.
+        """The initial values of the arrays trained at one place, such that the block's outputs are those of the frozen one.
 
         Args:
             weight: of the frozen map, [O, I]; None where it is no linear one.
@@ -57,8 +57,10 @@ class Adapter:
 
         Args:
             frozen: the frozen map.
-            weight, bias: its own; None where it is no linear one, or has none.
+            weight: of the frozen map, [O, I]; None where it is not linear.
+            bias: of the frozen map, [O]; None where it has none.
             values: the trained arrays.
+            x: [..., I].
         """
         raise NotImplementedError
 
@@ -67,7 +69,7 @@ class Adapter:
         raise NotImplementedError
 
     def still(self, number: int) -> tuple[str, ...]:
-        """Its arrays, by their own names, that a round leaves as they are.
+        """The names of its arrays that a round keeps fixed.
 
         Args:
             number: of the round, from 1, head rounds not counted.

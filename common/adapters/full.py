@@ -1,4 +1,4 @@
-"""Full training: every weight of the backbone. It travels whole; for pre-training, and for small backbones."""
+"""Full training: every weight of the backbone is trained and sent. For pre-training, and for small backbones."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""No adapter: the backbone stays as it is, and the tokens and the head alone are trained."""
+"""No adapter: the backbone stays as it is, and only the tokens and the head are trained."""
 
 from dataclasses import dataclass
 from typing import ClassVar

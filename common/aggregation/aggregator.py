@@ -1,4 +1,4 @@
-"""What every way of aggregating looks like, and the sums that all of them share.
+"""The interface of an aggregator, and the sums that all of them share.
 
 An aggregator is a frozen dataclass: its settings are its fields, its mechanism two functions without a memory. What it must
 remember from round to round (momentum) goes in as `State`, comes out as `State`, and is kept in the checkpoint, so that a run
@@ -24,7 +24,7 @@ Step = dict[str, NDArray[np.float64]]
 
 
 class Aggregator(Protocol):
-    """From one round's changes to the next global arrays.
+    """The server's step from one round's changes to the next global arrays.
 
     Attributes:
         name: what `federation.strategy` calls it.

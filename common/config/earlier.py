@@ -1,4 +1,4 @@
-"""Configurations of earlier versions, as run folders, releases and requests still hold them, in the words of today.
+"""Translates configurations of earlier versions (in run folders, releases and requests) to today's keys.
 
 Each change of a key has its line here, and is refused nowhere: an old run opens.
 """
@@ -20,13 +20,13 @@ TERMS_OF_OBJECTIVE = {
 CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not name it
 # Keys of [model] that stand beside the adapter's name since it may be one of several kinds: earlier, today.
 _ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
-# Those that an adapter was told, and did not read.
+# Those that an adapter was given, and did not read.
 _UNREAD = {"bottleneck": ("alpha", "targets")} | dict.fromkeys(("bitfit", "head", "full"), ("rank", "alpha", "targets"))
 TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
 
 
 def of_today(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with every earlier key under its present name; one that has none is returned as it is.
+    """The table with every earlier key under its present name; one without earlier keys is returned as it is.
 
     Raises:
         ConfigError: a key stands there under both names.
@@ -75,7 +75,7 @@ def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
-    """`data.classes` and `data.label` belong to the task; a task without a name is the one that there was."""
+    """`data.classes` and `data.label` belong to the task; a task without a name is a classification, the only one there was."""
     data, task = table.get("data"), table.get("task", {})
     moved = {key: data[key] for key in TASK_KEYS if key in data} if isinstance(data, dict) else {}
     if isinstance(task, str) and moved:

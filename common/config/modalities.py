@@ -1,4 +1,4 @@
-"""The modalities: one row each. What finds, names, scales or simulates a modality reads this table: another is one more row."""
+"""The modalities, one row each: finding, naming, scaling and simulating one all read this table; a new one is a new row."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

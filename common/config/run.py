@@ -1,4 +1,4 @@
-"""The configuration of one run: frozen dataclasses, filled from TOML, refused by name when wrong.
+"""The configuration of one run: frozen dataclasses from TOML; a wrong setting is refused by name.
 
 A file under `configs/` holds only what differs from the defaults below. The defaults are the paper's recipe
 (MM-DINOv2, Scholz et al., MICCAI 2025) where it fits a federation, on DINOv2 ViT-S.
@@ -116,7 +116,7 @@ class PrivacyConfig:
 
 @dataclass(frozen=True)
 class FederationConfig:
-    """Rounds, waiting and what the server accepts (`server`)."""
+    """Rounds, time limits, and the limits on what the server accepts (`server`)."""
 
     rounds: int = ranged(20, 1, 100000)
     strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
@@ -155,7 +155,7 @@ class SiteLevelConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured on the external hospital (`common.evaluation`)."""
+    """Measures on the external hospital (`common.evaluation`)."""
 
     bootstrap: int = ranged(1000, 0, 100000)  # resamples; 0: no intervals
     every: int = ranged(1, 0, 10000)  # external curve each n rounds, for looking only; 0: only at the end
@@ -165,7 +165,7 @@ class EvaluationConfig:
     batch_size: int = ranged(8, 1, 1024)  # patients
     holdout: float = ranged(0.0, 0.0, 0.5)  # share of each site's patients that never train: they calibrate the model; 0: none
     coverage: float = ranged(0.9, 0.5, 0.999)  # of conformal prediction sets: how often the truth is to be in them
-    ood_rate: float = ranged(0.05, 0.001, 0.5)  # share of ordinary patients that may be flagged as strange
+    ood_rate: float = ranged(0.05, 0.001, 0.5)  # share of in-distribution patients that may be flagged as out of distribution
 
 
 @dataclass(frozen=True)

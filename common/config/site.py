@@ -20,7 +20,7 @@ SITE_VARIABLE = "FEDMRI_SITE"  # in the environment of a hospital's programs: th
 
 @dataclass(frozen=True)
 class SitePolicy:
-    """What may leave the site besides its updates, and what it trains. Nothing leaves until the hospital says otherwise.
+    """The hospital's policy: what may leave the site besides updates, and what it trains. By default nothing else leaves.
 
     A server that chooses frozen weights and adapters freely can read images out of gradients (PEFTLeak, arXiv 2506.04453): the
     pins hold it to those that were agreed (`fedmri-site pins`).
@@ -31,7 +31,7 @@ class SitePolicy:
     metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
     share_calibration: bool = False  # sums over held-out patients, and of features of all; docs/hospital.md
     share_pictures: bool = False  # slices of patients in the report, where this site is the external one
-    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort tells no counts, losses or sums
+    min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort sends no counts, losses or sums
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
     secure_only: bool = False  # no update leaves but masked, by secure aggregation
@@ -53,7 +53,7 @@ class SitePolicy:
 
     @classmethod
     def simulation(cls) -> "SitePolicy":
-        """For virtual sites, whose data are the researcher's own: everything may be seen."""
+        """The policy of virtual sites, whose data are the researcher's own: everything may leave."""
         return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1)
 
 
@@ -99,7 +99,7 @@ def bids_files() -> FilePatterns:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Where the labels are and what the site's words mean in the run's classes."""
+    """Where the labels are, and which class of the run each of the site's words means."""
 
     table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
     column: str = ""  # "": the run's `task.label`; "none": this site has no labels
@@ -188,6 +188,7 @@ def split_address(key: str, address: str) -> tuple[str, int]:
 
     Args:
         key: name of the setting, for the error.
+        address: as the user wrote it.
 
     Raises:
         ConfigError: it is neither.

@@ -38,7 +38,10 @@ def sample_crops(batch: int, modalities: int, scale: tuple[float, float], genera
     """Draw one view for each patient.
 
     Args:
+        batch: B, patients.
+        modalities: M; intensities are changed for each alone.
         scale: smallest and largest edge of the crop, of the field of view.
+        generator: on the CPU.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -60,6 +63,7 @@ def apply_crops(x: Tensor, crops: Crops, size: int) -> Tensor:
 
     Args:
         x: [B, S, M, H, W], intensities 0 to 1.
+        crops: one for each of the B patients.
         size: edge of the result in pixels.
 
     Returns:

@@ -44,6 +44,8 @@ def open_site(
     """The site's slices, memory-mapped from the cache, built on first use or where the cache is damaged.
 
     Args:
+        site: as `read_site` found it.
+        data: modalities, slices and sizes; another one, or other files, give another cache entry.
         cache: folder for all sites; made where it is absent. The site's own folder is never written to.
         workers: processes that build; None: by the number of cores and the amount of data.
         progress: called while building.

@@ -118,6 +118,7 @@ def read_participants(file: Path, column: str) -> dict[str, Participant]:
     """Read a BIDS `participants.tsv`: `participant_id`, optionally `age` and `sex`, and the label's column.
 
     Args:
+        file: tab-separated.
         column: an absent column gives empty labels; the caller decides whether that is an error.
 
     Raises:
@@ -131,7 +132,7 @@ def read_participants(file: Path, column: str) -> dict[str, Participant]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         key = cells["participant_id"]
         if key in participants:
-            raise DataError(f"{file.name}, line {number}: participant {key} stands there twice. Keep one row.")
+            raise DataError(f"{file.name}, line {number}: participant {key} occurs twice. Keep one row.")
         sex = cells.get("sex", "")
         participants[key] = Participant(
             cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper()
@@ -178,6 +179,8 @@ def find_files(
     """The file of each modality and the mask, and what is wrong with them.
 
     Args:
+        folder: of one patient.
+        patterns: globs relative to it, by modality.
         modalities: that are looked for besides the default four.
     """
     wanted = looked_for(modalities)

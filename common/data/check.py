@@ -1,4 +1,4 @@
-"""What a hospital runs before it joins: opens every volume of its site and says what is wrong or odd, patient by patient.
+"""Checks a site before it joins: opens every volume and lists errors and oddities, patient by patient.
 
 All of this stays at the site.
 """
@@ -47,6 +47,7 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
     """Open every volume and mask of a site.
 
     Args:
+        site: as `read_site` found it.
         run: with which `site` was read.
         progress: called with (patients done, of all).
     """

@@ -1,7 +1,7 @@
-"""Which patients of a site never train: held back to calibrate the model that the others trained.
+"""Which patients of a site are held back from training, to calibrate the model that the others trained.
 
-Each patient is decided by himself, by a hash of his id: whoever joins or leaves the folder later, whatever the labels say, and
-whatever seed a run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would tell of him.
+A hash of the patient's id alone decides: whoever joins or leaves the folder later, whatever the labels say, and whatever seed a
+run has, nobody else changes sides. Sums over two hold-outs that differ by one patient would disclose that patient.
 
 N patients.
 """
@@ -19,6 +19,7 @@ def split(patients: SiteData, share: float) -> tuple[SiteData, SiteData]:
     """One site's training patients and those held back; of pooled sites each is split before they are pooled.
 
     Args:
+        patients: of one site.
         share: of the patients that are held back, on average; 0: none, and `patients` comes back as it is.
     """
     held = held_back(patients.ids, share)

@@ -52,6 +52,7 @@ def load_volume(file: Path, name: str = "") -> Volume:
     """Read a NIfTI file (1 or 2, gzipped or not) whole, checksum included, and turn it to RAS.
 
     Args:
+        file: .nii or .nii.gz.
         name: the patient and the file as messages should name them; the default is the file's name.
 
     Raises:
@@ -82,8 +83,7 @@ def load_volume(file: Path, name: str = "") -> Volume:
 def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
     """`volume` on the grid of `reference`, 0 where it does not reach; unchanged if it already lies there.
 
-    Args:
-        order: 1 interpolates linearly, 0 takes the nearest voxel (masks).
+    `order` 1 interpolates linearly, 0 takes the nearest voxel (masks).
     """
     if volume.same_grid(reference):
         return volume
@@ -129,7 +129,10 @@ def quantity_window(voxels: Array, low: float, high: float, typical: float) -> t
     Scanners store the apparent diffusion coefficient in mm^2/s, in 10^-3 or in 10^-6 mm^2/s.
 
     Args:
-        typical: what the median of the foreground is near to.
+        voxels: [X, Y, Z], in the file's unit.
+        low: of the window, in the quantity's standard unit.
+        high: of the window, in the same unit.
+        typical: what the median of the foreground is near to, in the same unit.
     """
     inside = voxels[foreground(voxels)]
     median = float(np.median(inside)) if inside.size else 0.0
@@ -156,7 +159,9 @@ def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = 
     evenly over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
 
     Args:
-        region: tumour or brain [X, Y, Z].
+        region: [X, Y, Z].
+        count: 1 or more.
+        tumour: whether the region is a tumour's mask; else it is the brain's.
         thickness: mm between slices.
 
     Returns:
@@ -189,6 +194,8 @@ def crop_slices(
     Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias.
 
     Args:
+        volume: [X, Y, Z], in RAS orientation.
+        indices: [S], along Z.
         centre: (x, y) in mm from the centre of voxel 0.
         field_of_view: edge in mm.
         size: edge in pixels, H = W.
@@ -230,6 +237,8 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     All modalities and the mask are brought to the grid of the first present one, in the order of `data.modalities`.
 
     Args:
+        case: its files are read whole.
+        data: modalities, number of slices, field of view in mm, size in pixels.
         threads: that read and scale volumes side by side; unpacking and sorting leave Python's lock to others.
 
     Raises:
@@ -304,6 +313,8 @@ def _interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width:
     Sparse, because two of a row are not 0, and because threads of a dense product get in each other's way.
 
     Args:
+        positions: in voxels, 0 at the centre of the first.
+        length: of the line, in voxels.
         width: of a pixel in voxels; above 1 the triangle grows to that half-width.
     """
     half = max(1.0, width)

@@ -1,4 +1,4 @@
-"""Flower's own commands, around their traps: `flwr` answers 0 even when it failed, a proxy swallows the loopback, and so on."""
+"""Flower's own commands, with workarounds: `flwr` exits 0 even when it failed, a proxy swallows the loopback, and so on."""
 
 import json
 import os

@@ -12,7 +12,7 @@ class _Handler(RotatingFileHandler):
     """A full disk loses lines; it does not end the program."""
 
     def handleError(self, record: LogRecord) -> None:  # noqa: N802  logging's name
-        """Say nothing: there is nowhere to say it."""
+        """Ignored: there is no other place to report it."""
 
 
 def copy_lines(output: IO[bytes], log: Path) -> None:

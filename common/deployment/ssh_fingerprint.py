@@ -1,4 +1,4 @@
-"""What hospital and coordinator compare by telephone before a key is trusted."""
+"""SSH key fingerprints, which hospital and coordinator compare by telephone before a key is trusted."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Programs kept alive: started, restarted with growing pauses, their output in rotated logs, ended in order. Linux."""
+"""Keeps programs alive: restarts them with growing pauses, rotates their logs, stops them in order. Linux only."""
 
 import ctypes
 import json
@@ -61,7 +61,7 @@ class _Life:
 
 
 class Supervisor:
-    """Keeps programs alive until it is told to stop.
+    """Keeps programs alive until it is stopped.
 
     Args:
         programs: started in this order, ended in the opposite one.
@@ -200,7 +200,7 @@ def _told(life: _Life) -> dict[str, object]:
 
 
 def read_status(state: Path) -> dict[str, Any]:
-    """What the supervisor of this folder last told; its `state` is "stopped" where none is alive, whatever the file says."""
+    """The status that this folder's supervisor last wrote; `state` is "stopped" where none is alive, whatever the file holds."""
     try:
         told = json.loads((state / STATUS_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Two models on the same patients: the difference and its interval, and the smallest difference that so many patients would show.
+"""Two models on the same patients: the paired difference, its interval, and the smallest difference that can be detected.
 
 N patients, C classes.
 """
@@ -60,6 +60,7 @@ def detectable(
         labels: [N], below 0: left out.
         model: probabilities [N, C].
         others: probabilities [N, C] of models to compare with; a row of NaN: this patient was not asked, and is left out.
+        config: `evaluation.bootstrap` and the seed are read.
 
     Returns:
         `n`, `difference`, `power`, `level`, `others` (how many the SE comes from); None where it is not defined.
@@ -79,7 +80,7 @@ def detectable(
 
 
 def warning(found: Mapping[str, Any] | None) -> str | None:
-    """What to say where the patients are too few to tell models apart that differ notably; None where they are enough."""
+    """A warning where the patients are too few to detect a notable difference between models; None where they are enough."""
     if found is None or found["difference"] <= NOTABLE:
         return None
     return (

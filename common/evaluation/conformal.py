@@ -17,6 +17,7 @@ def conformal_bin(histogram: NDArray[Any], coverage: float) -> int | None:
 
     Args:
         histogram: [K], how many patients have each score; added up over sites.
+        coverage: between 0 and 1.
 
     Returns:
         None where the patients are too few for the promise.

@@ -1,4 +1,4 @@
-"""One fixed model on every subset of the modalities: what is lost when FLAIR is missing, and the like.
+"""Performance of one trained model on every subset of the modalities, such as without FLAIR.
 
 N patients, M modalities, C classes.
 """
@@ -25,6 +25,8 @@ def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats,
     """`modality_subsets` of report.json, of the labelled patients.
 
     Args:
+        trained: a model and its arrays.
+        patients: N; those without a label are left out.
         full: calibrated probabilities [N, C] from all present modalities, which need not be had again.
         temperature: of the calibration; 1: none.
     """
@@ -37,18 +39,18 @@ def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats,
 
 
 def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], full: Floats, config: RunConfig) -> dict[str, Any]:
-    """The measures of every subset, and what is lost by it.
+    """The measures of every subset, and the drop against all modalities.
 
     Args:
         answers: by subset, [N, C], NaN where a patient has none of it.
         labels: [N]; below 0: left out.
         full: [N, C], from all present modalities.
+        config: the task, the bootstrap and the seed are read.
 
     Returns:
         Each subset in the shape of `common.metrics.classification.evaluate`, and `drop` {value, low, high}: MCC of `full`
-        minus that
-        of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on both sides,
-        so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
+        minus that of the subset, paired by patient on the same resamples. A patient with none of a subset is left out of it on
+        both sides, so that `n` differs between subsets; a subset that no labelled patient has any of is not there.
     """
     results = {}
     for name, probabilities in answers.items():
@@ -63,7 +65,7 @@ def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, t
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
-    all he has: at most one pass over the patients for each subset but the full one.
+    all they have: at most one pass over the patients for each subset but the full one.
     """
     M = patients.present.shape[1]
     asked = {subset: _ask(trained, patients, subset, full, temperature) for subset in subsets_of(M)}
@@ -89,7 +91,7 @@ def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
 
 
 def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, temperature: float) -> Floats:
-    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no more."""
+    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no other modality."""
     has_all = patients.present[:, list(subset)].all(1)
     has_more = patients.present.sum(1) > sum(subset)
     found = np.where((has_all & ~has_more)[:, None], full, np.nan)

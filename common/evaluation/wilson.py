@@ -1,4 +1,4 @@
-"""The interval of a share that holds for few patients too, and for shares near 0 and 1."""
+"""Wilson's interval of a proportion, which holds for few patients too, and for proportions near 0 and 1."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 
 
 class Share(NamedTuple):
-    """A share and its 95% interval; None where there is nothing to share."""
+    """A proportion and its 95% interval; None where it is of nothing."""
 
     value: float | None = None
     low: float | None = None

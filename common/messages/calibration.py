@@ -1,10 +1,10 @@
-"""What server and sites say to each other to calibrate the trained model: two exchanges after the last round.
+"""The messages that calibrate the trained model: two requests and replies after the last round.
 
     fit     asked  arrays, config as for a round; calibration {stage}
-            told   sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
+            reply  sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
     score   asked  arrays, config; calibration {stage, temperature}; reference: the moments of all sites, added up; absent where
                    there are fewer than two: no site could be scored against others
-            told   sums {calibration.scores [K], ood.scores [K'] where there is a reference}
+            reply  sums {calibration.scores [K], ood.scores [K'] where there is a reference}
 
 beside `metrics` and `site` of a round's reply. Whatever is read here came over a wire, and nothing is unpickled.
 """
@@ -82,6 +82,8 @@ def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Array
     """Zeros in the names and shapes of the one answer that fits a request.
 
     Args:
+        asked: its stage says which sums.
+        config: its modalities give the shape of the moments.
         scored: whether the request has a reference.
     """
     if asked.stage == FIT:
@@ -100,6 +102,7 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
     """The sums of an answer, checked for what can be known of them without the patients.
 
     Args:
+        content: a site's reply.
         template: `form` of the request.
 
     Raises:
@@ -125,7 +128,7 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
 
 
 def smallest_cohort(sums: Arrays) -> float:
-    """Of how many patients any of the sums is at least, by their own count; infinite where of none at all."""
+    """The smallest number of patients that any of the sums is of, by its own count; infinite where there are none."""
     counts = [float(sums[name].sum()) for name in (COUNT, SCORES, OOD_SCORES) if name in sums]
     counts += [float(count) for count in sums.get(HAVING, ())]
     return min((count for count in counts if count), default=math.inf)

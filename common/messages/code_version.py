@@ -1,4 +1,4 @@
-"""Which code a process runs: server and sites must run the same, and a Flower SuperLink may hand them different checkouts."""
+"""Hash of the code that a process runs: server and sites must run the same, but a SuperLink may hand out different checkouts."""
 
 import hashlib
 from functools import cache

@@ -1,4 +1,4 @@
-"""What server and sites say to each other: one request and one reply a round, as Flower records.
+"""The messages of a training round: one request and one reply, as Flower records.
 
     request   arrays: ArrayRecord   the global trained arrays
               config: ConfigRecord  the fields of `Task`
@@ -41,7 +41,7 @@ Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 @dataclass(frozen=True)
 class Task:
-    """What a site is asked to do in one round."""
+    """A site's task in one round."""
 
     round: int  # from 1
     config: str  # the whole RunConfig as JSON
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True)
 class SiteReply:
-    """What came back, checked. `update` is empty when `error` is not.
+    """A site's reply, checked. `update` is empty when `error` is not.
 
     `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers. `epsilon` is what the
     site's ledger says its patients have spent, over all runs and at the site's own delta; below 0 where no ledger is kept.
@@ -83,7 +83,7 @@ def write_task(task: Task, arrays: ArrayRecord | None) -> RecordDict:
 
 
 def read_task(content: RecordDict) -> Task:
-    """Read a request at the site; the arrays stay packed until the site's own model says what they must look like.
+    """Read a request at the site; the arrays stay packed until the site's own model is there to check them against.
 
     Raises:
         FederationError: a record or field that is missing, of another type, or too long.
@@ -215,7 +215,7 @@ def unpack_array(name: str, array: Array, shape: tuple[int, ...], dtype: str) ->
 
 
 def _epsilon(record: Mapping[str, Any]) -> float:
-    """What the site says it has spent; below 0 where it says nothing usable. Infinite is a fair answer: no noise, no bound."""
+    """The epsilon that the site reports; below 0 where it reports nothing usable. Infinite is valid: no noise, no bound."""
     value = record.get(EPSILON, -1.0)
     return value if isinstance(value, float) and value >= 0 else -1.0
 

@@ -1,11 +1,12 @@
-"""What server and sites say to each other in the four stages of a secure round, as Flower ConfigRecords.
+"""The messages of secure aggregation's four stages (Bonawitz et al., CCS 2017), as Flower ConfigRecords.
 
-    keys     KeysAsked    ->  KeysTold     each site makes two key pairs for this round alone
-    shares   PeersAsked   ->  SharesTold   each shares its mask secrets among all, sealed for each
-    masked   LettersAsked ->  (the masked vector, an ArrayRecord)
-    unmask   UnmaskAsked  ->  UnmaskTold   shares of the own masks of those who sent, of the keys of those who did not
+    keys     AdvertiseKeys ->  AdvertisedKeys   each site makes two key pairs for this round alone
+    shares   ShareKeys     ->  KeyShares        each secret-shares its mask seed and key, every share encrypted for its site
+    masked   MaskedInput   ->  (the masked vector, an ArrayRecord)
+    unmask   Unmask        ->  UnmaskShares     shares of the survivors' mask seeds, and of the dropped sites' mask keys
 
-Sites are known to each other by their seat in the round, 1 to n. Everything is checked for type and size; nothing is unpickled.
+On the wire `letters` are the ciphertexts of shares, `letter_key` is the public key that they are encrypted with, and a site's
+`seat` is its number in the round, 1 to n. Everything is checked for type and size; nothing is unpickled.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from common.secure.fixed_point import Words
 SECURE = "secure"  # name of the record in a request and in a reply
 MASKED = "masked"  # name of the masked vector's record
 OUT_OF_STEP = "a message of secure aggregation was out of step, or not readable"
-MAX_BYTES = 4096  # of one key, share or letter
+MAX_BYTES = 4096  # of one key, share or ciphertext
 MAX_SITES = 1000
 
 
@@ -41,7 +42,7 @@ class AdvertiseKeys:
 
 @dataclass(frozen=True)
 class AdvertisedKeys:
-    """Public keys, PEM: one for masks, one for letters."""
+    """Public keys, PEM: one to agree on pairwise masks, one to encrypt shares."""
 
     stage: ClassVar[str] = "keys"
     mask_key: bytes
@@ -50,7 +51,7 @@ class AdvertisedKeys:
 
 @dataclass(frozen=True)
 class ShareKeys:
-    """All sites that told their keys, the asked one included."""
+    """The public keys of all sites that sent theirs, the asked one's included."""
 
     stage: ClassVar[str] = "shares"
     session: str
@@ -61,7 +62,7 @@ class ShareKeys:
 
 @dataclass(frozen=True)
 class KeyShares:
-    """For each other site a letter that only it can open; and the hash of the own mask's seed, to check what is put together."""
+    """For each other site the ciphertext of its shares; and the hash of the own mask's seed, to check its reconstruction."""
 
     stage: ClassVar[str] = "shares"
     seats: tuple[int, ...]
@@ -71,7 +72,7 @@ class KeyShares:
 
 @dataclass(frozen=True)
 class MaskedInput:
-    """The letters to the asked site: who sent one is in, and all in it mask against each other."""
+    """The ciphertexts for the asked site: their senders take part, and mask against each other."""
 
     stage: ClassVar[str] = "masked"
     session: str
@@ -102,12 +103,12 @@ Kind = TypeVar("Kind")
 
 
 def request_hash(task: Task, arrays: Arrays) -> bytes:
-    """What a round asks of every site alike: configuration, round and global arrays, whatever the run is called."""
+    """Hash of what a round asks of every site alike: configuration, round and global arrays, not the run's name."""
     return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
 
 
 def view_hash(began: AdvertiseKeys, peers: ShareKeys) -> bytes:
-    """What a site was told of the round. It goes into every sealed letter: sites that were told different things part company."""
+    """Hash of what a site received of the round. Every ciphertext holds it: sites that received different ones refuse."""
     digest = hashlib.sha256(f"{began.session} {began.sites} {began.threshold} {peers.seats} ".encode() + began.request)
     for key in (*peers.mask_keys, *peers.letter_keys):
         digest.update(hashlib.sha256(key).digest())
@@ -135,13 +136,13 @@ def from_record(record: object, kind: type[Kind]) -> Kind:
     return kind(**{f.name: _field(f.name, record.get(f.name), hints[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
 
 
-def write_told(reply: SiteReply, told: Any) -> RecordDict:
-    """A site's answer: its status, and what it has to tell (a message, or the masked vector)."""
+def write_stage_reply(reply: SiteReply, message: Any) -> RecordDict:
+    """A site's reply: its status, and its message of the stage (or the masked vector)."""
     content = write_status(reply)
-    if isinstance(told, np.ndarray):
-        content[MASKED] = ArrayRecord({MASKED: Array(np.asarray(told, dtype="<u4", order="C"))})
+    if isinstance(message, np.ndarray):
+        content[MASKED] = ArrayRecord({MASKED: Array(np.asarray(message, dtype="<u4", order="C"))})
     else:
-        content[SECURE] = to_record(told)
+        content[SECURE] = to_record(message)
     return content
 
 

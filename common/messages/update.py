@@ -1,4 +1,4 @@
-"""What a site's round has changed: all of the model that leaves it.
+"""A site's update: the change of the trained arrays, the only part of the model that leaves the site.
 
     update   change: ArrayRecord   trained arrays - the arrays that the site was sent, float32, by name
 
@@ -20,7 +20,7 @@ class Update:
 
     @classmethod
     def between(cls, trained: Arrays, received: Arrays) -> "Update":
-        """What training made of the arrays that the site was sent."""
+        """The change that training made to the arrays that the site was sent."""
         return cls(difference(trained, received))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The bootstrap over patients: every measure on every resample at once, and the interval of what was drawn.
+"""The bootstrap over patients: every measure on every resample at once, and the percentile interval.
 
 A resample is how often each patient was drawn (counts), so that all measures are sums over patients weighted by counts: a matrix
 product in place of a loop over resamples. The jackknife is the same with other counts.

@@ -1,4 +1,4 @@
-"""How good predictions are, with intervals over patients.
+"""Measures of classification (MCC, balanced accuracy, AUROC, ...), with intervals over patients.
 
 scikit-learn computes the values; `common.metrics.bootstrap` the same measures on all resamples at once, where
 scikit-learn would take a minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.

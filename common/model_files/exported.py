@@ -1,4 +1,4 @@
-"""One self-contained file of a trained model: all weights, merged, and what it needs to know of itself. No hub, no other file.
+"""A trained model as one self-contained file: all weights, merged, and the metadata to use them. No hub, no other file.
 
 NAME             every array of the merged model, under the names of its `state_dict`
 untouched.NAME   what training or merging changed in the backbone, as it was: out-of-distribution scores look at it
@@ -58,7 +58,10 @@ def save_exported(
     """Write the file, whole or not at all; equal models give equal bytes.
 
     Args:
-        plain, untouched: as `merge_trained` gives them.
+        path: of the safetensors file.
+        plain: the model with its adapters merged, as `merge_trained` gives it.
+        untouched: of the backbone, the arrays that merging changed, as they were; from `merge_trained` too.
+        config: of the run, written into the file's metadata.
         calibration: as `load_calibration` gives it.
     """
     reference = calibration[1] if calibration else {}
@@ -150,6 +153,6 @@ def _empty_model(config: RunConfig) -> MultiModalViT:
 
 
 def _set_pixels(model: MultiModalViT, metadata: Mapping[str, str]) -> None:
-    """The pixel statistics that the model was trained with, whatever this timm says."""
+    """Set the pixel statistics that the model was trained with, in place of timm's."""
     for name in ("pixel_mean", "pixel_std"):
         setattr(model, name, torch.tensor(json.loads(metadata[name]), dtype=torch.float32).view(3, 1, 1))

@@ -1,4 +1,4 @@
-"""Adapters merged into the weights that they adapt: one plain model, with the same outputs and nothing to add at run time.
+"""Merges adapters into the weights that they adapt: one plain model with the same outputs and no cost at run time.
 
 An adapter that gives a plain matrix (`mergeable`) is replaced by it; what was trained of the backbone's own weights is copied.
 One that is not mergeable stays as a module.

@@ -1,4 +1,4 @@
-"""Open a trained model: a run's folder, its model file, or an exported one. What it says of itself is checked.
+"""Opens a trained model: a run's folder, its model file, or an exported one; its metadata are checked.
 
 The header is read without torch, so that a command can start on the images while torch is still being loaded.
 """
@@ -20,7 +20,7 @@ NEEDED = ("config", "backbone", "backbone_sha256")
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model file says of itself.
+    """A model file's configuration and metadata.
 
     Attributes:
         file: the file itself.
@@ -65,6 +65,7 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenedModel:
     """Build the model and fill in what was trained. Every kind of model file comes through here.
 
     Args:
+        saved: the file, its configuration and its metadata.
         weights: local file of the backbone's weights; "": what the run's `model.weights` says.
 
     Raises:

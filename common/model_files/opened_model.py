@@ -9,7 +9,7 @@ from common.models.trained_model import TrainedModel
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel(TrainedModel):
-    """A trained model with what its run knows besides.
+    """A trained model with its run's calibration, and the moments for out-of-distribution scores.
 
     Attributes:
         calibration: None where the run has none.
@@ -21,5 +21,5 @@ class OpenedModel(TrainedModel):
 
     @property
     def temperature(self) -> float:
-        """Of the calibration; 1 where there is none."""
+        """The calibration's temperature; 1 where there is no calibration."""
         return self.calibration.temperature if self.calibration else 1.0

@@ -76,6 +76,7 @@ def adapt(backbone: Backbone, config: ModelConfig, generator: torch.Generator) -
     """Freeze the backbone in place and add what `config.adapter` trains.
 
     Args:
+        backbone: changed in place.
         config: the adapter, and the number of last blocks that get it (0: all).
         generator: for the starting values, so that every site starts from the same ones.
 

@@ -1,4 +1,4 @@
-"""Named arrays: what is trained, what travels, what a checkpoint holds.
+"""Named arrays of a model: those that are trained, sent, and kept in checkpoints.
 
 An update is a `dict[str, np.ndarray]` of float32 arrays in sorted order of their names, with safetensors semantics on disk.
 Nothing is ever unpickled.

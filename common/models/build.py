@@ -31,6 +31,8 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
     """Tokens and head around a backbone.
 
     Args:
+        backbone: adapted already (`adapt`).
+        config: modalities, `model` and the task's number of outputs are read.
         generator: for the head's starting values.
     """
     modalities, width = len(config.data.modalities), backbone.width

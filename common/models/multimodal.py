@@ -21,7 +21,7 @@ from common.models.head import PrototypeHead
 
 
 class Output(NamedTuple):
-    """What the objective and the prediction need.
+    """The model's outputs for the loss terms and for prediction.
 
     Attributes:
         embedding: [B, E], one vector a patient, E = (1 + M) D.
@@ -35,7 +35,7 @@ class Output(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What the backbone says of each slice.
+    """The backbone's features of each slice.
 
     Attributes:
         cls: [B, S, D].
@@ -81,7 +81,9 @@ class MultiModalViT(nn.Module):
         """One call for everything, so that `torch.func.functional_call` can lend the model other arrays (the teacher's).
 
         Args:
-            x, present, masks: as in `features`.
+            x: [B, S, M, H, W], as in `features`.
+            present: [B, M] bool, as in `features`.
+            masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
         """
         cls, patches = self.features(x, present, masks)

@@ -1,4 +1,4 @@
-"""A model and what training made of it: all that an answer about patients is made of."""
+"""A model, its trained arrays and its configuration: what a prediction needs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a command knows the name before torch is there
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A trained model.
+    """A model, its trained arrays, and the run's configuration.
 
     Attributes:
         model: lends its frozen weights; its own trained arrays are those of the untouched model, and are not changed.

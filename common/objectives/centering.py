@@ -19,6 +19,8 @@ def centred_targets(logits: Tensor, state: State, momentum: float, temperature: 
     Args:
         logits: [..., K] of the teacher.
         state: `center` [K], or nothing before the first batch.
+        momentum: of the centre, 0 to 1.
+        temperature: of the teacher, above 0.
 
     Returns:
         Distributions [..., K], and the next state.
@@ -33,6 +35,7 @@ def teacher_targets(logits: Tensor, center: Tensor, temperature: float) -> Tenso
     Args:
         logits: [..., K].
         center: [K].
+        temperature: of the teacher, above 0.
 
     Returns:
         [..., K], rows add up to one.
@@ -46,6 +49,7 @@ def update_center(center: Tensor | None, logits: Tensor, momentum: float) -> Ten
     Args:
         center: [K], or None at the start of a round.
         logits: [R, K]; R may be 0.
+        momentum: the share of the old centre that stays, 0 to 1.
     """
     if len(logits) == 0:
         return logits.new_zeros(logits.shape[-1]) if center is None else center

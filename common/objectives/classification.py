@@ -43,10 +43,10 @@ class Classification(Term):
         return classification_loss(scores, step.labels.repeat(len(step.logits)), state, self.label_smoothing), state
 
     def refusals(self) -> list[Refusal]:
-        """Weights by the site's labels would tell how many of each it has."""
+        """Weights by the site's labels would disclose how many of each it has."""
         if self.class_balance == "none":
             return []
-        return [Refusal("class_balance", self.class_balance, "none", "class weights tell the site's label counts")]
+        return [Refusal("class_balance", self.class_balance, "none", "class weights disclose the site's label counts")]
 
 
 def class_balance(labels: Tensor, classes: int, kind: str) -> State:

@@ -1,4 +1,4 @@
-"""DINO: the student's view must say what the teacher's other view says (Caron et al., ICCV 2021, eq. 1 and 3)."""
+"""DINO: the student's output for one view matches the teacher's for another (Caron et al., ICCV 2021, eq. 1 and 3)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def dino_loss(student: Tensor, targets: Tensor, temperature: float, *, skip_same
     Args:
         student: [V, B, K] logits of V views.
         targets: [U, B, K] teacher distributions.
+        temperature: of the student, above 0.
         skip_same: student view i and teacher view i are the same crop and do not pair.
 
     Returns:

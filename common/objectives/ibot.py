@@ -1,4 +1,4 @@
-"""iBOT: the student must say of a masked patch what the teacher sees there (Zhou et al., ICLR 2022, eq. 2)."""
+"""iBOT: the student's output for a masked patch matches the teacher's for the visible one (Zhou et al., ICLR 2022, eq. 2)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def ibot_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
     Args:
         student: [R, K] logits at the R masked tokens.
         targets: [R, K] teacher distributions at the same tokens.
+        temperature: of the student, above 0.
 
     Returns:
         Scalar; zero where nothing is masked.

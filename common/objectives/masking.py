@@ -1,4 +1,4 @@
-"""What the student must not see: whole modalities, and blocks of patches.
+"""Masks for the student: whole modalities, and blocks of patches.
 
 Full-modality masking: MM-DINOv2 (Scholz et al., MICCAI 2025) masks exactly one modality in every student view, so two or
 three missing ones are never seen; `any` masks 0 to M-1 of those present. Block masks: iBOT (Zhou et al., ICLR 2022), the same
@@ -17,6 +17,7 @@ def sample_masked_modalities(present: Tensor, kind: str, generator: torch.Genera
     Args:
         present: [B, M] bool.
         kind: `none`, `one` (the paper's) or `any` (uniformly 0 to m-1 of a patient's m).
+        generator: on the CPU.
 
     Returns:
         [B, M] bool, only where present.
@@ -38,6 +39,7 @@ def drop_modalities(present: Tensor, chance: float, generator: torch.Generator) 
     Args:
         present: [B, M] bool.
         chance: of a patient with more than one modality to lose some.
+        generator: on the CPU.
 
     Returns:
         The `present` that remains, at least one a patient.
@@ -55,9 +57,11 @@ def sample_block_masks(
     """One rectangle of patches for a share of the patients.
 
     Args:
+        batch: B, patients.
         grid: h, w patches.
         share: of patients that get a block.
         ratio: smallest and largest part of the patches that a block covers; its aspect is log-uniform in 1/2 to 2.
+        generator: on the CPU.
 
     Returns:
         [B, P] bool.

@@ -1,4 +1,4 @@
-"""What a term of the loss is, and what it may read of a step.
+"""The interface of a loss term, and the values of a step that it may read.
 
 Terms hold their settings and import nothing of models or training, so that a new one is one file and one line in `terms`.
 B patients, V views (global ones first), U global views, T views of the teacher, R masked patches, K prototypes of which the first
@@ -50,7 +50,7 @@ class StepOutputs:
 
 
 class Refusal(NamedTuple):
-    """Why a private run cannot have a term as it is set."""
+    """The reason why a private run cannot use a term with these settings."""
 
     key: str
     value: object
@@ -93,7 +93,7 @@ class Term:
         raise NotImplementedError
 
     def refusals(self) -> list[Refusal]:
-        """What forbids this term, as it is set, in a private run."""
+        """The reasons against this term, with its settings, in a private run."""
         return [Refusal("weight", self.weight, 0.0, self.why_not_private)] if self.weight and not self.per_patient else []
 
 

@@ -1,4 +1,4 @@
-"""Every term that a configuration can name. The order is the order of the sum."""
+"""Every loss term that a configuration can name, in the order in which they are added up."""
 
 from common.objectives.classification import Classification
 from common.objectives.consistency import Consistency

@@ -1,4 +1,4 @@
-"""What a history of private steps costs a patient: epsilon of Poisson-subsampled Gaussian mechanisms, composed whole.
+"""Privacy accounting: epsilon of a history of Poisson-subsampled Gaussian mechanisms, composed as a whole.
 
 The accountant is Opacus' PRV (Gopi et al., NeurIPS 2021): adding up an epsilon per round would claim six times too much, and its
 `gdp` accountant claims too little. Adjacency: a patient's update is replaced by zero, the number of patients is public.
@@ -23,6 +23,7 @@ def epsilon_of(history: Iterable[Charge], delta: float) -> float:
     """Epsilon, an upper bound, of everything in `history` together, in whatever order it happened.
 
     Args:
+        history: charges, each of some steps at one sampling rate and one noise.
         delta: above 0, below 1.
 
     Returns:

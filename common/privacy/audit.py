@@ -1,4 +1,4 @@
-"""Checks of the privacy claim that do not take the code's word for it.
+"""Tests of the privacy claim that do not rely on the training code being right.
 
 Exact tests of the mechanism, and the one-run canary audit (Steinke, Nasr, Jagielski, NeurIPS 2023, arXiv 2305.08846, theorem
 5.2): canaries are made-up patients of the largest gradient that clipping allows, half of them take part by chance, and who
@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CanaryAudit:
-    """What the canaries showed.
+    """The result of a canary audit.
 
     Attributes:
         claimed: epsilon that the accountant claims for the audited steps.
@@ -73,7 +73,7 @@ def the_optimizer(inner: torch.optim.Optimizer, noise: float, norm: float, expec
 
 
 def noise_checks(noise_multiplier: float, max_grad_norm: float, make: MakeOptimizer = the_optimizer) -> list[Check]:
-    """An empty step must be noise alone, of the promised spread, and no seed may bring it back."""
+    """A step without patients must give noise alone, of the promised spread, that no seed reproduces."""
     first, second = (_empty_step(noise_multiplier, max_grad_norm, make) for _ in range(2))
     expected, found = noise_multiplier * max_grad_norm, float(first.std())
     right = math.isclose(found, expected, rel_tol=ACCEPTED) and expected > 0
@@ -89,6 +89,7 @@ def removal_check(sums: Callable[[list[int]], dict[str, Tensor]], patients: int,
     Args:
         sums: the clipped sum over the given rows.
         patients: rows 0 to n-1 are tried.
+        max_grad_norm: the clipping norm.
     """
     everyone = sums(list(range(patients)))
     moved = []
@@ -131,6 +132,8 @@ def canary_audit(
         charge: the steps to be audited; best at an epsilon of 1 to 2.
         delta: far below one over the canaries, or the bound says nothing.
         generator: of the canaries and of who takes part; privacy's own randomness comes from the operating system.
+        canaries: n, each in or out by a fair coin.
+        dimension: D, of the canaries' gradients; large, so that random ones are nearly orthogonal.
         gradients: from the canaries' gradients [n, D] to what is handed to the optimizer: where a planted fault may sit.
         make: builds the optimizer.
     """
@@ -168,6 +171,10 @@ def proved_epsilon(guesses: int, right: int, canaries: int, delta: float, risk: 
     """The largest epsilon that this many right guesses refute (Steinke et al., theorem 5.2), by bisection.
 
     Args:
+        guesses: that were made; canaries without a guess count for nothing.
+        right: how many of them were right.
+        canaries: in all.
+        delta: of the claim.
         risk: chance of a wrong refutation.
     """
 
@@ -191,7 +198,7 @@ def proved_epsilon(guesses: int, right: int, canaries: int, delta: float, risk: 
 
 
 def _empty_step(noise_multiplier: float, max_grad_norm: float, make: MakeOptimizer) -> Tensor:
-    """What a step without any patient does, after seeding every generator that a fault could use."""
+    """The result of a step without patients, after seeding every generator that a fault could use."""
     torch.manual_seed(0)
     np.random.seed(0)
     weight = torch.zeros(NOISE_VALUES, requires_grad=True)

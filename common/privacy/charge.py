@@ -1,4 +1,4 @@
-"""What a private round costs, as the ledger keeps it and the accountant takes it."""
+"""The privacy cost of a round, as the ledger records it and the accountant takes it."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Charge:
 
     Attributes:
         noise_multiplier: standard deviation of the noise over the clipping norm.
-        sample_rate: chance of each patient to be in a step, by himself (Poisson).
+        sample_rate: chance of each patient to be in a step, independently of the others (Poisson).
         steps: how many.
     """
 

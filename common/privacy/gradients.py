@@ -1,4 +1,4 @@
-"""One gradient a patient: with all slices, modalities and views he is one example.
+"""One gradient for each patient: all slices, modalities and views of a patient are one example.
 
 Hooks that take the first axis for the example (Opacus' own, on a model that folds slices into the batch) make the slice the unit,
 and a patient of six slices then moves the sum by up to six clipping norms. Here the loss itself is the patient's, so nothing can
@@ -24,7 +24,7 @@ def looped_gradients(loss: Callable[[Parameters, int], Tensor], parameters: Para
 
     Returns:
         [n, *shape] by name; zeros where the loss does not depend on a parameter, and for all of a patient whose gradient is not
-        finite (he then moves nothing, which no bound forbids).
+        finite (such a patient then moves nothing, which no bound forbids).
     """
     names, leaves = list(parameters), list(parameters.values())
     stacked = {name: leaf.new_zeros((patients, *leaf.shape)) for name, leaf in parameters.items()}

@@ -32,6 +32,7 @@ def noised_mean(changes: Iterable[Change], trained: NDArray[np.bool_], config: S
     Args:
         changes: [values] each; read one at a time.
         trained: as in `noised_change`.
+        config: the clip and the noise multiplier.
     """
     total, sites = np.zeros(len(trained)), 0
     for change in changes:
@@ -44,7 +45,10 @@ def noised_change(mean: Change, trained: NDArray[np.bool_], sites: int, config: 
     """Add the noise of one round to the mean of so many clipped changes.
 
     Args:
+        mean: [values].
         trained: [values], those that the round trains. The others are as they were, whoever took part, and must stay so.
+        sites: n, that the mean is of: noise on a mean is 1/n of that on a sum.
+        config: the clip and the noise multiplier.
     """
     noise = np.zeros_like(mean)
     std = config.noise * config.clip / sites
@@ -58,9 +62,10 @@ def noise_to_signal(values: int, sites: int, config: SiteLevelConfig) -> float:
 
 
 def site_level_claim(config: SiteLevelConfig, rounds: int, values: int, sites: int) -> dict[str, Any]:
-    """What the report says: each round is one Gaussian mechanism with all sites in it.
+    """The report's claim: each round is one Gaussian mechanism with all sites in it.
 
     Args:
+        config: clip, noise multiplier and delta.
         rounds: that changed the model.
         values: d.
         sites: the fewest that a round had.

@@ -1,4 +1,4 @@
-"""Updates as whole numbers whose sum cannot overflow: what masks are added to must be exact.
+"""Updates in fixed point, as whole numbers whose sum cannot overflow: masked sums must be exact.
 
 A site of weight w sends w d for its update d, and w beside it; the server divides the two sums. Levels L, range c, n sites: a
 value v of [-c, c] becomes round((v + c) L / 2c) of [0, L], and n L < 2^32. The mapping is Flower's, which clips silently and only
@@ -17,7 +17,9 @@ MODULUS_BITS = 32
 MAX_LEVEL_BITS = 30  # Flower's quantisation counts in int32
 
 # One sentence for all three: which it was would tell a server that moves the limits how large a weight or an update is.
-UNCOUNTABLE = "the site's update is beyond secure.update_range, secure.max_weight or federation.max_update_norm; its log tells"
+UNCOUNTABLE = (
+    "the site's update is beyond secure.update_range, secure.max_weight or federation.max_update_norm; its log says which"
+)
 
 Words = NDArray[np.uint32]
 Values = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Masks that hide one update and vanish from the sum (Bonawitz et al., CCS 2017; pairwise masks cancel, own masks are taken off).
+"""Masks that hide one update (Bonawitz et al., CCS 2017): pairwise masks cancel in the sum, own masks are subtracted.
 
 Flower's own generator for masks folds its 256-bit seed to 32 bits, which a server can try out in minutes, and never gives its
 largest value. So masks here are the ChaCha20 key stream, all 2^32 values alike.

@@ -1,4 +1,4 @@
-"""What a task is. One is a frozen dataclass in a file of this room, and a line in `common.tasks.registry`.
+"""The interface of a task: a frozen dataclass in a file of this room, and a line in `common.tasks.registry`.
 
 Letters: N patients, C outputs.
 """
@@ -27,14 +27,14 @@ class Task(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of what is told apart, as reports and predictions write them."""
+        """Names of the classes or values, as reports and predictions write them."""
 
     @property
     def outputs(self) -> int:
         """C, of the head."""
 
     def target(self, word: str) -> int | None:
-        """What a word of the table stands for; None: nothing that this task knows."""
+        """The class or value that a table's word stands for; None: unknown to this task."""
 
     def evaluate(
         self,

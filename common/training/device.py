@@ -1,4 +1,4 @@
-"""Where and in which precision a model runs: a GPU in bf16 by itself where there is one."""
+"""The device and the precision of a model: a GPU in bf16 where there is one."""
 
 from contextlib import AbstractContextManager
 
@@ -21,6 +21,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     """Mixed precision for the forward pass.
 
     Args:
+        device: that the model is on.
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and on a CPU whose matrix unit multiplies bf16 natively (AMX).
     """
     native = device.type == "cuda" or torch.cpu._is_amx_tile_supported()

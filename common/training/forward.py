@@ -1,4 +1,4 @@
-"""The one loop that runs a trained model over patients without training it: where, in which precision, how many at once.
+"""The one inference loop over patients: device, precision and batch size are decided here.
 
 N patients of a site, n rows that are asked, S slices, M modalities.
 """
@@ -37,7 +37,8 @@ def forward_batches(
     """What `function` makes of each batch, in the order of the rows, on the device that was chosen.
 
     Args:
-        trained: its model is moved there and set to evaluation; `config.evaluation.batch_size` patients go at once.
+        trained: its model is moved to the device and set to evaluation; `config.evaluation.batch_size` patients go at once.
+        patients: of whom the rows are.
         function: of the model with the trained arrays inside, x [B, S, M, H, W] and present [B, M].
         rows: [n], patients, who may come several times; None: everybody once.
         present: [n, M], the modalities that the model may use of each row; None: all that the patient has.

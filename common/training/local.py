@@ -1,4 +1,4 @@
-"""A site's plain round: state in, state out. A site, the pooled baseline and a hospital alone all run this."""
+"""A site's plain round, from global arrays to an update. Sites, the pooled baseline and single hospitals all run it."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +39,8 @@ def train_round(
     Args:
         model: lends its frozen weights; its own trained arrays are neither read nor changed.
         arrays: the global model's.
+        patients: the site's that train, labelled or not.
+        config: of the run; every site has the same.
         round_number: from 1.
         site_seed: of this site and round; equal seeds give equal bytes on one machine with one number of threads.
         progress: called with steps done and steps in all.

@@ -1,4 +1,4 @@
-"""AdamW over the trained arrays, and its rates along a run."""
+"""AdamW over the trained arrays, and its learning rates over a run."""
 
 from collections.abc import Mapping
 

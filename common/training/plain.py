@@ -11,7 +11,7 @@ from common.objectives.term import States, StepOutputs, weighted_losses
 from common.training.device import autocast
 from common.training.round import Losses, Parameters, Point, Step
 
-ALWAYS_TOLD = ("classification", "dino", "ibot", "koleo")  # 0 where a term did not run: every round has told of these
+ALWAYS_TOLD = ("classification", "dino", "ibot", "koleo")  # 0 where a term did not run: every round has reported these
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From patients to probabilities, and to frozen features for the probe beside them.
+"""Class probabilities of patients, and frozen features for the linear probe.
 
 N patients, B of a batch, S slices, M modalities, C classes, D width.
 """
@@ -19,6 +19,8 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     """Class probabilities of every patient, from all slices and all present modalities.
 
     Args:
+        trained: a model and its arrays.
+        patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:
@@ -36,10 +38,12 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
 
 
 def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
-    """What the untouched backbone says of each modality by itself: CLS beside mean patch token, averaged over slices.
+    """Features of each modality by the untouched backbone alone: CLS and mean patch token, averaged over slices.
 
     Args:
         model: fresh from `build_model`: its adapters still add nothing.
+        patients: N, with M modalities.
+        config: modalities, batch size and precision are read.
 
     Returns:
         [N, M, 2D], NaN where a modality is absent.

@@ -88,12 +88,17 @@ def private_round(
     """Take `config.privacy.steps` private steps from the global arrays.
 
     Args:
-        model, arrays, patients, round_number, progress: as in `common.training.local.train_round`.
+        model: lends its frozen weights, as in `common.training.local.train_round`.
+        arrays: the global model's.
+        patients: the site's that train; all may be sampled.
+        config: with `privacy.enabled`.
+        round_number: from 1.
         site_seed: of the views. Sampling and noise come from the operating system.
-        charge: told what the round will cost before any patient is touched; raises where the budget refuses.
+        charge: called with what the round will cost before any patient is touched; raises where the budget refuses.
+        progress: called with steps done and steps in all.
 
     Returns:
-        The update. It alone is private: the counts beside it are not, and no loss is told.
+        The update. It alone is private: the counts beside it are not, and no loss is reported.
     """
     check_arrays(arrays, get_arrays(model))
     privacy = config.privacy

@@ -1,8 +1,8 @@
 """Private head rounds: the head's own steps of DP-SGD on features, while the backbone and its adapters stay as they are.
 
-The first rounds of `common.training.probing`, with a bounded share for each patient. His features cost one forward pass; what is
-noised is the head alone, a few thousand values. N patients, C copies of each (as he is, and with modalities dropped), E width of
-their embeddings.
+The first rounds of `common.training.probing`, with a bounded share for each patient. A patient's features cost one forward
+pass; what is noised is the head alone, a few thousand values. N patients, C copies of each (with all modalities, and with some
+dropped), E width of their embeddings.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ KEPT = 16  # sites whose features are kept in this process: 0.5 MB a hundred pat
 
 
 class Features(NamedTuple):
-    """What the backbone says of a site's patients."""
+    """The backbone's features of a site's patients."""
 
     embeddings: Tensor  # [N, C, E]
     labels: Tensor  # [N], negative for none
@@ -73,8 +73,11 @@ def head_gradients(
     """Gradients [n, *shape] of the sampled patients' losses, before clipping; of classification, zeros for one without a label.
 
     Args:
+        model: lends the head's architecture.
         point: of a head round.
+        features: of all patients, computed once a round.
         rows: [n], may be empty.
+        config: classes and temperatures are read.
     """
     if not len(rows):
         return {name: value.new_zeros((0, *value.shape)) for name, value in point.trained.items()}

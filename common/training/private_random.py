@@ -1,4 +1,4 @@
-"""Randomness of one patient alone, from the step and his row: no other patient's draws depend on his being there."""
+"""One patient's random draws, from the step and the patient's row: independent of whether any other patient takes part."""
 
 import hashlib
 

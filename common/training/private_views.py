@@ -1,4 +1,4 @@
-"""One gradient a patient on their views.
+"""One gradient for each patient, from the patient's own views.
 
 What a patient adds to a step is bounded by clipping, so their views must be their own: their randomness comes from the step and
 their row, not from a stream that they share with the rest of the sample (taking them out would change the others' crops, and so
@@ -83,8 +83,12 @@ def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Exam
     """One patient's loss; nothing of any other patient is in it.
 
     Args:
+        model: lends the frozen weights.
         trained: the arrays to differentiate by, in the place of the point's.
+        point: the round's state.
+        example: one patient's views, masks and label.
         answer: of `_teacher_logits`.
+        config: classes, temperatures and precision are read.
     """
     device = example.x.device
     with autocast(device, config.training.precision):

@@ -34,8 +34,11 @@ def head_rule(
     """The rule of a head round: descent on the features of all labelled patients at once; an unlabelled site takes no step.
 
     Args:
-        model, arrays, patients, config: as in `common.training.local.train_round`.
-        generator: of the modalities that are dropped.
+        model: lends its frozen weights.
+        arrays: the global model's.
+        patients: the site's that train.
+        config: `objective`, `training`, `task` and `evaluation.batch_size` are read.
+        generator: draws the modalities that are dropped.
     """
     labelled = patients.select(patients.labelled)
 
@@ -67,13 +70,15 @@ def head_outputs(
     received: Mapping[str, Tensor],
     config: RunConfig,
 ) -> StepOutputs:
-    """What the head says of features, for the terms that run on them.
+    """The head's outputs for features, for the terms that run on them.
 
     Args:
+        model: lends the head's architecture.
         head: the head's arrays by their full names.
         embeddings: [V, N, E], copies of each patient in the place of views.
         labels: [N].
         received: the head's arrays as the round began with them.
+        config: classes and temperatures are read.
     """
     own = {name.removeprefix(HEAD): value for name, value in head.items()}
     logits = functional_call(model.head, own, (embeddings.flatten(0, 1),)).unflatten(0, embeddings.shape[:2])

@@ -1,4 +1,4 @@
-"""One site's round of training: one loop, whose gradients are a rule's to say.
+"""One site's round: the training loop, with the gradients of a plain or a private rule.
 
 `plain` takes the gradient of a batch's loss, `private` one gradient a patient, clipped and noised. Either works on views of the
 patients or, in head rounds, on their features.
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Point:
-    """Where a round stands before a step.
+    """The state of a round before a step.
 
     Attributes:
         step: from 0.
@@ -73,7 +73,7 @@ class GradientRule(Protocol):
         """The function that takes one step: it moves the trained arrays, and gives the losses and the terms' next states."""
 
     def metrics(self, history: Sequence[Losses]) -> dict[str, float]:
-        """What the round tells of its losses, given those of every step."""
+        """The loss terms that the round reports, given those of every step."""
 
 
 def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number: int, device: torch.device) -> Point:
@@ -82,7 +82,9 @@ def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number:
     Args:
         arrays: the global model's.
         labels: what the terms may count: [N], or [0] in a private round.
+        config: says which arrays this round trains and which terms run.
         round_number: from 1.
+        device: where labels and arrays go.
     """
     values = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
     trained = {name: values[name].requires_grad_() for name in trained_names(values, config, round_number)}
@@ -114,6 +116,10 @@ def local_round(
     """Take all steps of a round from `point`; its trained arrays are changed.
 
     Args:
+        point: from `first_point`.
+        rule: gives the gradients of each step, plain or private.
+        patients: the site's that train.
+        config: of the run.
         round_number: from 1.
         progress: called with steps done and steps in all.
     """

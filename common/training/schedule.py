@@ -1,4 +1,4 @@
-"""How rates move over a whole run; every function takes `progress`, the part of the run that is done (0 to 1)."""
+"""Schedules over a whole run; every function takes `progress`, the part of the run that is done (0 to 1)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What student and teacher say of one batch's views, for the terms of the loss (MM-DINOv2: Scholz et al., MICCAI 2025).
+"""Outputs of student and teacher for one batch's views, as the loss terms read them (MM-DINOv2: Scholz et al., MICCAI 2025).
 
 B patients, V views, K prototypes of which the first C are the classes.
 """
@@ -21,8 +21,11 @@ def view_outputs(
     """Run the student over all views, and the teacher over the global ones where a term needs it.
 
     Args:
+        model: lends its frozen weights.
+        point: the student's and the teacher's arrays.
         views: global and local.
         labels: [B], negative where there is none.
+        config: classes and temperatures are read.
     """
     global_views, local_views = views
     student = {**point.trained, **point.fixed}

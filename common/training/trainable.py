@@ -1,4 +1,4 @@
-"""Which of the named arrays a round trains; all others come back byte for byte. An adapter may hold some of its own still."""
+"""Which arrays a round trains; all others come back unchanged, byte for byte. An adapter may keep some of its own fixed."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,6 +19,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
 
     Args:
         names: of all arrays that travel.
+        config: `model`, `privacy.enabled` and `training.head_rounds` are read.
         round_number: from 1.
     """
     if is_head_round(config, round_number):

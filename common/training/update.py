@@ -1,4 +1,4 @@
-"""What one round at one site gives."""
+"""The result of one round at one site."""
 
 from dataclasses import dataclass
 

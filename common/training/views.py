@@ -38,7 +38,9 @@ def make_views(
     Args:
         x: [B, S, M, H, W] on the device.
         present: [B, M] bool, on the CPU.
+        config: scales, sizes, masking and modality dropout.
         patch: edge of a patch in pixels.
+        generator: on the CPU.
 
     Returns:
         Two global views, masked each in its own way, and `config.local_crops` local ones (None for 0).

@@ -84,7 +84,7 @@ def _add_run(verbs: Verbs) -> None:
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: a new one in HOME/runs)")
     verb.add_argument("--cache", type=Path, metavar="DIR", help="of the prepared external patients")
     verb.add_argument("--resume", action="store_true", help="go on from RUN's last checkpoint")
-    verb.add_argument("--detach", action="store_true", help="return at once; `status` tells how it goes")
+    verb.add_argument("--detach", action="store_true", help="return at once; `status` shows its progress")
     _verb(verbs, "cancel", "stop the run that is on; it can be resumed", _cancel)
 
 

@@ -71,7 +71,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     else:
         claim = {"privacy": {arguments.site: {"audit": entry}}}
         verdict = next(iter(refutations(claim)), f"The audit of {arguments.site} passed.")
-        where = f"It stands in {arguments.run / HTML_NAME}."
+        where = f"It is in {arguments.run / HTML_NAME}."
         style = "" if entry["passed"] else "red"
         Console().print(f"{verdict} {where}", style=style, markup=False, highlight=False, soft_wrap=True)
     return 0 if entry["passed"] else 1

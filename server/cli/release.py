@@ -45,7 +45,7 @@ def _add_export(verbs: Verbs) -> None:
     verb = verbs.add_parser("export", help="release a run's model", description=text)
     verb.add_argument("run", type=Path, metavar="RUN", help="folder of the finished run")
     verb.add_argument("--out", type=Path, required=True, metavar="RELEASE", help="folder to make")
-    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: what the run says)")
+    verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: the run's model.weights)")
     verb.add_argument("--check", type=Path, metavar="SITE", help="folder of patients to check with (default: seeded noise)")
     verb.add_argument("--release", default="1.0.0", metavar="VERSION", help="of the release (default: 1.0.0)")
     key = verb.add_mutually_exclusive_group(required=True)

@@ -21,8 +21,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1")  # by which nginx, SuperExec and `flwr`
 def make_authority(folder: Path, name: str) -> None:
     """Write ca.key (0600) and ca.crt.
 
-    Args:
-        name: of the federation.
+    The certificate carries `name`, the federation's.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _name(f"{name} certificate authority")

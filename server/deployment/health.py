@@ -17,7 +17,7 @@ PATIENCE = 3.0
 
 
 def superlink_serves(home: Home) -> bool:
-    """Whether the SuperLink's health service says SERVING."""
+    """Whether the SuperLink's health service reports SERVING."""
     with grpc.insecure_channel(home.health, options=[("grpc.enable_http_proxy", 0)]) as channel:  # this machine only
         try:
             answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Who may take part: one public key a site, in `sites/`; the registry is the truth, the SuperLink is made to follow it."""
+"""The sites that may take part: one public key each, in `sites/`; the SuperLink is made to follow this registry."""
 
 import re
 from dataclasses import dataclass
@@ -76,9 +76,12 @@ def admitted(home: Home) -> tuple[AdmittedSite, ...]:
 
 
 def admit(home: Home, file: Path, name: str, *, again: bool = False) -> AdmittedSite:
-    """Enter a site into the registry; `synchronise` tells the SuperLink.
+    """Enter a site into the registry; `synchronise` passes it on to the SuperLink.
 
     Args:
+        home: the coordinator's folder.
+        file: the site's public key, one line as OpenSSH writes it.
+        name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
 
     Raises:
@@ -106,7 +109,7 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
 
 
 def revoke(home: Home, name: str) -> AdmittedSite:
-    """Move a site's key to the revoked ones; `synchronise` tells the SuperLink.
+    """Move a site's key to the revoked ones; `synchronise` passes it on to the SuperLink.
 
     Raises:
         ConfigError: no such site is admitted.

@@ -1,4 +1,4 @@
-"""How the run goes, by what the ServerApp leaves in its folder; read without anything that trains."""
+"""The status of a run, read from what the ServerApp writes into its folder, without importing torch."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The coordinator's programs: SuperLink, SuperExec and nginx, kept alive until they are told to stop."""
+"""The coordinator's programs: SuperLink, SuperExec and nginx, kept alive until they are stopped."""
 
 import shutil
 import subprocess
@@ -32,7 +32,8 @@ def serve(home: Home, say: Say) -> None:
     """Run all programs until SIGTERM or SIGINT. Call it from the main thread.
 
     Args:
-        say: told when the service is ready, and what is wrong.
+        home: the coordinator's folder.
+        say: called when the service is ready, and with what is wrong.
 
     Raises:
         ConfigError: nginx is not installed, a port is taken, a certificate or a key is not usable.
@@ -145,7 +146,7 @@ def _require_startable(home: Home) -> None:
 
 
 def _get_ready(home: Home, say: Say) -> None:
-    """Wait until all answers, tell the SuperLink its sites, say so. Tried until it is done: who was revoked must not stay in."""
+    """Wait until all programs answer, then pass the registry to the SuperLink, with retries: a revoked site must not stay in."""
     deadline, front, told = time.monotonic() + START_SECONDS, home.settings.front == "nginx", False
     while True:
         trouble = f"not ready after {START_SECONDS:g} s; the logs are in {home.log.parent}"

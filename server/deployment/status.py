@@ -1,4 +1,4 @@
-"""What the coordinator sees: the programs, the sites, the run. All of it is read where it happens; nothing is kept here."""
+"""The coordinator's view of the federation: programs, sites and run, each read from its source."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,7 +25,7 @@ BAD = {"offline", "not serving", "failed", "unreachable"}
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """One admitted site: what the SuperLink says of it, and what the run does."""
+    """One admitted site: its state at the SuperLink, and what the run does there."""
 
     name: str
     connection: str  # online, offline, registered (never seen), unregistered, unknown (the SuperLink does not answer)
@@ -35,7 +35,7 @@ class SiteStatus:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """All that `fedmri-server status` tells."""
+    """The status of a federation, as `fedmri-server status` shows it."""
 
     name: str
     address: str

@@ -84,8 +84,10 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     """Wait for the run's end; the run goes on when this is interrupted.
 
     Args:
-        on_round: told each line of rounds.jsonl as it comes.
-        on_status: told status.json now and then.
+        home: the coordinator's folder.
+        run: from `submit`.
+        on_round: called with each line of rounds.jsonl as it comes.
+        on_status: called with status.json now and then.
 
     Raises:
         FederationError: the run failed; says why.
@@ -170,7 +172,7 @@ def _status_patiently(home: Home, run: SubmittedRun) -> str:
 
 
 def _judge(home: Home, run: SubmittedRun, status: str) -> None:
-    """A finished run is good only if Flower and the report both say so."""
+    """A finished run succeeded only if Flower's status and the report both say so."""
     if (run.out / ERROR_NAME).is_file():
         raise FederationError(error_sentence(run.out / ERROR_NAME, _failed(home, run, status)))
     if status != "finished:completed" or not (run.out / "report.json").is_file():

@@ -51,11 +51,7 @@ class Nodes:
         )
 
     def register(self, name: str, key: bytes) -> None:
-        """Let a site in.
-
-        Args:
-            key: its public key, PEM.
-        """
+        """Let a site in, by its public key as PEM."""
         with _plain_errors():
             self._client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
 
@@ -102,4 +98,4 @@ def _plain_errors() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
-        raise FederationError(f"The SuperLink does not answer ({error}). Is it started? `fedmri-server status` tells.") from error
+        raise FederationError(f"The SuperLink does not answer ({error}). Is it started? See `fedmri-server status`.") from error

@@ -1,4 +1,4 @@
-"""The model card: what a run's report knows of the model, and no more.
+"""The model card, written from a run's report and nothing else.
 
 The sections follow Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
@@ -15,7 +15,7 @@ from server.report.page.conformal import ALL
 from server.report.page.headline import caution
 from server.report.report import Report
 
-NOT_TOLD = "not told"
+NOT_REPORTED = "not reported"
 
 
 def intended_use(config: RunConfig) -> str:
@@ -36,7 +36,7 @@ def weights_licence(model: ModelConfig) -> str:
         return "none: the backbone was not trained"
     settings = timm.get_pretrained_cfg(model.backbone) if timm.is_model(model.backbone) else None
     named = getattr(settings, "license", None)
-    return f"{named} (what timm says of {model.backbone})" if named else "not known: ask whoever made them"
+    return f"{named} (according to timm, of {model.backbone})" if named else "not known: ask whoever made them"
 
 
 def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, checks: Sequence[Mapping[str, Any]]) -> str:
@@ -44,6 +44,7 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
 
     Args:
         report: of the run.
+        config: of the run.
         sha256: of the backbone's weights.
         adapter: whether adapters were merged, as the exported file says.
         checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.
@@ -52,12 +53,12 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
         ("Intended use, and its limits", [intended_use(config), _limits(report, config)]),
         ("Patients", _patients(report, config)),
         ("Training", _training(report, config, sha256, adapter)),
-        ("Measured on the external hospital", _metrics(report)),
+        ("Results on the external hospital", _metrics(report)),
         ("Calibration", _calibration(report)),
-        ("When modalities are missing", _subsets(report)),
+        ("Missing modalities", _subsets(report)),
         ("Privacy", _privacy(report)),
         ("Licences", [f"Code: Apache-2.0. Weights: {weights_licence(config.model)}."]),
-        ("Checked when it was exported", _checks(checks)),
+        ("Checks at export", _checks(checks)),
         ("How to verify these files", [VERIFY]),
     ]
     body = "\n\n".join(f"## {title}\n\n" + "\n\n".join(line for line in lines if line) for title, lines in parts)
@@ -97,7 +98,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _limits(report: Report, config: RunConfig) -> str:
     patients = report.external.n or len(report.patients)
     return (
-        f"It was measured on {patients} patients of the external hospital below, and on no others. Images must be of "
+        f"It was evaluated on {patients} patients of the external hospital below, and on no others. Images must be of "
         f"{', '.join(config.data.modalities)} (any of them), registered to each other; with a tumour mask the slices go through "
         "the tumour, without one through the brain."
     )
@@ -108,7 +109,8 @@ def _patients(report: Report, config: RunConfig) -> list[str]:
     named = report.provenance.sites
     sites = sorted({site for each in report.rounds for site in each.there}) if named is None else named
     rows: list[list[Any]] = [
-        [site, "trained", NOT_TOLD, *[NOT_TOLD] * (len(config.task.classes) + len(config.data.modalities))] for site in sites
+        [site, "trained", NOT_REPORTED, *[NOT_REPORTED] * (len(config.task.classes) + len(config.data.modalities))]
+        for site in sites
     ]
     classes, people = config.task.classes, report.patients
     labels = Counter(patient.truth for patient in people)
@@ -116,8 +118,10 @@ def _patients(report: Report, config: RunConfig) -> list[str]:
     counts = [labels[c] for c in classes] + [modalities[m] for m in config.data.modalities]
     rows.append([report.provenance.hospital or "external", "measured", len(people), *counts])
     header = ["site", "part", "patients", *classes, *config.data.modalities]
-    told = "How many patients a training hospital has, of which class, is its own to tell; this run's report does not hold it."
-    return [table(header, rows), told]
+    note = (
+        "The numbers of patients and classes of the training hospitals are theirs to share; this run's report does not hold them."
+    )
+    return [table(header, rows), note]
 
 
 def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> list[str]:
@@ -129,7 +133,7 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
         ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
         ["seed", config.seed],
-        ["code", report.provenance.code or NOT_TOLD],
+        ["code", report.provenance.code or NOT_REPORTED],
     ]
     return [table(["", ""], rows)]
 
@@ -151,14 +155,12 @@ def _calibration(report: Report) -> list[str]:
     if not known:
         return ["None: probabilities are the model's own."]
     rows = [[key, *(number(getattr(side, key, None)) for side in (known.before, known.after))] for key in ("ece", "brier", "nll")]
-    patients = NOT_TOLD if known.patients is None else known.patients
-    sites = ", ".join(text(site) for site in known.sites) or NOT_TOLD
-    lines = [f"Temperature {number(known.temperature)}, fitted on patients that no hospital trained on: {patients}, at {sites}."]
+    patients = NOT_REPORTED if known.patients is None else known.patients
+    sites = ", ".join(text(site) for site in known.sites) or NOT_REPORTED
+    lines = [f"Temperature {number(known.temperature)}, fitted on patients held out of training: {patients}, at {sites}."]
     lines += ["On the external patients:", table(["", "before", "after"], rows)]
     if sets := known.conformal:
-        lines.append(
-            f"Prediction sets: promised to hold the truth for {number(sets.coverage)}, observed {interval(sets.observed)}."
-        )
+        lines.append(f"Prediction sets: nominal coverage {number(sets.coverage)}, observed {interval(sets.observed)}.")
         lines.append(ALL if sets.threshold == 1 else "")
     return lines
 
@@ -172,7 +174,9 @@ def _subsets(report: Report) -> list[str]:
 
 def _privacy(report: Report) -> list[str]:
     if not report.privacy:
-        return ["Trained without differential privacy: what the weights tell about single patients has no proven bound."]
+        return [
+            "Trained without differential privacy: there is no proven bound on what the weights disclose about single patients."
+        ]
     rows = [
         [claim.site, number(claim.epsilon), "-" if claim.delta is None else f"{claim.delta:g}", claim.unit or "-"]
         for claim in report.privacy

@@ -1,4 +1,4 @@
-"""Every exported file against the trained model, on the same patients, before a release is finished.
+"""Compares every exported file with the trained model, on the same patients, before a release is finished.
 
 N patients, M modalities, C classes.
 """
@@ -50,6 +50,8 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
     """Compare model.safetensors, model.onnx and the bundle, run by MONAI itself, with the trained model.
 
     Args:
+        folder: of the release.
+        trained: the model that was exported.
         site: a folder of patients; None: seeded noise takes their place, written as NIfTI.
 
     Raises:

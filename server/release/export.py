@@ -127,7 +127,7 @@ def _dense(plain: MultiModalViT, trained: OpenedModel) -> DenseModel:
 
 
 def _about(wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any]) -> dict[str, Any]:
-    """What metadata.json says besides formats."""
+    """The contents of metadata.json besides formats."""
     config, external = trained.config, report["external"]
     mcc = external.get("mcc") or {}
     return {

@@ -20,6 +20,7 @@ def write_manifest(folder: Path, private: Ed25519PrivateKey | None, comment: str
     """List every file of the folder, and sign the list.
 
     Args:
+        folder: of the release.
         private: None: the list is left unsigned.
         comment: signed with it.
     """

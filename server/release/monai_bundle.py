@@ -31,6 +31,9 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict
     """Write the bundle into a new folder.
 
     Args:
+        folder: new, or without a `models` in it.
+        dense: the model with its adapters merged.
+        config: of the run.
         about: `name`, `version`, `description`, `intended_use`, `weights_licence`, `eval_metrics`.
         licence: text of the LICENSE file.
     """
@@ -120,7 +123,7 @@ def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {name: version(name) for name in ("nibabel", "scipy", "fire")},
         "name": about["name"],
-        "task": f"Glioma {config.task.label} from multi-sequence brain MRI",
+        "task": f"Glioma {config.task.label} from multi-modality brain MRI",
         "description": about["description"],
         "authors": "FedMRI; see the hospitals in docs/README.md",
         "copyright": f"Code: Apache-2.0. Weights: {about['weights_licence']}",

@@ -127,7 +127,7 @@ def _volume(image: Any, name: str) -> Volume:
 
 
 class Evaluator:
-    """Asks the network about each patient and writes what it says.
+    """Runs the network on each patient and writes its predictions.
 
     Args:
         network: images [1, S, M, H, W] and present [1, M] to probabilities [1, C].

@@ -39,6 +39,7 @@ def make_key(folder: Path, passphrase: str) -> PublicKey:
     """Write release.key (0600) and release.pub.
 
     Args:
+        folder: made where it is absent.
         passphrase: "": the key is not encrypted.
 
     Raises:
@@ -105,8 +106,7 @@ def read_public(path: Path) -> PublicKey:
 def sign(path: Path, private: Ed25519PrivateKey, comment: str) -> None:
     """Write the signature beside the file, as FILE.minisig.
 
-    Args:
-        comment: one line, which the signature covers.
+    The signature also covers `comment`, one line.
     """
     signature = private.sign(_digest(path.read_bytes()))
     both = private.sign(signature + comment.encode())
@@ -118,8 +118,7 @@ def sign(path: Path, private: Ed25519PrivateKey, comment: str) -> None:
 def verify(path: Path, content: bytes, public: PublicKey) -> str:
     """Check FILE.minisig against what was read of the file.
 
-    Args:
-        content: the bytes that the caller goes on to use: what is checked is what is used.
+    `content` is the bytes that the caller goes on to use, so that what is checked is what is used.
 
     Returns:
         The trusted comment.
@@ -135,7 +134,7 @@ def verify(path: Path, content: bytes, public: PublicKey) -> str:
     if raw[2:10] != public.number:
         raise FedMRIError(
             f"{place.name}: signed by another key ({_shown(raw[2:10])}) than the one given ({_shown(public.number)}). "
-            "Do not use these files unless their maker says that the other key is his."
+            "Do not use these files unless their maker confirms that the other key is theirs."
         )
     comment = lines[2].removeprefix(TRUSTED)
     for signature, signed, name in ((raw[10:], _digest(content), path.name), (both, raw[10:] + comment.encode(), place.name)):

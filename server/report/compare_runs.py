@@ -1,4 +1,4 @@
-"""Runs side by side: what each reached, how they differ patient by patient, and which settings they differ in."""
+"""Comparison of runs: results, paired differences on common patients, and settings that differ."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Each run by as many of its last folders as it takes to tell it from the others."""
+    """Each run's name: as many of its last folders as make it unique."""
     paths = [run.expanduser().resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]

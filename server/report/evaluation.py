@@ -1,4 +1,4 @@
-"""What a model measures on a group of patients: what `common.metrics.classification.evaluate` returned, read back."""
+"""The measures of a model on a group of patients, as `common.metrics.classification.evaluate` returned them, read back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

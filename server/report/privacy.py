@@ -18,7 +18,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was tried against a claim. `passed` is None where the audit does not say."""
+    """The results of an audit. `passed` is None where the audit does not say."""
 
     passed: bool | None
     checks: tuple[Check, ...]
@@ -50,7 +50,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class SiteLevel:
-    """Noise for whole hospitals, by a server that is trusted."""
+    """Site-level differential privacy, by a trusted server."""
 
     epsilon: float | None
     delta: float | None

@@ -97,6 +97,9 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
     """Put the audit that a hospital has sent into RUN's report, JSON and page.
 
     Args:
+        run: the run folder.
+        site: name of the hospital, as the report has it.
+        file: the audit as JSON.
         force: replace the one that is there.
 
     Returns:
@@ -121,13 +124,13 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
 
 
 def refutations(report: Mapping[str, Any]) -> list[str]:
-    """One loud sentence for each site whose audit failed."""
+    """A sentence for each site whose audit failed."""
     claims = decode_claims(report["privacy"])
     return [refutation(claim.site, claim.audit) for claim in claims if claim.audit and claim.audit.passed is False]
 
 
 def refutation(site: str, audit: Audit) -> str:
-    """What failed there, in one loud sentence."""
+    """The checks that failed at a site, in one sentence."""
     found = [f"{check.name}: {check.detail}" for check in audit.checks if not check.passed]
     if audit.canary_passed is False:
         found.append(f"canaries proved epsilon {number(audit.audited)} of {number(audit.claimed)} claimed")
@@ -183,7 +186,7 @@ def _require(where: str, good: bool, expected: str, value: Any) -> None:
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return table
 
 

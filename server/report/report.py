@@ -1,4 +1,4 @@
-"""What the results of a run are: report.json decoded once, for page, model card, comparison and terminal."""
+"""A run's results: report.json decoded once, for page, model card, comparison and terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class OutOfDistribution:
-    """How many patients were flagged as unlike those in training. `scored`: the sites could say which scores are too high."""
+    """How many patients were flagged as out of distribution. `scored`: whether there is a threshold."""
 
     rate: float | None
     flagged: int | None
@@ -66,7 +66,7 @@ class OutOfDistribution:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from."""
+    """Provenance of a result: configuration, code, weights, sites."""
 
     hospital: str  # the external one; "" where it is not named
     config: Mapping[str, Any]  # empty where it is no table
@@ -95,7 +95,7 @@ class Report:
 
 
 def decode(report: Mapping[str, Any]) -> Report:
-    """What report.json says, of this version or an older one."""
+    """Decode a report.json of this version or an older one."""
     external = decode_evaluation(report["external"]) or Evaluation()
     groups = table(report.get("subgroups")).items()
     return Report(

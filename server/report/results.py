@@ -1,4 +1,4 @@
-"""A run's results, report.json: what travels of the report. The ServerApp writes it last; it marks a run that succeeded."""
+"""Writes report.json at the end of a run; its presence marks a run that succeeded."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`rounds` of report.json: who was there, what failed, seconds, bytes, loss, and the external MCC."""
+"""`rounds` of report.json: participation, failures, seconds, bytes, loss, and the external MCC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `mcc` is the external value, for looking only."""
+    """One round. `mcc` is the external value, for information only."""
 
     number: int
     seconds: float | None

@@ -17,7 +17,9 @@ def result_table(report: Report) -> Table:
         report: the run's. Names are shown as they are, never read as markup.
     """
     table = Table(box=box.SIMPLE_HEAD, title=Text(headline(report), style="bold"), title_justify="left", pad_edge=False)
-    table.caption = Text("95% bootstrap intervals over patients. The external hospital chose nothing.", style="dim")
+    table.caption = Text(
+        "95% bootstrap intervals over patients. The external hospital had no part in training or model selection.", style="dim"
+    )
     table.caption_justify = "left"
     table.add_column("Training", overflow="fold")
     for name in ("MCC", "Balanced accuracy", "AUROC", "Brier"):

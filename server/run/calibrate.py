@@ -46,12 +46,12 @@ Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What came of it.
+    """The result of the calibration.
 
     Attributes:
         calibration: without sites it changes nothing: temperature 1, sets of all classes, nobody flagged.
         moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
-        scorable: whether patients can be scored: at least two sites told their moments, and the scores that they lead to.
+        scorable: whether patients can be scored: at least two sites sent their moments, and the scores that they lead to.
         failures: why a site has no part in it.
     """
 
@@ -62,11 +62,13 @@ class Calibrated:
 
 
 def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig, number: int) -> Calibrated:
-    """Ask the sites twice, and fit.
+    """Ask the sites for both kinds of sums, and fit the calibration.
 
     Args:
+        grid: Flower's, to send by.
         strategy: that trained: it knows the sites, the task and the time limits.
         arrays: of the trained model.
+        config: of the run.
         number: of the last round.
 
     Raises:
@@ -94,17 +96,19 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     for name, reason in sorted(failures.items()):
         log(WARNING, "Calibration: %s: %s", name, reason)
     if not fitted:
-        log(WARNING, "The model is not calibrated: no site told its sums.")
+        log(WARNING, "The model is not calibrated: no site sent its sums.")
         return Calibrated(_nothing(config), failures=failures)
     return replace(combine(fitted, scored, temperature, config), failures=failures)
 
 
 def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
-    """From all sums to the calibration.
+    """The calibration from the sites' sums.
 
     Args:
-        fitted, scored: the answers to both exchanges, of the same sites.
+        fitted: by site, the answers to the first exchange: losses at each temperature, and moments.
+        scored: by site, the answers to the second: histograms of scores.
         temperature: that was fitted, at which the second exchange's patients were scored.
+        config: `evaluation` is read: coverage and the rate of flags.
     """
     plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
     scorable = len(fitted) > 1 and _can_score(moments)
@@ -177,7 +181,7 @@ class _Panel:
     failures: dict[str, str]
 
     def ask(self, there: Sequence[Address], asked: CalibrationRequest, moments: Arrays | None = None) -> Found:
-        """One exchange: good answers by site."""
+        """One exchange: valid replies by site."""
         progress, timeout = self.strategy.progress, self.config.federation.round_timeout
         reference = pack_arrays(moments) if moments is not None else None
         messages = {address.name: self._message(address, asked, reference) for address in there}

@@ -29,7 +29,7 @@ LATEST = "latest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on after `round`."""
+    """The state from which a run continues after `round`."""
 
     round: int
     arrays: Arrays
@@ -69,6 +69,8 @@ def load_state(run: Path, number: int, template: State) -> State:
     """The aggregator's state after one round.
 
     Args:
+        run: the run folder.
+        number: of the round.
         template: what it looks like; where it is empty, nothing is read.
 
     Raises:

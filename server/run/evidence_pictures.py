@@ -21,10 +21,12 @@ SHOWN = 12  # patients
 
 
 def may_be_shown(folder: Path, names: Sequence[str], patients: SiteData) -> NDArray[np.bool_]:
-    """Whose slices may stand in a report, [N]: patients of sites whose `policy.share_pictures` says so.
+    """Whose slices may be shown in a report, [N]: patients of sites whose `policy.share_pictures` allows it.
 
     Args:
-        folder, names: as `server.run.external.open_external` took them; ids of several sites are `site/id`.
+        folder: of the sites, as `server.run.external.open_external` took it.
+        names: of the sites, likewise; ids of patients of several sites are `site/id`.
+        patients: N, of these sites.
     """
     allowed = {name: _policy(folder / name).share_pictures for name in names}
     if len(names) == 1:
@@ -44,12 +46,15 @@ def draw_pictures(
     *,
     limit: int = SHOWN,
 ) -> dict[int, str]:
-    """Draw those of whom most is to be learnt: wrong answers first, then the least certain.
+    """Draw pictures of at most `limit` patients: wrong predictions first, then the least certain.
 
     Args:
         run: the pictures go into its folder `evidence`; no patient's id is in their names.
+        trained: a model and its arrays.
+        patients: N, external.
         probabilities: [N, C], as the report shows them.
         allowed: [N], see `may_be_shown`.
+        limit: pictures at most.
 
     Returns:
         {row of the patient: file name}, to stand as `picture` in report.json.

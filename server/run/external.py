@@ -1,4 +1,4 @@
-"""The held-out hospital: opened once, measured after rounds for looking, and at the end with intervals. It chooses nothing.
+"""The held-out external hospital: opened once, measured after rounds for information, and at the end with intervals.
 
 N patients, M modalities, C classes.
 """
@@ -30,7 +30,7 @@ from server.run.calibrate import Calibrated
 
 @dataclass(frozen=True)
 class FinalResult:
-    """What `report.json` says of the external patients."""
+    """The results on the external patients, as report.json has them."""
 
     external: dict[str, Any]  # what the task's `evaluate` and `curves` return
     patients: list[dict[str, Any]]
@@ -79,6 +79,8 @@ def measure_final(
     """All measures with their intervals, each patient's probabilities, and the modality subsets where they are asked for.
 
     Args:
+        trained: a model and its arrays.
+        patients: external; those without a label are predicted, not measured.
         calibrated: by the sites' held-back patients; None: the run holds none back.
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """

@@ -48,7 +48,7 @@ NAMED_WEIGHTS = ("hub", "phantom", "random")  # by `model.weights`; anything els
 
 @contextmanager
 def leave_error(out: Path) -> Iterator[None]:
-    """Whatever ends the run, its sentence is left in RUN/error.json: Flower itself keeps none."""
+    """Write the sentence of an error that ends the run into RUN/error.json: Flower itself keeps none."""
     (out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
     try:
         yield
@@ -98,7 +98,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
 
 @contextmanager
 def told_of_end(progress: Progress) -> Iterator[None]:
-    """status.json says how the run ended."""
+    """Write into status.json how the run ended."""
     progress.set_state("waiting")
     try:
         yield
@@ -145,7 +145,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
-    """What every site is told in every round. No path of the server's travels to hospitals."""
+    """The request that every site gets in every round. No path of the server's travels to hospitals."""
     config, sha256 = plan.config, model.backbone_sha256
     if plan.sites:
         return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
@@ -165,6 +165,10 @@ def finish(
     """Write the last round's model, measure it, write the results.
 
     Args:
+        plan: its `out` is the run folder.
+        model: lends its frozen weights.
+        arrays: the global model's, after the last round.
+        patients: external.
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
     """
@@ -216,7 +220,7 @@ def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
-    """What a model file says of itself; nothing of when or where, so that equal runs give equal bytes."""
+    """A model file's metadata; without time or place, so that equal runs give equal bytes."""
     return {
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,
@@ -226,7 +230,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
 
 
 def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecord | None:
-    """The external curve, every `evaluation.every` rounds; for looking, it chooses nothing."""
+    """Measure on the external hospital, every `evaluation.every` rounds; for information only, no choice is made by it."""
     every = trained.config.evaluation.every
     if not every or number % every:
         return None

@@ -1,4 +1,4 @@
-"""What the report claims of privacy: the guarantee, its terms, and what stands outside it."""
+"""The report's privacy claims: the guarantee, its terms, and what it does not cover."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ OUTSIDE = (
     "seconds that a site's round took",
     "the external hospital's patients, who are evaluated on in the clear",
     "that a site has a budget, and when it is spent",
-    "what an audit tells, if a site sends one: how many patients it has, how well losses tell them from others",
+    "what an audit discloses, if a site sends one: how many patients it has, how well losses tell them from others",
     "baselines beside the run (simulation only): they train without privacy",
 )
 
@@ -26,8 +26,9 @@ def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[
     """The claim for each site that took part; empty where the run was not private.
 
     Args:
-        rounds: the lines of rounds.jsonl, and that of a round which budgets ended. A site that was asked is taken to have
-            spent, also where its answer was lost, and again in every attempt.
+        config: `privacy` is read.
+        rounds: the lines of rounds.jsonl, and that of a round which budgets ended. A site that was asked is taken to have spent,
+            also where its answer was lost, and again in every attempt.
 
     Returns:
         {site: ...}: `epsilon` of this run at the run's delta (None: no bound), and `ledger_epsilon`, what the site says its
@@ -63,6 +64,7 @@ def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], valu
     """What the server saw of the sites' updates, and the claim for whole hospitals where noise was added for them.
 
     Args:
+        config: `secure` and `site_level` are read.
         rounds: the lines of rounds.jsonl.
         values: how many the largest round trains.
 

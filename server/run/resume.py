@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off, so that its model and its privacy claims are those of a run that never was.
+"""Resumes an interrupted run, so that model and privacy claims are those of an uninterrupted one.
 
 RUN/run.json          what the run is: its name in the hospitals' ledgers, code, configuration, sites; written before round 1
 RUN/open-round.json   the round whose requests went out, and how often each site may have trained in it; gone when it is over
@@ -45,9 +45,10 @@ def only_run(out: Path) -> IO[bytes]:
 
 
 def begin(plan: RunPlan, backbone: str) -> ResumePoint:
-    """A new run: note what it is.
+    """Begin a new run, and write run.json.
 
     Args:
+        plan: its `out` is the run folder.
         backbone: SHA-256 of its weights.
     """
     run = secrets.token_hex(8)  # by chance: a ledger must tell two runs of one configuration apart
@@ -58,9 +59,10 @@ def begin(plan: RunPlan, backbone: str) -> ResumePoint:
 
 
 def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
-    """Find how far the run came, and take out of its folder what is not kept.
+    """Find the last finished round of the run, and remove files of later ones.
 
     Args:
+        plan: its `out` is the run folder.
         template: arrays of the agreed model, which a checkpoint must resemble.
         backbone: SHA-256 of its weights.
 
@@ -90,17 +92,17 @@ def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def write_open(out: Path, number: int, trained: Mapping[str, int], redone: int) -> None:
-    """Note, before its requests go out, that a round may be spent on."""
+    """Note an open round before its requests go out: sites may spend privacy budget on it."""
     write_atomic(out / OPEN_NAME, json.dumps({"round": number, "trained": dict(trained), "redone": redone}).encode())
 
 
 def close_round(out: Path) -> None:
-    """The round stands in rounds.jsonl."""
+    """Remove the note of an open round."""
     (out / OPEN_NAME).unlink(missing_ok=True)
 
 
 def read_open(out: Path) -> tuple[int, dict[str, int], int]:
-    """The round that was on, what sites may have trained in it, and `redone`; zeros where none was.
+    """The open round, the sites that may have trained in it, and `redone`; zeros where none is open.
 
     Raises:
         FederationError: the file is damaged.
@@ -138,7 +140,7 @@ def _last_whole(out: Path, lines: list[Line], template: Arrays, strategy: Aggreg
 
 
 def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:
-    """What must be the same when the run goes on."""
+    """What must be equal when a run is resumed."""
     return {
         "code": code_hash(),
         "config": json.loads(plan.config.to_json()),

@@ -15,7 +15,7 @@ OnRound = Callable[[Line], None]
 
 
 class RoundFollower:
-    """Tells each line once, as it comes.
+    """Passes on each line of rounds.jsonl once, as it comes.
 
     Args:
         out: the run folder.
@@ -26,7 +26,7 @@ class RoundFollower:
         self._out, self._told, self._on_round = out, told, on_round
 
     def follow(self) -> None:
-        """Tell what has come since."""
+        """Pass on the lines that are new."""
         if self._on_round is None:
             return
         lines = read_rounds(self._out)
@@ -71,7 +71,7 @@ def write_lines(run: Path, lines: Sequence[Line]) -> None:
 
 
 def _texts(run: Path) -> list[str]:
-    """The lines of rounds.jsonl, as they stand there."""
+    """The lines of rounds.jsonl as text."""
     path = run / ROUNDS
     try:
         return path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else []
@@ -93,7 +93,7 @@ def _no_constant(name: str) -> None:
 
 
 def _is_round(line: Line, number: int) -> bool:
-    """Whether a line has what is read of it when a run goes on."""
+    """Whether a line has the fields that resuming a run reads."""
     sites, failures, trained = line.get("sites"), line.get("failures"), line.get("trained", {})
     if type(line.get("round")) is not int or line["round"] != number or not isinstance(trained, dict):
         return False

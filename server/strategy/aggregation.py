@@ -32,7 +32,7 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
     """
     judge_status(content, round_number)
     reply = read_reply(content, current)
-    norm = reply.update.norm  # worked out here: nothing is told of it
+    norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     with np.errstate(over="ignore"):
@@ -55,12 +55,13 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
 
 
 def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:
-    """The replies whose change is out of all proportion to the others', each with its reason.
+    """Replies whose change has a norm far above the others', each with the reason.
 
-    The measure is the median norm of the *other* changes of the round, so that a liar does not raise his own bound; sites that
+    The measure is the median norm of the *other* changes of the round, so that a site cannot raise its own bound; sites that
     changed nothing (no labels in a head round) are not counted. Of two sites nobody can say which is the odd one.
 
     Args:
+        replies: by site, those that are valid.
         ratio: the largest norm allowed, in medians of the others; 0: any.
     """
     norms = {site: norm for site, reply in sorted(replies.items()) if (norm := reply.update.norm) > 0}
@@ -80,7 +81,7 @@ def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, s
 def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]:
     """The weight of each site: its labelled patients, and `unlabelled_weight` for each of the others.
 
-    A site whose policy keeps its numbers weighs as much as the mean of those that tell theirs; if none does, all weigh the same.
+    A site whose policy keeps its numbers weighs as much as the mean of those that share theirs; if none does, all weigh the same.
 
     Raises:
         FederationError: all weights are zero.
@@ -105,9 +106,10 @@ def aggregate(
         plan: its `strategy` is the aggregator.
         state: the aggregator's.
         current: the global arrays that the sites were sent.
+        replies: by site, those that are valid.
 
     Returns:
-        The new global arrays, the aggregator's new state, and each loss term averaged over the sites that told it.
+        The new global arrays, the aggregator's new state, and each loss term averaged over the sites that report it.
     """
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, plan.unlabelled_weight)
@@ -121,14 +123,17 @@ def noised_sum(
     """Site-level privacy: the mean of clipped changes with noise, as the change of one site. No loss term comes with it.
 
     Args:
+        replies: by site, those that are valid.
+        current: the global arrays that the sites were sent.
         trained: [values], which of them the round trains.
+        site_level: the clip and the noise multiplier.
     """
     changes = (flat(replies[site].update.change) for site in sorted(replies))
     return shaped(noised_mean(changes, trained, site_level), current), 1.0
 
 
 def step(strategy: Aggregator, state: State, current: Arrays, changes: Iterator[tuple[Change, float]]) -> tuple[Arrays, State]:
-    """What the aggregator makes of the changes, checked: no later round could mend values that are not finite.
+    """The aggregator's step, checked: no later round could mend values that are not finite.
 
     Raises:
         FederationError: it made such values.

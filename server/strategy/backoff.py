@@ -1,4 +1,4 @@
-"""Which sites are left alone for some rounds, because they failed several in a row: the others need not wait for them.
+"""Pauses sites that failed several rounds in a row, so that the others need not wait for them.
 
 All of it follows from the records of the rounds, so that a resumed run pauses the same sites.
 """
@@ -12,7 +12,7 @@ from common.errors import BUDGET_SPENT
 
 @dataclass
 class Attendance:
-    """Failures in a row, and pauses.
+    """Failures in a row of each site, and its pauses.
 
     Attributes:
         after: failed rounds in a row that lead to a pause; 0: there is none.

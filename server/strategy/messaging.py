@@ -1,4 +1,4 @@
-"""Requests out, replies in, each noted when it comes. No wait here is without an end, whatever the SuperLink does.
+"""Sends requests and collects replies as they come. Every wait has a limit, whatever the SuperLink does.
 
 Flower's own `send_and_receive` tells nothing before all is over, and its grid tries for ever to reach a SuperLink that is away.
 """
@@ -24,7 +24,7 @@ OnReply = Callable[[Message, Message, float], None]  # request, reply, seconds s
 
 
 class Replies(NamedTuple):
-    """What an exchange gave; both by the request's id."""
+    """The replies of an exchange, and the requests that will get none; both by the request's id."""
 
     came: dict[str, Message]
     lost: dict[str, str]  # why there will be no reply
@@ -36,7 +36,10 @@ def exchange(
     """Send, and wait until all have answered, at most `timeout` seconds.
 
     Args:
-        on_reply: told each reply when it comes.
+        grid: Flower's.
+        messages: one for each site that is asked.
+        timeout: seconds.
+        on_reply: called with each reply when it comes.
         on_wait: called between two looks.
 
     Returns:
@@ -85,15 +88,16 @@ def _look(grid: Grid, number: str, left: float) -> Message | str | None:
 
 
 def error_name(reply: Message) -> str:
-    """Flower's word for an error reply, such as `client app crashed`; its text is not to be repeated."""
+    """Flower's name for an error reply, such as `client app crashed`; its text is not repeated."""
     names = {value: name.lower().replace("_", " ") for name, value in vars(ErrorCode).items() if isinstance(value, int)}
     return names.get(reply.error.code, str(reply.error.code))
 
 
 def answered(call: Callable[[], Told], seconds: float) -> Told:
-    """What a call of Flower's grid returns.
+    """The result of a call to Flower's grid, within a time limit.
 
     Args:
+        call: without arguments; run in a thread of its own.
         seconds: it may take, but `ANSWER_SECONDS` at least: a SuperLink may be started anew close to a deadline.
 
     Raises:

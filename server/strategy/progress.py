@@ -25,7 +25,7 @@ PAUSE = 1.0  # seconds between two writes, but for a change of the run's own sta
 
 @dataclass
 class SiteStatus:
-    """What is known of one site."""
+    """The status of one site."""
 
     state: str = "asked"
     last_seen: str | None = None

@@ -1,4 +1,4 @@
-"""The run's aggregator as a Flower strategy that trusts no reply, waits for nobody for ever, and names every site that failed.
+"""The run's aggregator as a Flower strategy: every reply is checked, every wait is limited, every failed site is named.
 
 A round may be asked more than once: `configure_train` asks the sites whose good reply is not there yet, `aggregate_train` judges
 what came and aggregates as soon as enough sites are in. `start` is the loop around the two.
@@ -42,12 +42,12 @@ class FedMRIAvg(FedAvg):
 
     Args:
         plan: how many sites, how long to wait, what to accept, and the aggregator.
-        task: what every site is told; the round and the site are filled in.
+        task: the request to every site; the round and the site are filled in.
         sites: in simulation, the names of the site folders: any number of Flower nodes serves them in turns. Empty at a real
             federation: each connected node is one site.
         template: the trained arrays of the agreed model, which every reply must resemble.
         config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
-        progress: told what happens.
+        progress: notified of the round's state, requests, replies and failures.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class FedMRIAvg(FedAvg):
             evaluate_config: not used: sites are not asked to evaluate.
             evaluate_fn: measures the new global arrays after a round; chooses nothing.
             before: how far a resumed run came; None: it begins.
-            on_open: told the round before its requests go out, in every attempt.
-            on_round: told each finished round and the arrays that came of it.
+            on_open: called with the round before its requests go out, in every attempt.
+            on_round: called with each finished round and the arrays that came of it.
 
         Raises:
             FederationError: too few sites connected, or too few gave a valid update in spite of retries.
@@ -180,7 +180,7 @@ class FedMRIAvg(FedAvg):
     def attempt(
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Ask once; nothing comes back where too few sites are in."""
+        """Ask the sites once; returns nothing where too few reply."""
         self.configure_train(number, arrays, ConfigRecord(), grid)
         return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
 
@@ -255,6 +255,8 @@ class FedMRIAvg(FedAvg):
         """File one site's reply, or its absence, under valid or failed; returns a valid one.
 
         Args:
+            name: of the site.
+            reply: None: none came.
             read: reads and checks the content; raises FederationError where it is refused.
         """
         state = self.open

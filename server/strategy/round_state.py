@@ -1,4 +1,4 @@
-"""What is known of a round: while it is on, and when it is over."""
+"""The state of a round while it runs, and its record when it is over."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run begins or goes on."""
+    """The state from which a run begins or continues."""
 
     run: str  # what hospitals' ledgers know it by; the same over every resume
     round: int = 0  # the last one that is kept
@@ -54,7 +54,7 @@ class Address(NamedTuple):
 
 @dataclass
 class OpenRound:
-    """What is known so far of the round that is on."""
+    """The state of the round in progress."""
 
     number: int
     current: Arrays
@@ -71,10 +71,13 @@ class OpenRound:
 
 
 def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, float]) -> RoundRecord:
-    """What the finished round leaves.
+    """The record of a finished round.
 
     Args:
-        train: loss terms over all sites.
+        state: all that was collected of the round.
+        attempts: at this round, 1 or more.
+        seconds: from the first request to the aggregate.
+        train: loss terms averaged over all sites.
     """
     return RoundRecord(
         round=state.number,

@@ -1,6 +1,6 @@
-"""The server's part of a secure round (Bonawitz et al., CCS 2017): it carries keys and letters, and learns the sum.
+"""The server's part of a secure round (Bonawitz et al., CCS 2017): it relays keys and encrypted shares, and learns the sum.
 
-Flower is not needed here: what each site is asked comes out, what it told goes in. n sites, a threshold t of them must stay.
+No Flower here: requests to the sites come out, their replies go in. n sites, a threshold t of them must stay.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from common.messages.secure_aggregation import (
 from common.secure.fixed_point import FixedPoint, Values, Words
 from common.secure.masks import SEED_BYTES, expand, is_public_key, pair_mask
 
-MISFIT = "Secure aggregation: the shares of the sites do not fit each other; too few of them are right."
+MISFIT = "Secure aggregation: the sites' shares are inconsistent; too few of them are right to reconstruct a secret."
 TRIES = 1000  # choices of shares, should some be wrong
 
 
@@ -44,7 +44,7 @@ class SecureRound:
         self.sites, self.threshold, self.fixed, self.request = sites, threshold, fixed, request
         self.session = secrets.token_hex(16)
         self.keys: dict[int, AdvertisedKeys] = {}
-        self.letters: dict[int, dict[int, bytes]] = {}  # sender -> addressee -> letter
+        self.ciphertexts: dict[int, dict[int, bytes]] = {}  # sender -> recipient -> its encrypted shares
         self.seed_hashes: dict[int, bytes] = {}
         self.total: Words = np.zeros(1 + length, np.uint32)
         self.survivors: set[int] = set()
@@ -54,23 +54,23 @@ class SecureRound:
     @property
     def dropped(self) -> set[int]:
         """Sites that others have masked against, and whose own vector is not in the sum."""
-        return self.letters.keys() - self.survivors
+        return self.ciphertexts.keys() - self.survivors
 
     def keys_for(self, seat: int) -> AdvertiseKeys:
         """Stage 1."""
         return AdvertiseKeys(self.session, seat, self.sites, self.threshold, self.request)
 
-    def take_keys(self, seat: int, told: AdvertisedKeys) -> None:
+    def take_keys(self, seat: int, reply: AdvertisedKeys) -> None:
         """Keep a site's public keys.
 
         Raises:
             FederationError: they are no keys, or another site's: all others would refuse the round for them.
         """
         known = {key for other in self.keys.values() for key in (other.mask_key, other.letter_key)}
-        mine = {told.mask_key, told.letter_key}
+        mine = {reply.mask_key, reply.letter_key}
         if len(mine) < 2 or mine & known or not all(is_public_key(key) for key in mine):
             raise FederationError("The site's public keys are not two new ones.")
-        self.keys[seat] = told
+        self.keys[seat] = reply
 
     def peers_for(self, seat: int) -> ShareKeys:
         """Stage 2: everybody's public keys."""
@@ -83,21 +83,21 @@ class SecureRound:
             tuple(self.keys[s].letter_key for s in seats),
         )
 
-    def take_shares(self, seat: int, told: KeyShares) -> None:
-        """Keep a site's letters to the others.
+    def take_shares(self, seat: int, reply: KeyShares) -> None:
+        """Keep a site's encrypted shares for the others.
 
         Raises:
             FederationError: they are not one for each other site.
         """
-        if sorted(told.seats) != sorted(self.keys.keys() - {seat}) or len(told.letters) != len(told.seats):
-            raise FederationError("The site's letters are not one for each other site.")
-        self.letters[seat] = dict(zip(told.seats, told.letters, strict=True))
-        self.seed_hashes[seat] = told.seed_sha256
+        if sorted(reply.seats) != sorted(self.keys.keys() - {seat}) or len(reply.letters) != len(reply.seats):
+            raise FederationError("The site's encrypted shares are not one for each other site.")
+        self.ciphertexts[seat] = dict(zip(reply.seats, reply.letters, strict=True))
+        self.seed_hashes[seat] = reply.seed_sha256
 
-    def letters_for(self, seat: int) -> MaskedInput:
-        """Stage 3: the letters to this site, of all that sent theirs."""
-        senders = tuple(sorted(self.letters.keys() - {seat}))
-        return MaskedInput(self.session, senders, tuple(self.letters[s][seat] for s in senders))
+    def ciphertexts_for(self, seat: int) -> MaskedInput:
+        """Stage 3: the encrypted shares for this site, of all that sent theirs."""
+        senders = tuple(sorted(self.ciphertexts.keys() - {seat}))
+        return MaskedInput(self.session, senders, tuple(self.ciphertexts[s][seat] for s in senders))
 
     def take_masked(self, seat: int, words: Words) -> None:
         """Add a masked vector to the sum; it is not kept."""
@@ -109,18 +109,18 @@ class SecureRound:
         del seat
         return Unmask(self.session, tuple(sorted(self.survivors)), tuple(sorted(self.dropped)))
 
-    def take_unmask(self, seat: int, told: UnmaskShares) -> None:
+    def take_unmask(self, seat: int, reply: UnmaskShares) -> None:
         """Keep a site's shares.
 
         Raises:
             FederationError: they are not one for each site that was named.
         """
         del seat
-        if len(told.seed_shares) != len(self.survivors) or len(told.key_shares) != len(self.dropped):
+        if len(reply.seed_shares) != len(self.survivors) or len(reply.key_shares) != len(self.dropped):
             raise FederationError("The site's shares are not one for each site that was named.")
         for table, seats, shares in (
-            (self.seed_shares, self.survivors, told.seed_shares),
-            (self.key_shares, self.dropped, told.key_shares),
+            (self.seed_shares, self.survivors, reply.seed_shares),
+            (self.key_shares, self.dropped, reply.key_shares),
         ):
             for named, share in zip(sorted(seats), shares, strict=True):
                 table.setdefault(named, []).append(share)

@@ -33,7 +33,7 @@ from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
 from server.strategy.round_state import Address
 from server.strategy.secure_aggregation import SecureRound
 
-Take = Callable[[int, RecordDict], None]  # a site's seat and what it told
+Take = Callable[[int, RecordDict], None]  # a site's seat and its reply
 
 
 class SecureAvg(FedMRIAvg):
@@ -61,11 +61,11 @@ class SecureAvg(FedMRIAvg):
         def add(seat: int, content: RecordDict) -> None:
             round_.take_masked(seat, read_masked(content, 1 + length))
 
-        there = self._exchange(grid, there, round_.letters_for, add, arrays, timeout)
+        there = self._exchange(grid, there, round_.ciphertexts_for, add, arrays, timeout)
         summed = dict(self.open.valid)
         if len(there) < threshold:
             return None, None
-        there = self._exchange(grid, there, round_.unmask_for, _told(round_.take_unmask, UnmaskShares), None, timeout)
+        there = self._exchange(grid, there, round_.unmask_for, _stage_reply(round_.take_unmask, UnmaskShares), None, timeout)
         if len(there) < threshold:
             return None, None
         self.open.valid = summed  # a site that went away after its vector came is in the sum
@@ -82,17 +82,19 @@ class SecureAvg(FedMRIAvg):
     def _handshake(
         self, grid: Grid, there: dict[int, Address], threshold: int, timeout: float
     ) -> tuple[SecureRound | None, dict[int, Address]]:
-        """Keys and letters, begun anew without those that were lost: every site must hold a letter of every other."""
+        """Keys and encrypted shares, begun anew without sites that were lost: every site must hold a share of every other."""
         request = request_hash(replace(self.task, round=self.open.number), self.open.current)
         length = sum(array.size for array in self.template.values())
         while len(there) >= threshold:
             there = dict(enumerate(there.values(), start=1))
             fixed = FixedPoint.for_sites(len(there), self.secure.update_range, self.secure.max_weight)
             round_ = SecureRound(len(there), threshold, length, fixed, request)
-            with_keys = self._exchange(grid, there, round_.keys_for, _told(round_.take_keys, AdvertisedKeys), None, timeout)
+            with_keys = self._exchange(
+                grid, there, round_.keys_for, _stage_reply(round_.take_keys, AdvertisedKeys), None, timeout
+            )
             if len(with_keys) < threshold:
                 break
-            there = self._exchange(grid, with_keys, round_.peers_for, _told(round_.take_shares, KeyShares), None, timeout)
+            there = self._exchange(grid, with_keys, round_.peers_for, _stage_reply(round_.take_shares, KeyShares), None, timeout)
             if len(there) == len(with_keys):
                 return round_, there
         return None, there
@@ -119,7 +121,7 @@ class SecureAvg(FedMRIAvg):
         sent: ArrayRecord | None,
         timeout: float,
     ) -> dict[int, Address]:
-        """One stage: ask those who are still there, take what they tell; returns who answered well."""
+        """One stage: ask those who are still there, take their replies; returns the sites whose reply was valid."""
         state = self.open
         messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
         state.bytes_down += sum(self.payload_bytes(message.content) for message in messages.values())
@@ -145,7 +147,7 @@ class SecureAvg(FedMRIAvg):
         return stayed
 
     def payload_bytes(self, content: RecordDict) -> int:
-        """What the stage itself moves: keys, letters, shares, and arrays where there are any."""
+        """Bytes that the stage itself moves: keys, ciphertexts, shares, and arrays where there are any."""
         record = content.config_records.get(SECURE) or ConfigRecord()
         values = [item for value in record.values() for item in (value if isinstance(value, list) else [value])]
         size = sum(len(value) if isinstance(value, bytes) else 8 for value in values)
@@ -159,6 +161,6 @@ class SecureAvg(FedMRIAvg):
         return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"{self.open.number}-{asked.stage}")
 
 
-def _told(take: Callable[[int, Any], None], kind: type) -> Take:
+def _stage_reply(take: Callable[[int, Any], None], kind: type) -> Take:
     """Reads a message of this kind before it is taken."""
     return lambda seat, content: take(seat, from_record(content.get(SECURE), kind))

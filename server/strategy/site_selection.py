@@ -1,4 +1,4 @@
-"""Who is there: which sites are connected, how they are called, and which of them a round asks."""
+"""Which sites are connected, how they are addressed, and which of them a round asks."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ class Presence:
     Args:
         plan: how many sites are needed, how long to wait for them, when one is paused.
         sites: names of the site folders (simulation); empty: each connected node is one site.
-        progress: told who is paused.
+        progress: notified of sites that are paused.
     """
 
     def __init__(self, plan: FederationConfig, sites: Sequence[str], progress: Progress) -> None:
@@ -44,7 +44,7 @@ class Presence:
         return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
 
     def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:
-        """Whom a round asks, and the names of those that it leaves alone because they are paused.
+        """The sites that a round asks, and the names of those that are paused.
 
         Where the others are too few, or `everyone` is wanted, paused sites are asked all the same.
         """
@@ -73,7 +73,7 @@ class Presence:
             time.sleep(0.2)
 
     def require_enough(self) -> None:
-        """In simulation the sites are known beforehand: say at once that they are too few."""
+        """In simulation, where the sites are known beforehand, refuse at once if they are too few."""
         if self.sites and len(self.sites) < self.plan.min_sites:
             raise FederationError(
                 f"federation.min_sites is {self.plan.min_sites}, but there are only {len(self.sites)} training sites: "
@@ -81,5 +81,5 @@ class Presence:
             )
 
     def _asked_of(self, what: Callable[[], Iterable[Node]]) -> list[Node]:
-        """What Flower's grid says of its nodes, if it says it in time."""
+        """What Flower's grid reports of its nodes, if it does in time."""
         return answered(lambda: list(what()), self.plan.wait_for_sites)

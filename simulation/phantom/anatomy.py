@@ -79,8 +79,10 @@ def grow_head(
     """Make a head on a grid.
 
     Args:
+        generator: of the folds and the tissue's texture.
         axes: mm positions of the voxels along x, y, z.
         voxel: mm over which a boundary is blurred by partial volume.
+        build: pose, size and proportions of this head.
         mass: centre [3], radius in mm and strength (0 to 0.5) of a displacing mass.
     """
     shape = (len(axes[0]), len(axes[1]), len(axes[2]))

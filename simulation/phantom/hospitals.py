@@ -72,9 +72,11 @@ def write_hospitals(
     With `broken`, also `broken/ghosts`, `broken/inverted`, ...: one level deeper, so that no run trains on them.
 
     Args:
+        out: folder; must be absent or empty unless `force`.
         sites: training hospitals, 2 or more; the last has no labels.
         patients: in each training hospital, 1 or more.
         external: patients of the external hospital; 0 leaves its folder out.
+        seed: equal ones give equal files.
         broken: patients of each fault of `simulation.phantom.broken`, otherwise like the external hospital's.
         also: of `ON_REQUEST`: modalities that are written besides.
         grade: whether participants.tsv has the column `grade`.

@@ -28,7 +28,9 @@ def grid_field(generator: np.random.Generator, axes: tuple[Array, Array, Array],
     """A field [X, Y, Z] on a grid whose features are about `spacing` mm apart.
 
     Args:
+        generator: of the field's knots.
         axes: mm positions along x, y, z, within `REACH` of the centre.
+        spacing: in mm, above 0.
     """
     count = int(np.ceil(2 * REACH / spacing)) + 3
     knots = generator.standard_normal((count, count, count), dtype=np.float32)

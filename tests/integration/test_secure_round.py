@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import RecordDict
 from flwr.common.secure_aggregation.crypto.shamir import create_shares
 
-from client.round.secure_aggregation import SiteSecrets, begin, mask, open_letters, remember, require_new, share, unmask
+from client.round.secure_aggregation import SiteSecrets, begin, mask, open_ciphertexts, remember, require_new, share, unmask
 from common.config.run import config_from_table
 from common.errors import FederationError
 from common.messages.secure_aggregation import AdvertiseKeys, MaskedInput, Unmask
@@ -58,7 +58,7 @@ class Play:
             self.secrets[seat], shares = share(self.round.peers_for(seat), self.secrets[seat])
             self.round.take_shares(seat, shares)
         for seat in self.there("masked"):
-            self.secrets[seat] = open_letters(self.round.letters_for(seat), self.secrets[seat])
+            self.secrets[seat] = open_ciphertexts(self.round.ciphertexts_for(seat), self.secrets[seat])
             self.masked[seat] = mask(self.secrets[seat], CONFIG, *self.data[seat])
             self.round.take_masked(seat, self.masked[seat])
 
@@ -112,10 +112,10 @@ def test_what_the_server_sees_of_one_site_is_not_its_update() -> None:
 def test_too_few_left_is_a_clean_failure_at_the_sites_and_at_the_server() -> None:
     play = Play({1: "masked", 2: "masked", 3: "masked", 4: "masked"})
     play.upto_masked()
-    with pytest.raises(FederationError, match="4 sites survived, 5 must"):
+    with pytest.raises(FederationError, match="4 sites survived, 5 are needed"):
         unmask(play.round.unmask_for(5), play.secrets[5])
     play = Play(dict.fromkeys((1, 2, 3, 4), "unmask"))
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.result()
 
 
@@ -142,7 +142,7 @@ def test_stages_out_of_turn_or_of_another_round_are_refused() -> None:
     with pytest.raises(FederationError, match="another round, or out of turn"):
         unmask(other.round.unmask_for(1), play.secrets[1])
     with pytest.raises(FederationError, match="another round, or out of turn"):
-        open_letters(play.round.letters_for(1), play.secrets[1])  # a second time
+        open_ciphertexts(play.round.ciphertexts_for(1), play.secrets[1])  # a second time
 
 
 @pytest.mark.parametrize(("sites", "threshold"), [(8, 4), (8, 9), (1, 1), (10, 5), (8, 0)])
@@ -176,22 +176,22 @@ def test_keys_that_were_exchanged_repeated_or_left_out_are_refused() -> None:
             share(changed, play.secrets[1])
 
 
-def test_letters_for_another_or_from_another_or_damaged_are_refused() -> None:
+def test_ciphertexts_for_another_or_from_another_or_damaged_are_refused() -> None:
     play = Play({8: "masked"})
     play.upto_masked()
     mine = replace(play.secrets[1], stage="shares")
-    asked = play.round.letters_for(1)
-    to_two = play.round.letters_for(2)
+    asked = play.round.ciphertexts_for(1)
+    to_two = play.round.ciphertexts_for(2)
     for changed in (
-        replace(asked, letters=to_two.letters),  # sealed for site 2
+        replace(asked, letters=to_two.letters),  # encrypted for site 2
         replace(asked, letters=(asked.letters[1], asked.letters[0], *asked.letters[2:])),  # senders exchanged
         replace(asked, letters=(asked.letters[0][:-4] + b"AAAA", *asked.letters[1:])),
         replace(asked, letters=(b"", *asked.letters[1:])),
         replace(asked, seats=asked.seats[:3], letters=asked.letters[:3]),  # too few
     ):
         with pytest.raises(FederationError, match="Secure aggregation refused"):
-            open_letters(changed, mine)
-    open_letters(asked, mine)
+            open_ciphertexts(changed, mine)
+    open_ciphertexts(asked, mine)
 
 
 def unmasked_with(play: Play, spoil: dict[int, int]) -> None:
@@ -215,7 +215,7 @@ def test_too_many_wrong_shares_are_noticed_and_not_averaged() -> None:
     play = Play({4: "masked"})
     play.upto_masked()
     unmasked_with(play, {1: 1, 2: 1, 3: 1})
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.round.result()
 
 
@@ -228,7 +228,7 @@ def test_a_seed_of_another_length_is_no_crash() -> None:
     for i, seat in enumerate(play.masked):
         told = unmask(play.round.unmask_for(seat), play.secrets[seat])
         play.round.take_unmask(seat, replace(told, seed_shares=(told.seed_shares[0], wrong[i], *told.seed_shares[2:])))
-    with pytest.raises(FederationError, match="do not fit"):
+    with pytest.raises(FederationError, match="are inconsistent"):
         play.round.result()
 
 
@@ -256,7 +256,7 @@ def test_a_site_trains_against_keys_only() -> None:
         play.secrets[seat], told = begin(play.round.keys_for(seat), CONFIG)
         play.round.take_keys(seat, told)
     asked = play.round.peers_for(1)
-    with pytest.raises(FederationError, match="what seat 8 told is no public key"):
+    with pytest.raises(FederationError, match="seat 8 sent no valid public key"):
         share(replace(asked, mask_keys=(*asked.mask_keys[:-1], b"x")), play.secrets[1])
 
 
@@ -272,19 +272,19 @@ def test_a_server_that_tells_one_site_another_story_gets_no_vector_of_it(lie: st
             asked = replace(asked, request=b"1" * 32)
         play.secrets[seat], told = begin(asked, CONFIG)
         play.round.take_keys(seat, told)
-    strange = begin(play.round.keys_for(8), CONFIG)[1]
+    other_keys = begin(play.round.keys_for(8), CONFIG)[1]
     for seat in play.data:
         peers = play.round.peers_for(seat)
         if seat == 1 and lie == "fewer sites":
             peers = replace(peers, seats=peers.seats[:2], mask_keys=peers.mask_keys[:2], letter_keys=peers.letter_keys[:2])
         if seat == 1 and lie == "another key":
-            peers = replace(peers, mask_keys=(*peers.mask_keys[:-1], strange.mask_key))
+            peers = replace(peers, mask_keys=(*peers.mask_keys[:-1], other_keys.mask_key))
         play.secrets[seat], shares = share(peers, play.secrets[seat])
-        play.round.letters[seat] = dict(zip(shares.seats, shares.letters, strict=True))
+        play.round.ciphertexts[seat] = dict(zip(shares.seats, shares.letters, strict=True))
     seats = (2,) if lie == "fewer sites" else tuple(range(2, 9))
-    letters = MaskedInput(play.round.session, seats, tuple(play.round.letters[seat][1] for seat in seats))
-    with pytest.raises(FederationError, match="was told something else of this round"):
-        open_letters(letters, play.secrets[1])
+    ciphertexts = MaskedInput(play.round.session, seats, tuple(play.round.ciphertexts[seat][1] for seat in seats))
+    with pytest.raises(FederationError, match="received another list of sites and keys"):
+        open_ciphertexts(ciphertexts, play.secrets[1])
 
 
 def test_a_round_that_was_unmasked_is_not_begun_again() -> None:

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and sets of classes that hold the truth as often as promised.
+"""Temperature scaling, and prediction sets that hold the true class at the nominal coverage.
 
 One number, the temperature, is fitted on patients that never trained (Guo et al., ICML 2017). Their scores under it give the
 threshold of split conformal prediction sets (Angelopoulos & Bates 2021, section 1). Both are fitted from sums alone, so that
@@ -98,7 +98,7 @@ class Calibration:
 
 
 def save_calibration(path: Path, calibration: Calibration, reference_arrays: Arrays) -> None:
-    """Write the calibration and the sums that strangeness is scored against as one safetensors file."""
+    """Write the calibration and the moments that out-of-distribution scores refer to as one safetensors file."""
     save_arrays(path, reference_arrays, {ENTRY: calibration.to_json()})
 
 
@@ -185,6 +185,7 @@ def conformal_threshold(histogram: NDArray[Any], coverage: float) -> float:
 
     Args:
         histogram: [K], as `score_histogram`, added up over sites.
+        coverage: between 0 and 1.
 
     Returns:
         1, so that every class is in every set, where the patients are too few for the promise.

@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: reliability, prediction sets against their promise, risk against coverage.
+"""How reliable probabilities are: reliability diagrams, coverage of the prediction sets, risk against coverage.
 
 Measured on patients that fitted nothing. N patients, C classes.
 """
@@ -25,6 +25,7 @@ def report_calibration(labels: NDArray[Any], probabilities: NDArray[Any], calibr
     Args:
         labels: of the external patients [N], below 0: unlabelled, left out.
         probabilities: [N, C], uncalibrated.
+        calibration: of the sites' held-back patients.
 
     Returns:
         `temperature`, `sites`, `patients`; `before` and `after` of `trust`; `conformal` of `conformal_report`; `abstention` of

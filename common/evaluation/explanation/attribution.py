@@ -1,4 +1,4 @@
-"""What a patient's answer rests on: by modality (leave one out) and by place (which patch tokens carry the winning class).
+"""Evidence for a prediction: by modality (leave one out) and by place (which patch tokens contribute to the predicted class).
 
 Both are about the model and say nothing of the tumour. *By modality* runs the whole model again without each one, as if the
 patient had never had it. *By place* leaves each patch token out of the last pooling and asks how far the winning class's logit
@@ -30,6 +30,8 @@ def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: 
     """How far the predicted class's probability falls when one modality is left out.
 
     Args:
+        trained: a model and its arrays.
+        patients: N, with M modalities.
         probabilities: [N, C], calibrated, of all modalities.
         temperature: of the calibration, for the answers with one modality less.
 
@@ -52,7 +54,7 @@ def place_evidence(trained: TrainedModel, patients: SiteData) -> tuple[Floats, N
 
     Returns:
         Uncalibrated probabilities [N, C], as `predict` gives them, and contributions [N, S, M, h, w]: positive where the patch
-        carries the winning class, 0 where the modality is absent.
+        supports the predicted class, 0 where the modality is absent.
     """
     config = trained.config
     explain = _Explain(len(config.task.classes), config.objective.student_temperature)

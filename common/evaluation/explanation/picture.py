@@ -1,6 +1,6 @@
 """Pictures of slices with the evidence by place drawn over them, as PNG bytes.
 
-Orange: the patch carries the winning class; blue: it speaks against it; the stronger, the less of the slice shines through. One
+Orange: the patch is evidence for the predicted class; blue: against it; the stronger, the less of the slice shines through. One
 scale serves all of a patient's slices. S slices, M modalities, H = W pixels, h x w patches.
 """
 

@@ -1,1 +1,1 @@
-"""Patients unlike those in training (out of distribution)."""
+"""Out of distribution: patients unlike those in training."""

@@ -7,12 +7,13 @@ Matrix = NDArray[np.float64]
 
 
 def shrunk_covariance(covariance: Matrix, mean: Matrix, count: float) -> tuple[Matrix, float]:
-    """A covariance [f, f] that can be inverted, from one of few patients, and the share of it that is shrinkage.
+    """An invertible covariance [f, f], estimated from few patients by shrinkage, and the shrinkage's weight.
 
     Its correlations shrink towards none by oracle approximating shrinkage, which needs no more than the covariance itself (Chen
     et al., eq. 23). Deviations below what sums in float32 can tell are taken for that much.
 
     Args:
+        covariance: [f, f], may be singular.
         mean: [f], of the same patients.
         count: how many they are.
     """

@@ -1,4 +1,4 @@
-"""What is looked at to tell how unlike the federation's patients a patient is: numbers of his images and of what backbones say.
+"""The features from which the out-of-distribution score is computed: image statistics and backbone features of each patient.
 
 Each modality is looked at by itself, and each pair for its agreement, so nothing said of one depends on which others there are.
 N patients, M modalities, D width, F features of a modality: of the image, frozen, adapted, and its agreement with each modality.
@@ -24,14 +24,15 @@ PROJECTED = 32  # numbers kept of the frozen features
 ADAPTED = 8  # and of the adapted ones: few patients are held back, and with 32 numbers their Gaussians are too sure
 ALONE = STATISTICS + PROJECTED + ADAPTED  # features of a modality by itself: of the image, frozen, adapted
 KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(STATISTICS + PROJECTED, ALONE))
-SLICES = 5  # of a patient at most, that the adapted backbone looks at: fewer save time, and with 2 real strangers are missed
+SLICES = 5  # of a patient at most, that the adapted backbone sees: fewer save time; with 2, real patients unlike these are missed
 
 
 def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool_] | None = None) -> Matrix:
-    """What is looked at in each modality of each patient.
+    """The features of each modality of each patient.
 
     Args:
         trained: its model as `build_model` made it: its own arrays are those of the untouched backbone.
+        patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
 
     Returns:

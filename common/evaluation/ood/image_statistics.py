@@ -1,4 +1,4 @@
-"""What an image is like as an image: contrast, sharpness, noise, spikes, ghosts. Networks trained on photographs overlook these.
+"""Image statistics: contrast, sharpness, noise, spikes, ghosts. Networks trained on photographs overlook these.
 
 M modalities, S slices, H = W pixels.
 """

@@ -22,7 +22,8 @@ def modality_agreement(one: Matrix, other: Matrix) -> Matrix:
     - Fisher's z of the correlation of their intensities: whether bright in one means what it should in the other.
 
     Args:
-        one, other: [S, H, W] on one grid, intensities 0 to 1.
+        one: [S, H, W], intensities 0 to 1.
+        other: [S, H, W], another modality on the same grid.
     """
     inside = _inner((one > AIR) & (other > AIR))
     (down, across), (down2, across2) = ([part[inside] for part in _gradients(image)] for image in (one, other))

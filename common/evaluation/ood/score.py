@@ -1,19 +1,19 @@
-"""Out of distribution: how unlike the federation's patients a patient is, from his images and what the backbone says of them.
+"""Out of distribution: how unlike the federation's patients a patient is, from images and backbone features.
 
 Gaussians (Lee et al., NeurIPS 2018, eq. 1 and 2, with one class) on four kinds of `common.evaluation.ood.features`, each
 modality's or pair's its own:
 
 - image: contrast, sharpness, noise (`common.evaluation.ood.image_statistics`);
-- frozen: what the untouched backbone says of the modality;
-- adapted: what the trained one says of it;
+- frozen: features of the modality by the untouched backbone;
+- adapted: features of it by the trained one;
 - pair: how well two modalities agree (`common.evaluation.ood.modality_agreement`).
 
-The adapted Gaussians are of patients that never trained: what a model says of those it has seen tells little of others.
+The adapted Gaussians are of patients that were never trained on: a model's features of those it has seen tell little of others.
 
 The Gaussians travel as counts, sums and sums of outer products, which add up over sites, and from which a site can take its own
-out again. **What they tell about patients**: the moments of one patient are his features; those of a few bound them. They are
-no pictures, but who holds the backbone can test whether a patient whose images he has is among them. So they leave a site only
-where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
+out again. **What they disclose about patients**: the moments of one patient are that patient's features; those of a few bound
+them. They are no pictures, but whoever holds the backbone can test whether a patient whose images they have is among them. So
+they leave a site only where its policy says `share_calibration`, and `min_patients` bounds how few they may be of.
 
 N patients, M modalities, D width, F features of a modality, K bins. R = M (M + 3) / 2 rows of f features each: modalities by
 their images and frozen features, pairs by their agreement, modalities by their adapted features.
@@ -59,7 +59,7 @@ def _known(rows: Matrix) -> NDArray[np.bool_]:
 
 
 def moments_like(config: RunConfig) -> Arrays:
-    """The moments of nobody: what names and shapes a site's moments have."""
+    """Moments of no patients: the names and shapes that a site's moments have."""
     m = len(config.data.modalities)
     return moments(np.zeros((0, m, ALONE + m * AGREEMENTS)))
 
@@ -70,7 +70,7 @@ def moments(found: Matrix, held: Matrix | None = None, least: int = 0) -> Arrays
     Args:
         found: [N, M, F], as `features` gives them, of patients that trained.
         held: the same of those that did not, for the rows of adapted features. None: none of `found` trained; they serve for all.
-        least: a row that fewer of the patients have is left out: the moments of one patient are his own features.
+        least: a row that fewer of the patients have is left out: the moments of one patient would be that patient's features.
     """
     rows = _rows(found)
     if held is not None:
@@ -102,13 +102,13 @@ def pool(*sites: Arrays) -> Arrays:
 
 
 def subtract(everyone: Arrays, own: Arrays) -> Arrays:
-    """The moments of everyone but one site."""
+    """The moments of all sites but one."""
     return {name: (everyone[name].astype(np.float64) - own[name]).astype(np.float32) for name in NAMES}
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What patients of the federation are like: for each row a Gaussian of each kind of features.
+    """The distribution of the federation's patients: for each row a Gaussian of each kind of features.
 
     Attributes:
         known: [R], whether enough patients are behind it.
@@ -159,9 +159,9 @@ class Reference:
         return squared
 
     def score(self, found: Matrix) -> Matrix:
-        """How strange each patient is, [N], from [N, M, F]: 0 or more, larger is stranger.
+        """Out-of-distribution score of each patient, [N], from [N, M, F]: 0 or more; larger is less like the reference.
 
-        The cube roots of his distances are close to normal (Wilson and Hilferty, PNAS 1931), so of each it is known how
+        The cube roots of a patient's distances are close to normal (Wilson and Hilferty, PNAS 1931), so of each it is known how
         improbable it is, as exp(-z^2 / 2); the score is the harmonic mean of these (Wilson, PNAS 2019), as minus its decimal
         logarithm. The least probable decides, so one broken image among four is seen, and patients with few modalities compare
         with those with many. It is no probability itself: hospitals differ by more than Gaussians say, so the threshold comes
@@ -204,7 +204,7 @@ def _excused(away: Matrix, row: int, rows: int) -> list[Matrix]:
 
 
 def _scanner(rows: int) -> Matrix:
-    """How much more each row's kinds scatter between hospitals, [R, 2]."""
+    """The extra spread between hospitals of each row's kinds of features, [R, 2]."""
     modalities, pairs = _groups(rows)
     return np.array([SCANNER[:2]] * modalities + [(0.0, 0.0)] * pairs + [(SCANNER[2], 0.0)] * modalities)
 
@@ -223,6 +223,7 @@ def threshold(counts: NDArray[np.float32], rate: float) -> float:
 
     Args:
         counts: [K], histograms as `histogram` gives them, added up.
+        rate: between 0 and 1.
     """
     found = conformal_bin(counts, 1.0 - rate)
     return float("inf") if found is None else float(SCORE_EDGES[1 + found])

@@ -1,4 +1,4 @@
-"""How an external patient was imaged: what the files' headers say, and two statistics of the voxels that scanners differ in.
+"""How an external patient was imaged: from the files' headers, and two statistics of the voxels in which scanners differ.
 
 Stays with the evaluation: the external patients' files are open to whoever evaluates, no training site's are read.
 """

@@ -1,4 +1,4 @@
-"""Scanner-like clusters of the external patients, from how they were imaged; labels and predictions play no part.
+"""Scanner-like clusters of the external patients, from how they were imaged; labels and predictions are not used.
 
 N patients, K clusters, F columns.
 """
@@ -17,7 +17,7 @@ from common.evaluation.subgroups.acquisition import Acquisition
 MOST = 4  # clusters
 CLEAR = 0.5  # mean silhouette from which a structure is called reasonable (Kaufman & Rousseeuw 1990, chapter 2, table 4)
 FEWEST = 5  # patients a cluster, on average: of fewer any few look like clusters
-LARGEST = 3.0  # standard deviations: one strange patient must not make a cluster of all the others
+LARGEST = 3.0  # standard deviations: one outlying patient must not make a cluster of all the others
 # Least standard deviations to divide by: else the chance spread of one scanner's patients counts as much as a second scanner.
 HEADER, STATISTIC = 0.05, 0.2  # of a logarithm: 5% and 20%
 APART = 1.0  # least distance of two clusters' centres, in these: silhouettes know shapes, not sizes
@@ -54,7 +54,7 @@ def _columns(acquisitions: Sequence[Acquisition]) -> NDArray[np.float64]:
 
 
 def _named(acquisitions: Sequence[Acquisition], chosen: Ints) -> list[str]:
-    """Each patient's cluster by what its header says; by noise and sharpness, too, where headers do not tell clusters apart."""
+    """Each patient's cluster by its header; by noise and sharpness, too, where headers do not differ."""
     members = {k: [a for a, c in zip(acquisitions, chosen, strict=True) if c == k] for k in sorted(set(chosen.tolist()))}
     names = {k: _header(group) for k, group in members.items()}
     alike = {k for one, other in combinations(names, 2) if names[one] == names[other] for k in (one, other)}

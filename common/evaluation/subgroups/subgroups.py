@@ -1,4 +1,4 @@
-"""Whether the model does equally well for everybody: per site, per scanner-like cluster, per age and sex.
+"""Performance in subgroups: by site, by scanner-like cluster, by age and by sex.
 
 N patients, C classes.
 """
@@ -34,6 +34,7 @@ def measure_subgroups(
         labels: [N]; below 0: in no group.
         probabilities: [N, C].
         acquisitions: by id; a patient who is not there is in no group.
+        config: the task, the bootstrap and the seed are read.
 
     Returns:
         {"site" | "cluster" | "age" | "sex": {group: {n, mcc {value, low, high}, balanced_accuracy, auroc {macro}, difference}}}.

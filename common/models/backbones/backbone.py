@@ -1,4 +1,4 @@
-"""What every backbone can do: one grid of patch tokens an image, a list of blocks, and maps in each that an adapter may wrap.
+"""The interface of a backbone: one grid of patch tokens an image, a list of blocks, and maps in each that an adapter may wrap.
 
 n images, h x w patches, P = h w, R prefix tokens (CLS and registers), N = R + P tokens, D width.
 """
@@ -108,6 +108,9 @@ class Backbone(Protocol):
         """Tokens [n, N, D] through blocks `start` to `stop`, with the norms that stand before the first and behind the last.
 
         Args:
+            z: [n, N, D]: n series of N tokens.
+            start: the first block, from 0.
+            stop: the block before which it ends.
             rope: as `tokens` gave it, for the patches that are there.
             attended: bool, broadcast to [n, heads, N, N]: which tokens may be looked at; None: all.
         """

@@ -39,6 +39,8 @@ def empty_backbone(name: str, size: int, *, filled: bool = False) -> Backbone:
     """The architecture with untrained weights, for any crop size that its patches divide.
 
     Args:
+        name: of the architecture, as timm has it.
+        size: edge of the crops in pixels.
         filled: every weight will be replaced, so that none need be drawn.
     """
     return family_of(name).create(name, size, filled=filled)

@@ -65,7 +65,7 @@ class TimmViT(Backbone):
 
     @classmethod
     def from_hub(cls, name: str, size: int) -> Self:
-        """Through timm; whatever keeps the weights from coming is an error that says how to get them."""
+        """Download through timm; if the weights cannot be had, the error says how to get them."""
         cls.create(name, size)
         try:
             vit = timm.create_model(name, pretrained=True, num_classes=0, img_size=size, dynamic_img_size=True)

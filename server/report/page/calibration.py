@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 is right 8 times in 10: reliability before and after the temperature, and where that came from."""
+"""Calibration of the probabilities: reliability before and after temperature scaling, and on whom it was fitted."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from server.report.page.values import and_text, number, patients_text, wilson
 
 FEW_PATIENTS = 50  # below which a temperature is rough
 NO_SITE = "No site gave held-out patients to calibrate on, so the probabilities are as the model has them."
-TOO_SURE = "The model was too sure of itself: its probabilities were drawn together."
-NOT_SURE_ENOUGH = "The model was not sure enough: its probabilities were drawn apart."
+TOO_SURE = "The model was overconfident: its probabilities were made less extreme."
+NOT_SURE_ENOUGH = "The model was underconfident: its probabilities were made more extreme."
 UNCHANGED = "It changes nothing."
 ROUGH = "That is few: the number is rough."
 AT_THE_EDGE = "It lies at the edge of what is tried: these probabilities should not be relied on."

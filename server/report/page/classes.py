@@ -1,4 +1,4 @@
-"""Which class was taken for which, and the ROC curve of each class."""
+"""The confusion matrix, and the ROC curve of each class."""
 
 from dataclasses import dataclass
 

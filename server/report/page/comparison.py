@@ -46,7 +46,7 @@ def _baseline(baseline: Baseline) -> Row:
 
 
 def verdict(difference: Measure, better: str = BETTER, worse: str = WORSE) -> str:
-    """A paired difference in words: only an interval that leaves 0 out tells the two apart."""
+    """A paired difference in words: only an interval that excludes 0 shows one."""
     if difference.low is None or difference.high is None:
         return "no interval"
     low, high = round(difference.low, 2), round(difference.high, 2)  # as printed: "0.00 to 0.42" must not read as better

@@ -1,4 +1,4 @@
-"""Answers that own up to doubt: conformal prediction sets, and what is won by leaving unsure patients to people."""
+"""Uncertainty: conformal prediction sets, and abstention (leaving uncertain patients to a clinician)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from server.report.page.chart import UNIT, Chart, Line, draw, value_axis
 from server.report.page.values import percent, percent_text
 
 ALL = (
-    "Every set holds all classes, and so the truth: too little was known, by too few patients held back, to rule any class out. "
+    "Every set holds all classes, the true one included: too few patients were held back to rule any class out. "
     "These sets say nothing of a patient."
 )
-FEWER = "Fewer sets hold the truth than promised: these patients differ from those that the sets were calibrated on."
-MORE = "More sets hold the truth than promised: they are larger than they need be here."
-AS_PROMISED = "What was promised lies within the interval of what was seen."
+FEWER = "Fewer sets contain the true class than nominal: these patients differ from those that the sets were calibrated on."
+MORE = "More sets contain the true class than nominal: they are larger than they need be here."
+AS_PROMISED = "The nominal coverage lies within the interval of the observed one."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Sets:
-    """Coverage, promised and seen, and how large the sets are."""
+    """Coverage, nominal and observed, and the sizes of the sets."""
 
     nominal: float | None
     observed: Measure

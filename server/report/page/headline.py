@@ -1,4 +1,4 @@
-"""The top of the page: the result in one sentence, what stands beside it, what a reader must know before reading on."""
+"""The top of the page: the result in one sentence, the baselines beside it, and cautions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Top:
-    """What stands above all sections."""
+    """The contents of the page's top, above all sections."""
 
     n: int  # labelled external patients
     hospital: str
@@ -86,7 +86,7 @@ def _beside(rows: Sequence[Row]) -> str:
 
 
 def caution(external: Evaluation) -> str:
-    """Few patients, classes that are not there, a model that names one class for everybody."""
+    """Cautions: few patients, classes without patients, a model that predicts one class for everybody."""
     n = external.n or 0
     absent = [name for name, count in external.support.items() if not count]
     if not n:
@@ -98,7 +98,7 @@ def caution(external: Evaluation) -> str:
 
 
 def _one_answer(external: Evaluation) -> str:
-    """A model that tells no patient from another has MCC 0 by definition, with an interval of no width."""
+    """A model that predicts one class for everybody has MCC 0 by definition, with an interval of no width."""
     rows = read_confusion(external)
     named = [rows[c].name for c in range(len(rows)) if any(row.guesses[c] for row in rows)]
     if len(named) != 1 or sum(row.support > 0 for row in rows) < 2:

@@ -1,4 +1,4 @@
-"""Patients unlike those in training (out of distribution)."""
+"""Out of distribution: patients unlike those in training."""
 
 from server.report.page.values import patients_text, percent, percent_text, wilson
 from server.report.report import OutOfDistribution
@@ -22,7 +22,7 @@ def read(found: OutOfDistribution | None) -> str:
         return ""
     share = wilson(flagged, of)
     verb = "was" if flagged == 1 else "were"
-    said = f"{flagged} of {patients_text(of)} {verb} flagged as unlike the training patients: {percent_text(share)}."
+    said = f"{flagged} of {patients_text(of)} {verb} flagged as out of distribution: {percent_text(share)}."
     if rate is None or share.low is None or share.value is None:
         return said
     stated = f" Of patients like those in training, at most {percent(rate)} should be."

@@ -57,20 +57,20 @@ class View:
     def contents(self) -> tuple[tuple[str, str], ...]:
         """(place, name) of the sections that are there."""
         there = {
-            "classes": (self.confusion and self.top.n, "Classes"),
+            "classes": (self.confusion and self.top.n, "Confusion matrix"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
             "calibration": (self.calibration, "Calibration"),
             "sets": (self.sets, "Prediction sets"),
             "abstention": (self.abstention, "Abstention"),
             "subsets": (self.subsets, "Missing modalities"),
-            "ood": (self.ood, "Unlike training"),
-            "groups": (self.subgroups, "Groups"),
+            "ood": (self.ood, "Out of distribution"),
+            "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
             "privacy": (self.privacy, "Privacy"),
             "patients": (self.patients, "Patients"),
-            "words": (True, "Words"),
-            "provenance": (self.provenance or self.config, "Origin"),
+            "words": (True, "Glossary"),
+            "provenance": (self.provenance or self.config, "Provenance"),
         }
         return tuple((place, name) for place, (shown, name) in there.items() if shown)
 

@@ -1,4 +1,4 @@
-"""The external patients, one by one: probabilities, prediction set, how strange the images are, modalities, picture."""
+"""The external patients, one by one: probabilities, prediction set, out-of-distribution score, modalities, picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from server.report.report import Patient, Report
 
 @dataclass(frozen=True)
 class Row:
-    """One external patient. `right` is None where the truth is unknown, `missed` says that the set lacks the truth."""
+    """One external patient. `right` is None where the true class is unknown, `missed` says that the set lacks it."""
 
     id: str
     truth: str | None

@@ -1,4 +1,4 @@
-"""Which site was there in which round: a grid of squares, each kind of another shape, so that colour says nothing alone."""
+"""Which site took part in which round: a grid of squares, each kind of another shape, so that colour says nothing alone."""
 
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
@@ -11,7 +11,12 @@ from server.report.round import Round
 CELL, GAP = 16, 4  # pixels
 ROUNDS_AT_MOST, SITES_AT_MOST = 200, 100  # as many of the last ones are drawn
 HERE, FAILED, PAUSED, ABSENT = "here", "failed", "paused", "absent"
-LEGEND = {HERE: "its update was used", FAILED: "its reply was not used", PAUSED: "not asked (paused)", ABSENT: "not there"}
+LEGEND = {
+    HERE: "its update was used",
+    FAILED: "its reply was not used",
+    PAUSED: "not asked (paused)",
+    ABSENT: "did not take part",
+}
 
 
 def grid(rounds: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:

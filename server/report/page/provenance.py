@@ -1,4 +1,4 @@
-"""Where a result comes from: code, weights, data, configuration."""
+"""Provenance of a result: code, weights, data, configuration."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Round by round: loss and external MCC, who was there, seconds and bytes."""
+"""Training rounds: loss and external MCC, which sites took part, seconds and bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,14 +48,17 @@ def _charts(rows: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:
     if seen:
         axis = mcc_axis([Measure(value) for _, value in seen])
         charts.append(
-            ("MCC on the external hospital after each round. For looking: it chooses nothing.", _line(seen, axis, "MCC"))
+            (
+                "MCC on the external hospital after each round. For information only: no choice is made by it.",
+                _line(seen, axis, "MCC"),
+            )
         )
     losses = [(row.number, row.loss) for row in rows if row.loss is not None]
     if losses:
         axis = value_axis([value for _, value in losses])
         charts.append(
             (
-                "Mean loss of the sites that share it. Its parts change in weight, so its height says little.",
+                "Mean loss of the sites that share it. The weights of its terms change, so rounds do not compare.",
                 _line(losses, axis, "loss"),
             )
         )

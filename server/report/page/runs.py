@@ -1,4 +1,4 @@
-"""The page that shows runs side by side."""
+"""The page that compares runs."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Groups of patients, and whether any fares otherwise than the rest."""
+"""Subgroups of patients, each compared with all others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is left when modalities are missing: a heat map, one row a subset of them."""
+"""Missing modalities: a heat map, one row for each subset of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +66,4 @@ def _missed(modalities: Sequence[str], rows: Sequence[Subset]) -> str:
         return ""
     gone = and_text(tuple(name for name, here in zip(modalities, worst.present, strict=True) if not here))
     open_ = ", which may be chance" if worst.drop.low is None or round(worst.drop.low, 2) <= 0 else ""
-    return (
-        f"Of single modalities, {gone} is missed most: without it MCC falls by {difference_text(worst.drop).lstrip('+')}{open_}."
-    )
+    return f"Of single modalities, {gone} matters most: without it MCC falls by {difference_text(worst.drop).lstrip('+')}{open_}."

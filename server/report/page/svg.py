@@ -22,7 +22,7 @@ class Axis:
     ticks: tuple[float, ...]
 
     def share(self, value: float) -> float:
-        """Where a value stands, from 0 to 1; one outside stands at the edge."""
+        """The position of a value, from 0 to 1; a value outside is put at the edge."""
         return (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
 
     def across(self, value: float) -> str:

@@ -82,6 +82,9 @@ def door(
     """A TLS server that answers every request with `status`; yields its port.
 
     Args:
+        pem: the server's certificate.
+        key: its private key.
+        status: of HTTP.
         clock: seconds by which its clock is ahead of this one.
         dated: whether it sends a Date.
         silent: it never answers a request.

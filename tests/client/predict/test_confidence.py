@@ -60,7 +60,7 @@ def test_the_card_warns_beside_the_answer():
     assert warning(told) == ""
     for one in (replace(told, ood_score=3.0), replace(told, in_set=np.ones(3, bool))):
         page = render_card(one)
-        assert page.index(warning(one)) < page.index("How likely each class is")
+        assert page.index(warning(one)) < page.index("Predicted probabilities")
     assert "112 mm" in render_card(told)
 
 

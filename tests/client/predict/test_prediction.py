@@ -116,7 +116,7 @@ def test_without_a_calibration_it_says_so(run, phantom, capsys):
     assert main(["predict", str(phantom), "--model", str(run), "--evidence", "none"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "not calibrated" in out
-    assert "Not known whether the patient is like those" in out
+    assert "Not known whether the patient is like the training patients" in out
     assert "Not a medical device" in out
     assert "By place" not in out
 
@@ -124,7 +124,7 @@ def test_without_a_calibration_it_says_so(run, phantom, capsys):
 def test_without_a_mask_no_tumour_is_guessed(run, phantom, tmp_path, capsys):
     code, table, _ = asked(capsys, brats(phantom, tmp_path / "p", ("flair",), mask=False), "--model", run)
     assert code == 0
-    assert "no mask, and no tumour is guessed" in table["slices"]["why"]
+    assert "no mask, and FedMRI does not segment tumours" in table["slices"]["why"]
     assert table["evidence"]["modalities"] == {}  # of one modality none can be left out
 
 

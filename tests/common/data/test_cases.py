@@ -174,7 +174,7 @@ def test_any_bytes_give_a_table_or_a_data_error(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("participant_id\tage\nx\t1\nx\t2\n", "line 3: participant x stands there twice"),
+        ("participant_id\tage\nx\t1\nx\t2\n", "line 3: participant x occurs twice"),
         ("participant_id\tage\nx\t1\t2\n", "line 2: expected 2 cells between tabs, got 3"),
         ("participant_id,age\nx,1\n", "expected tab-separated columns"),
         ("age\tage\tparticipant_id\n", "each once"),

@@ -1,4 +1,4 @@
-"""Who is held back: by himself, whatever the others and the labels do."""
+"""Who is held back: decided for each patient alone, whatever the others and the labels are."""
 
 import hashlib
 

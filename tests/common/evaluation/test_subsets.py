@@ -16,7 +16,7 @@ CONFIG = config_from_table({"data": {"classes": ["a", "b", "c"]}, "evaluation": 
 
 
 def patients(n=24, seed=0):
-    """Every one has a number in his images, by which the model knows him."""
+    """Every patient has a number in their images, by which the model knows them."""
     generator = np.random.default_rng(seed)
     present = generator.random((n, 4)) < 0.6
     present[~present.any(1), 2] = True
@@ -26,7 +26,7 @@ def patients(n=24, seed=0):
 
 
 def answer(number, members):
-    """What the model says of a patient, seen with some modalities: his own, of these."""
+    """What the model predicts for a patient seen with some modalities: drawn by the patient's number and these."""
     return np.random.default_rng([int(number), *map(int, members)]).dirichlet((1, 1, 1))
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_asked_twice_nor_what_is_known(asked):
     answer_subsets(UNUSED, site, full=full_of(site))
     every = [key for call in asked for key in call]
     assert len(every) == len(set(every))
-    assert not [key for key in every if key[1] == tuple(site.present[key[0]].tolist())]  # all he has: `full` says it
+    assert not [key for key in every if key[1] == tuple(site.present[key[0]].tolist())]  # all that they have: `full` is that
     assert len(asked) <= 14
     assert len(every) == sum(2 ** int(count) - 2 for count in site.present.sum(1))
 

@@ -23,7 +23,7 @@ from common.messages.secure_aggregation import (
     from_record,
     read_masked,
     to_record,
-    write_told,
+    write_stage_reply,
 )
 
 KINDS = (AdvertiseKeys, AdvertisedKeys, ShareKeys, KeyShares, MaskedInput, Unmask, UnmaskShares)
@@ -95,7 +95,7 @@ def test_a_field_of_another_kind_or_size_is_refused_by_name(changes: dict[str, A
 
 def test_a_masked_vector_travels_and_another_length_or_type_is_refused() -> None:
     words = np.array([1, 2**32 - 1, 7], np.uint32)
-    content = write_told(SiteReply("du", 3, epsilon=1.5), words)
+    content = write_stage_reply(SiteReply("du", 3, epsilon=1.5), words)
     np.testing.assert_array_equal(read_masked(content, 3), words)
     assert read_status(content) == SiteReply("du", 3, epsilon=1.5)
     assert SECURE not in content

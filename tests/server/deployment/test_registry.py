@@ -159,8 +159,8 @@ def test_the_superlink_follows_the_registry_whatever_it_knew(home, key) -> None:
     a, b = admit(home, key("a"), "a"), admit(home, key("b"), "b")
     c = admit(home, key("c"), "c")
     revoke(home, "c")
-    stranger = Node(9, "stranger", b"unknown", "online", "")
-    ledger = Ledger(stranger, Node(1, "c", c.key, "online", ""), Node(2, "old-name", b.key, "offline", ""))
+    unadmitted = Node(9, "unadmitted", b"unknown", "online", "")
+    ledger = Ledger(unadmitted, Node(1, "c", c.key, "online", ""), Node(2, "old-name", b.key, "offline", ""))
     synchronise(home, ledger)
     assert letting_in(ledger) == {"a", "b"}
     assert ledger.nodes[a.key].name == "a"

@@ -333,7 +333,7 @@ def test_the_card_holds_what_the_report_knows_and_says_what_it_does_not(tmp_path
 
 def test_what_a_hospital_keeps_is_not_told():
     provenance = {"data": {"sites": ["north"]}, "external": "coast"}
-    assert "| north | trained | not told |" in card(complete({"external": whole()["external"], "provenance": provenance}))
+    assert "| north | trained | not reported |" in card(complete({"external": whole()["external"], "provenance": provenance}))
 
 
 def test_a_card_of_a_report_that_holds_nothing():

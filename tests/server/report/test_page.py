@@ -80,7 +80,7 @@ def test_subsets_go_from_all_modalities_to_one():
     assert found.rows[0].drop == Measure(), "the full set loses nothing against itself"
     mean = sum(0.1 * len(name) for name in names if name != "t1+t2+flair") / 6
     assert f"MCC is 1.10; its mean over the 6 incomplete subsets is {mean:.2f}" in found.said[0]
-    assert "flair is missed most: without it MCC falls by 0.50, which may be chance." in found.said[1]
+    assert "flair matters most: without it MCC falls by 0.50, which may be chance." in found.said[1]
     entry["t1+t2"]["drop"] |= {"low": 0.2, "high": 0.8}
     assert "falls by 0.50 (0.20 to 0.80)." in subsets.read(decode(complete({"modality_subsets": entry})).subsets).said[1]
     assert subsets.read({}) is None
@@ -204,8 +204,8 @@ def test_a_patient_has_set_flag_and_only_a_picture_that_may_be_shown(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert re.findall(r'src="([^"]*)"', page) == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
     missed = sum(samples["CLASSES"][p["label"]] not in p["prediction_set"] for p in report["patients"])
-    assert page.count("without the truth") == missed > 0
-    assert page.count("⚠ unlike the training patients") == sum(p["ood"]["flagged"] for p in report["patients"])
+    assert page.count("without the true class") == missed > 0
+    assert page.count("⚠ out of distribution") == sum(p["ood"]["flagged"] for p in report["patients"])
     assert 'src="' not in render_html(report), "no picture without its file"
 
 

@@ -111,7 +111,7 @@ def test_a_refuted_claim_is_loud_and_is_written(run, tmp_path, capsys, changes, 
 
 
 def test_a_run_whose_claim_nobody_audited_says_so(run) -> None:
-    assert "Nobody has audited this claim" in (run / "report.html").read_text()
+    assert "The privacy claim has not been audited" in (run / "report.html").read_text()
 
 
 def test_one_audit_is_not_laid_over_another_unasked(run, tmp_path, capsys) -> None:
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_named_in_one_line_and_changes_nothing(run, tmp_path, c
         (b" " * 65_537, "at most 65536 bytes"),
         (json.dumps(GOOD).replace("0.53", "NaN").encode(), "NaN is no number of JSON"),
         (json.dumps(GOOD).replace("0.53", "1e999").encode(), "membership_auc"),
-        (json.dumps(GOOD).replace('"passed": true}', '"passed": true, "passed": true}').encode(), "a key stands there twice"),
+        (json.dumps(GOOD).replace('"passed": true}', '"passed": true, "passed": true}').encode(), "a key occurs twice"),
         (b"9" * 5000, "not valid JSON"),
     ],
 )

@@ -112,7 +112,7 @@ def test_the_verb_writes_one_page_or_compares(runs, capsys):
     said = capsys.readouterr().out
     assert "third: another external hospital" in said
     assert str(out) in said.replace("\n", "")
-    assert "patient by patient" in out.read_text()
+    assert "Paired difference" in out.read_text()
     assert main(["report", *map(str, runs[:2]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == compare_runs(runs[:2])
     assert (runs[0] / "comparison.html").is_file()

@@ -85,6 +85,7 @@ def spoilt(spoil, known):
     """A node whose answers for site b go through `spoil`.
 
     Args:
+        spoil: from a reply's content and its stage (`fit` or `score`) to what is sent instead.
         known: honest answers by request, so that equal ones are computed once.
     """
 
@@ -199,7 +200,7 @@ NONSENSE = {
     "another type": set_array(COUNT, lambda a: a.astype(np.float64)),
     "scores of others": set_array(SCORES, lambda a: a + 1),
     "negative scores": set_array(SCORES, lambda a: np.where(a == 0, -1, a).astype(np.float32)),
-    "negative strangeness": set_array(OOD_SCORES, lambda a: a - 1),
+    "negative out-of-distribution counts": set_array(OOD_SCORES, lambda a: a - 1),
     "moments of nobody": set_array("ood.count", lambda a: a * 0),
     "moments without spread": set_array("ood.outer", lambda a: a * 0),
     "moments beyond all bounds": set_array("ood.outer", lambda a: a * np.float32(1e30)),

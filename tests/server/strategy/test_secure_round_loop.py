@@ -128,8 +128,8 @@ def test_nothing_that_a_site_says_tells_its_weight_or_its_update(play) -> None:
 
 def test_replies_hold_no_counts(play, monkeypatch) -> None:
     seen: list[RecordDict] = []
-    real = vars(site)["write_told"]
-    monkeypatch.setattr(site, "write_told", lambda reply, told: seen.append(real(reply, told)) or seen[-1])
+    real = vars(site)["write_stage_reply"]
+    monkeypatch.setattr(site, "write_stage_reply", lambda reply, told: seen.append(real(reply, told)) or seen[-1])
     play(config())
     assert len(seen) == 16
     for content in seen:

@@ -72,7 +72,7 @@ def test_modalities_agree_with_a_loop(trained):
     for b, m in np.argwhere(np.isfinite(found)):
         left = PRESENT[b].copy()
         left[m] = False
-        alone = SiteData("x", ("a",), patients.images[[b]], left[None], np.array([-1]), "")  # as if he never had it
+        alone = SiteData("x", ("a",), patients.images[[b]], left[None], np.array([-1]), "")  # as if it had never been acquired
         without = apply_temperature(predict(TrainedModel(model, arrays, config), alone), 2.0)[0]
         winning = calibrated[b].argmax()
         assert found[b, m] == pytest.approx(calibrated[b, winning] - without[winning], abs=1e-6)

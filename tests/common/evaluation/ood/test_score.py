@@ -250,9 +250,9 @@ def test_in_distribution_patients_are_flagged_at_the_rate_whatever_they_have(kep
     here = np.tile([n < kept for n in range(3)], (1000, 1))
     flagged = reference.score(only(made_up(1000, 2), here)) > limit
     assert 0.005 < flagged.mean() < 0.085
-    strange = only(made_up(10, 3), here[:10])
-    strange[:, 0, KINDS[0]] += 4.0  # one image of several
-    assert (reference.score(strange) > limit).all()
+    outlier = only(made_up(10, 3), here[:10])
+    outlier[:, 0, KINDS[0]] += 4.0  # one image of several
+    assert (reference.score(outlier) > limit).all()
 
 
 @given(st.lists(st.floats(0.011, 900.0), min_size=1, max_size=300), st.sampled_from([0.01, 0.05, 0.1, 0.5]))
