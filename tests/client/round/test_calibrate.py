@@ -197,7 +197,7 @@ CONTENT = """
     zeros |= {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}
     {spoil}
     content = reply(message, arrays).content
-    del content["arrays"]
+    del content["change"]
     content["sums"] = ArrayRecord({{name: Array(value) for name, value in zeros.items()}})
     return Message(content, reply_to=message)
 """
