@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
-from common.data.volumes import Sliced
+from common.data.slices import Sliced
 from common.errors import FederationError, WeightsError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, apply_temperature, prediction_sets
 from common.evaluation.explanation.attribution import modality_evidence, place_evidence

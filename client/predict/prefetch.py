@@ -10,7 +10,7 @@ import numpy as np
 
 from common.config.run import DataConfig
 from common.data.cases import Case
-from common.data.volumes import Sliced, slice_case
+from common.data.slices import Sliced, slice_case
 from common.errors import DataError
 
 AHEAD = 2  # patients a thread that may wait in memory, some megabytes each

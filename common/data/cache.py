@@ -22,7 +22,7 @@ import numpy.typing as npt
 from common.config.run import DataConfig
 from common.data.cases import Case, Site, raise_problems
 from common.data.dataset import SiteData
-from common.data.volumes import prepare_case
+from common.data.slices import prepare_case
 from common.errors import DataError
 from common.files import locked, sync_folder, write_atomic
 

@@ -21,7 +21,7 @@ from common.config.modalities import MODALITIES
 from common.config.run import DataConfig
 from common.data.cases import Case, Site, read_site
 from common.data.dataset import SiteData
-from common.data.volumes import slice_case
+from common.data.slices import slice_case
 from common.errors import FedMRIError
 from common.evaluation.calibration.calibration import apply_temperature
 from common.model_files.open import open_saved, read_saved

@@ -12,7 +12,7 @@ from client.predict.prediction import as_batch
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
-from common.data.volumes import slice_case
+from common.data.slices import slice_case
 from common.evaluation.calibration.calibration import Calibration, save_calibration
 from common.evaluation.ood.features import features
 from common.evaluation.ood.score import MIN_COUNT, moments

@@ -15,7 +15,7 @@ from client.predict.card import render_card
 from client.predict.prediction import Answer
 from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
-from common.data.volumes import Sliced
+from common.data.slices import Sliced
 from common.evaluation.calibration.calibration import Calibration
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -18,7 +18,7 @@ from common.config.modalities import DEFAULT_MODALITIES as MODALITIES
 from common.config.modalities import MODALITIES as TABLE
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
-from common.data.volumes import prepare_case
+from common.data.slices import prepare_case
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, apply_temperature, load_calibration, save_calibration
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved

@@ -13,7 +13,7 @@ import common.data.cache as module
 from common.config.run import DataConfig, RunConfig
 from common.data.cache import content_key, default_cache, open_site
 from common.data.cases import read_site
-from common.data.volumes import prepare_case
+from common.data.slices import prepare_case
 from common.errors import DataError
 from common.tasks.classification import Classification
 

@@ -15,17 +15,8 @@ from scipy import ndimage
 
 from common.config.run import DataConfig, RunConfig
 from common.data.cases import Case, read_site
-from common.data.volumes import (
-    Volume,
-    centre_of,
-    choose_slices,
-    crop_slices,
-    foreground,
-    load_volume,
-    prepare_case,
-    resample,
-    scale_intensity,
-)
+from common.data.slices import prepare_case
+from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, load_volume, resample, scale_intensity
 from common.errors import DataError
 
 SHAPE, SPACING = (30, 40, 8), (1.0, 0.8, 5.0)

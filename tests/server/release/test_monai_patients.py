@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from common.config.run import DataConfig, RunConfig
 from common.data import volumes
 from common.data.cases import read_site
-from common.data.volumes import slice_case
+from common.data.slices import slice_case
 from server.release.equivalence import made_up_site
 from server.release.monai_bundle import inference, pure_source
 from server.release.monai_patients import SlicesOfPatientd, find_patients
