@@ -17,6 +17,7 @@ TRAVELS = (
     "client/privacy/ledger.py",
     "client/round/*.py",
     "common/*.py",
+    "common/adapters/*.py",
     "common/aggregation/*.py",
     "common/config/*.py",
     "common/data/__init__.py",
