@@ -1,6 +1,5 @@
 """What a configuration may name; an aggregator of this file's own, in one class and one line; memory."""
 
-import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,7 +101,6 @@ def test_memory_does_not_grow_with_the_sites(aggregator: Aggregator) -> None:
         for site in range(50):
             row = np.full(3, site, np.float32).view(Row)
             alive.add(row)
-            gc.collect()
             most = max(most, len(alive))
             yield {"w": row}, 1.0
 
