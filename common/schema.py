@@ -63,7 +63,7 @@ def build(kind: Any, table: Any, where: str = "") -> Any:
         ConfigError: names the dotted key, what was expected and what came.
     """
     if not isinstance(table, dict):
-        raise ConfigError(f"{where or 'configuration'}: expected a table, got {table!r}.")
+        raise ConfigError(f"{where.rstrip('.') or 'configuration'}: expected a table, got {table!r}.")
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     values: dict[str, Any] = {}
@@ -129,7 +129,21 @@ def _one(rule: OneOf, value: Any, name: str) -> Any:
     if not isinstance(tag, str) or tag not in rule.kinds:
         got = repr(value) if tag is None else repr(tag)
         raise ConfigError(f"{name}: expected one of {', '.join(rule.kinds)}, or a table whose `name` is one; got {got}.")
-    return build(rule.kinds[tag], {key: item for key, item in table.items() if key != "name"}, f"{name}.")
+    settings = {key: item for key, item in table.items() if key != "name"}
+    for key in settings:
+        _require_setting(rule.kinds, tag, key, name)
+    return build(rule.kinds[tag], settings, f"{name}.")
+
+
+def _require_setting(kinds: Mapping[str, type], tag: str, key: str, name: str) -> None:
+    """Refuse a setting that the kind does not have, and name the kinds that do."""
+    settings = {each: sorted(f.name for f in fields(kind)) for each, kind in kinds.items()}
+    if key not in settings[tag]:
+        others = [each for each in kinds if key in settings[each]]
+        hint = f" {', '.join(others)} has it." if others else ""
+        known = ", ".join(settings[tag]) or "no settings"
+        anew = f'Take it out, or begin anew with {name} = {{name = "{tag}"}}.'
+        raise ConfigError(f"Unknown key '{name}.{key}'. Known here: {known} ({name} is {tag}).{hint} {anew}")
 
 
 def _many(kinds: Mapping[str, type], value: Any, name: str) -> tuple[Any, ...]:

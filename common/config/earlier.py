@@ -19,7 +19,7 @@ TERMS_OF_OBJECTIVE = {
 }
 CONSISTENCY = 0.3  # what privacy.consistency was where a private run did not name it
 # Keys of [model] that stand beside the adapter's name since it may be one of several kinds: earlier, today.
-_ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
+ADAPTER_KEYS = {"rank": "rank", "alpha": "alpha", "targets": "targets", "lora_factor": "factor"}
 # Those that an adapter was given, and did not read.
 _UNREAD = {"bottleneck": ("alpha", "targets")} | dict.fromkeys(("bitfit", "head", "full"), ("rank", "alpha", "targets"))
 TASK_KEYS = ("classes", "label")  # stood in [data] while there was one task
@@ -62,16 +62,16 @@ def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
 def _with_adapter(table: dict[str, Any]) -> dict[str, Any]:
     """`model.rank`, `alpha`, `targets` and `lora_factor` as settings of `model.adapter`."""
     model = table.get("model")
-    if not isinstance(model, dict) or not _ADAPTER_KEYS.keys() & model.keys():
+    if not isinstance(model, dict) or not ADAPTER_KEYS.keys() & model.keys():
         return table
     named = model.get("adapter", "lora")
     adapter = {"name": "lora", **named} if isinstance(named, dict) else {"name": named}
-    told = {key: value for key, value in model.items() if key in _ADAPTER_KEYS}
+    told = {key: value for key, value in model.items() if key in ADAPTER_KEYS}
     if adapter["name"] != "lora" and told.get("lora_factor") == "both":  # LoRA's alone; any other value of it is refused
         del told["lora_factor"]
     unread = _UNREAD.get(str(adapter["name"]), ())
-    adapter |= {_ADAPTER_KEYS[key]: value for key, value in told.items() if key not in unread}
-    return {**table, "model": {key: value for key, value in model.items() if key not in _ADAPTER_KEYS} | {"adapter": adapter}}
+    adapter |= {ADAPTER_KEYS[key]: value for key, value in told.items() if key not in unread}
+    return {**table, "model": {key: value for key, value in model.items() if key not in ADAPTER_KEYS} | {"adapter": adapter}}
 
 
 def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:

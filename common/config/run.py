@@ -16,6 +16,7 @@ from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
 from common.config.earlier import of_today
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
+from common.config.overrides import lay_over
 from common.errors import ConfigError
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
@@ -243,8 +244,9 @@ def load_config(source: Path, settings: tuple[str, ...] = ()) -> RunConfig:
         raise ConfigError(f"Configuration {source}: cannot be read ({error.strerror}). Name an existing TOML file.") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"Configuration {source}: not valid TOML ({error}).") from error
+    table, known = of_today(table), list(dotted_names(RunConfig))
     for setting in settings:
-        _lay_over(table, setting)
+        table = lay_over(table, setting, known)
     return config_from_table(table)
 
 
@@ -261,35 +263,3 @@ def config_from_table(table: dict[str, Any]) -> RunConfig:
     """Build a `RunConfig` from nested plain values; see `load_config` for the errors."""
     config: RunConfig = build(RunConfig, of_today(table))
     return config
-
-
-def _lay_over(table: dict[str, Any], setting: str) -> None:
-    """Write one `key=value` into the nested table."""
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {setting}: expected key=value, such as federation.rounds=5.")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except (ValueError, RecursionError):
-        value = text
-    parts = _full_key(key.strip()).split(".")
-    if parts[:-1] == ["objective", "terms"] and not isinstance(value, dict):
-        parts.append("weight")  # a term by its name alone: dino=0
-    for part in parts[:-1]:
-        inner = table.setdefault(part, {})
-        table[part] = table = {"name": inner} if isinstance(inner, str) else inner  # a kind that is given by its name alone
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {setting}: '{part}' is no section.")
-    table[parts[-1]] = value
-
-
-def _full_key(key: str) -> str:
-    """The dotted key for a name that stands alone, where only one section has it."""
-    known = list(dotted_names(RunConfig))
-    if "." in key or key in known:
-        return key
-    owners = [name for name in known if name.rpartition(".")[2] == key]
-    if len(owners) == 1:
-        return owners[0]
-    hint = f" Write one of {', '.join(owners)}." if owners else ""
-    raise ConfigError(f"Unknown key '{key}'.{hint} Keys are section.name, such as federation.rounds.")

@@ -63,7 +63,7 @@ def test_plain_values_make_an_equal_configuration() -> None:
         ({"way": {"name": "mean", "rate": "x"}}, r"way\.rate: expected float, got 'x'"),
         ({"all": {"median": {}}}, r"Unknown key 'all\.median'. Known here: mean, momentum"),
         ({"all": {"mean": {"beta": 1}}}, r"Unknown key 'all\.mean\.beta'"),
-        ({"all": {"mean": 1.0}}, r"all\.mean\.: expected a table"),
+        ({"all": {"mean": 1.0}}, r"all\.mean: expected a table"),
         ({"all": []}, "all: expected a table"),
     ],
 )

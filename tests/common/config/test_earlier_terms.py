@@ -67,7 +67,7 @@ def test_what_was_refused_still_is() -> None:
         config_from_table({"objective": {"koleo": "x"}})
     with pytest.raises(ConfigError):
         config_from_table({"objective": {"terms": 3, "dino": 0.1}})
-    with pytest.raises(ConfigError, match=r"objective\.terms\.dino\.: expected a table"):
+    with pytest.raises(ConfigError, match=r"objective\.terms\.dino: expected a table"):
         config_from_table({"objective": {"terms": {"dino": 3}}})
 
 

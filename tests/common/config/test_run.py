@@ -40,7 +40,7 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
         ("classes=['one']", "task.classes: expected at least two"),
         ("targets=['qqq']", "model.adapter.targets: expected some of"),
-        ("data=3", "data.: expected a table"),
+        ("data=3", "data: expected a table"),
         ("learning_rate=nan", "training.learning_rate"),
         ("rounds", "expected key=value"),
     ],
