@@ -103,7 +103,9 @@ def require_folder(out: Path, *, resume: bool) -> None:
     if not resume:
         require_fresh(out)
     elif (out / "report.json").exists():
-        raise FederationError(f"Run folder {out} holds a run that is complete, and nothing to resume. Its page: fedmri-server report {out}")
+        raise FederationError(
+            f"Run folder {out} holds a run that is complete, and nothing to resume. Its page: fedmri-server report {out}"
+        )
     elif not (out / RUN_NAME).is_file():
         raise FederationError(f"Run folder {out} holds no run to resume ({RUN_NAME} is not there). Start it without --resume.")
 
