@@ -29,7 +29,7 @@ def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
         if np.ptp(sliced.images[:, m]) == 0:
             name = data.modalities[m]
             raise DataError(
-                f"Patient {case.id}, {case.where(case.files[name])}: {name} has no signal in the slices that the model uses. "
+                f"{case.where(case.files[name])}: {name} has no signal in the slices that the model uses. "
                 "Correct the file, or leave it out."
             )
     return sliced
