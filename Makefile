@@ -30,7 +30,7 @@ $(DEMO)/hospitals: | $(READY)
 test: $(READY) ## all tests; what is skipped says why
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-fast: $(READY) ## the tests that need no browser, no processes and no patience; under 2 minutes on 2 cores
+test-fast: $(READY) ## the tests that need no browser, no processes and no patience
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not deployment and not browser" $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
