@@ -192,6 +192,7 @@ class RunConfig:
             raise ConfigError(
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
+        self._require_trained_head()
         self._require_from_sum()
         if self.privacy.enabled:
             self._require_bounded()
@@ -199,6 +200,15 @@ class RunConfig:
             raise ConfigError(
                 f"evaluation.holdout = {self.evaluation.holdout!r} cannot run with site_level.enabled: the noise hides whole "
                 "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
+            )
+
+    def _require_trained_head(self) -> None:
+        """Refuse head rounds in which no loss would train the head."""
+        weights = {term.name: term.weight for term in self.objective.terms}
+        if self.training.head_rounds and not weights[self.task.term]:
+            raise ConfigError(
+                f"training.head_rounds = {self.training.head_rounds} cannot run with objective.terms.{self.task.term}.weight = 0: "
+                "that term fits the head. Set training.head_rounds = 0, or give the term a weight."
             )
 
     def _require_from_sum(self) -> None:

@@ -15,7 +15,7 @@ class Task(Protocol):
 
     Attributes:
         name: `task.name` of a configuration.
-        term: name of the loss term that trains the head on the targets (`common.objectives`).
+        term: name of the loss term (`common.objectives`) that trains the head on the targets.
     """
 
     name: ClassVar[str]
