@@ -207,8 +207,8 @@ class RunConfig:
         weights = {term.name: term.weight for term in self.objective.terms}
         if self.training.head_rounds and not weights[self.task.term]:
             raise ConfigError(
-                f"training.head_rounds = {self.training.head_rounds} cannot run with objective.terms.{self.task.term}.weight = 0: "
-                "that term fits the head. Set training.head_rounds = 0, or give the term a weight."
+                f"training.head_rounds = {self.training.head_rounds} needs objective.terms.{self.task.term}.weight above 0: that term "
+                "fits the head. Set training.head_rounds = 0, or give the term a weight."
             )
 
     def _require_from_sum(self) -> None:
