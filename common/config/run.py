@@ -204,11 +204,12 @@ class RunConfig:
 
     def _require_trained_head(self) -> None:
         """Refuse head rounds in which no loss would train the head."""
+        rounds, name = self.training.head_rounds, self.task.term
         weights = {term.name: term.weight for term in self.objective.terms}
-        if self.training.head_rounds and not weights[self.task.term]:
+        if rounds and not weights[name]:
             raise ConfigError(
-                f"training.head_rounds = {self.training.head_rounds} needs objective.terms.{self.task.term}.weight above 0: that term "
-                "fits the head. Set training.head_rounds = 0, or give the term a weight."
+                f"training.head_rounds = {rounds} needs objective.terms.{name}.weight above 0: that term fits the head. "
+                "Set training.head_rounds = 0, or give the term a weight."
             )
 
     def _require_from_sum(self) -> None:
