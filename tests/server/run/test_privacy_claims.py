@@ -62,7 +62,7 @@ def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_wa
     assert told["fewest"] == 3
     assert told["site_level"]["epsilon"] == pytest.approx(epsilon_of([Charge(2.0, 1.0, 2)], 1e-3))
     page = " ".join(render_html(complete({"aggregation": told})).split())
-    assert "sums only, of 3 hospitals or more" in page
+    assert "only sums over 3 hospitals or more" in page
     assert "67 times the largest change" in page  # 2 sqrt(10000) / 3
     plain = aggregation_claims(config_from_table({}), [line("ab")], 5)
     assert "Aggregation" not in render_html(complete({"aggregation": plain}))
