@@ -15,7 +15,6 @@ BEFORE = {
     "bottleneck": "c106c93def71b904",
     "bitfit": "f5d51b6e41ec96d5",
     "head": "f5787075ef4d1793",
-    "full": "2abd36a81a31d7c6",
 }
 
 
@@ -83,9 +82,12 @@ def test_a_target_that_the_backbone_lacks_is_refused() -> None:
 
 
 def test_arrays_have_the_names_and_the_start_that_they_had_before_adapters_were_values() -> None:
-    """SHA-256 of names, shapes and values of the arrays that commit 2a60dec made of the same configurations."""
+    """SHA-256 of names, shapes and values of the arrays that commit 2a60dec made of the same configurations.
+
+    Not of `full`: timm draws the backbone's random start, and its bits are those of the processor.
+    """
     found = {}
-    for adapter in ("lora", "bottleneck", "bitfit", "head", "full"):
+    for adapter in BEFORE:
         settings: dict[str, object] = {"rank": 3} if adapter in ("lora", "bottleneck") else {}
         settings |= {"targets": ["fc2", "qkv"]} if adapter == "lora" else {}
         found[adapter] = arrays_sha256(get_arrays(model_of(adapter={"name": adapter, **settings}, blocks=2)))[:16]
