@@ -72,7 +72,7 @@ class _Explain:
     classes: int
     temperature: float
 
-    def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, M, H, W], present [B, M] to logits [B, C] and contributions [B, S, M, h, w]."""
         cls, patches = model.features(x, present)
         logits = self._logits(model, patient_embedding(cls, patches, present))
