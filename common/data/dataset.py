@@ -65,6 +65,10 @@ class SiteData:
         """Indices of the labelled patients."""
         return np.flatnonzero(self.labels >= 0)
 
+    def known_of_nobody(self, names: Sequence[str]) -> list[str]:
+        """Those of the covariates (their names, in the order of the columns) that no patient here has."""
+        return [name for name, column in zip(names, self.covariates.T, strict=True) if np.isnan(column).all()]
+
     def take(self, indices: Indices) -> Batch:
         """Read a batch."""
         rows = np.asarray(indices, dtype=np.int64)

@@ -26,7 +26,8 @@ class Output(NamedTuple):
 
     Attributes:
         embedding: [B, E], one vector a patient, E = (1 + M) D.
-        logits: [B, K], cosines of the patient with each prototype; the first C, over the temperature, are the class logits.
+        logits: [B, K], cosines of the patient with each prototype; the first C, with what covariates add to them and over the
+            temperature, are the class logits.
         patch_logits: [R, K], cosines of the patch tokens that `read` marks, in its order.
     """
 
@@ -93,12 +94,12 @@ class MultiModalViT(nn.Module):
             present: [B, M] bool, as in `features`.
             masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
-            covariates: [B, Q], NaN where one is missing; None: nothing is known. No model reads them yet.
+            covariates: [B, Q], NaN where one is missing; None: nothing is known.
         """
         cls, patches = self.features(x, present, masks)
         embedding = patient_embedding(cls, patches, present)
         marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
-        return Output(embedding, self.head(embedding), self.head.patches(marked))
+        return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
 
     def features(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Features:
         """Run the backbone over every slice.

@@ -11,7 +11,13 @@ from torch import Tensor
 from common.config.run import ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
 from common.data.dataset import Batch
-from common.objectives.masking import drop_modalities, sample_block_masks, sample_masked_modalities, student_masks
+from common.objectives.masking import (
+    drop_covariates,
+    drop_modalities,
+    sample_block_masks,
+    sample_masked_modalities,
+    student_masks,
+)
 
 GLOBAL_VIEWS = 2
 
@@ -38,7 +44,7 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
 
     Args:
         batch: its x on the device, the rest on the CPU.
-        config: scales, sizes, masking and modality dropout.
+        config: scales, sizes, masking and the dropout of modalities and covariates.
         patch: edge of a patch in pixels.
         generator: on the CPU.
 
@@ -50,14 +56,14 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
     crops = _cut(x, GLOBAL_VIEWS, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(GLOBAL_VIEWS, 1), config.modality_dropout, generator)
     masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
-    known = covariates.repeat(GLOBAL_VIEWS, 1)
+    known = drop_covariates(covariates.repeat(GLOBAL_VIEWS, 1), config.covariate_dropout, generator)
     global_views = Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
     if not config.local_crops:
         return global_views, None
     local = max(patch, round(size * config.local_size / patch) * patch)
     crops = _cut(x, config.local_crops, (config.local_scale, config.global_scale), local, generator)
     kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
-    known = covariates.repeat(config.local_crops, 1)
+    known = drop_covariates(covariates.repeat(config.local_crops, 1), config.covariate_dropout, generator)
     return global_views, Views(crops, kept.to(x.device), None, known.to(x.device))
 
 
