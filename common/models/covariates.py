@@ -39,8 +39,12 @@ class CovariateLogits(nn.Module):
 
     def forward(self, covariates: Tensor) -> Tensor:
         """[B, Q], NaN where one is missing, to [B, C]; zeros for a patient of whom nothing is known."""
+        return self.added(covariates, self.weight)
+
+    def added(self, covariates: Tensor, weight: Tensor) -> Tensor:
+        """`forward` with another weight [C, F]."""
         with torch.autocast(covariates.device.type, enabled=False):
-            return GAIN * self.features(covariates) @ self.weight.float().T
+            return GAIN * self.features(covariates) @ weight.float().T
 
     def features(self, covariates: Tensor) -> Tensor:
         """[B, F]: of a number its standardised value beside 1, of a category one 1 among zeros; zeros where it is missing."""

@@ -42,10 +42,13 @@ class PrototypeHead(nn.Module):
         self.covariates = covariates
 
     def forward(self, embedding: Tensor, covariates: Tensor | None = None) -> Tensor:
-        """Patient embeddings [B, E] to cosines [B, K]; what is known of the patients [B, Q] is added to those of the classes."""
+        """Patient embeddings [B, E] to cosines [B, K]; what is known of the patients [B, Q] is added to those of the classes.
+
+        Covariates None or [B, 0]: nothing is known.
+        """
         z = embedding if self.hidden is None else nn.functional.gelu(self.hidden(embedding))
         cosines = self._cosine(self.patient(z))
-        if self.covariates is None or covariates is None:
+        if self.covariates is None or covariates is None or not covariates.shape[-1]:
             return cosines
         known = self.covariates(covariates)
         return cosines + nn.functional.pad(known, (0, cosines.shape[-1] - known.shape[-1]))
