@@ -151,8 +151,9 @@ def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: Ru
         return predict(TrainedModel(model, arrays, config), patients)
     features = embed_patients(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
     head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
+    classes = len(config.task.classes)
     with torch.no_grad():
-        logits = functional_call(model.head, head, (features,))[:, : len(config.task.classes)]
+        logits = functional_call(model.head, head, (features, torch.from_numpy(patients.covariates)))[:, :classes]
     return np.asarray((logits.double() / config.objective.student_temperature).softmax(-1))
 
 

@@ -31,6 +31,17 @@ class ManyOf:
     kinds: Mapping[str, type]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rule of a field that holds a tuple of dataclasses: a list of names of `known` ones, and of tables.
+
+    A table that has the name of a known one changes what it names and keeps the rest.
+    """
+
+    kind: type
+    known: Mapping[str, Any]
+
+
 def ranged(default: float, low: float, high: float) -> Any:
     """A number field that accepts `low <= value <= high`."""
     return field(default=default, metadata={"low": low, "high": high})
@@ -54,6 +65,11 @@ def one_of(default: str, kinds: Mapping[str, type]) -> Any:
 def many_of(kinds: Mapping[str, type]) -> Any:
     """A field that holds one of each of `kinds`, as a tuple in the registry's order."""
     return field(default_factory=lambda: tuple(kind() for kind in kinds.values()), metadata={"rule": ManyOf(kinds)})
+
+
+def rows(kind: type, known: Mapping[str, Any]) -> Any:
+    """A field that holds a tuple of `kind`, each with a `name` of its own; by default none."""
+    return field(default=(), metadata={"rule": Rows(kind, known)})
 
 
 def build(kind: Any, table: Any, where: str = "") -> Any:
@@ -119,6 +135,8 @@ def _value(hint: Any, rule: object, value: Any, name: str) -> Any:
         return _one(rule, value, name)
     if isinstance(rule, ManyOf):
         return _many(rule.kinds, value, name)
+    if isinstance(rule, Rows):
+        return _rows(rule, value, name)
     return build(hint, value, f"{name}.") if is_dataclass(hint) else _convert(hint, value, name)
 
 
@@ -156,11 +174,34 @@ def _many(kinds: Mapping[str, type], value: Any, name: str) -> tuple[Any, ...]:
     return tuple(build(kind, value.get(tag, {}), f"{name}.{tag}.") for tag, kind in kinds.items())
 
 
+def _rows(rule: Rows, value: Any, name: str) -> tuple[Any, ...]:
+    """Each row by its name alone, or by a table."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{name}: expected a list such as {list(rule.known)}, got {value!r}.")
+    found = tuple(_row(rule, item, name) for item in value)
+    if len({row.name for row in found}) != len(found):
+        raise ConfigError(f"{name}: expected each once, got {', '.join(row.name for row in found)}.")
+    return found
+
+
+def _row(rule: Rows, item: Any, name: str) -> Any:
+    """A known row, with what a table changes of it, or a row of the table's own."""
+    table = {"name": item} if isinstance(item, str) else item
+    tag = table.get("name") if isinstance(table, dict) else None
+    if not isinstance(tag, str) or (isinstance(item, str) and tag not in rule.known):
+        settings = ", ".join(f.name for f in fields(rule.kind))
+        raise ConfigError(f"{name}: expected {', '.join(rule.known)}, or a table of {settings}; got {item!r}.")
+    base = plain(rule.known[tag]) if tag in rule.known else {}
+    return build(rule.kind, {**base, **table}, f"{name}.")
+
+
 def _plain_field(value: Any, rule: object) -> Any:
     if isinstance(rule, OneOf):
         return {"name": value.name, **plain(value)}
     if isinstance(rule, ManyOf):
         return {one.name: plain(one) for one in value}
+    if isinstance(rule, Rows):
+        return [plain(one) for one in value]
     return plain(value)
 
 

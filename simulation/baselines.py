@@ -4,6 +4,7 @@ Pooled and local runs are federations of one: the same local round, as often, fr
 own with one thread, as the sites do. A finished model is kept and reused only for equal data, configuration and code.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from common.evaluation.comparison import measure_beside
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
+from common.models.covariates import CovariateLogits
 from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
@@ -183,13 +185,27 @@ def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) ->
     labelled = training.select(training.labelled)
     train, classes = frozen_features(model, labelled, config), len(config.task.classes)
     asked = np.concatenate([frozen_features(model, patients, config) for patients in others])
-    said = linear_probe(train, labelled.labels, asked, classes=classes)
+    known = _covariates([labelled], config), _covariates(others, config)
+    said = linear_probe(train, labelled.labels, asked, classes=classes, train_covariates=known[0], test_covariates=known[1])
     return np.split(said, np.cumsum([len(patients) for patients in others])[:-1])
 
 
+def _covariates(sites: Sequence[SiteData], config: RunConfig) -> NDArray[np.float32] | None:
+    """What is known of the patients, as the model sees it; None where the run takes no covariates."""
+    rows = config.data.covariates
+    if not rows:
+        return None
+    with torch.no_grad():
+        found = CovariateLogits(rows, len(config.task.classes)).features(
+            torch.cat([torch.from_numpy(s.covariates) for s in sites])
+        )
+    return np.asarray(found)
+
+
 def _digits(training: SiteData) -> str:
-    """The labels as text: they are not in the data's key."""
-    return " ".join(str(label) for label in training.labels)
+    """The labels, and the hash of the covariates where there are any, as text: they are not in the data's key."""
+    known = f" {hashlib.sha256(training.covariates.tobytes()).hexdigest()}" if training.covariates.size else ""
+    return " ".join(str(label) for label in training.labels) + known
 
 
 def probabilities_json(ids: Sequence[str], probabilities: Mapping[str, Probabilities]) -> bytes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig, config_from_table
 from common.config.site import find_sites
 from common.errors import ConfigError, FederationError
-from common.evaluation.comparison import detectable, measure, warning
+from common.evaluation.comparison import detectable, measure, warning, with_and_without
 from server.report.privacy_audit import refutations
 from server.report.publish import HTML_NAME, write_page, write_report
 from server.report.report import read_report
@@ -106,11 +106,17 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     }
     baselines = measure_baselines(said, labels.tolist(), federated, config)
     least = detectable(labels, federated, list(said.values()), config)
+    covariates = {}
+    if config.data.covariates:
+        known = {row.name: np.array([row.name in p["covariates"] for p in patients]) for row in config.data.covariates}
+        without = np.array([p["probabilities_without_covariates"] for p in patients])
+        covariates = with_and_without(labels, federated, without, known, config)
     pooled = complete(
         {
             "external": external,
             "patients": patients,
             "baselines": baselines,
+            "covariates": covariates,
             "detectable": least,
             "provenance": provenance,
         }

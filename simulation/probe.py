@@ -14,6 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from common.errors import DataError
 
+LOUD = 20.0
+
 
 def linear_probe(
     train_features: NDArray[Any],
@@ -21,6 +23,8 @@ def linear_probe(
     test_features: NDArray[Any],
     *,
     classes: int,
+    train_covariates: NDArray[Any] | None = None,
+    test_covariates: NDArray[Any] | None = None,
 ) -> NDArray[np.float64]:
     """Class probabilities by class-balanced logistic regression, C = 0.01, on standardised features.
 
@@ -31,6 +35,9 @@ def linear_probe(
         train_labels: [N], below 0: unlabelled, left out.
         test_features: [N', M, F], NaN where a modality is absent.
         classes: C; a class that no training patient has gets probability 0.
+        train_covariates: [N, Q] as `common.models.covariates` has them, standardised, zero where missing; each is `LOUD` times an
+            image feature, whose thousands would drown it. None: none.
+        test_covariates: [N', Q], likewise.
 
     Returns:
         [N', C]; where training knows one class only, all on that class.
@@ -50,12 +57,16 @@ def linear_probe(
     if len(known) == 1 or not len(test_features):
         probabilities[:, known[0]] = 1
         return probabilities
-    model = make_pipeline(
+    images = make_pipeline(
         SimpleImputer(keep_empty_features=True),  # a modality that no training patient has keeps its columns, as zeros
         StandardScaler(),
-        LogisticRegression(class_weight="balanced", C=0.01, max_iter=5000),
-    )
-    probabilities[:, known] = model.fit(x, y).predict_proba(_flat(test_features))
+    ).fit(x)
+    train, test = images.transform(x), images.transform(_flat(test_features))
+    if train_covariates is not None and test_covariates is not None:
+        train = np.hstack([train, LOUD * train_covariates[labelled]])
+        test = np.hstack([test, LOUD * test_covariates])
+    model = LogisticRegression(class_weight="balanced", C=0.01, max_iter=5000)
+    probabilities[:, known] = model.fit(train, y).predict_proba(test)
     return probabilities
 
 

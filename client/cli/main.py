@@ -218,7 +218,7 @@ def _print_check(result: "SiteCheck", console: Console) -> None:
     """Counts, then one row a finding, then the verdict."""
     counts = Table("what", "patients", title=Text(f"Site {result.site}"), title_justify="left")
     counts.columns[1].justify = "right"
-    rows = {"all": result.patients, **result.modalities, "tumour mask": result.masks, **result.classes}
+    rows = {"all": result.patients, **result.modalities, "tumour mask": result.masks, **result.classes, **result.covariates}
     for name, count in rows.items():
         counts.add_row(Text(name), str(count), end_section=name in ("all", "tumour mask"))
     console.print(counts)

@@ -41,6 +41,12 @@ def add_predict(verbs: "Verbs") -> None:
     )
     verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help=f"one patient's volumes: {words}=, mask=")
     verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
+    given = "of one patient, where the model takes it (default: what participants.tsv says)"
+    verb.add_argument("--age", metavar="YEARS", help=f"age, {given}")
+    verb.add_argument("--sex", metavar="F|M", help=f"sex, {given}")
+    verb.add_argument(
+        "--covariate", action="append", default=[], metavar="NAME=VALUE", help=f"any clinical covariate {given}; such as age=54"
+    )
     verb.add_argument("--weights", default="", metavar="FILE", help="the backbone's weights (default: the run's model.weights)")
     verb.add_argument(
         "--evidence",
@@ -59,6 +65,7 @@ def add_predict(verbs: "Verbs") -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from client.predict.covariates import with_covariates
     from client.predict.fast_import import without_compiler
     from client.predict.inputs import find_patients, patient_of_files
     from client.predict.prefetch import reading
@@ -69,6 +76,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     saved = read_saved(arguments.model)
     modalities = saved.config.data.modalities
     asked = find_patients(arguments.patients, modalities) if arguments.files is None else patient_of_files(arguments.files)
+    asked = with_covariates(asked, arguments.patients, _said(arguments), saved.config.data.covariates)
     if arguments.card and arguments.card.suffix == ".html" and not asked.single:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
@@ -76,6 +84,12 @@ def _predict(arguments: argparse.Namespace) -> int:
             import timm  # noqa: F401
         opened = open_saved(saved, arguments.weights or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+
+
+def _said(arguments: argparse.Namespace) -> list[str]:
+    """What the options say of the patient, as NAME=VALUE."""
+    short = {"age": arguments.age, "sex": arguments.sex}
+    return [*(f"{name}={value}" for name, value in short.items() if value is not None), *arguments.covariate]
 
 
 def _one(read: "Read", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
@@ -181,7 +195,7 @@ def _print_answer(found: "Answer", console: Console) -> None:
 
 def _facts(found: "Answer") -> list[tuple[str, str]]:
     """Sentences and their style."""
-    from client.predict.confidence import calibration_words, likeness_words, set_words
+    from client.predict.confidence import calibration_words, covariate_words, likeness_words, set_words
 
     style = {True: "bold red", False: "", None: "yellow"}[found.flagged]
     lines = [
@@ -192,6 +206,7 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
     unknown = f"; the model does not know {', '.join(found.ignored)}" if found.ignored else ""
     missing = f"; missing: {', '.join(found.missing)}" if found.missing else ""
     lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
+    lines.append((f"Clinical covariates used: {told}." if (told := covariate_words(found)) else "", ""))
     lines.append((f"Slices used: {found.why_slices}.", ""))
     return [line for line in lines if line[0]]
 
@@ -207,6 +222,11 @@ def _print_evidence(found: "Answer", console: Console) -> None:
     for name, value in evidence.get("modalities", {}).items():
         table.add_row(name, f"{value:+.3f}")
     console.print(table if evidence.get("modalities") else "Evidence by modality: there is only one, so none can be left out.")
+    if evidence.get("covariates"):
+        known = Table("covariate", "drop where it is not known", title="By clinical covariate", title_justify="left")
+        for name, value in evidence["covariates"].items():
+            known.add_row(f"{name} {found.covariates[name]}", f"{value:+.3f}")
+        console.print(known)
     if "place" in evidence:
         rows, columns = evidence["place"]["patches"]
         header = ("slice", "modality", f"row of {rows}, from the front", f"column of {columns}, from the right", "logit")

@@ -3,7 +3,6 @@ sums for calibration were of."""
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -82,7 +81,7 @@ def keep_split(state: Path, config: RunConfig) -> None:
 def _split(config: RunConfig) -> str:
     """All settings that decide which patients are in which sum."""
     task = {"classes": config.task.classes, "label": config.task.label}  # beside the data's settings, as sites have it noted
-    told = {"holdout": config.evaluation.holdout, "data": asdict(config.data) | task}
+    told = {"holdout": config.evaluation.holdout, "data": config.data.of_slices() | task}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

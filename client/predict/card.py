@@ -1,13 +1,15 @@
 """One patient's prediction as one self-contained HTML page: embedded pictures, no script, no network, printable."""
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from numpy.typing import NDArray
 
-from client.predict.confidence import calibration_words, likeness_words, set_words, warning
+from client.predict.confidence import calibration_words, covariate_words, likeness_words, set_words, warning
 from client.predict.prediction import LIMITS, RESEARCH, Answer, answer_table
 from common.evaluation.explanation.picture import overlay_png, slice_png, strength
 
@@ -26,6 +28,8 @@ def render_card(one: Answer) -> str:
         limits=LIMITS,
         rows=_pictures(one),
         drops=_drops(one),
+        covariates=covariate_words(one),
+        covariate_drops=_covariate_drops(one),
     )
 
 
@@ -52,9 +56,19 @@ def _drops(one: Answer) -> list[dict[str, Any]]:
     """Evidence by modality with the width of its bar in percent."""
     if one.by_modality is None:
         return []
-    known = [(m, float(v)) for m, v in zip(one.config.data.modalities, one.by_modality, strict=True) if np.isfinite(v)]
+    return _bars([m.upper() for m in one.config.data.modalities], one.by_modality)
+
+
+def _covariate_drops(one: Answer) -> list[dict[str, Any]]:
+    """Evidence by covariate, as by modality."""
+    names = [f"{name} {value}" for name, value in one.covariates.items()]
+    return [] if one.by_covariate is None or not one.by_covariate.size else _bars(names, one.by_covariate)
+
+
+def _bars(names: Sequence[str], values: NDArray[np.float64]) -> list[dict[str, Any]]:
+    known = [(name, float(v)) for name, v in zip(names, values, strict=True) if np.isfinite(v)]
     largest = max([abs(v) for _, v in known], default=0.0) or 1.0
-    return [{"name": m.upper(), "value": v, "width": 100 * abs(v) / largest} for m, v in known]
+    return [{"name": name, "value": v, "width": 100 * abs(v) / largest} for name, v in known]
 
 
 def _uri(png: bytes) -> str:

@@ -40,6 +40,14 @@ def likeness_words(one: Answer) -> str:
     return f"Not flagged as out of distribution ({limit}). The answer can still be wrong."
 
 
+def covariate_words(one: Answer) -> str:
+    """What the model was told of the patient besides images; "" for a model that takes nothing."""
+    known = [f"{name} {value}" for name, value in one.covariates.items() if value is not None]
+    unknown = [name for name, value in one.covariates.items() if value is None]
+    missing = f"; not known: {', '.join(unknown)}" if unknown else ""
+    return f"{', '.join(known) or 'none'}{missing}" if one.covariates else ""
+
+
 def warning(one: Answer) -> str:
     """A warning to show beside the prediction; "" where none is needed."""
     if one.flagged:

@@ -152,7 +152,7 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     found, troubles = find_files(folder, _naming_of(folder, modalities), modalities)
     if troubles:
         raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
-    home = _home(folder)
+    home = site_home(folder)
     weights = _weights(home, read_site_config(home)) if home else ""
     return PredictionInputs(name, (_case(name, found, folder),), True, {}, weights)
 
@@ -188,14 +188,14 @@ def _holds_folders(folder: Path, modalities: Modalities) -> bool:
 
 def _naming_of(folder: Path, modalities: Modalities) -> FilePatterns:
     """The patterns of the nearest site.toml, beside the files or above; where it names none, the naming that finds anything."""
-    home = _home(folder)
+    home = site_home(folder)
     own = read_site_config(home).files if home else bids_files()
     if own != bids_files():
         return own
     return next((naming for naming in namings() if _finds_any(folder, naming, modalities)), own)
 
 
-def _home(folder: Path) -> Path | None:
+def site_home(folder: Path) -> Path | None:
     """The nearest folder with a site.toml, from the patient's upwards."""
     here = folder.resolve()
     return next((f for f in (here, *here.parents[:ABOVE]) if (f / SITE_FILE).is_file()), None)

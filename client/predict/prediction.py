@@ -1,8 +1,9 @@
 """Predictions for this site's patients: class probabilities, how reliable they are, and the evidence. Nothing leaves the site.
 
-S slices, M modalities, C classes, h x w patches.
+S slices, M modalities, C classes, h x w patches, Q clinical covariates.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.predict.covariate_evidence import covariate_evidence
+from common.config.covariates import Covariate
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case
+from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.slices import Sliced
 from common.errors import FederationError, WeightsError
@@ -44,6 +48,7 @@ class Answer:
         ood_score: out-of-distribution score; None where there is nothing to compare the patient with.
         by_modality: [M], see `modality_evidence`; None: not asked for.
         by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
+        by_covariate: [Q], see `covariate_evidence`; None: not asked for.
     """
 
     case: Case
@@ -55,6 +60,14 @@ class Answer:
     ood_score: float | None
     by_modality: NDArray[np.float64] | None = None
     by_place: NDArray[np.float32] | None = None
+    by_covariate: NDArray[np.float64] | None = None
+
+    @property
+    def covariates(self) -> dict[str, str | None]:
+        """What the model was told of the patient, by name; None: it takes that, and was not told."""
+        rows = self.config.data.covariates
+        values = self.case.covariates or (math.nan,) * len(rows)
+        return {row.name: None if math.isnan(v) else row.show(v) for row, v in zip(rows, values, strict=True)}
 
     @property
     def prediction(self) -> str:
@@ -109,8 +122,8 @@ class Answer:
         )
 
 
-def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
-    """Patients in the shape that models take."""
+def as_batch(read: Sequence[tuple[Case, Sliced]], covariates: Sequence[Covariate] = ()) -> SiteData:
+    """Patients in the shape that models take; `covariates` are the model's."""
     return SiteData(
         "asked",
         tuple(case.id for case, _ in read),
@@ -118,6 +131,7 @@ def as_batch(read: Sequence[tuple[Case, Sliced]]) -> SiteData:
         np.stack([sliced.present for _, sliced in read]),
         np.full(len(read), UNLABELLED, np.int64),
         "",
+        as_array([case.covariates for case, _ in read], covariates),
     )
 
 
@@ -129,7 +143,8 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
         read: patients and their slices.
         places: with the evidence by place, which costs little: it is read off the same pass.
     """
-    batch, config, calibration = as_batch(read), opened.config, opened.calibration
+    config, calibration = opened.config, opened.calibration
+    batch = as_batch(read, config.data.covariates)
     by_place: Sequence[NDArray[np.float32] | None] = [None] * len(read)
     if places:
         raw, found = place_evidence(opened, batch)
@@ -146,11 +161,12 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
 
 
 def weigh_modalities(opened: OpenedModel, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers with the evidence by modality: the model runs again for each."""
-    batch = as_batch([(one.case, one.sliced) for one in answers])
+    """The answers with the evidence by modality, for each of which the model runs again, and by covariate."""
+    batch = as_batch([(one.case, one.sliced) for one in answers], opened.config.data.covariates)
     probabilities = np.stack([one.probabilities for one in answers])
     evidence = modality_evidence(opened, batch, probabilities, temperature=opened.temperature)
-    return [replace(one, by_modality=row) for one, row in zip(answers, evidence, strict=True)]
+    known = covariate_evidence(opened, batch, probabilities, temperature=opened.temperature)
+    return [replace(one, by_modality=m, by_covariate=q) for one, m, q in zip(answers, evidence, known, strict=True)]
 
 
 def _ood_scores(opened: OpenedModel, batch: SiteData) -> list[float | None]:
@@ -185,6 +201,7 @@ def answer_table(one: Answer) -> dict[str, Any]:
         "coverage": calibration.coverage if calibration else None,
         "ood": _ood_table(one),
         "modalities": {"used": one.used, "ignored": one.ignored, "missing": one.missing},
+        "covariates": one.covariates,
         "slices": {
             "numbers": [int(i) + 1 for i in one.sliced.indices],
             "of": one.sliced.depth,
@@ -215,6 +232,9 @@ def _evidence_table(one: Answer) -> dict[str, Any] | None:
     table: dict[str, Any] = {"limits": LIMITS}
     if one.by_modality is not None:
         table["modalities"] = {m: float(v) for m, v in zip(names, one.by_modality, strict=True) if np.isfinite(v)}
+    if one.by_covariate is not None and one.by_covariate.size:
+        pairs = zip(one.config.data.covariates, one.by_covariate, strict=True)
+        table["covariates"] = {row.name: float(v) for row, v in pairs if np.isfinite(v)}
     if one.by_place is not None:
         sums = one.by_place.sum(axis=(2, 3))
         order = np.argsort(-one.by_place, axis=None, kind="stable")[:STRONGEST]

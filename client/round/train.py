@@ -4,6 +4,7 @@ Runs without Flower's runtime: a request's content goes in, a reply's content co
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
 from common.secure.fixed_point import FixedPoint
 from common.training.local import train_round
+
+logger = logging.getLogger("fedmri.client")
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,8 @@ def _open(context: SiteContext, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = read_site(context.folder, config, simulated=context.simulated)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
+    for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
+        logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 
 

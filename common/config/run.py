@@ -6,7 +6,7 @@ A file under `configs/` holds only what differs from the defaults below. The def
 
 import json
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from common.adapters.adapter import Adapter
 from common.adapters.registry import ADAPTERS
 from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
+from common.config.covariates import COVARIATES, Covariate
 from common.config.earlier import of_today
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.config.overrides import lay_over
 from common.errors import ConfigError
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
-from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged
+from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged, rows
 from common.tasks.registry import TASKS
 from common.tasks.task import Task
 
@@ -35,6 +36,11 @@ class DataConfig:
     field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
     low_percentile: float = ranged(1.0, 0.0, 50.0)
     high_percentile: float = ranged(99.5, 50.0, 100.0)
+    covariates: tuple[Covariate, ...] = rows(Covariate, COVARIATES)  # columns of participants.tsv that the model takes, too
+
+    def of_slices(self) -> dict[str, Any]:
+        """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
+        return {name: value for name, value in asdict(self).items() if name != "covariates"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class ObjectiveConfig:
     local_scale: float = ranged(0.3, 0.05, 1.0)
     # Chance that a student view lacks 1 to m-1 modalities, tokens and all; above 0, head rounds see patients that lack some, too.
     modality_dropout: float = ranged(0.5, 0.0, 1.0)
+    # Chance that a patient's covariates are hidden all together, and then that of each by itself: the model answers without, too.
+    covariate_dropout: float = ranged(0.3, 0.0, 1.0)
 
     def running(self) -> tuple[Term, ...]:
         """The terms whose weight is above 0."""

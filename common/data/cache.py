@@ -1,7 +1,7 @@
 """The slice cache: one memory-mapped array a site, named by the content of its sources and the settings.
 
-Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Labels are not in it: they are
-read fresh from the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
+Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Labels and covariates are not in it:
+they are read fresh from the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from common.config.run import DataConfig
 from common.data.cases import Case, Site, raise_problems
+from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.slices import prepare_case
 from common.errors import DataError
@@ -68,13 +68,14 @@ def open_site(
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
     images, present = stored
     labels = np.array([case.label for case in site.cases], dtype=np.int64)
-    return SiteData(site.name, tuple(case.id for case in site.cases), images, present, labels, key)
+    covariates = as_array([case.covariates for case in site.cases], data.covariates)
+    return SiteData(site.name, tuple(case.id for case in site.cases), images, present, labels, key, covariates)
 
 
 def content_key(site: Site, data: DataConfig) -> str:
     """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
     cases = [[case.id, {kind: _digest(case, file) for kind, file in case.sources()}] for case in site.cases]
-    return hashlib.sha256(json.dumps([VERSION, asdict(data), cases], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, data.of_slices(), cases], sort_keys=True).encode()).hexdigest()
 
 
 def _digest(case: Case, file: Path) -> str:

@@ -2,8 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from common.config.site import (
     check_name,
     read_site_config,
 )
+from common.data.covariates import NO_WORD, absent_columns, of_row
 from common.errors import ConfigError, DataError
 from common.tasks.task import Task
 
 UNLABELLED = -1
-_MISSING = {"", "n/a", "na", "nan"}  # BIDS writes n/a, R writes NA, pandas nan or nothing
 _SHOWN = 10  # problems spelled out in one error
 
 
@@ -38,6 +38,7 @@ class Case:
     age: float | None  # years
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
+    covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
@@ -72,6 +73,7 @@ class Participant:
     label: str
     age: float | None
     sex: str | None
+    cells: Mapping[str, str] = field(default_factory=dict, compare=False)  # the whole row by column
 
 
 def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
@@ -97,7 +99,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = patient_folders(name, root, config)
     try:
-        participants, notes = _read_labels(home, root, config.labels, run.task)
+        participants, notes = _read_table_of(home, root, config.labels, run)
     except (ConfigError, DataError) as error:
         raise type(error)(f"Site {name}: {error}") from error
     problems = _duplicates(folders)
@@ -106,8 +108,10 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         found, troubles = find_files(folder, config.files, run.data.modalities)
         participant = participants.get(folder.name, Participant("", None, None))
         label, trouble = _target_of(participant.label, config.labels, run.task)
-        problems += [f"patient {folder.name}: {text}" for text in troubles + trouble]
-        cases.append(Case(folder.name, modalities_of(found), found.get(MASK), label, participant.age, participant.sex, root))
+        known, unread = of_row(participant.cells, run.data.covariates)
+        problems += [f"patient {folder.name}: {text}" for text in troubles + trouble + unread]
+        age, sex = participant.age, participant.sex
+        cases.append(Case(folder.name, modalities_of(found), found.get(MASK), label, age, sex, root, known))
     raise_problems(f"Site {name}", problems)
     absent = len(participants.keys() - {folder.name for folder in folders})
     notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []
@@ -135,7 +139,7 @@ def read_participants(file: Path, column: str) -> dict[str, Participant]:
             raise DataError(f"{file.name}, line {number}: participant {key} occurs twice. Keep one row.")
         sex = cells.get("sex", "")
         participants[key] = Participant(
-            cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper()
+            cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper(), cells
         )
     return participants
 
@@ -207,8 +211,9 @@ def _matches(folder: Path, globs: Iterable[str]) -> set[Path]:
     return {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}
 
 
-def _read_labels(home: Path, root: Path, labels: LabelConfig, task: Task) -> tuple[dict[str, Participant], list[str]]:
+def _read_table_of(home: Path, root: Path, labels: LabelConfig, run: RunConfig) -> tuple[dict[str, Participant], list[str]]:
     """The table's rows and notes about it; a table or column that `site.toml` names by itself must exist."""
+    task, covariates = run.task, run.data.covariates
     wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not _is_missing(word))
     if wrong:
         raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
@@ -216,16 +221,18 @@ def _read_labels(home: Path, root: Path, labels: LabelConfig, task: Task) -> tup
     if file is None:
         if labels.table != LabelConfig.table:
             raise DataError(f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table.")
-        return {}, [f"no {labels.table}: every patient is unlabelled"]
-    if labels.column == NO_LABELS:
-        return read_participants(file, ""), ["labels.column is none: every patient is unlabelled"]
-    column = labels.column or task.label
+        unknown = [f"no {labels.table}: the model is told nobody's {covariate.name} here" for covariate in covariates]
+        return {}, [f"no {labels.table}: every patient is unlabelled", *unknown]
     header, _ = _read_table(file)
+    absent = absent_columns(file.name, header, covariates)
+    if labels.column == NO_LABELS:
+        return read_participants(file, ""), ["labels.column is none: every patient is unlabelled", *absent]
+    column = labels.column or task.label
     if column not in header:
         if labels.column:
             raise DataError(f"{file.name}: no column {column}. It has {', '.join(header)}. Correct labels.column.")
-        return read_participants(file, ""), [f"{file.name} has no column {column}: every patient is unlabelled"]
-    return read_participants(file, column), []
+        return read_participants(file, ""), [f"{file.name} has no column {column}: every patient is unlabelled", *absent]
+    return read_participants(file, column), absent
 
 
 def _read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -257,7 +264,7 @@ def _target_of(word: str, labels: LabelConfig, task: Task) -> tuple[int, list[st
 
 
 def _is_missing(word: str) -> bool:
-    return word.lower() in _MISSING
+    return word.lower() in NO_WORD
 
 
 def _number(word: str) -> float | None:

@@ -4,8 +4,9 @@ All of this stays at the site.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class SiteCheck:
     problems: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
 
 def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> SiteCheck:
@@ -73,7 +75,14 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
         problems=tuple(problems),
         warnings=tuple(warnings),
         notes=site.notes,
+        covariates=_known(site, run),
     )
+
+
+def _known(site: Site, run: RunConfig) -> dict[str, int]:
+    """Of how many patients each covariate is known."""
+    names = [covariate.name for covariate in run.data.covariates]
+    return {name: sum(not math.isnan(case.covariates[i]) for case in site.cases) for i, name in enumerate(names)}
 
 
 def _open(case: Case) -> tuple[dict[str, Volume], list[Finding]]:

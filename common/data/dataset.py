@@ -1,17 +1,38 @@
 """A site's patients as arrays, ready for batches.
 
-Shapes: N patients of a site, B of a batch, S slices, M modalities, H = W pixels.
+Shapes: N patients of a site, B of a batch, S slices, M modalities, H = W pixels, Q clinical covariates.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Some patients as tensors: copies, free to be changed.
+
+    Attributes:
+        x: float32 [B, S, M, H, W].
+        present: bool [B, M].
+        labels: int64 [B], -1 where there is none.
+        covariates: float32 [B, Q], NaN where one is missing.
+    """
+
+    x: torch.Tensor
+    present: torch.Tensor
+    labels: torch.Tensor
+    covariates: torch.Tensor
+
+
+def _no_covariates() -> npt.NDArray[np.float32]:
+    return np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +45,16 @@ class SiteData:
     present: npt.NDArray[np.bool_]  # [N, M], in the order of the run's `data.modalities`
     labels: npt.NDArray[np.int64]  # [N], -1 where there is none
     key: str  # hash of the sources and settings that the images came from
+    covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
 
     def __post_init__(self) -> None:
-        sizes = {len(self.ids), len(self.images), len(self.present), len(self.labels)}
+        if not self.covariates.shape[1]:
+            object.__setattr__(self, "covariates", np.empty((len(self.ids), 0), np.float32))
+        sizes = {len(self.ids), len(self.images), len(self.present), len(self.labels), len(self.covariates)}
         if len(sizes) != 1 or self.images.ndim != 5 or self.present.shape[1:] != self.images.shape[2:3]:
             raise ValueError(
-                f"Site {self.name}: ids, images {self.images.shape}, present {self.present.shape} and "
-                f"labels {self.labels.shape} do not belong together."
+                f"Site {self.name}: ids, images {self.images.shape}, present {self.present.shape}, "
+                f"labels {self.labels.shape} and covariates {self.covariates.shape} do not belong together."
             )
 
     def __len__(self) -> int:
@@ -41,22 +65,31 @@ class SiteData:
         """Indices of the labelled patients."""
         return np.flatnonzero(self.labels >= 0)
 
-    def take(self, indices: Indices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read a batch.
+    def known_of_nobody(self, names: Sequence[str]) -> list[str]:
+        """Those of the covariates (their names, in the order of the columns) that no patient here has."""
+        return [name for name, column in zip(names, self.covariates.T, strict=True) if np.isnan(column).all()]
 
-        Returns:
-            x float32 [B, S, M, H, W], present bool [B, M], labels int64 [B]; copies, free to be changed.
-        """
+    def take(self, indices: Indices) -> Batch:
+        """Read a batch."""
         rows = np.asarray(indices, dtype=np.int64)
-        x = torch.from_numpy(self.images[rows].astype(np.float32))
-        return x, torch.from_numpy(self.present[rows]), torch.from_numpy(self.labels[rows])
+        return Batch(
+            x=torch.from_numpy(self.images[rows].astype(np.float32)),
+            present=torch.from_numpy(self.present[rows]),
+            labels=torch.from_numpy(self.labels[rows]),
+            covariates=torch.from_numpy(self.covariates[rows]),
+        )
 
     def select(self, indices: Indices) -> "SiteData":
         """Some of the patients, in the given order; their images are copied into memory."""
         rows = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[row] for row in rows)
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
-        return SiteData(self.name, ids, self.images[rows], self.present[rows], self.labels[rows], key)
+        arrays = (self.images[rows], self.present[rows], self.labels[rows])
+        return SiteData(self.name, ids, *arrays, key, self.covariates[rows])
+
+    def without_covariates(self) -> "SiteData":
+        """The same patients as if nothing were known of them but their images."""
+        return replace(self, covariates=np.full_like(self.covariates, np.nan))
 
     @staticmethod
     def pool(sites: Sequence["SiteData"], name: str) -> "SiteData":
@@ -75,4 +108,5 @@ class SiteData:
             np.concatenate([site.present for site in sites]),
             np.concatenate([site.labels for site in sites]),
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
+            np.concatenate([site.covariates for site in sites]),
         )

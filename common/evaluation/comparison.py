@@ -46,6 +46,30 @@ def measure_beside(labels: NDArray[Any], federated: NDArray[Any], other: NDArray
     return measure(labels, other, config) | {"difference": measure_difference(labels, federated, other, config)}
 
 
+def with_and_without(
+    labels: NDArray[Any], told: NDArray[Any], untold: NDArray[Any], known: Mapping[str, NDArray[np.bool_]], config: RunConfig
+) -> dict[str, Any]:
+    """`covariates` of report.json: the model told what is known of the patients besides images, and told nothing.
+
+    Args:
+        labels: [N], below 0: left out of the measures.
+        told: probabilities [N, C], with what is known.
+        untold: the same model's without.
+        known: [N] by covariate, whether it is known of a patient.
+        config: the task, the bootstrap and the seed are read.
+
+    Returns:
+        `known`, counts by name; `of`, N; `with` and `without` as `measure`, the latter with `drop`: MCC with minus without.
+    """
+    drop = measure_difference(labels, told, untold, config)
+    return {
+        "known": {name: int(here.sum()) for name, here in known.items()},
+        "of": len(labels),
+        "with": measure(labels, told, config),
+        "without": measure(labels, untold, config) | {"drop": drop},
+    }
+
+
 def detectable(
     labels: NDArray[Any], model: NDArray[Any], others: Sequence[NDArray[Any]], config: RunConfig
 ) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ TRAVELS = (
     "common/data/augmentation.py",
     "common/data/cache.py",
     "common/data/cases.py",
+    "common/data/covariates.py",
     "common/data/dataset.py",
     "common/data/holdout.py",
     "common/data/slices.py",

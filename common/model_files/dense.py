@@ -4,7 +4,8 @@
 on the data, and no exported graph can follow that. Here every modality has its tokens, and no token looks at those of an absent
 one: a key that gets weight zero is as good as a key that is not there.
 
-B patients, S slices, M modalities, H x W pixels, P patches of one modality, R prefix tokens, D width, C classes.
+B patients, S slices, M modalities, H x W pixels, P patches of one modality, R prefix tokens, D width, C classes,
+Q clinical covariates.
 """
 
 import torch
@@ -28,10 +29,13 @@ class DenseModel(nn.Module):
         self.classes = classes
         self.temperature = temperature
 
-    def forward(self, images: Tensor, present: Tensor) -> Tensor:
-        """Images [B, S, M, H, W] in 0 to 1 and present [B, M] bool, at least one a patient, to probabilities [B, C]."""
+    def forward(self, images: Tensor, present: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Images [B, S, M, H, W] in 0 to 1 and present [B, M] bool, at least one a patient, to probabilities [B, C].
+
+        Covariates [B, Q] are as a table has them, a category by its place among the values, and NaN where one is missing.
+        """
         cls, patches = self.features(images, present)
-        logits = self.model.head(patient_embedding(cls, patches, present))
+        logits = self.model.head(patient_embedding(cls, patches, present), covariates)
         probabilities: Tensor = (logits[:, : self.classes] / self.temperature).softmax(-1)
         return probabilities
 

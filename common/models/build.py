@@ -6,6 +6,7 @@ from common.config.run import RunConfig
 from common.models.adapted import adapt
 from common.models.backbones.backbone import Backbone
 from common.models.backbones.create import create_backbone
+from common.models.covariates import CovariateLogits
 from common.models.head import PrototypeHead
 from common.models.multimodal import MultiModalViT
 
@@ -32,10 +33,10 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
 
     Args:
         backbone: adapted already (`adapt`).
-        config: modalities, `model` and the task's number of outputs are read.
+        config: modalities, covariates, `model` and the task's number of outputs are read.
         generator: for the head's starting values.
     """
-    modalities, width = len(config.data.modalities), backbone.width
+    modalities, width, covariates = len(config.data.modalities), backbone.width, config.data.covariates
     head = PrototypeHead(
         (1 + modalities) * width,
         width,
@@ -43,5 +44,6 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         config.model.head_bottleneck,
         config.task.outputs + config.model.prototypes,
         generator,
+        CovariateLogits(covariates, len(config.task.classes)) if covariates else None,
     )
     return MultiModalViT(backbone, modalities, head, config.model.joint_blocks)

@@ -2,11 +2,13 @@
 
 The paper's head (2048 hidden, 256 bottleneck) would outweigh the adapters; this one is kept narrow. Patch tokens have a
 projection of their own and share the prototypes. B patients, D width, E width of a patient's embedding, K prototypes of which the
-first C are the classes.
+first C are the classes, Q clinical covariates.
 """
 
 import torch
 from torch import Tensor, nn
+
+from common.models.covariates import CovariateLogits
 
 
 class PrototypeHead(nn.Module):
@@ -19,21 +21,37 @@ class PrototypeHead(nn.Module):
         bottleneck: dimension of the sphere.
         prototypes: K.
         generator: for the starting values.
+        covariates: what clinical covariates add to the class cosines; None: the model takes none.
     """
 
     def __init__(
-        self, embedding: int, width: int, hidden: int, bottleneck: int, prototypes: int, generator: torch.Generator
+        self,
+        embedding: int,
+        width: int,
+        hidden: int,
+        bottleneck: int,
+        prototypes: int,
+        generator: torch.Generator,
+        covariates: CovariateLogits | None = None,
     ) -> None:
         super().__init__()
         self.hidden = _linear(embedding, hidden, generator) if hidden else None
         self.patient = _linear(hidden or embedding, bottleneck, generator)
         self.patch = _linear(width, bottleneck, generator)
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck, generator=generator))
+        self.covariates = covariates
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Patient embeddings [B, E] to cosines [B, K]."""
+    def forward(self, embedding: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Patient embeddings [B, E] to cosines [B, K]; what is known of the patients [B, Q] is added to those of the classes.
+
+        Covariates None or [B, 0]: nothing is known.
+        """
         z = embedding if self.hidden is None else nn.functional.gelu(self.hidden(embedding))
-        return self._cosine(self.patient(z))
+        cosines = self._cosine(self.patient(z))
+        if self.covariates is None or covariates is None or not covariates.shape[-1]:
+            return cosines
+        known = self.covariates(covariates)
+        return cosines + nn.functional.pad(known, (0, cosines.shape[-1] - known.shape[-1]))
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Patch tokens [..., D] to cosines [..., K]."""

@@ -8,7 +8,8 @@ The paper lets all modalities attend to each other in every block. `joint_blocks
 first ones then see what they were trained on, one image at a time, which is cheaper, and better where few patients train the
 adapters.
 
-B patients, S slices, M modalities, H x W pixels, P patches of one modality, N tokens, D width, K prototypes.
+B patients, S slices, M modalities, H x W pixels, P patches of one modality, N tokens, D width, K prototypes,
+Q clinical covariates.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ class Output(NamedTuple):
 
     Attributes:
         embedding: [B, E], one vector a patient, E = (1 + M) D.
-        logits: [B, K], cosines of the patient with each prototype; the first C, over the temperature, are the class logits.
+        logits: [B, K], cosines of the patient with each prototype; the first C, with what covariates add to them and over the
+            temperature, are the class logits.
         patch_logits: [R, K], cosines of the patch tokens that `read` marks, in its order.
     """
 
@@ -77,7 +79,14 @@ class MultiModalViT(nn.Module):
         self.backbone_name = ""
         self.backbone_sha256 = ""
 
-    def forward(self, x: Tensor, present: Tensor, masks: Tensor | None = None, read: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        x: Tensor,
+        present: Tensor,
+        masks: Tensor | None = None,
+        read: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> Output:
         """One call for everything, so that `torch.func.functional_call` can lend the model other arrays (the teacher's).
 
         Args:
@@ -85,11 +94,12 @@ class MultiModalViT(nn.Module):
             present: [B, M] bool, as in `features`.
             masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
+            covariates: [B, Q], NaN where one is missing; None: nothing is known.
         """
         cls, patches = self.features(x, present, masks)
         embedding = patient_embedding(cls, patches, present)
         marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
-        return Output(embedding, self.head(embedding), self.head.patches(marked))
+        return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
 
     def features(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Features:
         """Run the backbone over every slice.

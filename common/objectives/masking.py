@@ -51,6 +51,23 @@ def drop_modalities(present: Tensor, chance: float, generator: torch.Generator) 
     return present & ~_random_members(present, number * loses, generator)
 
 
+def drop_covariates(covariates: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Hide what is known of some patients, so that the model learns to answer without.
+
+    Args:
+        covariates: [B, Q] of Q covariates, NaN where one is missing.
+        chance: of all of a patient's to be hidden together; where there are several, each of the rest is hidden by it again.
+        generator: on the CPU; nothing is drawn where there are none.
+    """
+    B, Q = covariates.shape
+    if not Q:
+        return covariates
+    hidden = torch.rand(B, 1, generator=generator) < chance
+    if Q > 1:
+        hidden = hidden | (torch.rand(B, Q, generator=generator) < chance)
+    return covariates.masked_fill(hidden, torch.nan)
+
+
 def sample_block_masks(
     batch: int, grid: tuple[int, int], share: float, ratio: tuple[float, float], generator: torch.Generator
 ) -> Tensor:

@@ -1,6 +1,6 @@
 """The one inference loop over patients: device, precision and batch size are decided here.
 
-N patients of a site, n rows that are asked, S slices, M modalities.
+N patients of a site, n rows that are asked, S slices, M modalities, Q clinical covariates.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.device import autocast, choose_device, place
 
-Function = Callable[[MultiModalViT, Tensor, Tensor], Any]
+Function = Callable[[MultiModalViT, Tensor, Tensor, Tensor], Any]
 
 
-def embed(model: MultiModalViT, x: Tensor, present: Tensor) -> Tensor:
-    """The patients' embeddings [B, E] in float32."""
+def embed(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor | None = None) -> Tensor:
+    """The patients' embeddings [B, E] in float32, of their images alone."""
     embedding: Tensor = model(x, present).embedding
     return embedding.float()
 
@@ -39,7 +39,7 @@ def forward_batches(
     Args:
         trained: its model is moved to the device and set to evaluation; `config.evaluation.batch_size` patients go at once.
         patients: of whom the rows are.
-        function: of the model with the trained arrays inside, x [B, S, M, H, W] and present [B, M].
+        function: of the model with the trained arrays inside, x [B, S, M, H, W], present [B, M] and covariates [B, Q].
         rows: [n], patients, who may come several times; None: everybody once.
         present: [n, M], the modalities that the model may use of each row; None: all that the patient has.
     """
@@ -50,10 +50,10 @@ def forward_batches(
     rows = np.arange(len(patients)) if rows is None else rows
     for start in range(0, len(rows), config.evaluation.batch_size):
         batch = slice(start, start + config.evaluation.batch_size)
-        x, here, _ = patients.take(rows[batch])
-        use = here if present is None else torch.as_tensor(present[batch])
+        some = patients.take(rows[batch])
+        use = some.present if present is None else torch.as_tensor(present[batch])
         with torch.no_grad(), autocast(device, config.training.precision):
-            result = functional_call(applied, arrays, (x.to(device), use.to(device)))
+            result = functional_call(applied, arrays, (some.x.to(device), use.to(device), some.covariates.to(device)))
         yield result
 
 
@@ -65,6 +65,6 @@ class _Applied(nn.Module):
         self.model = model
         self.function = function
 
-    def forward(self, x: Tensor, present: Tensor) -> Any:
+    def forward(self, x: Tensor, present: Tensor, covariates: Tensor) -> Any:
         """One batch."""
-        return self.function(self.model, x, present)
+        return self.function(self.model, x, present, covariates)

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.config.run import RunConfig
-from common.data.dataset import SiteData
+from common.data.dataset import Batch, SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.objectives.term import StepOutputs
@@ -65,10 +64,10 @@ def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, gener
     batches, device = _batches(patients, config, generator), choose_device()
 
     def outputs(point: Point) -> StepOutputs:
-        x, present, labels = next(batches)
-        views = make_views(x.to(device), present, config.objective, model.patch_size, generator)
+        batch = next(batches)
+        views = make_views(batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator)
         with autocast(device, config.training.precision):
-            return view_outputs(model, point, views, labels.to(device), config)
+            return view_outputs(model, point, views, batch.labels.to(device), config)
 
     return PlainGradients(
         steps=config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size),
@@ -86,12 +85,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[Batch]:
     """Every patient once an epoch, each with some of its slices drawn at random."""
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            x, present, labels = patients.take(np.asarray(chosen))
-            take = min(config.training.slices_per_step, x.shape[1])
-            slices = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, :take]
-            yield x[torch.arange(len(x)).unsqueeze(1), slices], present, labels
+            batch = patients.take(np.asarray(chosen))
+            take = min(config.training.slices_per_step, batch.x.shape[1])
+            slices = torch.rand(batch.x.shape[:2], generator=generator).argsort(1)[:, :take]
+            yield batch._replace(x=batch.x[torch.arange(len(chosen)).unsqueeze(1), slices])

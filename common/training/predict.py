@@ -29,8 +29,8 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     classes, temperature = len(trained.config.task.classes), trained.config.objective.student_temperature
     use = None if present is None else np.logical_and(patients.present, present)
 
-    def logits(model: MultiModalViT, x: Tensor, here: Tensor) -> Tensor:
-        cosines: Tensor = model(x, here).logits
+    def logits(model: MultiModalViT, x: Tensor, here: Tensor, covariates: Tensor) -> Tensor:
+        cosines: Tensor = model(x, here, covariates=covariates).logits
         return cosines[:, :classes].double() / temperature
 
     rows = [found.softmax(-1).cpu() for found in forward_batches(trained, patients, logits, present=use)]
@@ -56,7 +56,7 @@ def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig)
     return features
 
 
-def _apart(model: MultiModalViT, x: Tensor, present: Tensor) -> Tensor:
+def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> Tensor:
     """Each modality through the plain backbone, [B, M, 2D]; NaN where it is absent."""
     B, S, M = x.shape[:3]
     found = x.new_full((B, M, 2 * model.width), torch.nan)

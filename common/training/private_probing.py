@@ -2,7 +2,7 @@
 
 The first rounds of `common.training.probing`, with a bounded share for each patient. A patient's features cost one forward
 pass; what is noised is the head alone, a few thousand values. N patients, C copies of each (with all modalities, and with some
-dropped), E width of their embeddings.
+dropped), E width of their embeddings, Q clinical covariates.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from common.data.dataset import SiteData
 from common.models.arrays import arrays_sha256
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.objectives.masking import drop_modalities
+from common.objectives.masking import drop_covariates, drop_modalities
 from common.objectives.term import weighted_losses
 from common.privacy.gradients import Parameters, mapped_gradients
 from common.training.forward import embed, forward_batches
@@ -34,10 +34,11 @@ class Features(NamedTuple):
 
     embeddings: Tensor  # [N, C, E]
     labels: Tensor  # [N], negative for none
+    covariates: Tensor  # [N, C, Q]
 
     def to(self, device: str) -> "Features":
         """The same elsewhere."""
-        return Features(self.embeddings.to(device), self.labels.to(device))
+        return Features(*(part.to(device) for part in self))
 
 
 _kept: dict[str, Tensor] = {}
@@ -53,7 +54,16 @@ def embed_patients(trained: TrainedModel, patients: SiteData) -> Features:
         while len(_kept) >= KEPT:
             del _kept[next(iter(_kept))]
         _kept[key] = _embed(trained, patients)
-    return Features(_kept[key], torch.as_tensor(patients.labels, device=_kept[key].device))
+    device = _kept[key].device
+    return Features(_kept[key], torch.as_tensor(patients.labels, device=device), _covariates(patients, config).to(device))
+
+
+def _covariates(patients: SiteData, config: RunConfig) -> Tensor:
+    """[N, C, Q]: all that is known beside the first copy, some of it hidden beside the second, from each patient's randomness."""
+    whole, chance = torch.from_numpy(patients.covariates), config.objective.covariate_dropout
+    own = [own_generator(config.seed, 1, i) for i in range(len(whole) if whole.shape[1] else 0)]
+    fewer = [drop_covariates(whole[i : i + 1], chance, generator) for i, generator in enumerate(own)]
+    return torch.stack([whole, torch.cat(fewer) if fewer else whole], dim=1)
 
 
 def _embed(trained: TrainedModel, patients: SiteData) -> Tensor:
@@ -83,10 +93,12 @@ def head_gradients(
         return {name: value.new_zeros((0, *value.shape)) for name, value in point.trained.items()}
 
     def loss(head: Parameters, patient: tuple[Tensor, ...]) -> Tensor:
-        embeddings, label = patient
-        outputs = head_outputs(model, head, embeddings.unsqueeze(1), label.view(1), point.received, config)
+        embeddings, label, known = patient
+        outputs = head_outputs(
+            model, head, embeddings.unsqueeze(1), label.view(1), point.received, config, covariates=known.unsqueeze(1)
+        )
         losses, _ = weighted_losses(point.terms, outputs, point.states)
         return torch.stack(list(losses.values())).sum()
 
     chosen = torch.as_tensor(rows, device=features.labels.device)
-    return mapped_gradients(loss, point.trained, (features.embeddings[chosen], features.labels[chosen]))
+    return mapped_gradients(loss, point.trained, tuple(part[chosen] for part in features))

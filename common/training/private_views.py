@@ -2,7 +2,7 @@
 
 What a patient adds to a step is bounded by clipping, so their views must be their own: their randomness comes from the step and
 their row, not from a stream that they share with the rest of the sample (taking them out would change the others' crops, and so
-their gradients). V views, S slices, M modalities, K prototypes, n patients of a sample.
+their gradients). V views, S slices, M modalities, Q clinical covariates, K prototypes, n patients of a sample.
 """
 
 from typing import NamedTuple
@@ -31,17 +31,20 @@ class Example(NamedTuple):
     masks: Tensor  # [V, S, M, P]
     whole: Tensor  # [1, M], what they have: the teacher sees it all
     label: Tensor  # scalar, negative for none
+    covariates: Tensor  # [V, Q]
+    known: Tensor  # [1, Q], what is known of them: the teacher is told it all
 
 
 def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: RunConfig, seed: tuple[int, int]) -> Example:
     """Cut one patient's slices and views, from randomness of their own."""
     generator = own_generator(*seed, row)
-    x, present, label = patients.take([row])
-    slices = torch.randperm(x.shape[1], generator=generator)[: config.training.slices_per_step]
-    device = choose_device()
-    views, _ = make_views(x[:, slices].to(device), present, config.objective, model.patch_size, generator)
+    batch, device = patients.take([row]), choose_device()
+    slices = torch.randperm(batch.x.shape[1], generator=generator)[: config.training.slices_per_step]
+    some = batch._replace(x=batch.x[:, slices].to(device))
+    views, _ = make_views(some, config.objective, model.patch_size, generator)
     assert views.masks is not None
-    return Example(views.x, views.present.cpu(), views.masks, present, label[0].to(device))
+    label, known = batch.labels[0].to(device), batch.covariates.to(device)
+    return Example(views.x, views.present.cpu(), views.masks, batch.present, label, views.covariates, known)
 
 
 def patient_gradients(model: MultiModalViT, point: Point, examples: list[Example], config: RunConfig) -> Parameters:
@@ -67,13 +70,12 @@ def _mapped(model: MultiModalViT, point: Point, examples: list[Example], answers
         first = examples[members[0]]
 
         def loss(p: Parameters, patient: tuple[Tensor, ...], first: Example = first) -> Tensor:
-            x, masks, label, answer = patient
-            return _loss(model, p, point, Example(x, first.present, masks, first.whole, label), answer, config)
+            x, masks, label, covariates, answer = patient
+            example = first._replace(x=x, masks=masks, label=label, covariates=covariates)
+            return _loss(model, p, point, example, answer, config)
 
-        inputs = tuple(
-            torch.stack(values)
-            for values in zip(*[(examples[i].x, examples[i].masks, examples[i].label, answers[i]) for i in members], strict=True)
-        )
+        own = [(e.x, e.masks, e.label, e.covariates, answers[i]) for i, e in ((i, examples[i]) for i in members)]
+        inputs = tuple(torch.stack(values) for values in zip(*own, strict=True))
         for name, value in mapped_gradients(loss, point.trained, inputs).items():
             gradients[name][members] = value
     return gradients
@@ -92,7 +94,9 @@ def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Exam
     """
     device = example.x.device
     with autocast(device, config.training.precision):
-        said = functional_call(model, {**trained, **point.fixed}, (example.x, example.present.to(device), example.masks))
+        said = functional_call(
+            model, {**trained, **point.fixed}, (example.x, example.present.to(device), example.masks, None, example.covariates)
+        )
     outputs = StepOutputs(
         logits=said.logits.float().unsqueeze(1),
         patch_logits=said.patch_logits,
@@ -117,6 +121,8 @@ def _teacher_logits(model: MultiModalViT, point: Point, example: Example, config
     if not point.needs_teacher:
         return torch.empty(0, device=device)
     with autocast(device, config.training.precision):
-        said = functional_call(model, {**point.teacher, **point.fixed}, (example.x[:1], example.whole.to(device)))
+        said = functional_call(
+            model, {**point.teacher, **point.fixed}, (example.x[:1], example.whole.to(device), None, None, example.known)
+        )
     logits: Tensor = said.logits.float().unsqueeze(1)
     return logits

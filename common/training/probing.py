@@ -1,7 +1,7 @@
 """The first rounds: fit the head on features, and leave the backbone as it is (LP-FT: Kumar et al., ICLR 2022).
 
 A random head would send noise through the adapters and spoil pre-trained features before it has learned anything. Features need
-one forward pass; the head's steps on them cost next to nothing. N patients, E width of their embeddings.
+one forward pass; the head's steps on them cost next to nothing. N patients, E width of their embeddings, Q clinical covariates.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.objectives.masking import drop_modalities
+from common.objectives.masking import drop_covariates, drop_modalities
 from common.objectives.term import StepOutputs
 from common.training.forward import embed, forward_batches
 from common.training.plain import PlainGradients, told_terms
@@ -38,9 +38,10 @@ def head_rule(
         arrays: the global model's.
         patients: the site's that train.
         config: `objective`, `training`, `task` and `evaluation.batch_size` are read.
-        generator: draws the modalities that are dropped.
+        generator: draws the modalities that are dropped, and in each step the covariates.
     """
     labelled = patients.select(patients.labelled)
+    covariates, dropout = torch.from_numpy(labelled.covariates), config.objective.covariate_dropout
 
     @cache
     def features() -> tuple[Tensor, Tensor]:
@@ -48,7 +49,10 @@ def head_rule(
 
     def outputs(point: Point) -> StepOutputs:
         embeddings, labels = features()
-        return head_outputs(model, point.trained, embeddings.unsqueeze(0), labels, point.received, config)
+        known = drop_covariates(covariates.repeat(len(labels) // len(labelled), 1), dropout, generator).to(labels.device)
+        return head_outputs(
+            model, point.trained, embeddings.unsqueeze(0), labels, point.received, config, covariates=known.unsqueeze(0)
+        )
 
     return PlainGradients(
         steps=config.training.head_steps if len(labelled) else 0,
@@ -69,6 +73,8 @@ def head_outputs(
     labels: Tensor,
     received: Mapping[str, Tensor],
     config: RunConfig,
+    *,
+    covariates: Tensor | None = None,
 ) -> StepOutputs:
     """The head's outputs for features, for the terms that run on them.
 
@@ -79,9 +85,11 @@ def head_outputs(
         labels: [N].
         received: the head's arrays as the round began with them.
         config: classes and temperatures are read.
+        covariates: [V, N, Q], NaN where one is missing or hidden; None: nothing is known.
     """
     own = {name.removeprefix(HEAD): value for name, value in head.items()}
-    logits = functional_call(model.head, own, (embeddings.flatten(0, 1),)).unflatten(0, embeddings.shape[:2])
+    known = None if covariates is None else covariates.flatten(0, 1)
+    logits = functional_call(model.head, own, (embeddings.flatten(0, 1), known)).unflatten(0, embeddings.shape[:2])
     return StepOutputs(
         logits=logits,
         patch_logits=logits.new_zeros(0, logits.shape[-1]),

@@ -29,10 +29,13 @@ def view_outputs(
     """
     global_views, local_views = views
     student = {**point.trained, **point.fixed}
-    said = functional_call(model, student, (global_views.x, global_views.present, global_views.masks, global_views.masks))
+    masks, known = global_views.masks, global_views.covariates
+    said = functional_call(model, student, (global_views.x, global_views.present, masks, masks, known))
     cosines = [said.logits]
     if local_views is not None:
-        cosines.append(functional_call(model, student, (local_views.x, local_views.present)).logits)
+        cosines.append(
+            functional_call(model, student, (local_views.x, local_views.present, None, None, local_views.covariates)).logits
+        )
     logits, B = torch.cat(cosines).float(), len(labels)
     seen = _teacher(model, point, global_views) if point.needs_teacher else None
     return StepOutputs(
@@ -59,5 +62,5 @@ def teacher_temperature_now(config: RunConfig, point: Point) -> float:
 def _teacher(model: MultiModalViT, point: Point, views: Views) -> Output:
     """The teacher sees the global views whole: nothing is masked, the student's masked patches are read."""
     teacher = {**point.teacher, **point.fixed}
-    output: Output = functional_call(model, teacher, (views.x, views.present, None, views.masks))
+    output: Output = functional_call(model, teacher, (views.x, views.present, None, views.masks, views.covariates))
     return output

@@ -1,6 +1,6 @@
 """The views of one batch: two global crops with masks, several local ones (DINO's multi-crop).
 
-V views, B patients, S slices, M modalities, P patches.
+V views, B patients, S slices, M modalities, P patches, Q clinical covariates.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,14 @@ from torch import Tensor
 
 from common.config.run import ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
-from common.objectives.masking import drop_modalities, sample_block_masks, sample_masked_modalities, student_masks
+from common.data.dataset import Batch
+from common.objectives.masking import (
+    drop_covariates,
+    drop_modalities,
+    sample_block_masks,
+    sample_masked_modalities,
+    student_masks,
+)
 
 GLOBAL_VIEWS = 2
 
@@ -23,39 +30,41 @@ class Views:
         x: [V B, S, M, h, w].
         present: [V B, M], what the model may use.
         masks: [V B, S, M, P] of global views, None of local ones.
+        covariates: [V B, Q].
     """
 
     x: Tensor
     present: Tensor
     masks: Tensor | None
+    covariates: Tensor
 
 
-def make_views(
-    x: Tensor, present: Tensor, config: ObjectiveConfig, patch: int, generator: torch.Generator
-) -> tuple[Views, Views | None]:
+def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: torch.Generator) -> tuple[Views, Views | None]:
     """Cut the global and the local views of one batch.
 
     Args:
-        x: [B, S, M, H, W] on the device.
-        present: [B, M] bool, on the CPU.
-        config: scales, sizes, masking and modality dropout.
+        batch: its x on the device, the rest on the CPU.
+        config: scales, sizes, masking and the dropout of modalities and covariates.
         patch: edge of a patch in pixels.
         generator: on the CPU.
 
     Returns:
         Two global views, masked each in its own way, and `config.local_crops` local ones (None for 0).
     """
+    x, present, _, covariates = batch
     size = x.shape[-1]
     crops = _cut(x, GLOBAL_VIEWS, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(GLOBAL_VIEWS, 1), config.modality_dropout, generator)
     masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
-    global_views = Views(crops, kept.to(x.device), masks.to(x.device))
+    known = drop_covariates(covariates.repeat(GLOBAL_VIEWS, 1), config.covariate_dropout, generator)
+    global_views = Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
     if not config.local_crops:
         return global_views, None
     local = max(patch, round(size * config.local_size / patch) * patch)
     crops = _cut(x, config.local_crops, (config.local_scale, config.global_scale), local, generator)
     kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
-    return global_views, Views(crops, kept.to(x.device), None)
+    known = drop_covariates(covariates.repeat(config.local_crops, 1), config.covariate_dropout, generator)
+    return global_views, Views(crops, kept.to(x.device), None, known.to(x.device))
 
 
 def _cut(x: Tensor, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:

@@ -56,11 +56,13 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
         ("Results on the external hospital", _metrics(report)),
         ("Calibration", _calibration(report)),
         ("Missing modalities", _subsets(report)),
+        ("Clinical covariates", _covariates(report, config)),
         ("Privacy", _privacy(report)),
         ("Licences", [f"Code: Apache-2.0. Weights: {weights_licence(config.model)}."]),
         ("Checks at export", _checks(checks)),
         ("How to verify these files", [VERIFY]),
     ]
+    parts = [(title, lines) for title, lines in parts if lines]
     body = "\n\n".join(f"## {title}\n\n" + "\n\n".join(line for line in lines if line) for title, lines in parts)
     return f"# Model card: {config.model.backbone} with {config.model.adapter.name}, trained by FedMRI\n\n{body}\n"
 
@@ -170,6 +172,20 @@ def _subsets(report: Report) -> list[str]:
         return ["Not measured."]
     rows = [[name, "-" if s.n is None else s.n, interval(s.mcc), interval(s.drop)] for name, s in report.subsets.items()]
     return [table(["modalities", "patients", "mcc", "drop against all"], rows)]
+
+
+def _covariates(report: Report, config: RunConfig) -> list[str]:
+    """What the model takes besides images, and what that is worth; nothing where it takes none."""
+    rows = config.data.covariates
+    if not rows:
+        return []
+    takes = "; ".join(f"{text(row.name)}, {row.expected}" for row in rows)
+    lines = [f"Besides images the model takes {takes}; each may be missing."]
+    if found := report.covariates:
+        sides = {"with": found.told, "without": found.untold}
+        cells = [[name, interval(s.mcc), interval(s.auroc), interval(s.drop)] for name, s in sides.items()]
+        lines.append(table(["told of the external patients", "mcc", "auroc, macro", "drop against with"], cells))
+    return lines
 
 
 def _privacy(report: Report) -> list[str]:

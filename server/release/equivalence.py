@@ -20,6 +20,7 @@ from scipy import ndimage
 from common.config.modalities import MODALITIES
 from common.config.run import DataConfig
 from common.data.cases import Case, Site, read_site
+from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.slices import slice_case
 from common.errors import FedMRIError
@@ -27,7 +28,7 @@ from common.evaluation.calibration.calibration import apply_temperature
 from common.model_files.open import open_saved, read_saved
 from common.model_files.opened_model import OpenedModel
 from common.training.predict import predict
-from server.release.graphs import INPUTS
+from server.release.graphs import inputs_of
 
 TOLERANCE = 1e-4  # of a probability
 PATIENTS = 6  # of a site that are looked at
@@ -64,7 +65,7 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
         expected = _probabilities(trained, patients)
         found = {
             "model.safetensors": _probabilities(open_saved(read_saved(folder / "model.safetensors")), patients),
-            "model.onnx": _onnx(folder / "model.onnx", patients),
+            "model.onnx": _onnx(folder / "model.onnx", patients, trained.config.data),
             "bundle": _bundle(folder / "bundle", cases, trained, Path(scratch)),
         }
     source = "patients of a site" if site else "seeded noise"
@@ -95,7 +96,8 @@ def _patients(cases: Sequence[Case], data: DataConfig) -> SiteData:
     sliced = [slice_case(case, data) for case in cases]
     labels = np.full(len(cases), -1, np.int64)
     images, present = np.stack([s.images for s in sliced]), np.stack([s.present for s in sliced])
-    return SiteData("check", tuple(case.id for case in cases), images, present, labels, "check")
+    covariates = as_array([case.covariates for case in cases], data.covariates)
+    return SiteData("check", tuple(case.id for case in cases), images, present, labels, "check", covariates)
 
 
 def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:
@@ -104,22 +106,28 @@ def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:
     return apply_temperature(predict(replace(opened, config=config), patients), opened.temperature)
 
 
-def _onnx(path: Path, patients: SiteData) -> Floats:
+def _onnx(path: Path, patients: SiteData, data: DataConfig) -> Floats:
     """By onnxruntime: all patients but the last in one batch, the last alone."""
     import onnxruntime  # noqa: PLC0415  (of the extra `export`)
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     parts = []
     for rows in (slice(0, -1), slice(-1, None)):
-        images, present = patients.images[rows].astype(np.float32), patients.present[rows]
-        if len(images):
-            parts.append(session.run(None, dict(zip(INPUTS, (images, present), strict=True)))[0])
+        given = (patients.images[rows].astype(np.float32), patients.present[rows], patients.covariates[rows])
+        if len(given[0]):
+            parts.append(session.run(None, dict(zip(inputs_of(data), given, strict=False)))[0])  # fewer inputs: no covariates
     return np.concatenate(parts).astype(np.float64)
 
 
 def _bundle(bundle: Path, cases: Sequence[Case], trained: OpenedModel, scratch: Path) -> Floats:
     """By `python -m monai.bundle run`, from the patients' files, in a process and a folder of its own."""
-    listed = [{"id": case.id} | {kind: str(file.resolve()) for kind, file in case.sources()} for case in cases]
+    rows = trained.config.data.covariates
+    listed = [
+        {"id": case.id}
+        | {kind: str(file.resolve()) for kind, file in case.sources()}
+        | {row.name: row.show(value) for row, value in zip(rows, case.covariates, strict=True)}
+        for case in cases
+    ]
     (scratch / "list.json").write_text(json.dumps(listed), encoding="utf-8")
     output, config = scratch / "predictions.json", bundle.resolve() / "configs" / "inference.json"
     command = [sys.executable, "-B", "-m", "monai.bundle", "run", "--config_file", str(config)]
@@ -152,10 +160,21 @@ def made_up_site(folder: Path, data: DataConfig) -> Path:
             shifted[:3, 3] = (-70, -80, -30 + m) if number == 2 else (-70, -80, -30)  # off the first one's grid
             _write(anat / f"{anat.parent.name}_{MODALITIES[name].suffix}.nii.gz", _noise(rng, shape), shifted)
         if number == 0:
+            _write_table(folder, data)
             mask = np.zeros(shape, np.float32)
             mask[20:30, 25:35, 4:9] = 1
             _write(anat / f"{anat.parent.name}_desc-tumour_mask.nii.gz", mask, np.array(affine) + _corner())
     return folder
+
+
+def _write_table(folder: Path, data: DataConfig) -> None:
+    """What is known of the first two patients where the run has covariates; of the third nothing is."""
+    if data.covariates:
+        names = [row.name for row in data.covariates]
+        lines = [["participant_id", *names]]
+        for number in (1, 2):
+            lines.append([f"sub-noise{number}", *(row.show(number % 2 if row.values else row.centre) for row in data.covariates)])
+        (folder / "participants.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:

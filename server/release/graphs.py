@@ -1,6 +1,8 @@
 """The dense model as files that need none of our code: ONNX, for any runtime, and TorchScript, for the MONAI bundle.
 
-Both take images [B, S, M, H, W] and present [B, M] (bool) and give calibrated probabilities [B, C], for any B.
+Both take images [B, S, M, H, W] and present [B, M] (bool) and give calibrated probabilities [B, C], for any B. Where the run has
+clinical covariates they take covariates [B, Q] (float32) too: numbers in their own unit (age in years), a category by its place
+among the values, NaN where one is missing.
 """
 
 import logging
@@ -18,7 +20,7 @@ from common.config.run import DataConfig
 from common.errors import ConfigError, FedMRIError
 from common.model_files.dense import DenseModel
 
-INPUTS, OUTPUT = ("images", "present"), "probabilities"
+INPUTS, COVARIATES, OUTPUT = ("images", "present"), "covariates", "probabilities"
 EXTRA = ("onnx", "onnxruntime", "onnxscript", "fire")  # fire: the command line of `python -m monai.bundle`
 
 
@@ -41,9 +43,9 @@ def write_onnx(path: Path, dense: DenseModel, data: DataConfig) -> None:
             dense,
             example(data),
             dynamo=True,
-            input_names=list(INPUTS),
+            input_names=list(inputs_of(data)),
             output_names=[OUTPUT],
-            dynamic_shapes=({0: batch}, {0: batch}),
+            dynamic_shapes=tuple({0: batch} for _ in inputs_of(data)),
             verbose=False,
         )
     if program is None:
@@ -70,13 +72,19 @@ def _strip(path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def example(data: DataConfig) -> tuple[Tensor, Tensor]:
-    """Two patients to trace with: one who has all modalities, one who has the first only."""
+def inputs_of(data: DataConfig) -> tuple[str, ...]:
+    """Names of the graph's inputs, in order."""
+    return (*INPUTS, COVARIATES) if data.covariates else INPUTS
+
+
+def example(data: DataConfig) -> tuple[Tensor, ...]:
+    """Two patients to trace with: one who has all modalities, one who has the first only; nothing else is known of them."""
     modalities = len(data.modalities)
     images = torch.zeros(2, data.slices, modalities, data.size, data.size)
     present = torch.ones(2, modalities, dtype=torch.bool)
     present[1, 1:] = False
-    return images, present
+    covariates = (torch.full((2, len(data.covariates)), torch.nan),) if data.covariates else ()
+    return images, present, *covariates
 
 
 @contextmanager

@@ -2,18 +2,20 @@
 
 configs/inference.json, configs/metadata.json   what runs, and what it is
 models/model.ts                                 the dense model as TorchScript
-scripts/                                        cutting of slices: our own, since no stock transform scales by a foreground
+scripts/                                        cutting of slices: our own, since no stock transform scales by a foreground;
+                                                and how a table's words are read, where the model takes clinical covariates
 docs/README.md, LICENSE
 """
 
 import ast
 import json
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import server.release.monai_patients as patients
+from common.config import covariates
 from common.config.modalities import MODALITIES, Quantity
 from common.config.run import DataConfig, RunConfig
 from common.config.site import MASK, MASKS
@@ -25,6 +27,7 @@ from server.release.graphs import write_torchscript
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 OURS = {"DataConfig", "Case", "DataError", "MODALITIES"}  # what speaks of these stays at home
 HOME, AWAY = "from common.data.volumes import", "from scripts.volumes import"
+WORDS = ("from common.config.covariates import", "from scripts.covariates import")
 
 
 def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict[str, Any], licence: str) -> None:
@@ -44,7 +47,8 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict
         "configs/metadata.json": _json(metadata(config, about)),
         "scripts/__init__.py": '"""Preprocessing that MONAI does not bring, copied from FedMRI (Apache-2.0)."""\n',
         "scripts/volumes.py": pure_source(Path(volumes.__file__).read_text(encoding="utf-8")),
-        "scripts/patients.py": Path(patients.__file__).read_text(encoding="utf-8").replace(HOME, AWAY),
+        "scripts/patients.py": Path(patients.__file__).read_text(encoding="utf-8").replace(HOME, AWAY).replace(*WORDS),
+        "scripts/covariates.py": alone(Path(covariates.__file__).read_text(encoding="utf-8")),
         "docs/README.md": readme(config),
         "LICENSE": licence,
     }
@@ -66,6 +70,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
         "files": files,
         "unlike": {name: list(row.unlike) for name, row in rows.items() if row.unlike},
         "datalist": "",
+        "table": "participants.tsv" if data.covariates else "",
         "output": "predictions.json",
         "modalities": list(data.modalities),
         "classes": list(config.task.classes),
@@ -75,7 +80,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @unlike)",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @unlike, @table)",
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},
@@ -102,6 +107,7 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "low": data.low_percentile,
             "high": data.high_percentile,
             "quantities": {name: list(astuple(rule)) for name, rule in _quantities(data)},
+            "covariates": [asdict(row) for row in data.covariates],
         },
     ]
 
@@ -161,7 +167,30 @@ def _data_format(config: RunConfig) -> dict[str, Any]:
         "spatial_shape": [],
         "channel_def": {str(c): name for c, name in enumerate(config.task.classes)},
     }
-    return {"inputs": {"image": images, "present": present}, "outputs": {"pred": probabilities}}
+    known = images | {
+        "format": "values",
+        "num_channels": len(data.covariates),
+        "spatial_shape": [],
+        "value_range": [],
+        "channel_def": {str(q): _meaning(row) for q, row in enumerate(data.covariates)},
+    }
+    inputs = {"image": images, "present": present} | ({"covariates": known} if data.covariates else {})
+    return {"inputs": inputs, "outputs": {"pred": probabilities}}
+
+
+def _meaning(row: covariates.Covariate) -> str:
+    """What the network takes of one covariate."""
+    values = ", ".join(f"{i}: {value}" for i, value in enumerate(row.values))
+    return f"{row.name}, {values or row.expected}; NaN where it is missing"
+
+
+def alone(source: str) -> str:
+    """`common.config.covariates` as a module that needs nothing of FedMRI.
+
+    Args:
+        source: of it.
+    """
+    return source.replace("from common.errors import ConfigError\n", "ConfigError = ValueError\n")
 
 
 def pure_source(source: str) -> str:
@@ -187,6 +216,18 @@ def _json(table: dict[str, Any]) -> str:
     return json.dumps(table, indent=2) + "\n"
 
 
+def _covariates(config: RunConfig) -> str:
+    """How to tell the model what it takes besides images; "" where it takes nothing."""
+    rows = config.data.covariates
+    told = "; ".join(f"{row.name}, {row.expected}" for row in rows)
+    return (
+        f"\nThe model also takes {told}, each where it is known: from the columns of those names in\n"
+        f'FOLDER/participants.tsv (`--table`), or in the JSON list, beside the files: "{rows[0].name}": ...\n'
+        if rows
+        else ""
+    )
+
+
 def readme(config: RunConfig) -> str:
     """How to run it."""
     names = ", ".join(config.data.modalities)
@@ -200,7 +241,7 @@ other, and a tumour mask where there is one. Files are found by the globs in `fi
 `--files#t1 "*t1.nii.gz"` and so on, or listed in a JSON file: `--datalist list.json`, [{{"id": "A", "t1": "a.nii.gz", ...}}].
 A file that ends in .csv gives a table. `-B` keeps Python from writing into the signed folder; `fedmri-server verify` would call
 what it wrote extra files.
-
+{_covariates(config)}
 The answer is calibrated probabilities. Prediction sets and the out-of-distribution flag are not in this bundle: `fedmri-site
 predict` with model.safetensors gives them.
 

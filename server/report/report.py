@@ -65,6 +65,16 @@ class OutOfDistribution:
 
 
 @dataclass(frozen=True)
+class Covariates:
+    """The model told what is known of the external patients besides images, and told nothing."""
+
+    known: Mapping[str, int | None]  # by name, of how many patients
+    of: int | None
+    told: Evaluation
+    untold: Evaluation
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Provenance of a result: configuration, code, weights, sites."""
 
@@ -84,6 +94,7 @@ class Report:
     patients: tuple[Patient, ...]
     baselines: tuple[Baseline, ...]
     subsets: Mapping[str, Evaluation]  # by modalities, such as t1+flair
+    covariates: Covariates | None  # None: the run takes none
     subgroups: Mapping[str, Mapping[str, Evaluation | None]]  # kind -> group
     detectable: Detectable | None
     rounds: tuple[Round, ...]
@@ -105,6 +116,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         subsets={
             str(name): decode_evaluation(entry) or Evaluation() for name, entry in table(report["modality_subsets"]).items()
         },
+        covariates=_covariates(table(report.get("covariates"))),
         subgroups={str(kind): {str(k): decode_evaluation(v) for k, v in table(entry).items()} for kind, entry in groups},
         detectable=decode_detectable(report.get("detectable")),
         rounds=tuple(decode_round(entry) for entry in listed(report["rounds"])),
@@ -169,6 +181,14 @@ def _baselines(entry: Mapping[str, Any]) -> tuple[Baseline, ...]:
         [Baseline(key, "", decode_evaluation(entry[key]))] if key in entry else [] for key in ("pooled", "linear_probe")
     )
     return (*pooled, *(Baseline("local", str(site), decode_evaluation(value)) for site, value in local), *probe)
+
+
+def _covariates(entry: Mapping[str, Any]) -> Covariates | None:
+    if not entry:
+        return None
+    told, untold = (decode_evaluation(entry.get(key)) or Evaluation() for key in ("with", "without"))
+    known = {str(name): whole(count) for name, count in table(entry.get("known")).items()}
+    return Covariates(known, whole(entry.get("of")), told, untold)
 
 
 def _ood(entry: Mapping[str, Any]) -> OutOfDistribution | None:

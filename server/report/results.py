@@ -16,6 +16,7 @@ EMPTY: dict[str, Any] = {
     "patients": [],
     "baselines": {},
     "modality_subsets": {},
+    "covariates": {},
     "subgroups": {},
     "detectable": None,
     "rounds": [],
@@ -51,6 +52,8 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         `baselines`: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result;
         an optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         `modality_subsets`: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
+        `covariates`: `known` {name: external patients of whom it is known}, `of` how many, and `with` and `without` the clinical
+        covariates, each shaped like `external`; `without` has a `drop` as subsets have; {} where the run takes none.
         `subgroups`: of `common.evaluation.subgroups.subgroups`; `detectable`: of `common.evaluation.comparison`.
         `calibration`: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         `ood`: `rate`, `threshold`, `flagged`, `of`.

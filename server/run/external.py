@@ -4,7 +4,7 @@ N patients, M modalities, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import Calibration, apply_temperature, prediction_sets
 from common.evaluation.calibration.reliability import report_calibration
-from common.evaluation.comparison import detectable, measure
+from common.evaluation.comparison import detectable, measure, with_and_without
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
 from common.evaluation.subgroups.acquisition import Acquisition, read_acquisitions
@@ -39,6 +39,7 @@ class FinalResult:
     detectable: dict[str, Any] | None
     calibration: dict[str, Any] | None = None  # None: the run holds no patients back
     ood_summary: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
+    covariates: dict[str, Any] = field(default_factory=dict)  # with and without them; {}: the run takes none
 
 
 def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path) -> SiteData:
@@ -96,7 +97,12 @@ def measure_final(
         if calibrated.scorable:
             scores = ood.Reference.fit(calibrated.moments).score(features(trained, patients))
             entries, ood_summary = _with_ood_scores(entries, scores, calibrated.calibration)
-    labels, subsets = patients.labels, {}
+    labels, subsets, covariates = patients.labels, {}, {}
+    if config.data.covariates:
+        without = apply_temperature(predict(trained, patients.without_covariates()), temperature)
+        names, here = [row.name for row in config.data.covariates], ~np.isnan(patients.covariates)
+        covariates = with_and_without(labels, probabilities, without, dict(zip(names, here.T, strict=True)), config)
+        entries = _with_covariates(entries, without, here, names)
     if config.evaluation.modality_subsets:
         subsets = modality_subsets(trained, patients, full=probabilities, temperature=temperature)
     return FinalResult(
@@ -107,7 +113,19 @@ def measure_final(
         detectable(labels, probabilities, [], config),
         report,
         ood_summary,
+        covariates,
     )
+
+
+def _with_covariates(
+    entries: list[dict[str, Any]], without: NDArray[np.float64], here: NDArray[np.bool_], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What is known of each patient by name, never by value (age and sex may tell who it is), and the answer without it."""
+    told = [[name for name, known in zip(names, row, strict=True) if known] for row in here]
+    return [
+        {**entry, "covariates": known, "probabilities_without_covariates": row.tolist()}
+        for entry, known, row in zip(entries, told, without, strict=True)
+    ]
 
 
 def _with_sets(

@@ -191,6 +191,7 @@ def finish(
         "external": final.external,
         "patients": with_pictures(plan, trained, patients, final.patients),
         "modality_subsets": final.modality_subsets,
+        "covariates": final.covariates,
         "subgroups": final.subgroups,
         "detectable": final.detectable,
         "rounds": rounds,

@@ -5,7 +5,8 @@ patient had never had it. *By place* leaves each patch token out of the last poo
 falls: exact for the head, but before that the tokens have attended to each other, so that a patch also holds what it saw
 elsewhere. It is no segmentation.
 
-N patients, S slices, M modalities, P patches of h x w, D width, C classes, K prototypes.
+N patients, S slices, M modalities, P patches of h x w, D width, C classes, K prototypes,
+Q clinical covariates.
 """
 
 import math
@@ -72,23 +73,23 @@ class _Explain:
     classes: int
     temperature: float
 
-    def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, S, M, H, W], present [B, M] to logits [B, C] and contributions [B, S, M, h, w]."""
+    def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, S, M, H, W], present [B, M], covariates [B, Q] to logits [B, C] and contributions [B, S, M, h, w]."""
         cls, patches = model.features(x, present)
-        logits = self._logits(model, patient_embedding(cls, patches, present))
+        logits = self._logits(model, patient_embedding(cls, patches, present), known)
         with torch.autocast(x.device.type, enabled=False):  # a patch's part is smaller than bf16 can tell
-            rows = [self._places(model, cls[b].float(), patches[b].float(), present[b]) for b in range(len(x))]
+            rows = [self._places(model, cls[b].float(), patches[b].float(), present[b], known[b]) for b in range(len(x))]
         side = math.isqrt(patches.shape[3])
         return logits, torch.stack(rows).view(*patches.shape[:3], side, side)
 
-    def _places(self, model: MultiModalViT, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
-        """One patient's contributions [S, M, P]; cls [S, D], patches [S, M, P, D], present [M]."""
+    def _places(self, model: MultiModalViT, cls: Tensor, patches: Tensor, present: Tensor, known: Tensor) -> Tensor:
+        """One patient's contributions [S, M, P]; cls [S, D], patches [S, M, P, D], present [M], covariates [Q]."""
         S, M, P, D = patches.shape
         means = torch.cat([cls.mean(0, keepdim=True), patches.mean((0, 2))])  # [1 + M, D]
         here = torch.cat([torch.ones_like(present[:1]), present])
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
         whole = self._logits(model, parts.flatten().unsqueeze(0))[0]
-        winning = int(whole.argmax())
+        winning = int(self._logits(model, parts.flatten().unsqueeze(0), known.unsqueeze(0)).argmax())
         contributions = patches.new_zeros(S, M, P)
         for m in present.nonzero().flatten().tolist():
             tokens = patches[:, m].reshape(-1, D)
@@ -98,7 +99,7 @@ class _Explain:
             contributions[:, m] = (whole[winning] - self._logits(model, changed.flatten(1))[:, winning]).view(S, P)
         return contributions
 
-    def _logits(self, model: MultiModalViT, embedding: Tensor) -> Tensor:
-        """[n, E] to class logits [n, C]."""
-        cosines: Tensor = model.head(embedding)
+    def _logits(self, model: MultiModalViT, embedding: Tensor, known: Tensor | None = None) -> Tensor:
+        """[n, E] and covariates [n, Q] to class logits [n, C]; covariates add the same with and without a patch."""
+        cosines: Tensor = model.head(embedding, known)
         return cosines[:, : self.classes].double() / self.temperature

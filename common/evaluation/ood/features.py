@@ -65,7 +65,7 @@ def _adapted(trained: TrainedModel, patients: SiteData) -> Matrix:
     rows, columns = np.nonzero(patients.present)
     alone = np.eye(modalities, dtype=bool)[columns]
 
-    def some_slices(model: MultiModalViT, x: Tensor, present: Tensor) -> Tensor:
+    def some_slices(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> Tensor:
         return embed(model, x[:, slices], present)
 
     batches = [found.cpu().numpy() for found in forward_batches(trained, patients, some_slices, rows=rows, present=alone)]

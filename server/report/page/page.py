@@ -15,6 +15,7 @@ from server.report.page import (
     classes,
     comparison,
     conformal,
+    covariates,
     headline,
     ood,
     patients,
@@ -44,6 +45,7 @@ class View:
     sets: conformal.Sets | None
     abstention: conformal.Abstention | None
     subsets: subsets.Subsets | None
+    covariates: covariates.Section | None
     ood: str
     subgroups: tuple[subgroups.Kind, ...]
     rounds: rounds.Rounds
@@ -64,6 +66,7 @@ class View:
             "sets": (self.sets, "Prediction sets"),
             "abstention": (self.abstention, "Abstention"),
             "subsets": (self.subsets, "Missing modalities"),
+            "covariates": (self.covariates, "Clinical covariates"),
             "ood": (self.ood, "Out of distribution"),
             "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
@@ -88,6 +91,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
         abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,
         subsets=subsets.read(report.subsets),
+        covariates=covariates.read(report.covariates),
         ood=ood.read(report.ood),
         subgroups=subgroups.read(report.subgroups),
         rounds=rounds.read(report.rounds),

@@ -1,5 +1,7 @@
 """SiteData: batches, parts and pools."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,9 +21,16 @@ def some(name: str, patients: int, size: int = 4) -> SiteData:
     )
 
 
+def known(data: SiteData) -> SiteData:
+    """Two covariates: the patient's number, and one that only every other patient has."""
+    numbers = np.arange(len(data), dtype=np.float32)
+    return replace(data, covariates=np.stack([numbers, np.where(numbers % 2, np.float32(np.nan), 1)], axis=1))
+
+
 def test_a_batch() -> None:
     data = some("s", 6)
-    x, present, labels = data.take([4, 0])
+    x, present, labels, covariates = data.take([4, 0])
+    assert covariates.shape == (2, 0)  # there are none where none are given
     assert (x.dtype, present.dtype, labels.dtype) == (torch.float32, torch.bool, torch.int64)
     assert x.shape == (2, 2, 3, 4, 4)
     np.testing.assert_array_equal(x[0].numpy(), data.images[4].astype(np.float32))
@@ -59,10 +68,27 @@ def test_pooled_sites() -> None:
     assert pooled.key != SiteData.pool([two, one], "all").key
 
 
+def test_covariates_go_where_their_patients_go() -> None:
+    data, nan = known(some("s", 5)), float("nan")
+    taken = data.take([3, 0]).covariates
+    assert (taken.dtype, taken.shape) == (torch.float32, (2, 2))
+    np.testing.assert_array_equal(taken, [[3, nan], [0, 1]])
+    np.testing.assert_array_equal(data.select([4, 1]).covariates, [[4, 1], [1, nan]])
+    np.testing.assert_array_equal(SiteData.pool([known(some("t", 1)), data.select([2])], "all").covariates, [[0, 1], [2, 1]])
+    taken.zero_()
+    assert data.covariates[3, 0] == 3, "a batch may be changed"
+    without = data.without_covariates()
+    assert without.covariates.shape == (5, 2)
+    assert np.isnan(without.covariates).all()
+    assert not np.isnan(data.covariates[:, 0]).any()
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     data = some("s", 3)
     with pytest.raises(ValueError, match="do not belong together"):
         SiteData("s", data.ids[:2], data.images, data.present, data.labels, "")
+    with pytest.raises(ValueError, match="do not belong together"):
+        replace(data, covariates=np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="images of one shape"):
         SiteData.pool([data, some("t", 3, size=5)], "all")
     with pytest.raises(ValueError, match="images of one shape"):

@@ -52,7 +52,7 @@ def test_places_agree_with_leaving_out_each_patch_by_hand(trained):
     assert probabilities == pytest.approx(predict(TrainedModel(model, arrays, config), patients), abs=1e-7)
     own = build_model(config).eval()
     set_arrays(own, arrays)
-    x, present, _ = patients.take(range(3))
+    x, present, *_ = patients.take(range(3))
     cls, patches = own.features(x, present)
     assert places.shape == (3, 2, 4, 4, 4)
     for b in range(3):

@@ -1,0 +1,61 @@
+"""Clinical covariates as a late input: a linear map from what is known of a patient to class logits, added to the cosines.
+
+Why late, linear, and beside the head, not inside it:
+- A covariate beside E = (1 + M) D image features would be one number in a thousand, and the head's unit sphere would divide what
+  it adds by the length of the rest: how much an age of 80 counts would depend on the images. Added to the logits it is a piece of
+  evidence by itself (a prior that the images then change), which one number a class describes: what it did can be read off.
+- The map starts at zero, and a missing covariate adds zero: nothing known is, to the bit, the model without covariates.
+- A few numbers: a federation averages them exactly, noise for privacy barely touches them, and a dozen patients do not overfit.
+What it cannot say is that a finding means another thing in the old. A dozen patients of a class could not teach that.
+
+B patients, Q covariates, C classes, F features of the covariates.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.config.covariates import LIMIT, Covariate
+
+# Adam moves a weight by the rate in a step, whatever the gradient's size. At 1, eighty steps of 1e-3 make a standard deviation of
+# age worth 0.8 at a temperature of 0.1 at most, and the images have learned the classes before.
+GAIN = 3.0
+
+
+class CovariateLogits(nn.Module):
+    """Covariates to what is added to the class cosines.
+
+    Args:
+        covariates: Q, of the run.
+        classes: C.
+    """
+
+    def __init__(self, covariates: Sequence[Covariate], classes: int) -> None:
+        super().__init__()
+        self.rows = tuple(covariates)
+        features = sum(len(row.values) or 2 for row in self.rows)
+        self.weight = nn.Parameter(torch.zeros(classes, features))
+
+    def forward(self, covariates: Tensor) -> Tensor:
+        """[B, Q], NaN where one is missing, to [B, C]; zeros for a patient of whom nothing is known."""
+        return self.added(covariates, self.weight)
+
+    def added(self, covariates: Tensor, weight: Tensor) -> Tensor:
+        """`forward` with another weight [C, F]."""
+        with torch.autocast(covariates.device.type, enabled=False):
+            return GAIN * self.features(covariates) @ weight.float().T
+
+    def features(self, covariates: Tensor) -> Tensor:
+        """[B, F]: of a number its standardised value beside 1, of a category one 1 among zeros; zeros where it is missing."""
+        columns = covariates.float().split(1, dim=-1)
+        return torch.cat([_features(row, column) for row, column in zip(self.rows, columns, strict=True)], dim=-1)
+
+
+def _features(row: Covariate, column: Tensor) -> Tensor:
+    """One covariate, [B, 1] to [B, 2] or [B, values]."""
+    if row.values:
+        return (column == torch.arange(len(row.values), device=column.device)).float()
+    known = ~column.isnan()
+    value = ((column - row.centre) / row.scale).clamp(-LIMIT, LIMIT)
+    return torch.cat([torch.where(known, value, torch.zeros_like(value)), known.float()], dim=-1)
