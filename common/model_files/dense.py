@@ -10,7 +10,7 @@ B patients, S slices, M modalities, H x W pixels, P patches of one modality, R p
 import torch
 from torch import Tensor, nn
 
-from common.models.multimodal import Features, MultiModalViT, patient_embedding
+from common.models.multimodal import Features, MultiModalViT
 
 
 class DenseModel(nn.Module):
@@ -31,7 +31,7 @@ class DenseModel(nn.Module):
     def forward(self, images: Tensor, present: Tensor) -> Tensor:
         """Images [B, S, M, H, W] in 0 to 1 and present [B, M] bool, at least one a patient, to probabilities [B, C]."""
         cls, patches = self.features(images, present)
-        logits = self.model.head(patient_embedding(cls, patches, present))
+        logits = self.model.head(self.model.embed(cls, patches, present))
         probabilities: Tensor = (logits[:, : self.classes] / self.temperature).softmax(-1)
         return probabilities
 

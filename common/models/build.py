@@ -33,7 +33,7 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
     Args:
         backbone: adapted already (`adapt`).
         config: modalities, `model` and the task's number of outputs are read.
-        generator: for the head's starting values.
+        generator: for the starting values of the head, then of the pooling.
     """
     modalities, width = len(config.data.modalities), backbone.width
     head = PrototypeHead(
@@ -44,4 +44,5 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         config.task.outputs + config.model.prototypes,
         generator,
     )
-    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks)
+    pooling = config.model.pooling
+    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, pooling.start(width, generator)))
