@@ -21,6 +21,8 @@ from common.config.overrides import lay_over
 from common.errors import ConfigError
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
+from common.pooling.pooling import Pooling
+from common.pooling.registry import POOLINGS
 from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged, rows
 from common.tasks.registry import TASKS
 from common.tasks.task import Task
@@ -52,6 +54,7 @@ class ModelConfig:
     adapter: Adapter = one_of("lora", ADAPTERS)
     blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all
     joint_blocks: int = ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)
+    pooling: Pooling = one_of("mean", POOLINGS)  # how patch tokens become one vector a modality (`common.pooling`)
     train_norms: bool = True
     train_tokens: bool = True  # modality embeddings and mask token; without them nothing flows back below the adapted blocks
     head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
@@ -201,6 +204,7 @@ class RunConfig:
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
         self._require_trained_head()
+        self._require_trained_pooling()
         self._require_from_sum()
         if self.privacy.enabled:
             self._require_bounded()
@@ -218,6 +222,15 @@ class RunConfig:
             raise ConfigError(
                 f"training.head_rounds = {rounds} needs objective.terms.{name}.weight above 0: that term fits the head. "
                 "Set training.head_rounds = 0, or give the term a weight."
+            )
+
+    def _require_trained_pooling(self) -> None:
+        """Refuse a pooling with arrays that no round would train: it would be a mean under another name."""
+        pooling, head_rounds, rounds = self.model.pooling, self.training.head_rounds, self.federation.rounds
+        if pooling.trains and head_rounds >= rounds:
+            raise ConfigError(
+                f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves none '
+                f"of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
             )
 
     def _require_from_sum(self) -> None:

@@ -34,6 +34,7 @@ TRAVELS = (
     "common/metrics/*.py",
     "common/models/**/*.py",
     "common/objectives/*.py",
+    "common/pooling/*.py",
     "common/privacy/__init__.py",
     "common/privacy/accounting.py",
     "common/privacy/charge.py",

@@ -11,7 +11,7 @@ Q clinical covariates.
 import torch
 from torch import Tensor, nn
 
-from common.models.multimodal import Features, MultiModalViT, patient_embedding
+from common.models.multimodal import Features, MultiModalViT
 
 
 class DenseModel(nn.Module):
@@ -35,7 +35,7 @@ class DenseModel(nn.Module):
         Covariates [B, Q] are as a table has them, a category by its place among the values, and NaN where one is missing.
         """
         cls, patches = self.features(images, present)
-        logits = self.model.head(patient_embedding(cls, patches, present), covariates)
+        logits = self.model.head(self.model.embed(cls, patches, present), covariates)
         probabilities: Tensor = (logits[:, : self.classes] / self.temperature).softmax(-1)
         return probabilities
 

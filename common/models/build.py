@@ -34,7 +34,7 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
     Args:
         backbone: adapted already (`adapt`).
         config: modalities, covariates, `model` and the task's number of outputs are read.
-        generator: for the head's starting values.
+        generator: for the starting values of the head, then of the pooling.
     """
     modalities, width, covariates = len(config.data.modalities), backbone.width, config.data.covariates
     head = PrototypeHead(
@@ -46,4 +46,5 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         generator,
         CovariateLogits(covariates, len(config.task.classes)) if covariates else None,
     )
-    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks)
+    pooling = config.model.pooling
+    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, pooling.start(width, generator)))

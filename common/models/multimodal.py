@@ -12,6 +12,7 @@ B patients, S slices, M modalities, H x W pixels, P patches of one modality, N t
 Q clinical covariates.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from common.models.backbones.backbone import Backbone, Tokens
 from common.models.head import PrototypeHead
+from common.pooling.mean import Mean
+from common.pooling.pooling import Pooling
 
 
 class Output(NamedTuple):
@@ -56,13 +59,21 @@ class MultiModalViT(nn.Module):
         modalities: M.
         head: its prototypes' outputs are the class logits.
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
+        pooling: of the patch tokens, with the arrays that it starts with (`Pooling.start`).
     """
 
     vit: Any  # the backbone as its own family knows it; what is used of it goes through `backbone`
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: Backbone, modalities: int, head: PrototypeHead, joint_blocks: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        modalities: int,
+        head: PrototypeHead,
+        joint_blocks: int,
+        pooling: tuple[Pooling, Mapping[str, Tensor]] = (Mean(), {}),
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.vit = backbone.module  # registered here under the name that all files of arrays have
@@ -70,6 +81,8 @@ class MultiModalViT(nn.Module):
         mean, std = backbone.pixels
         self.head = head
         self.joint_blocks = joint_blocks
+        self.pooling, values = pooling
+        self.pool = nn.ParameterDict({name: nn.Parameter(value) for name, value in values.items()})
         # The paper's has norm 1 from the start; from zero a frozen backbone first sees the tokens that it knows.
         self.modality_embedding = nn.Parameter(torch.zeros(modalities, width))
         self.mask_token = nn.Parameter(torch.zeros(width))
@@ -97,9 +110,18 @@ class MultiModalViT(nn.Module):
             covariates: [B, Q], NaN where one is missing; None: nothing is known.
         """
         cls, patches = self.features(x, present, masks)
-        embedding = patient_embedding(cls, patches, present)
+        embedding = self.embed(cls, patches, present)
         marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
         return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
+
+    def embed(self, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
+        """`patient_embedding` by the model's own pooling."""
+        return patient_embedding(cls, patches, present, self.token_weights(patches))
+
+    def token_weights(self, patches: Tensor) -> Tensor | None:
+        """`Pooling.weights` of patches [B, S, M, P, D], in float32; None: all alike."""
+        with torch.autocast(patches.device.type, enabled=False):
+            return self.pooling.weights(patches, dict(self.pool))
 
     def features(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Features:
         """Run the backbone over every slice.
@@ -163,8 +185,8 @@ class MultiModalViT(nn.Module):
         return z[:, 0].view(b, S, D), z[:, first:].view(b, S, m, P, D)
 
 
-def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
-    """Pool slices to one vector: CLS beside the mean patch token of each modality, all averaged over slices.
+def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Pool slices to one vector: CLS averaged over slices, beside the (weighted) mean patch token of each modality.
 
     Modalities stay apart: their mean would blur what tells the classes apart (bright on T2 *and* dark on FLAIR). Each part is
     standardised by itself, so that the zeros of an absent modality stand for an average one.
@@ -173,11 +195,13 @@ def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
         cls: [B, S, D].
         patches: [B, S, M, P, D].
         present: [B, M] bool.
+        weights: of the patch tokens, as `Pooling.weights` gives them; None: all alike.
 
     Returns:
         [B, (1 + M) D].
     """
-    parts = torch.cat([cls.mean(1).unsqueeze(1), patches.mean((1, 3))], dim=1).float()  # [B, 1 + M, D]
+    pooled = patches.mean((1, 3)) if weights is None else (patches * weights.unsqueeze(4)).sum((1, 3)).to(patches.dtype)
+    parts = torch.cat([cls.mean(1).unsqueeze(1), pooled], dim=1).float()  # [B, 1 + M, D]
     parts = nn.functional.layer_norm(parts, parts.shape[-1:])
     here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
     return (parts * here.unsqueeze(2)).flatten(1)

@@ -1,9 +1,9 @@
 """Evidence for a prediction: by modality (leave one out) and by place (which patch tokens contribute to the predicted class).
 
 Both are about the model and say nothing of the tumour. *By modality* runs the whole model again without each one, as if the
-patient had never had it. *By place* leaves each patch token out of the last pooling and asks how far the winning class's logit
-falls: exact for the head, but before that the tokens have attended to each other, so that a patch also holds what it saw
-elsewhere. It is no segmentation.
+patient had never had it. *By place* leaves each patch token out of the last pooling, in which the others keep their weights next
+to each other, and asks how far the winning class's logit falls: exact for the head, but before that the tokens have attended to
+each other, so that a patch also holds what it saw elsewhere. It is no segmentation.
 
 N patients, S slices, M modalities, P patches of h x w, D width, C classes, K prototypes,
 Q clinical covariates.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import apply_temperature
-from common.models.multimodal import MultiModalViT, patient_embedding
+from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
 from common.training.predict import predict
@@ -76,7 +76,7 @@ class _Explain:
     def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, M, H, W], present [B, M], covariates [B, Q] to logits [B, C] and contributions [B, S, M, h, w]."""
         cls, patches = model.features(x, present)
-        logits = self._logits(model, patient_embedding(cls, patches, present), known)
+        logits = self._logits(model, model.embed(cls, patches, present), known)
         with torch.autocast(x.device.type, enabled=False):  # a patch's part is smaller than bf16 can tell
             rows = [self._places(model, cls[b].float(), patches[b].float(), present[b], known[b]) for b in range(len(x))]
         side = math.isqrt(patches.shape[3])
@@ -85,7 +85,10 @@ class _Explain:
     def _places(self, model: MultiModalViT, cls: Tensor, patches: Tensor, present: Tensor, known: Tensor) -> Tensor:
         """One patient's contributions [S, M, P]; cls [S, D], patches [S, M, P, D], present [M], covariates [Q]."""
         S, M, P, D = patches.shape
-        means = torch.cat([cls.mean(0, keepdim=True), patches.mean((0, 2))])  # [1 + M, D]
+        weights = model.token_weights(patches.unsqueeze(0))
+        weights = None if weights is None else weights.expand(1, S, M, P)[0]
+        pooled = patches.mean((0, 2)) if weights is None else (patches * weights.unsqueeze(3)).sum((0, 2))
+        means = torch.cat([cls.mean(0, keepdim=True), pooled])  # [1 + M, D]
         here = torch.cat([torch.ones_like(present[:1]), present])
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
         whole = self._logits(model, parts.flatten().unsqueeze(0))[0]
@@ -93,7 +96,8 @@ class _Explain:
         contributions = patches.new_zeros(S, M, P)
         for m in present.nonzero().flatten().tolist():
             tokens = patches[:, m].reshape(-1, D)
-            others = means[1 + m] + (means[1 + m] - tokens) / max(len(tokens) - 1, 1)  # [S P, D], the mean without each
+            rest = max(len(tokens) - 1, 1) if weights is None else _rest(weights[:, m].reshape(-1, 1))
+            others = means[1 + m] + (means[1 + m] - tokens) / rest  # [S P, D], the mean without each
             changed = parts.expand(len(tokens), -1, -1).clone()
             changed[:, 1 + m] = nn.functional.layer_norm(others, (D,))
             contributions[:, m] = (whole[winning] - self._logits(model, changed.flatten(1))[:, winning]).view(S, P)
@@ -103,3 +107,8 @@ class _Explain:
         """[n, E] and covariates [n, Q] to class logits [n, C]; covariates add the same with and without a patch."""
         cosines: Tensor = model.head(embedding, known)
         return cosines[:, : self.classes].double() / self.temperature
+
+
+def _rest(weights: Tensor) -> Tensor:
+    """The weight of all other tokens over each one's own; kept off zero, where one token would be all that there is."""
+    return ((1 - weights) / weights).clamp(min=1e-3)

@@ -1,0 +1,51 @@
+"""What a pooling is: its settings, and how much each patch token counts in its modality's mean.
+
+The configuration names poolings, and a command parses one without waiting for torch: files of this room import torch where they
+compute. B patients, S slices, M modalities, P = h x h patches of a slice, D width.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Values = Mapping[str, Tensor]
+
+
+class Pooling:
+    """The base class of poolings, which are frozen dataclasses and override what they do.
+
+    The same in training, test, release and explanation: so weights depend on a patient's own tokens, and on nothing that one of
+    these lacks.
+
+    Attributes:
+        name: in `model.pooling`.
+        trains: it has arrays of its own, which tuning rounds train; head rounds, which see pooled tokens only, leave them.
+    """
+
+    name: ClassVar[str]
+    trains: ClassVar[bool] = False
+
+    def start(self, width: int, generator: "Generator") -> "dict[str, Tensor]":
+        """The initial values of the arrays that it trains.
+
+        Args:
+            width: D.
+            generator: for what starts at random, so that every site starts from the same values.
+        """
+        del width, generator
+        return {}
+
+    def weights(self, patches: "Tensor", values: "Values") -> "Tensor | None":
+        """Each patch token's part in its modality's mean.
+
+        Args:
+            patches: [B, S, M, P, D]; anything finite where the modality is absent.
+            values: the trained arrays.
+
+        Returns:
+            float32 that broadcasts to [B, S, M, P], not negative, of each patient and modality 1 in sum over S and P. None: all
+            alike.
+        """
+        raise NotImplementedError

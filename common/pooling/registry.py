@@ -1,0 +1,12 @@
+"""The poolings that `model.pooling` may name: a line for each."""
+
+from common.pooling.attention import Attention
+from common.pooling.centre import Centre
+from common.pooling.mean import Mean
+from common.schema import registry
+
+POOLINGS = registry(
+    Mean,
+    Centre,
+    Attention,
+)
