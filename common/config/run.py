@@ -57,6 +57,7 @@ class ModelConfig:
     pooling: Pooling = one_of("mean", POOLINGS)  # how patch tokens become one vector a modality (`common.pooling`)
     train_norms: bool = True
     train_tokens: bool = True  # modality embeddings and mask token; without them nothing flows back below the adapted blocks
+    centre_features: bool = False  # take the federation's mean features off before the head; the first round measures them
     head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
     head_bottleneck: int = ranged(64, 2, 1024)
     prototypes: int = ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone
@@ -105,6 +106,7 @@ class TrainingConfig:
     weight_decay: float = ranged(0.04, 0.0, 10.0)
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
+    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient in them; 0: copies that lack modalities instead
     warmup_rounds: int = ranged(1, 0, 10000)
     gradient_clip: float = ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = choice("auto", "auto", "fp32", "bf16")
@@ -204,6 +206,7 @@ class RunConfig:
                 f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(self.data.modalities)}."
             )
         self._require_trained_head()
+        self._require_measured_centre()
         self._require_trained_pooling()
         self._require_from_sum()
         if self.privacy.enabled:
@@ -229,9 +232,25 @@ class RunConfig:
         pooling, head_rounds, rounds = self.model.pooling, self.training.head_rounds, self.federation.rounds
         if pooling.trains and head_rounds >= rounds:
             raise ConfigError(
-                f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves none '
-                f"of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
+                f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves '
+                f"none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
             )
+
+    def _require_measured_centre(self) -> None:
+        """Refuse mean features where no round measures them, or where they would leave without noise."""
+        if not self.model.centre_features:
+            return
+        if self.training.head_rounds < 2:
+            raise ConfigError(
+                f"model.centre_features needs training.head_rounds of 2 or more, got {self.training.head_rounds}: the first "
+                "measures the mean features, those after it fit the head to what they leave."
+            )
+        for name, on in {"privacy.enabled": self.privacy.enabled, "site_level.enabled": self.site_level.enabled}.items():
+            if on:
+                raise ConfigError(
+                    f"model.centre_features cannot run with {name}: a site's mean features would leave without noise. "
+                    "Set model.centre_features = false."
+                )
 
     def _require_from_sum(self) -> None:
         """Refuse an aggregator that needs what the server does not see."""

@@ -60,6 +60,7 @@ class MultiModalViT(nn.Module):
         head: its prototypes' outputs are the class logits.
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
         pooling: of the patch tokens, with the arrays that it starts with (`Pooling.start`).
+        centred: take mean features off the embedding; a round measures them (`common.training.centring`).
     """
 
     vit: Any  # the backbone as its own family knows it; what is used of it goes through `backbone`
@@ -73,6 +74,7 @@ class MultiModalViT(nn.Module):
         head: PrototypeHead,
         joint_blocks: int,
         pooling: tuple[Pooling, Mapping[str, Tensor]] = (Mean(), {}),
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -86,6 +88,8 @@ class MultiModalViT(nn.Module):
         # The paper's has norm 1 from the start; from zero a frozen backbone first sees the tokens that it knows.
         self.modality_embedding = nn.Parameter(torch.zeros(modalities, width))
         self.mask_token = nn.Parameter(torch.zeros(width))
+        # Over sqrt(D): a standardised part has norm sqrt(D), so that no value is beyond 1, whatever a secure round can carry.
+        self.feature_centre = nn.Parameter(torch.zeros(1 + modalities, width)) if centred else None
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.patch_size = backbone.patch
@@ -115,8 +119,17 @@ class MultiModalViT(nn.Module):
         return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
 
     def embed(self, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
-        """`patient_embedding` by the model's own pooling."""
-        return patient_embedding(cls, patches, present, self.token_weights(patches))
+        """`patient_embedding` by the model's own pooling, less the mean features where the model has them."""
+        return self.centred(patient_embedding(cls, patches, present, self.token_weights(patches)), present)
+
+    def centred(self, embedding: Tensor, present: Tensor) -> Tensor:
+        """An embedding [B, E] less the mean features of the parts that are there; the zeros of an absent modality stay."""
+        if self.feature_centre is None:
+            return embedding
+        here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
+        mean = self.feature_centre.float() * self.width**0.5
+        off: Tensor = (mean * here.unsqueeze(2)).flatten(1)
+        return embedding - off
 
     def token_weights(self, patches: Tensor) -> Tensor | None:
         """`Pooling.weights` of patches [B, S, M, P, D], in float32; None: all alike."""

@@ -11,16 +11,18 @@ from common.config.run import RunConfig
 from common.data.dataset import Batch, SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.term import StepOutputs
+from common.training.centring import centre_round
 from common.training.device import autocast, choose_device, place
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
 from common.training.round import Point, first_point, local_round
 from common.training.step import view_outputs
-from common.training.trainable import is_head_round
+from common.training.trainable import is_centre_round, is_head_round
 from common.training.update import LocalUpdate
-from common.training.views import make_views
+from common.training.views import make_views, some_slices
 
 
 def train_round(
@@ -48,6 +50,8 @@ def train_round(
         FederationError: arrays that are not this model's.
     """
     check_arrays(arrays, get_arrays(model))
+    if is_centre_round(config, round_number):
+        return centre_round(TrainedModel(model, arrays, config), patients)
     device = choose_device()
     place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
@@ -91,6 +95,4 @@ def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) 
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
             batch = patients.take(np.asarray(chosen))
-            take = min(config.training.slices_per_step, batch.x.shape[1])
-            slices = torch.rand(batch.x.shape[:2], generator=generator).argsort(1)[:, :take]
-            yield batch._replace(x=batch.x[torch.arange(len(chosen)).unsqueeze(1), slices])
+            yield batch._replace(x=some_slices(batch.x, config.training.slices_per_step, generator))

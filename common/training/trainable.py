@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig
 
 HEAD = "head."
+CENTRE = "feature_centre"
 TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 
@@ -22,19 +23,26 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
         config: `model`, `privacy.enabled` and `training.head_rounds` are read.
         round_number: from 1.
     """
+    if is_centre_round(config, round_number):
+        return [name for name in names if name == CENTRE]
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
     still = config.model.adapter.still(round_number - config.training.head_rounds)
     tokens = () if config.model.train_tokens else TOKENS
-    chosen = [name for name in names if name.rpartition(".")[2] not in still and name not in tokens]
+    chosen = [name for name in names if name.rpartition(".")[2] not in still and name not in (*tokens, CENTRE)]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 
 
 def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -> int:
     """Values that the run's largest round trains."""
-    numbers = {1, config.training.head_rounds + 1, config.training.head_rounds + 2}
+    numbers = {1, 2, config.training.head_rounds + 1, config.training.head_rounds + 2}
     rounds = [number for number in numbers if number <= config.federation.rounds]
     return max(sum(arrays[name].size for name in trained_names(sorted(arrays), config, number)) for number in rounds)
+
+
+def is_centre_round(config: RunConfig, round_number: int) -> bool:
+    """Whether the round measures the mean features (`common.training.centring`): the first, where the model takes them off."""
+    return config.model.centre_features and round_number == 1
 
 
 def is_head_round(config: RunConfig, round_number: int) -> bool:

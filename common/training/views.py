@@ -51,20 +51,41 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
     Returns:
         Two global views, masked each in its own way, and `config.local_crops` local ones (None for 0).
     """
+    seen = global_views(batch, GLOBAL_VIEWS, config, patch, generator)
+    if not config.local_crops:
+        return seen, None
     x, present, _, covariates = batch
     size = x.shape[-1]
-    crops = _cut(x, GLOBAL_VIEWS, (config.global_scale, 1.0), size, generator)
-    kept = drop_modalities(present.repeat(GLOBAL_VIEWS, 1), config.modality_dropout, generator)
-    masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
-    known = drop_covariates(covariates.repeat(GLOBAL_VIEWS, 1), config.covariate_dropout, generator)
-    global_views = Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
-    if not config.local_crops:
-        return global_views, None
     local = max(patch, round(size * config.local_size / patch) * patch)
     crops = _cut(x, config.local_crops, (config.local_scale, config.global_scale), local, generator)
     kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
     known = drop_covariates(covariates.repeat(config.local_crops, 1), config.covariate_dropout, generator)
-    return global_views, Views(crops, kept.to(x.device), None, known.to(x.device))
+    return seen, Views(crops, kept.to(x.device), None, known.to(x.device))
+
+
+def global_views(batch: Batch, views: int, config: ObjectiveConfig, patch: int, generator: torch.Generator) -> Views:
+    """Some global views of one batch, masked each in its own way.
+
+    Args:
+        batch: its x on the device, the rest on the CPU.
+        views: V.
+        config: scale, masking and dropout.
+        patch: edge of a patch in pixels.
+        generator: on the CPU.
+    """
+    x, present, _, covariates = batch
+    size = x.shape[-1]
+    crops = _cut(x, views, (config.global_scale, 1.0), size, generator)
+    kept = drop_modalities(present.repeat(views, 1), config.modality_dropout, generator)
+    masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
+    known = drop_covariates(covariates.repeat(views, 1), config.covariate_dropout, generator)
+    return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
+
+
+def some_slices(x: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """x [B, S, M, H, W] with `number` of each patient's slices, drawn at random; all where they have no more."""
+    chosen = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, : min(number, x.shape[1])]
+    return x[torch.arange(len(x)).unsqueeze(1), chosen.to(x.device)]
 
 
 def _cut(x: Tensor, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:

@@ -4,17 +4,20 @@ Plain functions over checked replies; Flower's part is in `server.strategy.round
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from common.aggregation.aggregator import Aggregator, Change, State
-from common.config.run import FederationConfig, SiteLevelConfig
+from common.aggregation.fedavg import FedAvg
+from common.config.run import FederationConfig, RunConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, read_reply, read_status
 from common.models.arrays import Arrays, check_arrays, flat, shaped
 from common.privacy.site_level import noised_mean
+from common.training.trainable import is_centre_round
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -95,6 +98,17 @@ def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]
             "No site of the round has a labelled patient and federation.unlabelled_weight is 0: there is nothing to average."
         )
     return weights
+
+
+def round_plan(config: RunConfig, round_number: int) -> FederationConfig:
+    """The plan by which a round is aggregated: the run's, but that measured mean features are averaged.
+
+    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well.
+    """
+    plan = config.federation
+    if is_centre_round(config, round_number) and plan.strategy.from_sum:
+        return replace(plan, strategy=FedAvg())
+    return plan
 
 
 def aggregate(

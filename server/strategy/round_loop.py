@@ -24,7 +24,7 @@ from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, trained_names
-from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, step
+from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, round_plan, step
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
 from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
@@ -169,12 +169,12 @@ class FedMRIAvg(FedAvg):
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
-        new, self.state, terms = aggregate(self.plan, self.state, state.current, state.valid)
+        new, self.state, terms = aggregate(round_plan(self.config, server_round), self.state, state.current, state.valid)
         return pack_arrays(new), MetricRecord(dict(terms))
 
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:
         """What the aggregator makes of the sites' sum: their weighted mean change and total weight."""
-        new, self.state = step(self.plan.strategy, self.state, self.open.current, iter([summed]))
+        new, self.state = step(round_plan(self.config, self.open.number).strategy, self.state, self.open.current, iter([summed]))
         return pack_arrays(new)
 
     def attempt(

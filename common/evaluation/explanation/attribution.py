@@ -91,8 +91,9 @@ class _Explain:
         means = torch.cat([cls.mean(0, keepdim=True), pooled])  # [1 + M, D]
         here = torch.cat([torch.ones_like(present[:1]), present])
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
-        whole = self._logits(model, parts.flatten().unsqueeze(0))[0]
-        winning = int(self._logits(model, parts.flatten().unsqueeze(0), known.unsqueeze(0)).argmax())
+        embedding = model.centred(parts.flatten().unsqueeze(0), present.unsqueeze(0))
+        whole = self._logits(model, embedding)[0]
+        winning = int(self._logits(model, embedding, known.unsqueeze(0)).argmax())
         contributions = patches.new_zeros(S, M, P)
         for m in present.nonzero().flatten().tolist():
             tokens = patches[:, m].reshape(-1, D)
@@ -100,7 +101,8 @@ class _Explain:
             others = means[1 + m] + (means[1 + m] - tokens) / rest  # [S P, D], the mean without each
             changed = parts.expand(len(tokens), -1, -1).clone()
             changed[:, 1 + m] = nn.functional.layer_norm(others, (D,))
-            contributions[:, m] = (whole[winning] - self._logits(model, changed.flatten(1))[:, winning]).view(S, P)
+            without = model.centred(changed.flatten(1), present.expand(len(tokens), -1))
+            contributions[:, m] = (whole[winning] - self._logits(model, without)[:, winning]).view(S, P)
         return contributions
 
     def _logits(self, model: MultiModalViT, embedding: Tensor, known: Tensor | None = None) -> Tensor:

@@ -41,3 +41,40 @@ def test_every_patient_is_seen_whole_once_and_lacking_something_else(chance):
         assert (copy.sum(1) < present.sum(1))[several].all()
     if chance:
         assert len({copy.tobytes() for copy in shown}) == copies
+
+
+class Showing(nn.Module):
+    """A model whose embedding tells what it was shown: modalities, slices, share of masked patches, mean intensity."""
+
+    patch_size = 4
+
+    def forward(self, x, present, masks=None, read=None):
+        hidden = torch.zeros(len(x)) if masks is None else masks.float().mean((1, 2, 3))
+        told = [present.float(), torch.full((len(x), 1), float(x.shape[1])), hidden[:, None], x.mean((1, 2, 3, 4))[:, None]]
+        return Output(torch.cat(told, 1), torch.zeros(len(x), 3), torch.zeros(0, 3))
+
+
+def test_views_of_head_rounds_are_masked_crops_of_some_slices_drawn_anew():
+    table = {"training": {"head_views": 6}, "evaluation": {"batch_size": 4}, "objective": {"modality_dropout": 0.5}}
+    config = config_from_table(table)
+    images = np.random.default_rng(0).random((10, 3, 4, 8, 8)).astype(np.float16)
+    site = SiteData("a", tuple("abcdefghij"), images, np.ones((10, 4), bool), np.arange(10) % 3, "key")
+    trained = TrainedModel(cast(MultiModalViT, Showing()), {}, config)
+
+    def drawn(seed):
+        return probing._embed_views(trained, site, torch.Generator().manual_seed(seed))
+
+    seen, labels = drawn(1)
+    assert labels.tolist() == (np.arange(10) % 3).tolist() * 7
+    shown = seen.view(7, 10, -1)
+    assert (shown[0, :, :4] == 1).all()
+    assert (shown[0, :, 4] == 3).all()
+    assert (shown[0, :, 5] == 0).all()
+    views = shown[1:]
+    assert set(views[..., 4].unique().tolist()) == {1.0, 2.0, 3.0}
+    assert (views[..., 5] > 0).any()
+    assert (views[..., :4].sum(-1) >= 1).all()
+    assert (views[..., :4] == 0).any()
+    assert len({tuple(view.flatten().tolist()) for view in views}) == 6
+    assert torch.equal(drawn(1)[0], seen)
+    assert not torch.equal(drawn(2)[0], seen)
