@@ -194,6 +194,7 @@ class RunConfig:
             )
         self._require_trained_head()
         self._require_from_sum()
+        self._require_enough_sites()
         if self.privacy.enabled:
             self._require_bounded()
         if self.site_level.enabled and self.evaluation.holdout:
@@ -220,6 +221,16 @@ class RunConfig:
             raise ConfigError(
                 f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
                 'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
+            )
+
+    def _require_enough_sites(self) -> None:
+        """Refuse a run in which a round could have fewer sites than its aggregator needs."""
+        strategy, sites = self.federation.strategy, self.federation.min_sites
+        if sites < strategy.least_sites:
+            raise ConfigError(
+                f'federation.strategy = "{strategy.name}" needs {strategy.least_sites} sites or more in every round, and '
+                f"federation.min_sites = {sites} allows fewer. Set federation.min_sites = {strategy.least_sites}, where as many "
+                'take part, or choose another, such as federation.strategy = "fedavg".'
             )
 
     def _require_bounded(self) -> None:
