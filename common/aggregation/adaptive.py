@@ -1,6 +1,6 @@
 """Adaptive server optimisation: what FedAdam and FedYogi share (Reddi et al., ICLR 2021, algorithm 2).
 
-    m <- beta1 * m + (1 - beta1) * D      v <- by the optimizer's own line      w <- w + server_learning_rate * m / (sqrt(v) + tau)
+    m <- beta1 * m + (1 - beta1) * D      v <- each optimizer's own line      w <- w + server_learning_rate * m / (sqrt(v) + tau)
 
 D is the sites' mean change. As in the paper there is no bias correction, and v begins at tau^2, the least that its analysis
 allows. A value that the sites seldom change takes as large steps as one that they often do; `server_learning_rate` is about the

@@ -12,7 +12,7 @@ from common.aggregation.votes import stacked, votes
 
 @dataclass(frozen=True)
 class Median:
-    """Each value moves by the median of its votes: fewer than half of the sites may send anything. Sites do not weigh (`votes`)."""
+    """Each value moves by the median of its votes: less than half of the sites may send anything. They do not weigh (`votes`)."""
 
     name: ClassVar[str] = "median"
     from_sum: ClassVar[bool] = False
