@@ -9,6 +9,7 @@ done is kept in OUT.json: an interrupted run goes on.
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,13 @@ def run_job(job: Job) -> dict[str, Any]:
     }
 
 
-def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
-    """All rounds."""
+def federate(
+    model: MultiModalViT,
+    sites: dict[str, SiteData],
+    config: RunConfig,
+    received: Callable[[dict[str, SiteReply]], dict[str, SiteReply]] = lambda replies: replies,
+) -> Arrays:
+    """All rounds; `received` makes of a round's honest replies those that the server aggregates."""
     arrays = get_arrays(model)
     state = config.federation.strategy.init(arrays)
     for number in range(1, config.federation.rounds + 1):
@@ -141,7 +147,7 @@ def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig
                 labelled=update.labelled,
                 counts_shared=True,
             )
-        arrays, state, _ = aggregate(config.federation, state, arrays, replies)
+        arrays, state, _ = aggregate(config.federation, state, arrays, received(replies))
     return arrays
 
 
