@@ -8,6 +8,7 @@ from common.aggregation.fedyogi import FedYogi
 from common.aggregation.krum import Krum
 from common.aggregation.median import Median
 from common.aggregation.multikrum import MultiKrum
+from common.aggregation.scaffold import Scaffold
 from common.aggregation.trimmed_mean import TrimmedMean
 from common.schema import registry
 
@@ -16,6 +17,7 @@ AGGREGATORS = registry(
     FedAvgM,
     FedAdam,
     FedYogi,
+    Scaffold,
     TrimmedMean,
     Median,
     Krum,
