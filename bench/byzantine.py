@@ -14,15 +14,16 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import utility
 from kept import Result, identity, run_kept
 from options import hospital_options
-from utility import federate
 
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
@@ -35,10 +36,11 @@ from common.errors import FederationError
 from common.messages.round import SiteReply
 from common.messages.update import Update
 from common.metrics.classification import evaluate
-from common.models.arrays import Arrays, norm
+from common.models.arrays import Arrays, arrays_sha256, norm
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
-from common.training.predict import predict
+from common.training import probing
+from common.training.private_probing import embed_patients
 from server.strategy.aggregation import norm_outliers
 
 EXTERNAL = "external"
@@ -109,19 +111,46 @@ def received(attack: Attack, liar: str, config: RunConfig) -> Callable[[dict[str
     return replies_of
 
 
+@cache
+def share_features() -> Callable[..., Any]:
+    """Let all jobs of this process have the frozen backbone's features from one pass over the patients.
+
+    Returns:
+        `embed_patients`, of the external ones.
+    """
+    probing._embed = _remembered(probing._embed)
+    return _remembered(embed_patients)
+
+
+def _remembered(embed: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, that works equal features out once; where modalities are dropped at random no two are equal."""
+    known: dict[tuple[str, int, str], Any] = {}
+
+    def once(trained: TrainedModel, patients: SiteData, *more: Any) -> Any:
+        if trained.config.objective.modality_dropout:
+            return embed(trained, patients, *more)
+        frozen = {name: array for name, array in trained.arrays.items() if not name.startswith("head.")}
+        key = patients.name, len(patients), arrays_sha256(frozen)
+        if key not in known:
+            known[key] = embed(trained, patients, *more)
+        return known[key]
+
+    return once
+
+
 def run_job(job: Job) -> Result:
     """Train with the liar, and measure the last round's model on the external patients."""
     torch.set_num_threads(1)
-    config, attack = config_from_json(job.config), ATTACKS[job.attack]
+    config, attack, embed = config_from_json(job.config), ATTACKS[job.attack], share_features()
     sites = {name: split(_open(job.data, config, name), config.evaluation.holdout)[0] for name in labelled(job.data, config)}
     sites = dict(list(sites.items())[: job.sites])
     model, patients = build_model(config), _open(job.data, config, EXTERNAL)
     told = {"strategy": job.strategy, "sites": job.sites, "attack": job.attack, "seed": config.seed}
     try:
-        arrays = federate(model, sites, config, received(attack, job.liar, config))
+        arrays = utility.federate(model, sites, config, received(attack, job.liar, config))
     except FederationError as error:
         return told | {"error": str(error), "mcc": 0.0, "auroc": 0.5}
-    answers = predict(TrainedModel(model, arrays, config), patients)
+    answers = utility.answer(model, arrays, patients, config, embed)
     found = evaluate(patients.labels, answers, config.task.classes, bootstrap=0, generator=np.random.default_rng(config.seed))
     return told | {"n": found["n"], "mcc": found["mcc"]["value"], "auroc": found["auroc"]["macro"]}
 

@@ -42,7 +42,7 @@ from common.privacy.charge import Charge
 from common.training.local import train_round
 from common.training.predict import predict
 from common.training.private import private_round
-from common.training.private_probing import embed_patients
+from common.training.private_probing import Features, embed_patients
 from server.strategy.aggregation import aggregate
 
 
@@ -97,7 +97,7 @@ def run_job(job: Job) -> dict[str, Any]:
         arrays = federate(model, trained, config)
         for name in external:
             labels.append(sites[name].labels)
-            answers.append(_answer(model, arrays, sites[name], config))
+            answers.append(answer(model, arrays, sites[name], config))
     generator = np.random.default_rng(config.seed)
     found = evaluate(
         np.concatenate(labels),
@@ -151,11 +151,17 @@ def federate(
     return arrays
 
 
-def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+def answer(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    embed: Callable[[TrainedModel, SiteData], Features] = embed_patients,
+) -> NDArray[np.float64]:
     """Probabilities [N, C]; where the head alone was trained, from the features that are there already."""
     if config.training.head_rounds < config.federation.rounds:
         return predict(TrainedModel(model, arrays, config), patients)
-    features = embed_patients(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
+    features = embed(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
     head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
     with torch.no_grad():
         logits = functional_call(model.head, head, (features,))[:, : len(config.task.classes)]
