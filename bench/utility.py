@@ -9,6 +9,7 @@ done is kept in OUT.json: an interrupted run goes on.
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from common.privacy.charge import Charge
 from common.training.local import train_round
 from common.training.predict import predict
 from common.training.private import private_round
-from common.training.private_probing import embed_patients
+from common.training.private_probing import Features, embed_patients
 from server.strategy.aggregation import aggregate
 
 
@@ -96,7 +97,7 @@ def run_job(job: Job) -> dict[str, Any]:
         arrays = federate(model, trained, config)
         for name in external:
             labels.append(sites[name].labels)
-            answers.append(_answer(model, arrays, sites[name], config))
+            answers.append(answer(model, arrays, sites[name], config))
     generator = np.random.default_rng(config.seed)
     found = evaluate(
         np.concatenate(labels),
@@ -119,8 +120,13 @@ def run_job(job: Job) -> dict[str, Any]:
     }
 
 
-def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
-    """All rounds."""
+def federate(
+    model: MultiModalViT,
+    sites: dict[str, SiteData],
+    config: RunConfig,
+    received: Callable[[dict[str, SiteReply]], dict[str, SiteReply]] = lambda replies: replies,
+) -> Arrays:
+    """All rounds; `received` makes of a round's honest replies those that the server aggregates."""
     arrays = get_arrays(model)
     state = config.federation.strategy.init(arrays)
     for number in range(1, config.federation.rounds + 1):
@@ -141,15 +147,21 @@ def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig
                 labelled=update.labelled,
                 counts_shared=True,
             )
-        arrays, state, _ = aggregate(config.federation, state, arrays, replies)
+        arrays, state, _ = aggregate(config.federation, state, arrays, received(replies))
     return arrays
 
 
-def _answer(model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+def answer(
+    model: MultiModalViT,
+    arrays: Arrays,
+    patients: SiteData,
+    config: RunConfig,
+    embed: Callable[[TrainedModel, SiteData], Features] = embed_patients,
+) -> NDArray[np.float64]:
     """Probabilities [N, C]; where the head alone was trained, from the features that are there already."""
     if config.training.head_rounds < config.federation.rounds:
         return predict(TrainedModel(model, arrays, config), patients)
-    features = embed_patients(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
+    features = embed(TrainedModel(model, arrays, config), patients).embeddings[:, 0]
     head = {name.removeprefix("head."): torch.tensor(a) for name, a in arrays.items() if name.startswith("head.")}
     classes = len(config.task.classes)
     with torch.no_grad():

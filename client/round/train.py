@@ -18,6 +18,8 @@ from flwr.app import RecordDict
 
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
+from client.round.site_memory import memory_folder, recall, remember
+from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SITE_CONFIG, SitePolicy, read_site_config
 from common.data.cache import default_cache, open_site
@@ -35,6 +37,7 @@ from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
 from common.secure.fixed_point import FixedPoint
 from common.training.local import train_round
+from common.training.scaffold import LastRound, drift
 
 logger = logging.getLogger("fedmri.client")
 
@@ -102,9 +105,28 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
         update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge)
     else:
         require_open(context.name, site.config.privacy)
-        update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed)
+        correction = site_drift(context, task, config, arrays)
+        update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, drift=correction)
     metrics = update.metrics | {"seconds": time.monotonic() - began}
-    return replace(told, update=Update.between(update.arrays, arrays), epsilon=epsilon, metrics=metrics), site
+    change = Update.between(update.arrays, arrays)
+    if isinstance(config.federation.strategy, Scaffold):
+        remember(_memory(context, task.run), task.round, LastRound(arrays, change.change))
+    return replace(told, update=change, epsilon=epsilon, metrics=metrics), site
+
+
+def site_drift(context: SiteContext, task: Task, config: RunConfig, arrays: Arrays) -> Arrays | None:
+    """What SCAFFOLD corrects this round by; None in other runs, and where the site was not in the round before."""
+    if not isinstance(config.federation.strategy, Scaffold):
+        return None
+    last = recall(_memory(context, task.run), task.round - 1, arrays)
+    return drift(last, arrays, config, task.round) if last else None
+
+
+def _memory(context: SiteContext, run: str) -> Path:
+    """A hospital's lies beside its ledger; a virtual site's in the cache."""
+    if context.simulated:
+        return memory_folder(context.cache, f"{run}/{context.name}")
+    return memory_folder(home_folder(context), run)
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:
@@ -160,8 +182,12 @@ def own_weights(context: SiteContext) -> str:
     if context.simulated:
         return ""
     weights = read_site_config(context.folder).connection.weights
-    home = context.folder.parent if context.folder.suffix == ".toml" else context.folder
-    return str(home / Path(weights).expanduser()) if weights else ""
+    return str(home_folder(context) / Path(weights).expanduser()) if weights else ""
+
+
+def home_folder(context: SiteContext) -> Path:
+    """Of a hospital: the folder that holds its site.toml."""
+    return context.folder.parent if context.folder.suffix == ".toml" else context.folder
 
 
 def prepared_patients(context: SiteContext, config: RunConfig) -> Prepared:

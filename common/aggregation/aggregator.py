@@ -30,10 +30,16 @@ class Aggregator(Protocol):
         name: what `federation.strategy` calls it.
         from_sum: whether the weighted mean of the changes is all that it needs. Then it works where the server sees no single
             change: in secure aggregation, and under site-level noise.
+        least_sites: whose changes it needs in a round; a configuration whose `federation.min_sites` is lower is refused.
     """
 
     name: ClassVar[str]
     from_sum: ClassVar[bool]
+
+    @property
+    def least_sites(self) -> int:
+        """See above."""
+        ...
 
     def init(self, template: Arrays) -> State:
         """The state before the first round; empty where none is kept.

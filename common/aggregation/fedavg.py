@@ -13,6 +13,7 @@ class FedAvg:
 
     name: ClassVar[str] = "fedavg"
     from_sum: ClassVar[bool] = True
+    least_sites: ClassVar[int] = 1
 
     def init(self, template: Arrays) -> State:
         """No state."""

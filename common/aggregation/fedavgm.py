@@ -25,6 +25,7 @@ class FedAvgM:
 
     name: ClassVar[str] = "fedavgm"
     from_sum: ClassVar[bool] = True
+    least_sites: ClassVar[int] = 1
     momentum: float = ranged(0.9, 0.0, 0.9999)
     server_learning_rate: float = ranged(1.0, 1e-6, 1000.0)
 

@@ -14,6 +14,8 @@ from common.adapters.adapter import Adapter
 from common.adapters.registry import ADAPTERS
 from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
+from common.aggregation.requirements import require_enough_sites, require_seen
+from common.aggregation.scaffold import Scaffold, require_correctable
 from common.config.covariates import COVARIATES, Covariate
 from common.config.earlier import of_today
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
@@ -208,7 +210,7 @@ class RunConfig:
         self._require_trained_head()
         self._require_measured_centre()
         self._require_trained_pooling()
-        self._require_from_sum()
+        self._require_usable_strategy()
         if self.privacy.enabled:
             self._require_bounded()
         if self.site_level.enabled and self.evaluation.holdout:
@@ -252,15 +254,14 @@ class RunConfig:
                     "Set model.centre_features = false."
                 )
 
-    def _require_from_sum(self) -> None:
-        """Refuse an aggregator that needs what the server does not see."""
-        strategy = self.federation.strategy
-        hidden = {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
-        for name in (name for name, on in hidden.items() if on and not strategy.from_sum):
-            raise ConfigError(
-                f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
-                'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
-            )
+    def _require_usable_strategy(self) -> None:
+        """Refuse an aggregator that lacks what it needs."""
+        strategy, adapter = self.federation.strategy, self.model.adapter
+        require_seen(strategy, {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled})
+        require_enough_sites(strategy, self.federation.min_sites)
+        if isinstance(strategy, Scaffold):
+            alternating = adapter.still(1) != adapter.still(2)
+            require_correctable(private=self.privacy.enabled, site_level=self.site_level.enabled, alternating=alternating)
 
     def _require_bounded(self) -> None:
         """Refuse what would let one patient move a private step by more than the clipping norm."""

@@ -18,7 +18,8 @@ from common.training.device import autocast, choose_device, place
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
-from common.training.round import Point, first_point, local_round
+from common.training.round import GradientRule, Point, first_point, local_round
+from common.training.scaffold import Corrected
 from common.training.step import view_outputs
 from common.training.trainable import is_centre_round, is_head_round
 from common.training.update import LocalUpdate
@@ -33,6 +34,7 @@ def train_round(
     *,
     round_number: int,
     site_seed: int,
+    drift: Arrays | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalUpdate:
     """Train `config.training.local_epochs` epochs from the global arrays.
@@ -44,6 +46,7 @@ def train_round(
         config: of the run; every site has the same.
         round_number: from 1.
         site_seed: of this site and round; equal seeds give equal bytes on one machine with one number of threads.
+        drift: what SCAFFOLD corrects the round by (`common.training.scaffold`).
         progress: called with steps done and steps in all.
 
     Raises:
@@ -56,10 +59,13 @@ def train_round(
     place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
     point = first_point(arrays, torch.as_tensor(patients.labels), config, round_number, device)
+    rule: GradientRule
     if is_head_round(config, round_number):
         rule = head_rule(model, arrays, patients, config, generator)
     else:
         rule = view_rule(model, patients, config, generator)
+    if drift:
+        rule = Corrected(rule, {name: torch.tensor(array, device=device) for name, array in drift.items()})
     return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
 
 

@@ -58,6 +58,8 @@ KINDS = {
     "plain": ({}, 1),
     "secure": ({"secure": {"enabled": True}}, 4),
     "momentum": ({"federation": {"strategy": {"name": "fedavgm", "momentum": 0.9}}}, 1),
+    "two moments": ({"federation": {"strategy": "fedadam"}}, 1),
+    "control variates": ({"federation": {"strategy": "scaffold"}}, 1),
     "secure momentum": ({"secure": {"enabled": True}, "federation": {"strategy": "fedavgm"}}, 4),
     "head rounds and alternating factors": ({"model": {"adapter": {"factor": "alternate"}}, "training": {"head_rounds": 1}}, 1),
 }
