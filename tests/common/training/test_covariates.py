@@ -11,6 +11,7 @@ from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from common.models.covariates import GAIN
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.objectives.masking import drop_covariates
@@ -82,11 +83,22 @@ def test_a_round_learns_what_ages_tell(number: int) -> None:
     np.testing.assert_allclose(untold - untold[0], 0, atol=1e-6)  # equal images, and nothing else is known
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_hidden_from_everybody_they_change_nothing(number: int) -> None:
+def test_hidden_beside_every_image_they_are_learnt_in_head_rounds_alone() -> None:
     never = config_of(["age"], objective={"covariate_dropout": 1.0})
-    _, arrays = trained(never, site_of(), number)
-    assert not arrays[WEIGHT].any()
+    assert not trained(never, site_of(), 2)[1][WEIGHT].any()
+    assert trained(never, site_of(), 1)[1][WEIGHT].any()
+
+
+def test_ages_are_learnt_though_images_tell_the_training_patients_apart() -> None:
+    """The images alone fit every patient that trains; what ages say must not be left unlearnt for it."""
+    labels = np.arange(8) % 2
+    images = np.zeros((8, 1, 4, 32, 32), np.float16)
+    images[labels == 1, :, :, :16] = 1.0
+    site = replace(site_of(), images=images)
+    config = config_of(["age"], training={"head_learning_rate": 1e-2, "head_steps": 200})
+    _, arrays = trained(config, site)
+    weight = GAIN * (arrays[WEIGHT][1] - arrays[WEIGHT][0]) / config.objective.student_temperature
+    assert weight[0] > 1.0, "fifteen years change the odds by e at least"
 
 
 def private(**privacy: Any) -> RunConfig:
@@ -97,8 +109,9 @@ def test_private_features_hide_by_each_patients_own_randomness() -> None:
     config, site = private(), site_of()
     model = build_model(config)
     all_of_them = embed_patients(TrainedModel(model, get_arrays(model), config), site).covariates
-    assert all_of_them.shape == (8, 2, 1)
-    np.testing.assert_array_equal(all_of_them[:, 0], site.covariates)  # the first copy is whole
+    assert all_of_them.shape == (8, 3, 1)
+    np.testing.assert_array_equal(all_of_them[:, 0], site.covariates)  # the first copy is whole, and so is
+    np.testing.assert_array_equal(all_of_them[:, 2], site.covariates)  # the last, which has no image
     others = embed_patients(TrainedModel(model, get_arrays(model), config), site.select([0, 1, 2])).covariates
     np.testing.assert_array_equal(all_of_them[:3], others)
     assert 0 < int(all_of_them[1:, 1].isnan().sum()) < 7
@@ -112,7 +125,7 @@ def test_private_head_gradients_are_those_of_one_backward_pass_a_patient() -> No
     found = head_gradients(model, point, features, np.array([3, 0]), config)[WEIGHT]
     for i, row in enumerate((3, 0)):
         scores = model.head(features.embeddings[row], features.covariates[row])[:, :3] / 0.1
-        loss = torch.nn.functional.cross_entropy(scores, features.labels[[row, row]], label_smoothing=0.1)
+        loss = torch.nn.functional.cross_entropy(scores, features.labels[[row] * 3], label_smoothing=0.1)
         (expected,) = torch.autograd.grad(loss, [model.head.covariates.weight])  # type: ignore[union-attr, list-item]
         torch.testing.assert_close(found[i], expected, atol=1e-6, rtol=1e-5)
     assert found[0].any()
