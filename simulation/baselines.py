@@ -185,21 +185,15 @@ def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) ->
     labelled = training.select(training.labelled)
     train, classes = frozen_features(model, labelled, config), len(config.task.classes)
     asked = np.concatenate([frozen_features(model, patients, config) for patients in others])
-    known = _covariates([labelled], config), _covariates(others, config)
-    said = linear_probe(train, labelled.labels, asked, classes=classes, train_covariates=known[0], test_covariates=known[1])
+    known = (_covariates([labelled], config), _covariates(others, config)) if config.data.covariates else None
+    said = linear_probe(train, labelled.labels, asked, classes=classes, covariates=known)
     return np.split(said, np.cumsum([len(patients) for patients in others])[:-1])
 
 
-def _covariates(sites: Sequence[SiteData], config: RunConfig) -> NDArray[np.float32] | None:
-    """What is known of the patients, as the model sees it; None where the run takes no covariates."""
-    rows = config.data.covariates
-    if not rows:
-        return None
-    with torch.no_grad():
-        found = CovariateLogits(rows, len(config.task.classes)).features(
-            torch.cat([torch.from_numpy(s.covariates) for s in sites])
-        )
-    return np.asarray(found)
+def _covariates(sites: Sequence[SiteData], config: RunConfig) -> NDArray[np.float32]:
+    """What is known of the patients, as the model sees it."""
+    part = CovariateLogits(config.data.covariates, len(config.task.classes))
+    return np.asarray(part.features(torch.cat([torch.from_numpy(site.covariates) for site in sites])))
 
 
 def _digits(training: SiteData) -> str:

@@ -23,8 +23,7 @@ def linear_probe(
     test_features: NDArray[Any],
     *,
     classes: int,
-    train_covariates: NDArray[Any] | None = None,
-    test_covariates: NDArray[Any] | None = None,
+    covariates: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> NDArray[np.float64]:
     """Class probabilities by class-balanced logistic regression, C = 0.01, on standardised features.
 
@@ -35,9 +34,8 @@ def linear_probe(
         train_labels: [N], below 0: unlabelled, left out.
         test_features: [N', M, F], NaN where a modality is absent.
         classes: C; a class that no training patient has gets probability 0.
-        train_covariates: [N, Q] as `common.models.covariates` has them, standardised, zero where missing; each is `LOUD` times an
-            image feature, whose thousands would drown it. None: none.
-        test_covariates: [N', Q], likewise.
+        covariates: [N, F'] and [N', F'] of training and test patients as `common.models.covariates` has them, standardised, zero
+            where missing; each is `LOUD` times an image feature, whose thousands would drown it. None: none.
 
     Returns:
         [N', C]; where training knows one class only, all on that class.
@@ -62,9 +60,9 @@ def linear_probe(
         StandardScaler(),
     ).fit(x)
     train, test = images.transform(x), images.transform(_flat(test_features))
-    if train_covariates is not None and test_covariates is not None:
-        train = np.hstack([train, LOUD * train_covariates[labelled]])
-        test = np.hstack([test, LOUD * test_covariates])
+    if covariates is not None:
+        train = np.hstack([train, LOUD * covariates[0][labelled]])
+        test = np.hstack([test, LOUD * covariates[1]])
     model = LogisticRegression(class_weight="balanced", C=0.01, max_iter=5000)
     probabilities[:, known] = model.fit(train, y).predict_proba(test)
     return probabilities

@@ -78,7 +78,8 @@ def check_data(home: SiteHome, config: RunConfig | None) -> Generator[Finding, N
         yield Finding("data", FAILED, str(error), see)
         return False
     labelled = found.patients - found.classes["unlabelled"]
-    text = f"{found.patients} patients, {labelled} with a label"
+    known = "".join(f", {count} with {name}" for name, count in found.covariates.items())
+    text = f"{found.patients} patients, {labelled} with a label{known}"
     if found.problems:
         yield Finding("data", FAILED, f"{text}; problems: {len(found.problems)}, warnings: {len(found.warnings)}.", see)
     elif found.warnings:

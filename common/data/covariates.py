@@ -44,5 +44,5 @@ def absent_columns(table: str, header: Sequence[str], covariates: Sequence[Covar
 def as_array(values: Sequence[Sequence[float]], covariates: Sequence[Covariate]) -> NDArray[np.float32]:
     """[N, Q]; a patient of whom nothing was read has an empty row, and NaN in the array."""
     nothing = (math.nan,) * len(covariates)
-    rows = [tuple(row) or nothing for row in values]
+    rows = [tuple(row) or nothing for row in values] if covariates else [()] * len(values)
     return np.array(rows, np.float32).reshape(len(rows), len(covariates))

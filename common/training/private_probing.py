@@ -1,8 +1,8 @@
 """Private head rounds: the head's own steps of DP-SGD on features, while the backbone and its adapters stay as they are.
 
 The first rounds of `common.training.probing`, with a bounded share for each patient. A patient's features cost one forward
-pass; what is noised is the head alone, a few thousand values. N patients, C copies of each (with all modalities, and with some
-dropped), E width of their embeddings, Q clinical covariates.
+pass; what is noised is the head alone, a few thousand values. N patients, C copies of each (with all modalities, with some
+dropped, and, where there are covariates, without any image: see `probing`), E width of their embeddings, Q clinical covariates.
 """
 
 from typing import NamedTuple
@@ -54,16 +54,19 @@ def embed_patients(trained: TrainedModel, patients: SiteData) -> Features:
         while len(_kept) >= KEPT:
             del _kept[next(iter(_kept))]
         _kept[key] = _embed(trained, patients)
-    device = _kept[key].device
-    return Features(_kept[key], torch.as_tensor(patients.labels, device=device), _covariates(patients, config).to(device))
+    images, labels = _kept[key], torch.as_tensor(patients.labels, device=_kept[key].device)
+    if not patients.covariates.shape[1]:
+        return Features(images, labels, images.new_empty(*images.shape[:2], 0))
+    return Features(
+        torch.cat([images, torch.zeros_like(images[:, :1])], dim=1), labels, _covariates(patients, config).to(labels.device)
+    )
 
 
 def _covariates(patients: SiteData, config: RunConfig) -> Tensor:
-    """[N, C, Q]: all that is known beside the first copy, some of it hidden beside the second, from each patient's randomness."""
+    """[N, 3, Q]: all that is known, less beside the second copy, where each patient's own randomness hides some of it."""
     whole, chance = torch.from_numpy(patients.covariates), config.objective.covariate_dropout
-    own = [own_generator(config.seed, 1, i) for i in range(len(whole) if whole.shape[1] else 0)]
-    fewer = [drop_covariates(whole[i : i + 1], chance, generator) for i, generator in enumerate(own)]
-    return torch.stack([whole, torch.cat(fewer) if fewer else whole], dim=1)
+    fewer = [drop_covariates(row, chance, own_generator(config.seed, 1, i)) for i, row in enumerate(torch.split(whole, 1))]
+    return torch.stack([whole, torch.cat(fewer), whole], dim=1)
 
 
 def _embed(trained: TrainedModel, patients: SiteData) -> Tensor:

@@ -1,7 +1,12 @@
 """The first rounds: fit the head on features, and leave the backbone as it is (LP-FT: Kumar et al., ICLR 2022).
 
 A random head would send noise through the adapters and spoil pre-trained features before it has learned anything. Features need
-one forward pass; the head's steps on them cost next to nothing. N patients, E width of their embeddings, Q clinical covariates.
+one forward pass; the head's steps on them cost next to nothing.
+
+Where the run takes clinical covariates, one more copy of each patient has no image at all (an embedding of zeros) and all that is
+known of them. Beside images the head soon answers right for all patients that it trains on, and then has nothing left to learn
+from an age; alone, ages are what they are, a logistic regression, and at another hospital they count as much as they should.
+N patients, E width of their embeddings, Q clinical covariates.
 """
 
 from collections.abc import Mapping
@@ -42,16 +47,17 @@ def head_rule(
         generator: draws the modalities that are dropped, or the views, and in each step the covariates.
     """
     labelled = patients.select(patients.labelled)
-    covariates, dropout = torch.from_numpy(labelled.covariates), config.objective.covariate_dropout
+    covariates, chance = torch.from_numpy(labelled.covariates), config.objective.covariate_dropout
 
     @cache
     def features() -> tuple[Tensor, Tensor]:
         embed_copies = _embed_views if config.training.head_views else _embed
-        return embed_copies(TrainedModel(model, arrays, config), labelled, generator)
+        images, labels = embed_copies(TrainedModel(model, arrays, config), labelled, generator)
+        return _with_covariates_alone(images, labels, labelled)
 
     def outputs(point: Point) -> StepOutputs:
         embeddings, labels = features()
-        known = drop_covariates(covariates.repeat(len(labels) // len(labelled), 1), dropout, generator).to(labels.device)
+        known = _known(covariates, len(labels) // len(labelled), chance, generator).to(labels.device)
         return head_outputs(
             model, point.trained, embeddings.unsqueeze(0), labels, point.received, config, covariates=known.unsqueeze(0)
         )
@@ -113,7 +119,10 @@ def _optimizer(head: Parameters, config: RunConfig) -> torch.optim.Optimizer:
 
 
 def _embed(trained: TrainedModel, patients: SiteData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Embeddings [COPIES N, E] from all slices, and their labels; [N, E] where the run drops no modalities."""
+    """Embeddings [COPIES N, E] from all slices, and their labels; [N, E] where the run drops no modalities.
+
+    Where there are covariates N rows of zeros follow.
+    """
     config, has = trained.config, torch.from_numpy(patients.present)
     copies = [has]
     if config.objective.modality_dropout:  # drawn batch by batch: equal seeds give what they have always given
@@ -143,3 +152,18 @@ def _embed_views(trained: TrainedModel, patients: SiteData, generator: torch.Gen
     functions: list[Function] = [embed, *[embed_view] * config.training.head_views]
     embeddings = torch.cat([found for function in functions for found in forward_batches(trained, patients, function)])
     return embeddings, torch.as_tensor(patients.labels, device=embeddings.device).repeat(len(functions))
+
+
+def _with_covariates_alone(images: Tensor, labels: Tensor, patients: SiteData) -> tuple[Tensor, Tensor]:
+    """One more copy of each patient, without an image, where the run has covariates."""
+    if not patients.covariates.shape[1]:
+        return images, labels
+    rows = len(patients)
+    return torch.cat([images, torch.zeros_like(images[:rows])]), torch.cat([labels, labels[:rows]])
+
+
+def _known(covariates: Tensor, copies: int, chance: float, generator: torch.Generator) -> Tensor:
+    """[copies N, Q]: some hidden beside images, all known in the last copy, which has none."""
+    if not covariates.shape[1]:
+        return covariates.repeat(copies, 1)
+    return torch.cat([drop_covariates(covariates.repeat(copies - 1, 1), chance, generator), covariates])

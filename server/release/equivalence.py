@@ -28,7 +28,6 @@ from common.evaluation.calibration.calibration import apply_temperature
 from common.model_files.open import open_saved, read_saved
 from common.model_files.opened_model import OpenedModel
 from common.training.predict import predict
-from server.release.graphs import inputs_of
 
 TOLERANCE = 1e-4  # of a probability
 PATIENTS = 6  # of a site that are looked at
@@ -65,7 +64,7 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
         expected = _probabilities(trained, patients)
         found = {
             "model.safetensors": _probabilities(open_saved(read_saved(folder / "model.safetensors")), patients),
-            "model.onnx": _onnx(folder / "model.onnx", patients, trained.config.data),
+            "model.onnx": _onnx(folder / "model.onnx", patients),
             "bundle": _bundle(folder / "bundle", cases, trained, Path(scratch)),
         }
     source = "patients of a site" if site else "seeded noise"
@@ -106,16 +105,16 @@ def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:
     return apply_temperature(predict(replace(opened, config=config), patients), opened.temperature)
 
 
-def _onnx(path: Path, patients: SiteData, data: DataConfig) -> Floats:
+def _onnx(path: Path, patients: SiteData) -> Floats:
     """By onnxruntime: all patients but the last in one batch, the last alone."""
     import onnxruntime  # noqa: PLC0415  (of the extra `export`)
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    parts = []
+    names, parts = [given.name for given in session.get_inputs()], []
     for rows in (slice(0, -1), slice(-1, None)):
         given = (patients.images[rows].astype(np.float32), patients.present[rows], patients.covariates[rows])
         if len(given[0]):
-            parts.append(session.run(None, dict(zip(inputs_of(data), given, strict=False)))[0])  # fewer inputs: no covariates
+            parts.append(session.run(None, dict(zip(names, given, strict=False)))[0])  # without covariates it has two inputs
     return np.concatenate(parts).astype(np.float64)
 
 

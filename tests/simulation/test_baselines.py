@@ -42,7 +42,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SiteData]:
 
 
 def probe(monkeypatch: pytest.MonkeyPatch, given: list[np.ndarray]) -> None:
-    def linear_probe(train, labels, features, *, classes):
+    def linear_probe(train, labels, features, *, classes, covariates=None):
         given.append(train)
         return features[:, 0]
 

@@ -26,6 +26,18 @@ def test_equals_standardising_and_fitting_by_hand():
     assert np.mean(found.argmax(1) == labels) > 0.8
 
 
+def test_a_covariate_is_heard_among_a_thousand_features() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    x, test = generator.normal(size=(60, 3, 400)), generator.normal(size=(60, 3, 400))  # images say nothing
+    ages = np.stack([(labels == 1) * 1.5 - 0.5, np.ones(60)], axis=1).astype(np.float32)
+    nothing = np.zeros_like(ages)
+    told = linear_probe(x, labels, test, classes=3, covariates=(ages, ages))
+    assert np.mean(told.argmax(1) == labels) > np.mean(linear_probe(x, labels, test, classes=3).argmax(1) == labels) + 0.2
+    assert told[labels == 1, 1].min() > 0.6
+    assert np.isfinite(linear_probe(x, labels, test, classes=3, covariates=(ages, nothing))).all()
+
+
 def test_absent_modality_takes_the_training_mean():
     generator = np.random.default_rng(1)
     labels = np.arange(40) % 2

@@ -348,3 +348,33 @@ def test_a_name_is_no_markup():
     assert "<script>" not in text.replace("\\<script\\>", "")
     assert "a\\|b\\<script\\>\\[x\\](y) c" in text
     assert set(CLASSES) <= set(text.replace("|", " ").split())
+
+
+@pytest.mark.slow
+def test_a_release_of_a_run_with_covariates_takes_them_everywhere(tmp_path):
+    """The export compares every file with the model, on patients of whom something is known and of whom nothing is."""
+    make_run(tmp_path / "run", covariates=["age", "sex"])
+    assert main(["release-key", str(tmp_path / "keys"), "--no-passphrase"]) == 0
+    release = tmp_path / "release"
+    assert main(["export", str(tmp_path / "run"), "--out", str(release), "--key", str(tmp_path / "keys/release.key")]) == 0
+    session = onnxruntime.InferenceSession(str(release / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == ["images", "present", "covariates"]
+    x, present = (part.numpy() for part in patients())
+    nan = np.nan
+    asked = [np.array(rows, np.float32) for rows in ([[54, 0], [nan, 1], [80, nan]], [[nan, nan]] * 3)]
+    told, untold = (session.run(None, {"images": x, "present": present, "covariates": c})[0] for c in asked)
+    opened = open_saved(read_saved(tmp_path / "run"))
+    arrays = {name: torch.from_numpy(array) for name, array in opened.arrays.items()}
+    with torch.inference_mode():
+        cosines = functional_call(
+            opened.model, arrays, (torch.from_numpy(x), torch.from_numpy(present), None, None, torch.from_numpy(asked[0]))
+        )
+    by_model = (cosines.logits[:, :3].double() / opened.config.objective.student_temperature / 1.7).softmax(-1).numpy()
+    np.testing.assert_allclose(told, by_model, atol=1e-4)
+    np.testing.assert_allclose(untold, expected(tmp_path / "run", *patients()), atol=1e-4)
+    assert np.abs(told - untold).max() > 1e-3
+    metadata = json.loads((release / "bundle/configs/metadata.json").read_text())
+    channels = metadata["network_data_format"]["inputs"]["covariates"]["channel_def"]
+    assert channels["1"] == "sex, 0: F, 1: M; NaN where it is missing"
+    card = (release / "MODEL_CARD.md").read_text()
+    assert "Besides images the model takes age, a number in years from 0 to 120; sex, one of F, M; each may be missing." in card

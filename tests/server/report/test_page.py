@@ -277,3 +277,18 @@ def test_no_damaged_value_breaks_the_page(report):
 
 def test_a_whole_small_report_is_not_damaged():
     assert len(sections(render_html(SMALL))) == 15
+
+
+def test_clinical_covariates_with_and_without():
+    report = full()
+    own = report["external"]
+    drop = {"value": 0.11, "low": -0.02, "high": 0.24}
+    report["covariates"] = {"known": {"age": 45, "sex": 48}, "of": 48, "with": own, "without": {**own, "drop": drop}}
+    page = render_html(report)
+    assert "covariates" in sections(page)
+    assert "covariates" not in sections(render_html(full()))
+    told = re.search(r'<section id="covariates">.*?</section>', page, re.DOTALL)[0]
+    assert "Of 48 external patients, known are age of 45 and sex of 48." in told
+    assert "+0.11" in told
+    for wrong in ({"known": 3}, {"with": []}, {"known": {"age": "x"}, "without": 7}):
+        render_html({**report, "covariates": wrong})

@@ -1,5 +1,8 @@
 """The external hospital, with a stub for the model: subsets, skipped patients, missing labels."""
 
+import json
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -113,3 +116,28 @@ def test_without_a_threshold_nobody_is_called_unsuspicious():
     entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration())
     assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [None, None, None]
     assert (summary["threshold"], summary["flagged"], summary["of"]) == (None, None, 2)
+
+
+def test_with_and_without_covariates_and_no_age_in_the_report(monkeypatch):
+    """A model that is right where it is told the age."""
+    table = {"data": {"modalities": ["t1", "flair"], "covariates": ["age", "sex"]}, "task": {"classes": ["a", "b"]}}
+    config = config_from_table({**table, "evaluation": {"bootstrap": 20}})
+
+    def predict(trained, patients, *, present=None):
+        old = patients.covariates[:, 0] > 50  # of NaN: no
+        return np.eye(2)[old.astype(int)] * 0.8 + 0.1
+
+    monkeypatch.setattr(external, "predict", predict)
+    patients = hospital([0, 1, 0, 1, -1], [[1, 1]] * 5)
+    ages = np.array([30, 70, 40, 71.25, np.nan], np.float32)
+    patients = replace(patients, covariates=np.stack([ages, np.full(5, np.nan, np.float32)], axis=1))
+    final = measure_final(TrainedModel(None, {}, config), patients)
+    found = final.covariates
+    assert found["known"] == {"age": 4, "sex": 0}
+    assert found["of"] == 5
+    assert found["with"]["mcc"]["value"] == pytest.approx(1.0)
+    assert found["without"]["mcc"]["value"] == pytest.approx(0.0)
+    assert found["without"]["drop"]["value"] == pytest.approx(1.0)
+    assert [p["covariates"] for p in final.patients] == [["age"]] * 4 + [[]]
+    assert final.patients[1]["probabilities_without_covariates"] == pytest.approx([0.9, 0.1])
+    assert "71.25" not in json.dumps(final.patients)

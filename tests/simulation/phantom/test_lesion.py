@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulation.phantom.lesion import SUBTYPES, sample_lesion
+from simulation.phantom.lesion import SUBTYPES, sample_age, sample_lesion
 from simulation.phantom.scanner import Scanner, clean_image, thick_slices
 
 
@@ -94,3 +94,11 @@ def test_signs_are_as_frequent_as_the_literature_says(
 def test_sizes_overlap(drawn: dict[str, list[Any]]) -> None:
     spans = [np.percentile([lesion.size for lesion in lesions], (10, 90)) for lesions in drawn.values()]
     assert max(low for low, _ in spans) < min(high for _, high in spans) - 5.0
+
+
+def test_ages_are_those_of_the_literature() -> None:
+    """Medians of Reuss et al. 2015 (36 to 37 years) and CBTRUS 2022 (65; oligodendrogliomas most between 40 and 44), within 5."""
+    generator = np.random.default_rng(0)
+    medians = {name: float(np.median([sample_age(generator, name) for _ in range(2000)])) for name in SUBTYPES}
+    for name, published in {"idh-mutant-astrocytoma": 36.5, "idh-wildtype": 65.0, "oligodendroglioma": 42.0}.items():
+        assert abs(medians[name] - published) <= 5.5, name
