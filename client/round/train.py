@@ -23,6 +23,7 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
+from common.data.lesions import with_lesions
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
 from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
@@ -196,6 +197,8 @@ def _open(context: SiteContext, config: RunConfig) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = read_site(context.folder, config, simulated=context.simulated)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
+    if config.model.pooling.fits:
+        patients = with_lesions(patients, site, config.data, context.cache)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 
 

@@ -221,8 +221,19 @@ class RunConfig:
         pooling, head_rounds, rounds = self.model.pooling, self.training.head_rounds, self.federation.rounds
         if pooling.trains and head_rounds >= rounds:
             raise ConfigError(
-                f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves none '
-                f"of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
+                f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves '
+                f"none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
+            )
+        if pooling.fits and head_rounds < 2:
+            raise ConfigError(
+                f'model.pooling = "{pooling.name}" needs training.head_rounds of 2 or more, got {head_rounds}: the first fits it '
+                "to tumour masks, those after it fit the head to what it pools."
+            )
+        noised = {"privacy.enabled": self.privacy.enabled, "site_level.enabled": self.site_level.enabled}
+        for name in (name for name, on in noised.items() if on and pooling.fits):
+            raise ConfigError(
+                f'model.pooling = "{pooling.name}" cannot run with {name}: its fit to tumour masks would leave without noise. '
+                'Choose another, such as model.pooling = "centre".'
             )
 
     def _require_from_sum(self) -> None:

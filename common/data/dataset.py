@@ -24,6 +24,7 @@ class SiteData:
     present: npt.NDArray[np.bool_]  # [N, M], in the order of the run's `data.modalities`
     labels: npt.NDArray[np.int64]  # [N], -1 where there is none
     key: str  # hash of the sources and settings that the images came from
+    lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them
 
     def __post_init__(self) -> None:
         sizes = {len(self.ids), len(self.images), len(self.present), len(self.labels)}
@@ -56,7 +57,8 @@ class SiteData:
         rows = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[row] for row in rows)
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
-        return SiteData(self.name, ids, self.images[rows], self.present[rows], self.labels[rows], key)
+        lesions = None if self.lesions is None else self.lesions[rows]
+        return SiteData(self.name, ids, self.images[rows], self.present[rows], self.labels[rows], key, lesions)
 
     @staticmethod
     def pool(sites: Sequence["SiteData"], name: str) -> "SiteData":
@@ -68,6 +70,7 @@ class SiteData:
         if not sites or len({site.images.shape[1:] for site in sites}) != 1:
             shapes = sorted({site.images.shape[1:] for site in sites})
             raise ValueError(f"Pool {name}: expected sites with images of one shape, got {shapes}.")
+        lesions = [site.lesions for site in sites if site.lesions is not None]
         return SiteData(
             name,
             tuple(f"{site.name}/{patient}" for site in sites for patient in site.ids),
@@ -75,4 +78,5 @@ class SiteData:
             np.concatenate([site.present for site in sites]),
             np.concatenate([site.labels for site in sites]),
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
+            np.concatenate(lesions) if len(lesions) == len(sites) else None,
         )

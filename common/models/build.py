@@ -45,4 +45,6 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         generator,
     )
     pooling = config.model.pooling
-    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, pooling.start(width, generator)))
+    return MultiModalViT(
+        backbone, modalities, head, config.model.joint_blocks, (pooling, pooling.start(modalities, width, generator))
+    )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,8 +13,10 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
 from common.objectives.term import StepOutputs
 from common.training.device import autocast, choose_device, place
+from common.training.guide import fitted_pooling
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
@@ -57,7 +60,10 @@ def train_round(
         rule = head_rule(model, arrays, patients, config, generator)
     else:
         rule = view_rule(model, patients, config, generator)
-    return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    if not is_head_round(config, round_number):
+        return update
+    return replace(update, arrays=update.arrays | fitted_pooling(TrainedModel(model, arrays, config), patients))
 
 
 def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:

@@ -1,4 +1,7 @@
-"""Which arrays a round trains; all others come back unchanged, byte for byte. An adapter may keep some of its own fixed."""
+"""Which arrays a round trains; all others come back unchanged, byte for byte. An adapter may keep some of its own fixed.
+
+Beside these a head round fits the pooling, where it is one that masks teach (`common.training.guide`).
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +12,7 @@ from common.config.run import RunConfig
 
 HEAD = "head."
 TOKENS = ("modality_embedding", "mask_token")
+POOL = "pool."
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 
 
@@ -26,7 +30,8 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
     still = config.model.adapter.still(round_number - config.training.head_rounds)
     tokens = () if config.model.train_tokens else TOKENS
-    chosen = [name for name in names if name.rpartition(".")[2] not in still and name not in tokens]
+    pool = () if config.model.pooling.trains else (POOL,)
+    chosen = [name for name in names if name.rpartition(".")[2] not in still and not name.startswith((*tokens, *pool))]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 
 
