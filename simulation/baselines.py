@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from client.round.train import site_seed
 from common.config.run import RunConfig, config_from_json
 from common.data.cache import open_site
-from common.data.cases import read_site
+from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
 from common.data.holdout import held_back, split
+from common.data.lesions import with_lesions
 from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
 from common.evaluation.comparison import measure_beside
 from common.messages.code_version import code_hash
@@ -147,7 +148,12 @@ def split_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> tu
 
 
 def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteData]:
-    return [open_site(read_site(f, config, simulated=True), config.data, cache, workers=1) for f in folders]
+    return [_open_one(read_site(folder, config, simulated=True), config, cache) for folder in folders]
+
+
+def _open_one(site: Site, config: RunConfig, cache: Path) -> SiteData:
+    patients = open_site(site, config.data, cache, workers=1)
+    return with_lesions(patients, site, config.data, cache) if config.model.pooling.fits else patients
 
 
 def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:
@@ -183,8 +189,8 @@ def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) ->
     """Logistic regression on the frozen features of the labelled patients of all sites: what it says of each of the others."""
     model = build_model(config)
     labelled = training.select(training.labelled)
-    train, classes = frozen_features(model, labelled, config), len(config.task.classes)
-    asked = np.concatenate([frozen_features(model, patients, config) for patients in others])
+    train, classes = frozen_features(model, labelled, config, pooled=True), len(config.task.classes)
+    asked = np.concatenate([frozen_features(model, patients, config, pooled=True) for patients in others])
     known = (_covariates([labelled], config), _covariates(others, config)) if config.data.covariates else None
     said = linear_probe(train, labelled.labels, asked, classes=classes, covariates=known)
     return np.split(said, np.cumsum([len(patients) for patients in others])[:-1])

@@ -26,6 +26,7 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
+from common.data.lesions import with_lesions
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
 from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
@@ -227,6 +228,8 @@ def _open(context: SiteContext, config: RunConfig) -> Prepared:
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)
+    if config.model.pooling.fits:
+        patients = with_lesions(patients, site, config.data, context.cache)
     return Prepared(site, *split(patients, config.evaluation.holdout))
 
 

@@ -237,14 +237,26 @@ class RunConfig:
                 f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves '
                 f"none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
             )
+        if pooling.fits and head_rounds < 2:
+            raise ConfigError(
+                f'model.pooling = "{pooling.name}" needs training.head_rounds of 2 or more, got {head_rounds}: the first fits it '
+                "to tumour masks, those after it fit the head to what it pools."
+            )
+        noised = {"privacy.enabled": self.privacy.enabled, "site_level.enabled": self.site_level.enabled}
+        for name in (name for name, on in noised.items() if on and pooling.fits):
+            raise ConfigError(
+                f'model.pooling = "{pooling.name}" cannot run with {name}: its fit to tumour masks would leave without noise. '
+                'Choose another, such as model.pooling = "centre".'
+            )
 
     def _require_measured_centre(self) -> None:
         """Refuse mean features where no round measures them, or where they would leave without noise."""
         if not self.model.centre_features:
             return
-        if self.training.head_rounds < 2:
+        least = 3 if self.model.pooling.fits else 2  # what pools the features comes first
+        if self.training.head_rounds < least:
             raise ConfigError(
-                f"model.centre_features needs training.head_rounds of 2 or more, got {self.training.head_rounds}: the first "
+                f"model.centre_features needs training.head_rounds of {least} or more, got {self.training.head_rounds}: one "
                 "measures the mean features, those after it fit the head to what they leave."
             )
         for name, on in {"privacy.enabled": self.privacy.enabled, "site_level.enabled": self.site_level.enabled}.items():

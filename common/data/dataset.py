@@ -46,6 +46,7 @@ class SiteData:
     labels: npt.NDArray[np.int64]  # [N], -1 where there is none
     key: str  # hash of the sources and settings that the images came from
     covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
+    lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them
 
     def __post_init__(self) -> None:
         if not self.covariates.shape[1]:
@@ -84,8 +85,9 @@ class SiteData:
         rows = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[row] for row in rows)
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
+        lesions = None if self.lesions is None else self.lesions[rows]
         arrays = (self.images[rows], self.present[rows], self.labels[rows])
-        return SiteData(self.name, ids, *arrays, key, self.covariates[rows])
+        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions)
 
     def without_covariates(self) -> "SiteData":
         """The same patients as if nothing were known of them but their images."""
@@ -101,6 +103,7 @@ class SiteData:
         if not sites or len({site.images.shape[1:] for site in sites}) != 1:
             shapes = sorted({site.images.shape[1:] for site in sites})
             raise ValueError(f"Pool {name}: expected sites with images of one shape, got {shapes}.")
+        lesions = [site.lesions for site in sites if site.lesions is not None]
         return SiteData(
             name,
             tuple(f"{site.name}/{patient}" for site in sites for patient in site.ids),
@@ -109,4 +112,5 @@ class SiteData:
             np.concatenate([site.labels for site in sites]),
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
             np.concatenate([site.covariates for site in sites]),
+            np.concatenate(lesions) if len(lesions) == len(sites) else None,
         )

@@ -27,6 +27,7 @@ TRAVELS = (
     "common/data/covariates.py",
     "common/data/dataset.py",
     "common/data/holdout.py",
+    "common/data/lesions.py",
     "common/data/slices.py",
     "common/data/volumes.py",
     "common/evaluation/**/*.py",

@@ -47,7 +47,7 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         CovariateLogits(covariates, len(config.task.classes)) if covariates else None,
     )
     pooling = config.model.pooling
-    start = pooling.start(width, generator)
+    start = pooling.start(modalities, width, generator)
     return MultiModalViT(
         backbone, modalities, head, config.model.joint_blocks, (pooling, start), centred=config.model.centre_features
     )

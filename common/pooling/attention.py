@@ -23,18 +23,26 @@ class Attention(Pooling):
     name: ClassVar[str] = "attention"
     trains: ClassVar[bool] = True
 
-    def start(self, width: int, generator: "Generator") -> "dict[str, Tensor]":
+    def start(self, modalities: int, width: int, generator: "Generator") -> "dict[str, Tensor]":
         """The query, [D], zero."""
         import torch
 
-        del generator
+        del modalities, generator
         return {"query": torch.zeros(width)}
 
     def weights(self, patches: "Tensor", values: "Values") -> "Tensor":
         """[B, S, M, P]."""
-        from torch.nn.functional import layer_norm
+        return softmax_weights(standardised(patches) @ values["query"].float() / math.sqrt(patches.shape[-1]))
 
-        B, S, M, P, D = patches.shape
-        scores = layer_norm(patches.float(), (D,)) @ values["query"].float() / math.sqrt(D)  # [B, S, M, P]
-        over = scores.transpose(1, 2).reshape(B, M, S * P).softmax(-1)
-        return over.view(B, M, S, P).transpose(1, 2)
+
+def standardised(patches: "Tensor") -> "Tensor":
+    """Each token by its own mean and variance, in float32."""
+    from torch.nn.functional import layer_norm
+
+    return layer_norm(patches.float(), patches.shape[-1:])
+
+
+def softmax_weights(scores: "Tensor") -> "Tensor":
+    """Scores [B, S, M, P] to weights that are 1 in sum over S and P."""
+    B, S, M, P = scores.shape
+    return scores.transpose(1, 2).reshape(B, M, S * P).softmax(-1).view(B, M, S, P).transpose(1, 2)

@@ -22,19 +22,22 @@ class Pooling:
     Attributes:
         name: in `model.pooling`.
         trains: it has arrays of its own, which tuning rounds train; head rounds, which see pooled tokens only, leave them.
+        fits: it has arrays of its own, which the first round fits to tumour masks (`common.training.guide`); later ones do not.
     """
 
     name: ClassVar[str]
     trains: ClassVar[bool] = False
+    fits: ClassVar[bool] = False
 
-    def start(self, width: int, generator: "Generator") -> "dict[str, Tensor]":
+    def start(self, modalities: int, width: int, generator: "Generator") -> "dict[str, Tensor]":
         """The initial values of the arrays that it trains.
 
         Args:
+            modalities: M.
             width: D.
             generator: for what starts at random, so that every site starts from the same values.
         """
-        del width, generator
+        del modalities, width, generator
         return {}
 
     def weights(self, patches: "Tensor", values: "Values") -> "Tensor | None":

@@ -2,6 +2,7 @@
 
 from common.pooling.attention import Attention
 from common.pooling.centre import Centre
+from common.pooling.guided import Guided
 from common.pooling.mean import Mean
 from common.schema import registry
 
@@ -9,4 +10,5 @@ POOLINGS = registry(
     Mean,
     Centre,
     Attention,
+    Guided,
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from common.models.trained_model import TrainedModel
 from common.objectives.term import StepOutputs
 from common.training.centring import centre_round
 from common.training.device import autocast, choose_device, place
+from common.training.guide import fitted_pooling
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
@@ -66,7 +68,10 @@ def train_round(
         rule = view_rule(model, patients, config, generator)
     if drift:
         rule = Corrected(rule, {name: torch.tensor(array, device=device) for name, array in drift.items()})
-    return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    if round_number != 1:
+        return update
+    return replace(update, arrays=update.arrays | fitted_pooling(TrainedModel(model, arrays, config), patients))
 
 
 def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:

@@ -3,6 +3,8 @@
 N patients, B of a batch, S slices, M modalities, C classes, D width.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,26 +39,27 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     return np.asarray(torch.cat(rows))
 
 
-def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig) -> NDArray[np.float64]:
+def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig, *, pooled: bool = False) -> NDArray[np.float64]:
     """Features of each modality by the untouched backbone alone: CLS and mean patch token, averaged over slices.
 
     Args:
         model: fresh from `build_model`: its adapters still add nothing.
         patients: N, with M modalities.
         config: modalities, batch size and precision are read.
+        pooled: patch tokens as the model pools them, in place of their plain mean.
 
     Returns:
         [N, M, 2D], NaN where a modality is absent.
     """
     features = np.full((len(patients), len(config.data.modalities), 2 * model.width), np.nan)
     start = 0
-    for found in forward_batches(TrainedModel(model, {}, config), patients, _apart):
+    for found in forward_batches(TrainedModel(model, {}, config), patients, partial(_apart, pooled=pooled)):
         features[start : start + len(found)] = found.cpu().numpy()
         start += len(found)
     return features
 
 
-def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> Tensor:
+def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: bool) -> Tensor:
     """Each modality through the plain backbone, [B, M, 2D]; NaN where it is absent."""
     B, S, M = x.shape[:3]
     found = x.new_full((B, M, 2 * model.width), torch.nan)
@@ -65,6 +68,10 @@ def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> Tenso
         rows = present[:, m]
         if rows.any():
             tokens = model.backbone.features(model.pixels(x[rows, :, m]))
-            pooled = torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1)
-            found[rows, m] = pooled.view(-1, S, pooled.shape[-1]).mean(1).float()
+            parts = torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, S, 2 * model.width).mean(1).float()
+            patches = tokens[:, prefixes:].view(-1, S, 1, tokens.shape[1] - prefixes, model.width)
+            weights = model.token_weights(patches) if pooled else None
+            if weights is not None:
+                parts[:, model.width :] = (patches * weights.unsqueeze(4)).sum((1, 2, 3))
+            found[rows, m] = parts
     return found

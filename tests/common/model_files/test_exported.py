@@ -94,6 +94,21 @@ def test_the_dense_graph_equals_the_grouped_model(backbone, size, joint):
     torch.testing.assert_close(DenseModel(fresh, 3, 0.15)(garbage, present), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["centre", "attention"])
+@torch.inference_mode()
+def test_a_pooling_is_in_the_dense_graph_and_in_the_file(pooling, tmp_path):
+    fresh, arrays, config = trained(pooling=pooling)
+    arrays |= {n: 50 * a for n, a in arrays.items() if n.startswith("pool.")}
+    path, (x, present) = tmp_path / "model.safetensors", patients()
+    save_exported(path, *merge_trained(fresh, arrays), config, None)
+    opened = trained_model(open_exported(path))
+    expected = (fresh(x, present).logits[:, :3].double() / 0.15).softmax(-1).float()
+    mean, _, _ = trained()
+    set_arrays(mean, {n: a for n, a in arrays.items() if not n.startswith("pool.")})
+    assert (mean(x, present).logits - fresh(x, present).logits).abs().max() > 1e-3
+    torch.testing.assert_close(DenseModel(opened, 3, 0.15)(x, present), expected, rtol=0, atol=1e-5)
+
+
 @torch.inference_mode()
 def test_the_file_alone_gives_the_trained_model_and_the_untouched_backbone(exported):
     path, fresh, config = exported

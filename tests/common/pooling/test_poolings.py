@@ -13,17 +13,19 @@ from common.models.multimodal import MultiModalViT, patient_embedding
 from common.pooling.attention import Attention
 from common.pooling.centre import Centre
 from common.pooling.mean import Mean
+from common.pooling.pooling import Pooling
 from common.pooling.registry import POOLINGS
 from common.training.trainable import trained_names
 
 GENERATOR = torch.Generator().manual_seed(3)
 PATCHES = torch.randn(2, 3, 4, 16, 8, generator=GENERATOR)  # [B, S, M, P, D]
-QUERY = {"query": torch.randn(8, generator=GENERATOR)}
+QUERIES = {"attention": torch.randn(8, generator=GENERATOR), "guided": torch.randn(4, 8, generator=GENERATOR)}
 
 
 def config_of(pooling: object, **training: object) -> RunConfig:
     model = {"backbone": "fedmri_vit_mini", "weights": "random", "pooling": pooling}
-    return config_from_table({"model": model, "data": {"size": 32, "slices": 2}, "training": training})
+    trained = {"head_rounds": 2} | training
+    return config_from_table({"model": model, "data": {"size": 32, "slices": 2}, "training": trained})
 
 
 def pooled(weights: Tensor) -> Tensor:
@@ -42,14 +44,14 @@ def test_the_centre_is_an_inner_square_of_whole_patches(edge: int, part: float, 
 
 def test_attention_begins_as_the_mean() -> None:
     attention = Attention()
-    weights = attention.weights(PATCHES, attention.start(8, GENERATOR))
+    weights = attention.weights(PATCHES, attention.start(4, 8, GENERATOR))
     torch.testing.assert_close(pooled(weights), PATCHES.mean((1, 3)))
 
 
 def test_attention_is_a_softmax_over_the_tokens_of_all_slices() -> None:
     """Against a loop over patients and modalities, in numpy."""
-    found = pooled(Attention().weights(PATCHES, QUERY)).numpy()
-    tokens, query = PATCHES.double().numpy(), QUERY["query"].double().numpy()
+    found = pooled(Attention().weights(PATCHES, {"query": QUERIES["attention"]})).numpy()
+    tokens, query = PATCHES.double().numpy(), QUERIES["attention"].double().numpy()
     for b in range(2):
         for m in range(4):
             rows = tokens[b, :, m].reshape(-1, 8)
@@ -59,8 +61,8 @@ def test_attention_is_a_softmax_over_the_tokens_of_all_slices() -> None:
 
 
 @pytest.mark.parametrize("pooling", [kind() for kind in POOLINGS.values()], ids=lambda pooling: pooling.name)
-def test_weights_are_parts_of_one_and_of_one_modality_alone(pooling: Mean | Centre | Attention) -> None:
-    values = QUERY if pooling.trains else {}
+def test_weights_are_parts_of_one_and_of_one_modality_alone(pooling: Pooling) -> None:
+    values = {"query": QUERIES[pooling.name]} if pooling.name in QUERIES else {}
     weights = pooling.weights(PATCHES, values)
     if weights is None:
         return
@@ -105,9 +107,10 @@ def test_a_pooling_that_trains_nothing_adds_no_array_and_draws_nothing() -> None
     mean, centre = (get_arrays(build_model(config_of(pooling))) for pooling in ("mean", "centre"))
     assert list(mean) == list(centre)
     assert all(np.array_equal(mean[name], centre[name]) for name in mean)
-    attention = get_arrays(build_model(config_of("attention")))
-    assert attention.keys() - mean.keys() == {"pool.query"}
-    assert all(np.array_equal(mean[name], attention[name]) for name in mean)
+    for pooling in ("attention", "guided"):
+        other = get_arrays(build_model(config_of(pooling)))
+        assert other.keys() - mean.keys() == {"pool.query"}
+        assert all(np.array_equal(mean[name], other[name]) for name in mean)
 
 
 def test_tuning_rounds_train_the_query_and_head_rounds_leave_it() -> None:

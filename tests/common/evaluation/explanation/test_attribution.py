@@ -16,23 +16,37 @@ from common.training.predict import predict
 PRESENT = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0]], bool)
 
 
-@pytest.fixture(scope="module", params=[0, 24])
+@pytest.fixture(scope="module", params=[(0, "mean"), (24, "mean"), (0, "centre"), (0, "attention")])
 def trained(request):
-    """Configuration, model, trained-looking arrays and three patients; without and with a hidden layer of the head."""
-    section = {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": request.param, "prototypes": 3}
+    """Configuration, model, trained-looking arrays, three patients; without and with a hidden layer of the head, by pooling."""
+    hidden, pooling = request.param
+    section = {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": hidden, "prototypes": 3}
+    section["pooling"] = pooling
     config = config_from_table({"data": {"size": 32, "slices": 2}, "model": section, "evaluation": {"batch_size": 2}})
     model, rng = build_model(config), np.random.default_rng(0)
     arrays = {n: (a + rng.normal(0, 0.05, a.shape)).astype(np.float32) for n, a in get_arrays(model).items()}
+    if pooling == "attention":
+        arrays["pool.query"] *= 20  # such that weights differ
     images = (rng.random((3, 2, 4, 32, 32)) * PRESENT[:, None, :, None, None]).astype(np.float16)
     return config, model, arrays, SiteData("x", ("a", "b", "c"), images, PRESENT, np.full(3, -1), "")
+
+
+def score(model, token, p):
+    """How much a token counts, up to a factor that all share."""
+    if model.pooling.name == "attention":
+        normed = (token - token.mean()) / torch.sqrt(token.var(unbiased=False) + 1e-5)
+        return float(torch.exp(normed @ model.pool["query"].double() / len(token) ** 0.5))
+    inner = p // 4 in (1, 2) and p % 4 in (1, 2)
+    return float(inner or model.pooling.name == "mean")
 
 
 def logits_without(model, cls, patches, present, config, left_out=None):
     """Naive, in float64: pool by hand, one patch (s, m, p) left out, and the head's own layers."""
     parts = [cls.mean(0)]
     for m in range(patches.shape[1]):
-        tokens = [patches[s, m, p] for s in range(len(patches)) for p in range(patches.shape[2]) if (s, m, p) != left_out]
-        parts.append(torch.stack(tokens).mean(0))
+        kept = [(s, p) for s in range(len(patches)) for p in range(patches.shape[2]) if (s, m, p) != left_out]
+        scores = torch.tensor([score(model, patches[s, m, p], p) for s, p in kept], dtype=torch.float64)
+        parts.append(scores @ torch.stack([patches[s, m, p] for s, p in kept]) / scores.sum())
     parts = [(v - v.mean()) / torch.sqrt(v.var(unbiased=False) + 1e-5) for v in parts]
     parts = [v if m == 0 or present[m - 1] else torch.zeros_like(v) for m, v in enumerate(parts)]
     head, z = model.head, torch.cat(parts)

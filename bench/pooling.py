@@ -1,0 +1,208 @@
+"""What another pooling of patch tokens is worth before anything is trained: the linear probe on the frozen backbone's tokens.
+
+    fedmri-sim phantom DIR --sites 4 --patients 24 --external 100 --seed 21
+    python bench/pooling.py bench/pooling.json --data DIR --kept FOLDER
+    python bench/pooling.py bench/pooling-real.json --config real --set weights=FILE --data DIR --folds du cs fg+ez --kept FOLDER
+
+The probe is the baseline's (`simulation/probe.py`): of each modality the CLS token and the pooled patch tokens; class-balanced
+logistic regression. Every fold's patients are answered by a probe that never saw their site, and figures are of all answers
+together; differences to `mean` are paired on the same resamples. Nothing is chosen here: every row is told.
+
+Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the mask itself, which test patients need too; `guided`, as
+in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need no mask.
+Windows: those of the configuration; other counts of slices, fields of view and axes; windows that are moved off the tumour at
+random; slices and windows as they are chosen where no mask is known (the masks of training sites are still there to fit to).
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from options import hospital_options
+from rich.console import Console
+from rich.table import Table
+from window_tokens import Tokens, Window, patient_tokens
+
+from common.cli import config_path
+from common.config.run import RunConfig, load_config
+from common.config.site import find_sites
+from common.data.cases import read_site
+from common.files import write_atomic
+from common.metrics.bootstrap import auroc, confusion, draw_counts, mcc, t_interval
+from common.models.build import build_model
+from common.pooling.centre import Centre
+from common.pooling.guided import Guided
+from simulation.probe import linear_probe
+
+Floats = NDArray[np.float64]
+Pool = Callable[[Tokens, list[int]], NDArray[Any]]  # weights that broadcast to [S, M, P]
+Patient = tuple[str, int, Tokens]  # site, label, tokens
+
+EVERY = (3, 5, 9, 15)
+WINDOWS = {
+    "as configured": [Window(112.0, EVERY)],
+    "80 mm": [Window(80.0)],
+    "140 mm": [Window(140.0)],
+    "coronal": [Window(112.0, axis="coronal")],
+    "sagittal": [Window(112.0, axis="sagittal")],
+    "112 and 80 mm": [Window(112.0, EVERY), Window(80.0)],
+    "112 and 140 mm": [Window(112.0, EVERY), Window(140.0)],
+    "three axes": [Window(112.0, EVERY), Window(112.0, axis="coronal"), Window(112.0, axis="sagittal")],
+    **{f"moved {by} mm, seed {seed}": [Window(112.0, shift=float(by), seed=seed)] for by in (20, 40) for seed in range(3)},
+    "no mask": [Window(112.0, (5, 9), masked=False)],
+}
+
+
+def pooled(tokens: Tokens, rows: list[int], weigh: Pool) -> Floats:
+    """[M, 2D]: CLS beside the weighted mean patch token; NaN where a modality is absent."""
+    patches = tokens.patches[rows]
+    weights = np.broadcast_to(weigh(tokens, rows), patches.shape[:3])
+    share = weights / np.maximum(weights.sum((0, 2), keepdims=True), 1e-12)
+    found = np.concatenate([tokens.cls[rows].mean(0), np.einsum("smp,smpd->md", share, patches)], 1)
+    found[~tokens.present] = np.nan
+    return found.astype(np.float64)
+
+
+def evenly(tokens: Tokens, rows: list[int]) -> NDArray[Any]:
+    """The mean."""
+    return np.ones((len(rows), 1, 1))
+
+
+def centred(tokens: Tokens, rows: list[int]) -> NDArray[Any]:
+    """The default inner square."""
+    return np.asarray(Centre().weights(torch.zeros(1, len(rows), 1, tokens.patches.shape[2], 1), {})[0])
+
+
+def by_lesion(tokens: Tokens, rows: list[int]) -> NDArray[Any]:
+    """The mask; without one, the mean."""
+    lesion = tokens.lesion[rows][:, None]
+    return lesion if lesion.any() else evenly(tokens, rows)
+
+
+def guided(training: Sequence[Patient], count: int) -> Pool:
+    """Each site's fit, averaged by patients; as `common.training.guide` and the server do it."""
+    pooling, D, M = Guided(), training[0][2].patches.shape[3], len(training[0][2].present)
+    start, total = pooling.start(M, D, torch.Generator()), torch.zeros(M, D)
+    for name in sorted({site for site, _, _ in training}):
+        own = [tokens for site, _, tokens in training if site == name]
+        sums = sum(pooling.sums(*_batch(tokens, tokens.places[count])) for tokens in own)
+        assert isinstance(sums, torch.Tensor)
+        total += len(own) / len(training) * pooling.solve(sums, start)["query"]
+
+    def weigh(tokens: Tokens, rows: list[int]) -> NDArray[Any]:
+        return np.asarray(pooling.weights(torch.from_numpy(tokens.patches[rows])[None], {"query": total})[0])
+
+    return weigh
+
+
+def _batch(tokens: Tokens, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One patient's patches, present and lesion, as `Guided.sums` takes them."""
+    patches, lesion = torch.from_numpy(tokens.patches[rows]), torch.from_numpy(tokens.lesion[rows])
+    return patches[None], torch.from_numpy(tokens.present)[None], lesion[None]
+
+
+def answer(patients: Sequence[list[Patient]], counts: Sequence[int], arm: str, folds: Sequence[str], classes: int) -> Floats:
+    """Probabilities [N, C] of the folds' patients; NaN rows for sites that are never left out.
+
+    Args:
+        patients: of each window, the same ones in the same order; windows count as further slices.
+        counts: of slices, for each window.
+        arm: of `ARMS`.
+        folds: sites joined by +.
+        classes: C.
+    """
+    sites, labels = np.array([site for site, _, _ in patients[0]]), np.array([label for _, label, _ in patients[0]])
+    said = np.full((len(labels), classes), np.nan)
+    for fold in folds:
+        left_out = np.isin(sites, fold.split("+"))
+        parts = []
+        for window, count in zip(patients, counts, strict=True):
+            training = [patient for patient, out in zip(window, left_out, strict=True) if not out]
+            weigh = guided(training, count) if arm == "guided" else ARMS[arm]
+            parts.append([pooled(tokens, tokens.places[count], weigh) for _, _, tokens in window])
+        x = np.mean(parts, axis=0)
+        said[left_out] = linear_probe(x[~left_out], labels[~left_out], x[left_out], classes=classes)
+    return said
+
+
+ARMS: dict[str, Pool] = {"mean": evenly, "centre": centred, "lesion": by_lesion, "guided": evenly}
+
+
+def measured(labels: NDArray[np.int64], said: Floats, plain: Floats) -> dict[str, Any]:
+    """AUROC, that of each class, MCC, and both minus those of `plain`, with 95% intervals over patients."""
+    once, counts = np.ones((1, len(labels))), draw_counts(len(labels), 2000, np.random.default_rng(0))
+    assert counts is not None
+    C = said.shape[1]
+
+    def both(p: Floats, drawn: Floats) -> tuple[Floats, Floats]:
+        return auroc(labels, p, drawn), mcc(confusion(labels, p.argmax(1), C, drawn))
+
+    found: dict[str, Any] = {}
+    for name, own, other, ours, theirs in zip(
+        ("auroc", "mcc"), both(said, once), both(plain, once), both(said, counts), both(plain, counts), strict=True
+    ):
+        gain = float(own[0] - other[0])
+        found |= {name: float(own[0]), f"{name}_gain": {"value": gain, **t_interval(gain, ours - theirs, len(labels))}}
+    each = [float(auroc(np.asarray(labels == c, np.int64), np.stack([-said[:, c], said[:, c]], 1), once)[0]) for c in range(C)]
+    return found | {"per_class": each}
+
+
+def windows_of(arguments: argparse.Namespace) -> list[tuple[str, list[Window], tuple[int, ...]]]:
+    """Name, windows and the count of slices in each."""
+    plans = []
+    for name in arguments.windows:
+        windows = WINDOWS[name]
+        for count in EVERY if name == "as configured" else (5,):
+            plans.append((f"{name}, {count} slices", windows, (count,) * len(windows)))
+    return plans
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Every window and arm; tokens that are kept already are read."""
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    torch.set_num_threads(1)
+    model, classes = build_model(config).eval(), len(config.task.classes)
+    table, console = Table(title=f"{arguments.data.name}: the probe by pooling"), Console(width=120)
+    for column in ("window", "pooling", "AUROC", *config.task.classes, "MCC", "AUROC minus mean", "MCC minus mean"):
+        table.add_column(column)
+    results: dict[str, Any] = {}
+    for name, windows, counts in windows_of(arguments):
+        patients = [_patients(arguments, config, window, model) for window in windows]
+        asked = [site in "+".join(arguments.folds).split("+") for site, _, _ in patients[0]]
+        labels = np.array([label for _, label, _ in patients[0]])[asked]
+        said = {arm: answer(patients, counts, arm, arguments.folds, classes)[asked] for arm in ARMS}
+        for arm, p in said.items():
+            found = results[f"{name}: {arm}"] = measured(labels, p, said["mean"])
+            gains = [f"{g['value']:+.3f} ({g['low']:+.3f} to {g['high']:+.3f})" for g in (found["auroc_gain"], found["mcc_gain"])]
+            each = [f"{value:.3f}" for value in found["per_class"]]
+            table.add_row(name, arm, f"{found['auroc']:.3f}", *each, f"{found['mcc']:.3f}", *gains)
+        write_atomic(arguments.out, (json.dumps({"patients": len(labels), "rows": results}, indent=1) + "\n").encode())
+    console.print(table)
+
+
+def _patients(arguments: argparse.Namespace, config: RunConfig, window: Window, model: Any) -> list[Patient]:
+    """The labelled patients of all sites."""
+    found = []
+    for folder in find_sites(arguments.data):
+        for case in read_site(folder, config, simulated=True).cases:
+            if case.label >= 0:
+                found += [(folder.name, case.label, t) for t in patient_tokens(case, [window], model, config, arguments.kept)]
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    parser = hospital_options(__doc__)
+    parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
+    parser.add_argument("--kept", type=Path, required=True, help="folder of tokens: about 1 MB a patient and window")
+    parser.add_argument("--windows", nargs="+", choices=WINDOWS, default=["as configured"])
+    measure(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Tokens of the frozen backbone for one window of every patient, kept on the disk: what `bench/pooling.py` pools.
+
+A window is an axis, a field of view, a shift from the tumour's middle, and whether the mask may be seen. S slices (the most that
+any count asks for), M modalities, P patches, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.data.cases import Case
+from common.data.slices import _window, find_region
+from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, load_volume, resample
+from common.models.multimodal import MultiModalViT
+from common.training.device import autocast
+
+ORDER = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which squares are cut.
+
+    Attributes:
+        field_of_view: mm.
+        counts: numbers of slices that are wanted.
+        axis: of `ORDER`.
+        shift: mm, the radius of the disc from which the window's middle is drawn around the tumour's.
+        seed: of the shift.
+        masked: whether the tumour's mask says where the slices go.
+    """
+
+    field_of_view: float
+    counts: tuple[int, ...] = (5,)
+    axis: str = "axial"
+    shift: float = 0.0
+    seed: int = 0
+    masked: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        seen = "mask" if self.masked else "none"
+        return f"{self.axis}-{self.field_of_view:g}-{max(self.counts)}-{seen}-{self.shift:g}-{self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """One patient in one window."""
+
+    cls: NDArray[np.float32]  # [S, M, D]
+    patches: NDArray[np.float32]  # [S, M, P, D]
+    lesion: NDArray[np.float32]  # [S, P], the part of the patch that is tumour
+    bright: NDArray[np.float32]  # [S, M, P], mean intensity
+    present: Mask  # [M]
+    places: dict[int, list[int]]  # count -> which of the S slices
+
+
+def patient_tokens(
+    case: Case, windows: Sequence[Window], model: MultiModalViT, config: RunConfig, kept: Path
+) -> Iterator[Tokens]:
+    """The patient's tokens in each window; from `kept` where they are there."""
+    volumes: dict[str, Volume] = {}
+    for window in windows:
+        file = kept / window.name / f"{case.root.name}-{case.id}.npz"
+        if not file.is_file():
+            volumes = volumes or _load(case, config)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            found = _tokens(case, volumes, window, model, config)
+            np.savez(file.with_suffix(".tmp.npz"), **found)
+            file.with_suffix(".tmp.npz").rename(file)
+        with np.load(file) as f:
+            places = {c: f[f"places{c}"].tolist() for c in window.counts}
+            yield Tokens(*(f[k].astype(np.float32) for k in ("cls", "patches", "lesion", "bright")), f["present"], places)
+
+
+def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
+    """The modalities, scaled, and the mask, all on the first one's grid."""
+    names = [m for m in config.data.modalities if m in case.files]
+    read = {m: load_volume(case.files[m]) for m in names}
+    reference = read[names[0]]
+    mask, tumour = find_region(case, reference)
+    scaled = {}
+    for m in names:
+        there = resample(read[m], reference)
+        scaled[m] = Volume(apply_window(there.voxels, _window(there.voxels, m, config.data)), there.affine)
+    region = Volume((mask if tumour else np.zeros_like(mask)).astype(np.float32), reference.affine)
+    brain, _ = find_region(Case(case.id, case.files, None, -1, None, None), reference)
+    return scaled | {"mask": region, "brain": Volume(brain.astype(np.float32), reference.affine)}
+
+
+def _tokens(
+    case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig
+) -> dict[str, NDArray[np.generic]]:
+    turned = {name: _turned(volume, window.axis) for name, volume in volumes.items()}
+    tumour = window.masked and bool(turned["mask"].voxels.any())
+    region = turned["mask" if tumour else "brain"]
+    chosen = {c: choose_slices(region.voxels > 0, c, tumour=tumour, thickness=region.spacing[2]) for c in window.counts}
+    rows = np.unique(np.concatenate(list(chosen.values())))
+    middle = centre_of(region.voxels > 0, region.spacing)
+    middle = _shifted(middle, window, case.id)
+    size, p, modalities = config.data.size, model.patch_size, config.data.modalities
+
+    def cut(volume: Volume) -> NDArray[np.float32]:
+        return crop_slices(volume, rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
+
+    def patchwise(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return images.reshape(len(images), size // p, p, size // p, p).mean((2, 4)).reshape(len(images), -1)
+
+    S, M, P, D = len(rows), len(modalities), (size // p) ** 2, model.width
+    cls, patches, bright = np.zeros((S, M, D)), np.zeros((S, M, P, D)), np.zeros((S, M, P))
+    for m, name in enumerate(modalities):
+        if name in turned:
+            images = cut(turned[name])
+            bright[:, m] = patchwise(images)
+            with torch.inference_mode(), autocast(torch.device("cpu"), config.training.precision):
+                z = model.backbone.features(model.pixels(torch.from_numpy(images))).float().numpy()
+            cls[:, m], patches[:, m] = z[:, 0], z[:, model.backbone.prefixes :]
+    present = np.array([m in turned for m in modalities])
+    places = {f"places{c}": np.searchsorted(rows, picked) for c, picked in chosen.items()}
+    lesion = patchwise(cut(turned["mask"]))
+    half = {"cls": cls, "patches": patches, "lesion": lesion, "bright": bright}
+    return {name: value.astype(np.float16) for name, value in half.items()} | {"present": present} | places
+
+
+def _turned(volume: Volume, axis: str) -> Volume:
+    """With the slices of an axis along the third one: coronal rows from the top, sagittal columns from the front."""
+    order = ORDER[axis]
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, order]
+    return Volume(np.ascontiguousarray(volume.voxels.transpose(order)), affine)
+
+
+def _shifted(middle: tuple[float, float], window: Window, patient: str) -> tuple[float, float]:
+    """Uniform in a disc, from the seed and the patient alone."""
+    seed = int.from_bytes(sha256(f"{window.seed} {patient}".encode()).digest()[:8], "big")
+    radius, angle = np.random.default_rng(seed).random(2)
+    reach = window.shift * np.sqrt(radius)
+    return middle[0] + reach * np.cos(2 * np.pi * angle), middle[1] + reach * np.sin(2 * np.pi * angle)
