@@ -122,7 +122,7 @@ def run_job(job: Job) -> dict[str, Any]:
 def federate(model: MultiModalViT, sites: dict[str, SiteData], config: RunConfig) -> Arrays:
     """All rounds."""
     arrays = get_arrays(model)
-    state = config.federation.strategy.init(arrays)
+    state = config.federation.aggregator.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
         for name, patients in sites.items():

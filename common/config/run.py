@@ -18,6 +18,9 @@ from common.config.earlier import of_today
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.config.overrides import lay_over
 from common.errors import ConfigError
+from common.low_rank.pair_rule import PairRule
+from common.low_rank.paired import Paired
+from common.low_rank.registry import PAIR_RULES
 from common.objectives.term import Term
 from common.objectives.terms import TERMS
 from common.schema import build, check_ranges, choice, dotted_names, many_of, one_of, plain, ranged
@@ -121,6 +124,7 @@ class FederationConfig:
 
     rounds: int = ranged(20, 1, 100000)
     strategy: Aggregator = one_of("fedavg", AGGREGATORS)  # how changes become the next arrays (`common.aggregation`)
+    low_rank: PairRule = one_of("apart", PAIR_RULES)  # how pairs of low-rank factors do (`common.low_rank`)
     min_sites: int = ranged(2, 1, 10000)
     round_timeout: float = ranged(3600.0, 1.0, 1e6)  # seconds
     wait_for_sites: float = ranged(300.0, 1.0, 1e6)  # seconds
@@ -132,6 +136,11 @@ class FederationConfig:
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """What `strategy` and `low_rank` are together."""
+        return Paired(self.strategy, self.low_rank) if self.low_rank.takes_pairs else self.strategy
 
 
 @dataclass(frozen=True)
@@ -213,14 +222,16 @@ class RunConfig:
             )
 
     def _require_from_sum(self) -> None:
-        """Refuse an aggregator that needs what the server does not see."""
-        strategy = self.federation.strategy
-        hidden = {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
-        for name in (name for name, on in hidden.items() if on and not strategy.from_sum):
-            raise ConfigError(
-                f'federation.strategy = "{strategy.name}" cannot run with {name}: it needs the change of each site by itself, '
-                'and only their sum is used there. Choose another, such as federation.strategy = "fedavg".'
-            )
+        """Refuse an aggregator that needs what the server does not see, or the two of them that do not go together."""
+        plan, hidden = self.federation, {"secure.enabled": self.secure.enabled, "site_level.enabled": self.site_level.enabled}
+        for key, kind, other in (("strategy", plan.strategy, "fedavg"), ("low_rank", plan.low_rank, "apart")):
+            for name in (name for name, on in hidden.items() if on and not kind.from_sum):
+                raise ConfigError(
+                    f'federation.{key} = "{kind.name}" cannot run with {name}: it needs the change of each site by itself, '
+                    f'and only their sum is used there. Choose another, such as federation.{key} = "{other}".'
+                )
+        if why := plan.low_rank.why_not(self.model.adapter, plan.strategy):
+            raise ConfigError(f'federation.low_rank = "{plan.low_rank.name}" cannot run with {why}. Set low_rank = "apart".')
 
     def _require_bounded(self) -> None:
         """Refuse what would let one patient move a private step by more than the clipping norm."""

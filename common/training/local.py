@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
 from common.training.round import Point, first_point, local_round
+from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
 from common.training.trainable import is_head_round
 from common.training.update import LocalUpdate
@@ -33,6 +35,7 @@ def train_round(
     round_number: int,
     site_seed: int,
     progress: Callable[[int, int], None] | None = None,
+    rank: int = 0,
 ) -> LocalUpdate:
     """Train `config.training.local_epochs` epochs from the global arrays.
 
@@ -44,6 +47,7 @@ def train_round(
         round_number: from 1.
         site_seed: of this site and round; equal seeds give equal bytes on one machine with one number of threads.
         progress: called with steps done and steps in all.
+        rank: that the site trains of low-rank pairs (`common.training.site_rank`); 0: the run's.
 
     Raises:
         FederationError: arrays that are not this model's.
@@ -52,12 +56,12 @@ def train_round(
     device = choose_device()
     place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
-    point = first_point(arrays, torch.as_tensor(patients.labels), config, round_number, device)
-    if is_head_round(config, round_number):
-        rule = head_rule(model, arrays, patients, config, generator)
-    else:
-        rule = view_rule(model, patients, config, generator)
-    return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    head = is_head_round(config, round_number)
+    begun = first_components(arrays, 0 if head else rank)
+    point = first_point(begun, torch.as_tensor(patients.labels), config, round_number, device)
+    rule = head_rule(model, arrays, patients, config, generator) if head else view_rule(model, patients, config, generator)
+    update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    return replace(update, arrays=whole(update.arrays, arrays))
 
 
 def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from common.adapters.adapter import RESIDUAL
 from common.config.run import RunConfig
 
 HEAD = "head."
@@ -24,7 +25,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     """
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
-    still = config.model.adapter.still(round_number - config.training.head_rounds)
+    still = (*config.model.adapter.still(round_number - config.training.head_rounds), *RESIDUAL)
     tokens = () if config.model.train_tokens else TOKENS
     chosen = [name for name in names if name.rpartition(".")[2] not in still and name not in tokens]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
