@@ -91,7 +91,7 @@ def mean_of_products(sites: Sites) -> Factors:
 def deviation(sites: Sites) -> Factors:
     """The mean of the products minus the product of the means: sum p_k (B_k - B)(A_k - A), B and A the means.
 
-    It is exactly zero where all sites share a factor, and nothing large is subtracted from anything large.
+    It is zero, but for rounding of the mean, where all sites share a factor: nothing large is subtracted from anything large.
     """
     b, a = mean(sites)
     return added(Factors(share * (factors.left - b), factors.right - a) for factors, share in sites)
