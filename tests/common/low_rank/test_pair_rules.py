@@ -43,8 +43,8 @@ def naive_mean(trained: Sites) -> np.ndarray:
 
 def naive_product(trained: Sites) -> np.ndarray:
     """The product of the means."""
-    b = sum(share * factors.left for factors, share in trained)
-    a = sum(share * factors.right for factors, share in trained)
+    b = np.average([factors.left for factors, _ in trained], axis=0, weights=SHARES)
+    a = np.average([factors.right for factors, _ in trained], axis=0, weights=SHARES)
     return np.asarray(b @ a)
 
 

@@ -1,6 +1,6 @@
 """Pairs by their rule, all else by the strategy; what a configuration may name; the figures of a round's record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ def changes(seed: int = 1, size: float = 0.3) -> list[tuple[Change, float]]:
     return [(some(seed + i, size=size), weight) for i, weight in enumerate(WEIGHTS)]
 
 
-def after(rule: PairRule, current: Arrays, sent: list[tuple[Change, float]]) -> Arrays:
+def after(rule: PairRule, current: Arrays, sent: Sequence[tuple[Change, float]]) -> Arrays:
     arrays, _ = Paired(FedAvg(), rule).apply({}, current, iter(sent))
     return arrays
 
@@ -56,7 +56,7 @@ def products(arrays: Any, map_: str) -> np.ndarray:
     return np.asarray(pair)
 
 
-def naive(current: Arrays, sent: list[tuple[Change, float]], map_: str) -> np.ndarray:
+def naive(current: Arrays, sent: Sequence[tuple[Change, float]], map_: str) -> np.ndarray:
     """The mean of the sites' products."""
     trained = [{n: current[n].astype(np.float64) + change[n] for n in change} for change, _ in sent]
     return np.average([products(site, map_) for site in trained], axis=0, weights=WEIGHTS)

@@ -49,9 +49,7 @@ def test_one_factor_moves_in_a_step_and_the_other_in_the_next(monkeypatch: pytes
     play(model, start, config)
     moves = [changed(after, before) for before, after in zip([start, *seen], seen, strict=False)]
     assert [factors(names) for names in moves] == [{"lora_b"}, {"lora_a"}, {"lora_b"}]
-    assert all("modality_embedding" in names and "head.bottleneck.weight" in names for names in moves) or moves[0] > {
-        "mask_token"
-    }
+    assert all("modality_embedding" in names for names in moves)
 
 
 def test_noise_alone_moves_what_the_step_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +82,9 @@ def test_the_teacher_has_its_own_values_of_what_the_student_holds_still(monkeypa
 def test_private_clipping_counts_only_what_the_step_moves(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Each of two steps without noise, by plain gradient descent, against `clipped_sum` over that step's own gradients."""
     config = private_config("step", noise_multiplier=0.0, max_grad_norm=0.2, steps=2, gradients=method)
-    model, site, sums, gradients = build_model(config), site_of(4), [], []
+    model, site = build_model(config), site_of(4)
+    sums: list[Parameters] = []
+    gradients: list[Parameters] = []
 
     def descend(student: Parameters, _: RunConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(student.values(), lr=1.0)
