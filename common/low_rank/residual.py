@@ -1,4 +1,4 @@
-"""FedEx-LoRA: what the means miss is kept, and the mean is exact (Singhal et al., ACL 2025, section 3).
+"""FedEx-LoRA: what the means miss is kept, and the mean is exact (Singhal et al., arXiv 2410.09432).
 
     W' = W + s (B A + residual)        residual <- residual + sum p_k (B_k - B)(A_k - A)
 

@@ -58,6 +58,11 @@ class Point:
         """Whether a term that runs reads the teacher."""
         return any(term.needs_teacher for term in self.terms)
 
+    @property
+    def teachers(self) -> Parameters:
+        """All arrays as the teacher has them: its own of what the student holds still in a step, too."""
+        return {**self.fixed, **self.teacher}
+
 
 Step = Callable[[Point], tuple[Losses, States]]
 

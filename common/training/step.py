@@ -58,6 +58,5 @@ def teacher_temperature_now(config: RunConfig, point: Point) -> float:
 @torch.no_grad()
 def _teacher(model: MultiModalViT, point: Point, views: Views) -> Output:
     """The teacher sees the global views whole: nothing is masked, the student's masked patches are read."""
-    teacher = {**point.fixed, **point.teacher}  # its own values of what the student holds still in this step
-    output: Output = functional_call(model, teacher, (views.x, views.present, None, views.masks))
+    output: Output = functional_call(model, point.teachers, (views.x, views.present, None, views.masks))
     return output
