@@ -8,8 +8,8 @@ The probe is the baseline's (`simulation/probe.py`): of each modality the CLS to
 logistic regression. Every fold's patients are answered by a probe that never saw their site, and figures are of all answers
 together; differences to `mean` are paired on the same resamples. Nothing is chosen here: every row is told.
 
-Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the mask itself, which test patients need too; `guided`, as
-in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need no mask.
+Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the mask itself, which test patients need; `guided`,
+as in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need no mask.
 Windows: those of the configuration; other counts of slices, fields of view and axes; windows that are moved off the tumour at
 random; slices and windows as they are chosen where no mask is known (the masks of training sites are still there to fit to).
 """

@@ -128,7 +128,7 @@ def federate(
 ) -> Arrays:
     """All rounds; `received` makes of a round's honest replies those that the server aggregates."""
     arrays = get_arrays(model)
-    state = config.federation.strategy.init(arrays)
+    state = config.federation.aggregator.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
         for name, patients in sites.items():

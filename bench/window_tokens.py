@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,8 @@ def patient_tokens(
             file.with_suffix(".tmp.npz").rename(file)
         with np.load(file) as f:
             places = {c: f[f"places{c}"].tolist() for c in window.counts}
-            yield Tokens(*(f[k].astype(np.float32) for k in ("cls", "patches", "lesion", "bright")), f["present"], places)
+            cls, patches, lesion, bright = (f[k].astype(np.float32) for k in ("cls", "patches", "lesion", "bright"))
+            yield Tokens(cls, patches, lesion, bright, f["present"], places)
 
 
 def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
@@ -95,9 +97,7 @@ def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
     return scaled | {"mask": region, "brain": Volume(brain.astype(np.float32), reference.affine)}
 
 
-def _tokens(
-    case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig
-) -> dict[str, NDArray[np.generic]]:
+def _tokens(case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig) -> dict[str, Any]:
     turned = {name: _turned(volume, window.axis) for name, volume in volumes.items()}
     tumour = window.masked and bool(turned["mask"].voxels.any())
     region = turned["mask" if tumour else "brain"]
@@ -111,7 +111,8 @@ def _tokens(
         return crop_slices(volume, rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
 
     def patchwise(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return images.reshape(len(images), size // p, p, size // p, p).mean((2, 4)).reshape(len(images), -1)
+        means = images.reshape(len(images), size // p, p, size // p, p).mean((2, 4))
+        return np.asarray(means.reshape(len(images), -1))
 
     S, M, P, D = len(rows), len(modalities), (size // p) ** 2, model.width
     cls, patches, bright = np.zeros((S, M, D)), np.zeros((S, M, P, D)), np.zeros((S, M, P))
@@ -125,7 +126,7 @@ def _tokens(
     present = np.array([m in turned for m in modalities])
     places = {f"places{c}": np.searchsorted(rows, picked) for c, picked in chosen.items()}
     lesion = patchwise(cut(turned["mask"]))
-    half = {"cls": cls, "patches": patches, "lesion": lesion, "bright": bright}
+    half: dict[str, NDArray[Any]] = {"cls": cls, "patches": patches, "lesion": lesion, "bright": bright}
     return {name: value.astype(np.float16) for name, value in half.items()} | {"present": present} | places
 
 

@@ -44,7 +44,7 @@ from common.messages.secure_aggregation import (
     read_masked,
 )
 from common.messages.update import Update
-from common.models.arrays import Arrays, check_arrays
+from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
 KINDS: Mapping[str, type] = {
@@ -141,7 +141,7 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     """The rules for an update in the clear."""
     if policy.secure_only:
         raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
-    before = asked_arrays(asked)
+    before = trained_at_sites(asked_arrays(asked))
     try:
         if update is None:
             update = read_update(reply, before)

@@ -28,6 +28,7 @@ POLICY = {
     "arrays": "which trained arrays may leave: names with wildcards",
     "max_megabytes": "the largest reply that may leave",
     "max_update_norm": "the largest change of the adapters in one round, as a norm; 0: any",
+    "max_rank": "the largest rank of an adapter that is trained here; 0: any. Not all runs can take a site below theirs",
     "hours": 'train only then, in local time: "19:00-06:30"; "": always',
     "max_hours": "the longest that one request may take, whatever the server allows",
     "approval": "only code approved with `fedmri-site approve` runs here",

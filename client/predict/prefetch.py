@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.slices import Sliced, slice_case
 from common.errors import DataError

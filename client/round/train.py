@@ -85,6 +85,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     site, patients, _ = prepared_patients(context, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
+    rank = own_rank(site.config.policy, config)
     first = {"initial_sha256": arrays_sha256(arrays)} if task.round == 1 else {}
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
     told = SiteReply(context.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
@@ -103,11 +104,13 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
             nonlocal epsilon
             epsilon = budget.charge(cost, task.run)
 
-        update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge)
+        update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge, rank=rank)
     else:
         require_open(context.name, site.config.privacy)
         correction = site_drift(context, task, config, arrays)
-        update = train_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, drift=correction)
+        update = train_round(
+            model, arrays, patients, config, round_number=task.round, site_seed=seed, drift=correction, rank=rank
+        )
     metrics = update.metrics | {"seconds": time.monotonic() - began}
     change = Update.between(update.arrays, arrays)
     if isinstance(config.federation.strategy, Scaffold):
@@ -268,6 +271,24 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
         )
     if config.secure.enabled != secure:
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration requires.")
+
+
+def own_rank(policy: SitePolicy, config: RunConfig) -> int:
+    """The rank that the site trains; 0: the run's.
+
+    Raises:
+        ConfigError: `policy.max_rank` is smaller than the run's, which lets no ranks differ.
+    """
+    rank, most = getattr(config.model.adapter, "rank", 0), policy.max_rank  # not all adapters have one
+    if not most or rank <= most:
+        return 0
+    if not config.federation.low_rank.ranks_differ:
+        raise ConfigError(
+            f"policy.max_rank of site.toml is {most}, the run's adapter has rank {rank}, and federation.low_rank = "
+            f'"{config.federation.low_rank.name}" needs one rank at all sites. Ask the coordinator for "svd".',
+            public=f"the site trains adapters of rank {most} at most, and the run does not let ranks differ",
+        )
+    return most
 
 
 def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:

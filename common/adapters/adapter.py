@@ -8,6 +8,9 @@ O outputs and I inputs of a map, D width of the backbone, r rank.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+PAIR = ("lora_b", "lora_a")  # the arrays of a low-rank map, left factor and right one
+RESIDUAL = ("residual_b", "residual_a")  # beside a pair, where `federation.low_rank` keeps one: written by the server alone
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -23,12 +26,20 @@ class Adapter:
         mergeable: `weight` gives a plain matrix with the same outputs, which takes the place of the adapter in a release.
         trains_norms: `model.train_norms` has a meaning beside it.
         trains_backbone: every weight of the backbone is trained.
+        pairs: the adapted map is the frozen one plus a multiple of `lora_b @ lora_a`, and of `residual_b @ residual_a` where it
+            is given them: so `common.low_rank` knows what the mean of the sites' maps is.
     """
 
     name: ClassVar[str]
     mergeable: ClassVar[bool] = True
     trains_norms: ClassVar[bool] = True
     trains_backbone: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
+
+    @property
+    def exact_mean(self) -> bool:
+        """Whether the mean of its arrays gives the mean of the sites' maps in every round."""
+        return False
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -75,4 +86,13 @@ class Adapter:
             number: of the round, from 1, head rounds not counted.
         """
         del number
+        return ()
+
+    def still_in_step(self, step: int) -> tuple[str, ...]:
+        """The names of its arrays, beside those of `still`, that one local step keeps fixed.
+
+        Args:
+            step: of the round, from 0.
+        """
+        del step
         return ()

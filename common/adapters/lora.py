@@ -2,14 +2,17 @@
 
 The mean of the sites' products B A is not the product of their mean B and mean A, unless all sites share one of the two: so a
 round may hold one of them still (`factor`). With "b", A stays at its seeded start (FFA-LoRA: Sun et al., ICLR 2024). With
-"alternate", A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755).
+"alternate", A is still in odd rounds after the head rounds, B in even ones (RoLoRA: Chen et al., arXiv 2502.01755). With "step",
+both travel, and the steps inside a round move one each in turns, B first: no gradient or noise of one meets that of the other
+(LA-LoRA: Liu et al., arXiv 2602.19926, whose smoothing of gradients is left out). What is made of a mean that is not exact:
+`federation.low_rank`.
 """
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from common.adapters.adapter import Adapter
+from common.adapters.adapter import PAIR, RESIDUAL, Adapter
 from common.errors import ConfigError
 from common.schema import choice, ranged
 
@@ -26,14 +29,15 @@ class LoRA(Adapter):
     """Settings of LoRA, and what it computes. B starts at zero.
 
     `factor`: which of B and A a round trains. Under differential privacy "b" has less noise: fewer values get any (half of a
-    square map's, three quarters of qkv's), and noise of B never multiplies noise of A.
+    square map's, three quarters of qkv's), and noise of B never multiplies noise of A; with "step" neither does within a step.
     """
 
     name: ClassVar[str] = "lora"
+    pairs: ClassVar[bool] = True
     rank: int = ranged(8, 1, 256)
     alpha: float = ranged(16.0, 0.0, 1024.0)
     targets: tuple[str, ...] = ("qkv",)  # of qkv, proj, fc1, fc2
-    factor: str = choice("both", "both", "b", "alternate")
+    factor: str = choice("both", "both", "b", "alternate", "step")
 
     def __post_init__(self) -> None:
         require_targets(self.targets)
@@ -53,18 +57,46 @@ class LoRA(Adapter):
         from torch.nn.functional import linear
 
         del weight, bias
-        low = linear(x, values["lora_a"])
-        return frozen(x) + self.alpha / self.rank * linear(low, values["lora_b"])
+        b, a = _stacked(values)
+        return frozen(x) + self.alpha / self.rank * linear(linear(x, a), b)
 
     def weight(self, frozen: "Tensor", values: "Values") -> "Tensor":
         """W + (alpha / r) B A (section 4.1)."""
-        return frozen + self.alpha / self.rank * (values["lora_b"] @ values["lora_a"])
+        b, a = _stacked(values)
+        return frozen + self.alpha / self.rank * (b @ a)
+
+    @property
+    def exact_mean(self) -> bool:
+        """Where a factor is still in every round."""
+        return self.factor in ("b", "alternate")
 
     def still(self, number: int) -> tuple[str, ...]:
         """B starts at zero, and A learns nothing from it: B is first."""
-        if self.factor == "both":
+        if not self.exact_mean:
             return ()
         return ("lora_b",) if self.factor == "alternate" and number % 2 == 0 else ("lora_a",)
+
+    def still_in_step(self, step: int) -> tuple[str, ...]:
+        """B is first here, too."""
+        if self.factor != "step":
+            return ()
+        return ("lora_b",) if step % 2 else ("lora_a",)
+
+
+def _stacked(values: "Values") -> "tuple[Tensor, Tensor]":
+    """B and A; beside a residual the two of a larger rank, whose product is the sum of both."""
+    import torch
+
+    b, a = (values[name] for name in PAIR)
+    if RESIDUAL[0] not in values:
+        return b, a
+    return torch.cat([b, values[RESIDUAL[0]]], dim=1), torch.cat([a, values[RESIDUAL[1]]], dim=0)
+
+
+def residual_start(weight: "Tensor", rank: int) -> "dict[str, Tensor]":
+    """A residual of zero, [O, R] and [R, I]."""
+    outputs, inputs = weight.shape
+    return dict(zip(RESIDUAL, (weight.new_zeros(outputs, rank), weight.new_zeros(rank, inputs)), strict=True))
 
 
 def low_rank_start(weight: "Tensor | None", rank: int, generator: "Generator") -> "dict[str, Tensor]":

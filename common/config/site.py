@@ -38,6 +38,9 @@ class SitePolicy:
     arrays: tuple[str, ...] = ("*",)  # globs of the names of the trained arrays that may leave
     max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
+    max_rank: int = ranged(
+        0, 0, 256
+    )  # of an adapter, that the site trains; 0: any. Runs with `low_rank = "svd"` allow less than theirs
     hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
     max_hours: float = ranged(6.0, 0.01, 168.0)  # that one request may take, whatever the server allows
     approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case, Site, raise_problems
 from common.data.covariates import as_array
 from common.data.dataset import SiteData

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
 from common.data.slices import find_region

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.modalities import MODALITIES
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.volumes import (
     Array,

@@ -31,6 +31,7 @@ TRAVELS = (
     "common/data/slices.py",
     "common/data/volumes.py",
     "common/evaluation/**/*.py",
+    "common/low_rank/*.py",
     "common/messages/*.py",
     "common/metrics/*.py",
     "common/models/**/*.py",

@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 
 from common.errors import FederationError
 from common.messages.update import Update
-from common.models.arrays import Arrays, check_arrays
+from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
 ARRAYS, CONFIG, CHANGE, METRICS, SITE = "arrays", "config", "change", "metrics", "site"
@@ -127,7 +127,7 @@ def read_reply(content: RecordDict, template: Arrays) -> SiteReply:
 
     Args:
         content: what came.
-        template: the global arrays, whose names, shapes and type the change must have.
+        template: the global arrays, whose names, shapes and type the change must have; residuals do not come back.
 
     Raises:
         FederationError: says what is wrong with it.
@@ -138,7 +138,7 @@ def read_reply(content: RecordDict, template: Arrays) -> SiteReply:
 
 def read_update(content: RecordDict, template: Arrays) -> Update:
     """The update of a reply; see `read_reply` for the errors."""
-    return Update(unpack_arrays(_record(content, CHANGE, ArrayRecord), template))
+    return Update(unpack_arrays(_record(content, CHANGE, ArrayRecord), trained_at_sites(template)))
 
 
 def read_status(content: RecordDict) -> SiteReply:

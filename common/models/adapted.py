@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters.adapter import Adapter
-from common.config.run import ModelConfig
+from common.adapters.lora import residual_start
+from common.config.sections import ModelConfig
 from common.errors import ConfigError
 from common.models.backbones.backbone import Backbone
 
@@ -72,13 +73,14 @@ def _linear(frozen: nn.Module) -> nn.Linear:
     return frozen
 
 
-def adapt(backbone: Backbone, config: ModelConfig, generator: torch.Generator) -> None:
+def adapt(backbone: Backbone, config: ModelConfig, generator: torch.Generator, residual: int = 0) -> None:
     """Freeze the backbone in place and add what `config.adapter` trains.
 
     Args:
         backbone: changed in place.
         config: the adapter, and the number of last blocks that get it (0: all).
         generator: for the starting values, so that every site starts from the same ones.
+        residual: rank of what travels beside each pair of low-rank factors (`federation.low_rank`); 0: nothing does.
 
     Raises:
         ConfigError: more blocks, or other targets, than the backbone has.
@@ -87,7 +89,7 @@ def adapt(backbone: Backbone, config: ModelConfig, generator: torch.Generator) -
     backbone.module.requires_grad_(adapter.trains_backbone)
     for block in blocks:
         for place in adapter.places:
-            _wrap(block, place, backbone, config, generator)
+            _wrap(block, place, backbone, config, generator, residual)
         for name, parameter in block.named_parameters():
             if adapter.trains(name):
                 parameter.requires_grad_(True)
@@ -105,7 +107,9 @@ def _chosen_blocks(backbone: Backbone, config: ModelConfig) -> list[nn.Module]:
     return blocks[-config.blocks :] if config.blocks else blocks
 
 
-def _wrap(block: nn.Module, place: str, backbone: Backbone, config: ModelConfig, generator: torch.Generator) -> None:
+def _wrap(
+    block: nn.Module, place: str, backbone: Backbone, config: ModelConfig, generator: torch.Generator, residual: int
+) -> None:
     """Put the adapter around one map of one block."""
     linear = place in backbone.linear_maps
     owner_path, _, attribute = (backbone.linear_maps[place] if linear else backbone.mlp).rpartition(".")
@@ -115,4 +119,6 @@ def _wrap(block: nn.Module, place: str, backbone: Backbone, config: ModelConfig,
         raise ConfigError(f"model.adapter.targets: a block of {config.backbone} has no linear map '{place}'.")
     weight = frozen.weight if isinstance(frozen, nn.Linear) else None
     values = config.adapter.start(weight, backbone.width, generator)
+    if residual and weight is not None and config.adapter.pairs:
+        values |= residual_start(weight.detach(), residual)
     setattr(owner, attribute, Adapted(frozen, config.adapter, values))

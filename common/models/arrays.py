@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from common.adapters.adapter import RESIDUAL
 from common.errors import FederationError, WeightsError
 from common.files import write_atomic
 
@@ -64,6 +65,11 @@ def arrays_sha256(arrays: Arrays) -> str:
         digest.update(f"{name} {arrays[name].shape} ".encode())
         digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def trained_at_sites(arrays: Arrays) -> Arrays:
+    """The arrays that sites train and send the change of: all but residuals, which travel to them alone."""
+    return {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in RESIDUAL}
 
 
 def difference(new: Arrays, old: Arrays) -> Arrays:

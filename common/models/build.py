@@ -22,7 +22,7 @@ def build_model(config: RunConfig) -> MultiModalViT:
     with torch.random.fork_rng(devices=[]):  # timm draws untrained weights from the global generator
         torch.manual_seed(config.seed)
         backbone, sha256 = create_backbone(config.model, config.data.size)
-    adapt(backbone, config.model, generator)
+    adapt(backbone, config.model, generator, config.federation.low_rank.residual_rank)
     model = assemble(backbone, config, generator)
     model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
     return model

@@ -1,5 +1,7 @@
 """Opacus' DPOptimizer with noise from the operating system. Clipping and scaling are Opacus' own."""
 
+from typing import Any
+
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
@@ -29,8 +31,20 @@ class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         super().__init__(optimizer, noise_multiplier=noise_multiplier, max_grad_norm=clip, expected_batch_size=expected_patients)
         self.noise_std = noise_multiplier * max_grad_norm
 
+    @property
+    def params(self) -> list[Any]:
+        """Those that the step moves. What it holds still is not clipped by, gets no noise, and no decay."""
+        return [p for p in super().params if getattr(p, "grad_sample", ()) is not None]
+
     def take(self, parameters: Parameters, gradients: Parameters) -> None:
-        """One step from per-patient gradients [n, *shape]; with n = 0 it is noise alone, and counts all the same."""
+        """One step from per-patient gradients [n, *shape]; with n = 0 it is noise alone, and counts all the same.
+
+        Args:
+            parameters: what moves, all that the optimizer holds or some of it.
+            gradients: theirs.
+        """
+        for parameter in super().params:
+            parameter.grad_sample = None
         for name, parameter in parameters.items():
             parameter.grad_sample = gradients[name]  # type: ignore[attr-defined]
         self.step()

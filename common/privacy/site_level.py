@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.run import SiteLevelConfig
+from common.config.sections import SiteLevelConfig
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
 from common.privacy.noise import system_normal

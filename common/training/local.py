@@ -22,6 +22,7 @@ from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
 from common.training.round import GradientRule, Point, first_point, local_round
 from common.training.scaffold import Corrected
+from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
 from common.training.trainable import is_centre_round, is_head_round
 from common.training.update import LocalUpdate
@@ -38,6 +39,7 @@ def train_round(
     site_seed: int,
     drift: Arrays | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rank: int = 0,
 ) -> LocalUpdate:
     """Train `config.training.local_epochs` epochs from the global arrays.
 
@@ -50,6 +52,7 @@ def train_round(
         site_seed: of this site and round; equal seeds give equal bytes on one machine with one number of threads.
         drift: what SCAFFOLD corrects the round by (`common.training.scaffold`).
         progress: called with steps done and steps in all.
+        rank: that the site trains of low-rank pairs (`common.training.site_rank`); 0: the run's.
 
     Raises:
         FederationError: arrays that are not this model's.
@@ -60,18 +63,17 @@ def train_round(
     device = choose_device()
     place(model, device)
     generator = torch.Generator().manual_seed(site_seed)
-    point = first_point(arrays, torch.as_tensor(patients.labels), config, round_number, device)
-    rule: GradientRule
-    if is_head_round(config, round_number):
-        rule = head_rule(model, arrays, patients, config, generator)
-    else:
-        rule = view_rule(model, patients, config, generator)
+    head = is_head_round(config, round_number)
+    begun = first_components(arrays, 0 if head else rank)
+    point = first_point(begun, torch.as_tensor(patients.labels), config, round_number, device)
+    rule: GradientRule = (
+        head_rule(model, arrays, patients, config, generator) if head else view_rule(model, patients, config, generator)
+    )
     if drift:
         rule = Corrected(rule, {name: torch.tensor(array, device=device) for name, array in drift.items()})
     update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
-    if round_number != 1:
-        return update
-    return replace(update, arrays=update.arrays | fitted_pooling(TrainedModel(model, arrays, config), patients))
+    fitted = fitted_pooling(TrainedModel(model, arrays, config), patients) if round_number == 1 else {}
+    return replace(update, arrays=whole(update.arrays, arrays) | fitted)
 
 
 def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:

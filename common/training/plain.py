@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config.run import ObjectiveConfig
+from common.config.sections import ObjectiveConfig
 from common.objectives.term import States, StepOutputs, weighted_losses
 from common.training.device import autocast
 from common.training.round import Losses, Parameters, Point, Step

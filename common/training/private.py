@@ -5,7 +5,7 @@ with this file, so plain rounds do not import it. n patients of a sample.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -27,6 +27,7 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.private_probing import Features, embed_patients, head_gradients
 from common.training.private_views import draw_example, patient_gradients
 from common.training.round import Losses, Parameters, Point, Step, first_point, local_round
+from common.training.site_rank import first_components, whole
 from common.training.trainable import is_head_round
 from common.training.update import LocalUpdate
 
@@ -84,6 +85,7 @@ def private_round(
     site_seed: int,
     charge: Callable[[Charge], None],
     progress: Callable[[int, int], None] | None = None,
+    rank: int = 0,
 ) -> LocalUpdate:
     """Take `config.privacy.steps` private steps from the global arrays.
 
@@ -96,6 +98,7 @@ def private_round(
         site_seed: of the views. Sampling and noise come from the operating system.
         charge: called with what the round will cost before any patient is touched; raises where the budget refuses.
         progress: called with steps done and steps in all.
+        rank: that the site trains of low-rank pairs (`common.training.site_rank`); 0: the run's.
 
     Returns:
         The update. It alone is private: the counts beside it are not, and no loss is reported.
@@ -106,7 +109,8 @@ def private_round(
     device = choose_device()
     place(model, device)
     nothing_to_count = torch.empty(0, dtype=torch.int64)
-    point = first_point(arrays, nothing_to_count, config, round_number, device)
+    head = is_head_round(config, round_number)
+    point = first_point(first_components(arrays, 0 if head else rank), nothing_to_count, config, round_number, device)
 
     @cache
     def features() -> Features:
@@ -119,6 +123,6 @@ def private_round(
         examples = [draw_example(model, patients, int(row), config, (site_seed, now.step)) for row in rows]
         return patient_gradients(model, now, examples, config)
 
-    gradients = of_features if is_head_round(config, round_number) else of_views
-    rule = PrivateGradients(gradients, len(patients), config)
-    return local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    rule = PrivateGradients(of_features if head else of_views, len(patients), config)
+    update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
+    return replace(update, arrays=whole(update.arrays, arrays))

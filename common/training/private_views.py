@@ -121,8 +121,6 @@ def _teacher_logits(model: MultiModalViT, point: Point, example: Example, config
     if not point.needs_teacher:
         return torch.empty(0, device=device)
     with autocast(device, config.training.precision):
-        said = functional_call(
-            model, {**point.teacher, **point.fixed}, (example.x[:1], example.whole.to(device), None, None, example.known)
-        )
+        said = functional_call(model, point.teachers, (example.x[:1], example.whole.to(device), None, None, example.known))
     logits: Tensor = said.logits.float().unsqueeze(1)
     return logits

@@ -58,6 +58,11 @@ class Point:
         """Whether a term that runs reads the teacher."""
         return any(term.needs_teacher for term in self.terms)
 
+    @property
+    def teachers(self) -> Parameters:
+        """All arrays as the teacher has them: its own of what the student holds still in a step, too."""
+        return {**self.fixed, **self.teacher}
+
 
 Step = Callable[[Point], tuple[Losses, States]]
 
@@ -129,7 +134,7 @@ def local_round(
     for step in range(steps):
         done, part = (round_number - 1 + step / steps) / config.federation.rounds, 1 / (steps * config.federation.rounds)
         point = replace(point, step=step, done=done, done_after=done + part)
-        losses, states = take_step(point)
+        losses, states = take_step(_moving(point, config))
         history.append(losses)
         point = replace(point, teacher=_moved_teacher(point, config), states=states)
         if progress is not None:
@@ -137,6 +142,16 @@ def local_round(
     update = {name: _array(value) for name, value in sorted({**point.trained, **point.fixed}.items())}
     metrics = rule.metrics(history) | {"seconds": time.monotonic() - began}
     return LocalUpdate(update, len(patients), int((patients.labels >= 0).sum()), metrics)
+
+
+def _moving(point: Point, config: RunConfig) -> Point:
+    """The point as one step sees it: what the adapter holds still in the step is fixed, not trained."""
+    still = config.model.adapter.still_in_step(point.step)
+    held = {name: value.detach() for name, value in point.trained.items() if name.rpartition(".")[2] in still}
+    if not held:
+        return point
+    moving = {name: value for name, value in point.trained.items() if name not in held}
+    return replace(point, trained=moving, fixed={**point.fixed, **held})
 
 
 def _moved_teacher(point: Point, config: RunConfig) -> Parameters:

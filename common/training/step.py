@@ -61,6 +61,5 @@ def teacher_temperature_now(config: RunConfig, point: Point) -> float:
 @torch.no_grad()
 def _teacher(model: MultiModalViT, point: Point, views: Views) -> Output:
     """The teacher sees the global views whole: nothing is masked, the student's masked patches are read."""
-    teacher = {**point.teacher, **point.fixed}
-    output: Output = functional_call(model, teacher, (views.x, views.present, None, views.masks, views.covariates))
+    output: Output = functional_call(model, point.teachers, (views.x, views.present, None, views.masks, views.covariates))
     return output

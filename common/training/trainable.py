@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from common.adapters.adapter import RESIDUAL
 from common.config.run import RunConfig
 
 HEAD = "head."
@@ -31,7 +32,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
         return [name for name in names if name == CENTRE]
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
-    still = config.model.adapter.still(round_number - config.training.head_rounds)
+    still = (*config.model.adapter.still(round_number - config.training.head_rounds), *RESIDUAL)
     tokens = () if config.model.train_tokens else TOKENS
     pool = () if config.model.pooling.trains else (POOL,)
     chosen = [name for name in names if name.rpartition(".")[2] not in still and not name.startswith((*tokens, *pool, CENTRE))]

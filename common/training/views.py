@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config.run import ObjectiveConfig
+from common.config.sections import ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
 from common.data.dataset import Batch
 from common.objectives.masking import (

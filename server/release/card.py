@@ -9,7 +9,8 @@ from typing import Any
 
 import timm
 
-from common.config.run import ModelConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import ModelConfig
 from server.report.decode import Measure
 from server.report.page.conformal import ALL
 from server.report.page.headline import caution

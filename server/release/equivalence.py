@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.config.modalities import MODALITIES
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case, Site, read_site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.errors import ConfigError, FedMRIError
 from common.model_files.dense import DenseModel
 

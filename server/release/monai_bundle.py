@@ -17,7 +17,8 @@ from typing import Any
 import server.release.monai_patients as patients
 from common.config import covariates
 from common.config.modalities import MODALITIES, Quantity
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
 from common.config.site import MASK, MASKS
 from common.data import volumes
 from common.files import write_atomic

@@ -1,4 +1,4 @@
-"""`rounds` of report.json: participation, failures, seconds, bytes, loss, and the external MCC."""
+"""`rounds` of report.json: participation, failures, seconds, bytes, loss, deviation of low-rank pairs, and the external MCC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ class Round:
     paused: tuple[str, ...]
     mcc: float | None
     loss: float | None
+    deviation: float | None  # of the product of the mean low-rank factors from the mean of the products, relative
+    left: float | None  # of it, after what `federation.low_rank` has made of it
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -53,6 +55,8 @@ def decode_round(value: Any) -> Round:
         paused=names(entry.get("paused")),
         mcc=measure(seen).value,
         loss=real(table(entry.get("train")).get("loss")),
+        deviation=real(table(entry.get("low_rank")).get("deviation")),
+        left=real(table(entry.get("low_rank")).get("left")),
     )
 
 

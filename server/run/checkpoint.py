@@ -136,7 +136,7 @@ def as_line(record: RoundRecord) -> dict[str, Any]:
     line["failures"] = [{"site": site, "reason": reason} for site, reason in record.failures.items()]
     line["external_mcc"] = line.pop("external").get("mcc")
     line["paused"] = list(record.paused)
-    for name in ("epsilon", "paused", "redone"):  # most rounds have none
+    for name in ("epsilon", "paused", "redone", "low_rank"):  # most rounds have none
         if not line[name]:
             del line[name]
     return line
@@ -149,4 +149,5 @@ def _scalars(record: RoundRecord) -> Mapping[str, float]:
         numbers
         | {f"train/{name}": value for name, value in record.train.items()}
         | {f"external/{name}": value for name, value in record.external.items()}
+        | {f"low_rank/{name}": value for name, value in record.low_rank.items()}
     )

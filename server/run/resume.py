@@ -72,7 +72,7 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     told = _read_table(plan.out / RUN_NAME)
     _require_same(plan, told, backbone)
     lines = read_lines(plan.out)
-    number, arrays, state = _last_whole(plan.out, lines, template, plan.config.federation.strategy)
+    number, arrays, state = _last_whole(plan.out, lines, template, plan.config.federation.aggregator)
     open_round, trained, redone = read_open(plan.out)
     parts = [line.get("trained", {}) for line in lines[number:]] + ([trained] if open_round > number else [])
     redone = (redone if open_round > number else 0) + sum(1 + line.get("redone", 0) for line in lines[number:])

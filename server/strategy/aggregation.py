@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from common.aggregation.aggregator import Aggregator, Change, State
 from common.aggregation.fedavg import FedAvg
-from common.config.run import FederationConfig, RunConfig, SiteLevelConfig
+from common.config.run import RunConfig
+from common.config.sections import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
+from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
-from common.models.arrays import Arrays, check_arrays, flat, shaped
+from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
 from common.training.trainable import is_centre_round
 
@@ -39,7 +41,7 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     with np.errstate(over="ignore"):
-        check_arrays({name: array + reply.update.change[name] for name, array in current.items()}, current)
+        check_arrays({name: current[name] + change for name, change in reply.update.change.items()}, trained_at_sites(current))
     return reply
 
 
@@ -117,7 +119,7 @@ def aggregate(
     """The aggregator's step, and the mean loss terms; in the order of the sites' names, so that equal replies give equal bytes.
 
     Args:
-        plan: its `strategy` is the aggregator.
+        plan: its `aggregator`.
         state: the aggregator's.
         current: the global arrays that the sites were sent.
         replies: by site, those that are valid.
@@ -128,7 +130,22 @@ def aggregate(
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, plan.unlabelled_weight)
     changes = zip((reply.update.change for reply in ordered), weights, strict=True)
-    return *step(plan.strategy, state, current, changes), _mean_terms(ordered, weights)
+    return *step(plan.aggregator, state, current, changes), _mean_terms(ordered, weights)
+
+
+def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[str, SiteReply], new: Arrays) -> dict[str, float]:
+    """Of the round's record: how far the low-rank pairs are from the mean of the sites' products; empty where none has moved.
+
+    Args:
+        plan: its `low_rank` tells whether anything is made of the distance (`left`).
+        current: the global arrays that the sites were sent.
+        replies: by site, those that went into the mean.
+        new: the global arrays that came of them.
+    """
+    ordered = [replies[site] for site in sorted(replies)]
+    weights = weigh(ordered, plan.unlabelled_weight)
+    found = pair_figures(current, [(r.update.change, w) for r, w in zip(ordered, weights, strict=True)], new)
+    return found if plan.low_rank.takes_pairs else {name: value for name, value in found.items() if name != "left"}
 
 
 def noised_sum(
@@ -158,7 +175,7 @@ def step(strategy: Aggregator, state: State, current: Arrays, changes: Iterator[
         check_arrays(arrays, current)
     except FederationError as error:
         raise FederationError(
-            f"federation.strategy = {strategy.name!r} has diverged: {error} Choose smaller settings of it."
+            f"The aggregation by {strategy.name!r} has diverged: {error} Choose smaller settings of federation.strategy."
         ) from error
     return arrays, state
 

@@ -17,14 +17,15 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from common.aggregation.aggregator import Change
-from common.config.run import FederationConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
 from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, trained_names
-from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, round_plan, step
+from server.strategy.aggregation import aggregate, judge_reply, low_rank_figures, noised_sum, norm_outliers, round_plan, step
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
 from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
@@ -64,7 +65,7 @@ class FedMRIAvg(FedAvg):
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
         self.progress = progress or Progress()
-        self.state = plan.strategy.init(template)
+        self.state = plan.aggregator.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
         self.on_open: Callable[[OpenRound], None] | None = None
@@ -114,7 +115,7 @@ class FedMRIAvg(FedAvg):
         self.presence.require_enough()
         self.summary()
         self.before, self.on_open = before or ResumePoint(""), on_open
-        self.state = self.before.state or self.plan.strategy.init(self.template)
+        self.state = self.before.state or self.plan.aggregator.init(self.template)
         for line in self.before.lines:
             self.presence.attendance.note_line(line)
         arrays, result = initial_arrays, Result(arrays=initial_arrays)
@@ -170,11 +171,14 @@ class FedMRIAvg(FedAvg):
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
         new, self.state, terms = aggregate(round_plan(self.config, server_round), self.state, state.current, state.valid)
+        if self.config.model.adapter.pairs:
+            state.low_rank = low_rank_figures(self.plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
 
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:
         """What the aggregator makes of the sites' sum: their weighted mean change and total weight."""
-        new, self.state = step(round_plan(self.config, self.open.number).strategy, self.state, self.open.current, iter([summed]))
+        aggregator = round_plan(self.config, self.open.number).aggregator
+        new, self.state = step(aggregator, self.state, self.open.current, iter([summed]))
         return pack_arrays(new)
 
     def attempt(

@@ -29,6 +29,7 @@ class RoundRecord:
     trained: dict[str, int] = field(default_factory=dict)  # site -> how often it may have trained, lost answers included
     paused: tuple[str, ...] = ()  # connected sites that were not asked, after too many failures in a row
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
+    low_rank: dict[str, float] = field(default_factory=dict)  # `common.low_rank.figures`, where single updates are seen
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class OpenRound:
     lost: dict[str, str] = field(default_factory=dict)  # site -> why the last request has no reply, but for time
     paused: tuple[str, ...] = ()
     redone: int = 0
+    low_rank: dict[str, float] = field(default_factory=dict)
 
 
 def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, float]) -> RoundRecord:
@@ -95,6 +97,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
         trained={site: times for site, times in sorted(state.trained.items()) if times},
         paused=state.paused,
         redone=state.redone,
+        low_rank=state.low_rank,
         train=train,
         external={},
     )

@@ -8,7 +8,7 @@ from typing import TypeVar
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from common.config.run import FederationConfig
+from common.config.sections import FederationConfig
 from common.errors import FederationError
 from common.text import printable
 from server.strategy.backoff import Attendance

@@ -54,6 +54,18 @@ def test_each_rule_refuses_by_itself(policy, content, says) -> None:
     assert "policy." in str(refused.value)
 
 
+def test_residuals_that_a_site_was_sent_do_not_come_back() -> None:
+    """`federation.low_rank = "residual"`: they are the server's to write, and a reply that holds one is refused."""
+    more = BEFORE | {"vit.residual_b": np.zeros((4, 2), np.float32), "vit.residual_a": np.zeros((2, 4), np.float32)}
+    asked = write_task(Task(1, "{}", "c", "b"), pack_arrays(more))
+    require_leaving(reply(), asked, OPEN)
+    with pytest.raises(PolicyError) as refused:
+        require_leaving(reply(more), asked, OPEN)
+    assert "not of the form" in refused.value.public
+    trained = {name: value + 1 for name, value in more.items()}
+    assert Update.between(trained, more).change.keys() == BEFORE.keys()
+
+
 def test_the_norm_is_that_of_all_arrays_together() -> None:
     norm = float(np.sqrt(17 * 0.01))
     require_leaving(reply(), ASKED, SitePolicy(max_update_norm=norm * 1.001))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.config.run import ModelConfig
+from common.config.sections import ModelConfig
 from common.errors import ConfigError, WeightsError
 from common.models.backbones.backbone import Backbone
 from common.models.backbones.registry import FAMILIES

@@ -62,6 +62,20 @@ def _charts(rows: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:
                 _line(losses, axis, "loss"),
             )
         )
+    return (*charts, *_pair_charts(rows))
+
+
+def _pair_charts(rows: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:
+    """What averaging low-rank factors apart misses, and what is left of it where `federation.low_rank` mends it."""
+    missed = [(row.number, row.deviation) for row in rows if row.deviation is not None]
+    left = [(row.number, row.left) for row in rows if row.left is not None]
+    charts = []
+    if missed:
+        text = "Product of the sites' mean low-rank factors: distance from the mean of their products, relative to its size."
+        charts.append((text, _line(missed, value_axis([value for _, value in missed]), "distance")))
+    if left:
+        text = "The same distance of the arrays that were kept, after federation.low_rank."
+        charts.append((text, _line(left, value_axis([value for _, value in left]), "distance")))
     return tuple(charts)
 
 

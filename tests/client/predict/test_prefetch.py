@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from client.predict.prefetch import reading
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.data.cases import UNLABELLED, Case
 from common.errors import DataError
 

@@ -1,5 +1,6 @@
 """One round at a site: what it trains, what it refuses, and what never leaves it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,28 @@ def test_an_unlabelled_site_trains_too(model, site):
     site(data=patients((-1, -1, -1)))
     reply, _ = ask(model)
     assert (reply.error, reply.patients, reply.labelled) == ("", 3, 0)
+
+
+def test_a_site_trains_the_rank_that_its_policy_allows_where_ranks_may_differ(model, site):
+    """The components beyond it go to zero: the site's product is of its own rank, whatever the server sent."""
+    site(replace(SitePolicy.simulation(), max_rank=1))
+    config = config_from_table(json.loads(CONFIG.to_json()) | {"federation": {"rounds": 2, "low_rank": "svd"}})
+    reply, _ = ask(model, config=config.to_json())
+    sent = get_arrays(model)
+    assert reply.error == ""
+    for name in (name for name in sent if name.endswith("lora_a")):
+        trained = sent[name] + reply.update.change[name]
+        assert trained[0].any()
+        assert sent[name][1:].any()
+        assert not trained[1:].any()
+
+
+def test_a_site_of_smaller_rank_takes_no_part_where_ranks_may_not_differ(model, site):
+    site(replace(SitePolicy.simulation(), max_rank=1))
+    reply, _ = ask(model)
+    assert reply.error == "the site trains adapters of rank 1 at most, and the run does not let ranks differ"
+    site(replace(SitePolicy.simulation(), max_rank=2))  # the run's own
+    assert ask(model)[0].error == ""
 
 
 def test_only_the_public_sentence_of_an_error_leaves(model, site):

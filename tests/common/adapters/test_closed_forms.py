@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from common.adapters.adapter import Adapter
 from common.adapters.bottleneck import Bottleneck
 from common.adapters.dora import DoRA
-from common.adapters.lora import LoRA
+from common.adapters.lora import LoRA, residual_start
 from common.adapters.registry import ADAPTERS
 from common.errors import ConfigError
 
@@ -98,11 +98,27 @@ def test_a_row_of_zeros_has_no_direction_and_breaks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "still"), [("both", [(), ()]), ("b", [("lora_a",)] * 2), ("alternate", [("lora_a",), ("lora_b",)])]
+    ("factor", "still"),
+    [("both", [(), ()]), ("b", [("lora_a",)] * 2), ("alternate", [("lora_a",), ("lora_b",)]), ("step", [(), ()])],
 )
 def test_lora_alone_holds_a_factor_still(factor: str, still: list[tuple[str, ...]]) -> None:
     assert [LoRA(factor=factor).still(number) for number in (1, 2)] == still
     assert all(kind().still(1) == () for kind in ADAPTERS.values())
+
+
+def test_lora_alternates_by_local_step_where_it_is_told_to() -> None:
+    """B is first: as long as it is zero A would learn nothing."""
+    assert [LoRA(factor="step").still_in_step(step) for step in range(4)] == [("lora_a",), ("lora_b",)] * 2
+    others = [LoRA(factor=factor) for factor in ("both", "b", "alternate")]
+    assert all(adapter.still_in_step(0) == () for adapter in (*others, *(kind() for kind in ADAPTERS.values())))
+
+
+def test_a_residual_beside_a_pair_is_another_product_added() -> None:
+    adapter = LoRA(rank=3, alpha=6.0)
+    values = moved(started(adapter) | residual_start(FROZEN.weight.detach(), 5))
+    naive = FROZEN.weight + 2.0 * (values["lora_b"] @ values["lora_a"] + values["residual_b"] @ values["residual_a"])
+    torch.testing.assert_close(run(adapter, values), (X @ naive.T + FROZEN.bias).detach())
+    torch.testing.assert_close(adapter.weight(FROZEN.weight, values), naive)
 
 
 @pytest.mark.parametrize("kind", [LoRA, DoRA])

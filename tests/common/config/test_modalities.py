@@ -1,7 +1,7 @@
 """The table against what the code said before there was one, literally."""
 
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, NAMINGS, Modality, file_patterns, looked_for
-from common.config.run import DataConfig
+from common.config.sections import DataConfig
 from common.config.site import SiteConfig
 
 MASKS = ("**/*tumour*mask.nii*", "**/*tumor*mask.nii*", "**/*lesion*mask.nii*", "**/*seg*mask.nii*")

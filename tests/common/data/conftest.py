@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
 from common.tasks.classification import Classification
 
 SUFFIXES = {

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import common.data.cache as module
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
 from common.data.cache import content_key, default_cache, open_site
 from common.data.cases import read_site
 from common.data.slices import prepare_case

@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
 from common.data.cases import read_site
 from common.data.check import check_site
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config.run import DataConfig, RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
+from common.config.sections import DataConfig
 from common.data.cases import read_site
 from common.data.check import check_site
 from common.data.covariates import as_array, of_row

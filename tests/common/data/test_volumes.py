@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from common.config.run import DataConfig, RunConfig
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
 from common.data.cases import Case, read_site
 from common.data.slices import prepare_case
 from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, foreground, load_volume, resample, scale_intensity

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from hypothesis import given
 
-from common.config.run import FederationConfig
+from common.config.sections import FederationConfig
 from common.errors import FedMRIError
 from common.messages.round import SiteReply, Task, pack_arrays, read_reply, read_task, unpack_array, write_reply, write_task
 from common.messages.secure_aggregation import (

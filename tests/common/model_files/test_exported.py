@@ -70,6 +70,36 @@ def test_merging_keeps_the_outputs_and_leaves_no_adapter_that_can_be_merged(adap
     assert not [p for p in plain.parameters() if p.requires_grad]
 
 
+def _weights(model):
+    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+
+
+@torch.inference_mode()
+def test_a_residual_beside_a_pair_is_merged_and_exported_and_the_backbone_stays(tmp_path):
+    """`federation.low_rank = "residual"`: the release holds W + s (B A + residual), and opens without what it was made of."""
+    section = {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 1, "adapter": {"rank": 2, "alpha": 6.0}}
+    table = {"model": section, "data": {"size": 32, "slices": 2}}
+    config = config_from_table(table | {"federation": {"low_rank": {"name": "residual", "kept_rank": 5}}})
+    fresh, rng = build_model(config).eval(), np.random.default_rng(0)
+    assert fresh.backbone_sha256 == build_model(config_from_table(table)).backbone_sha256
+    arrays = {n: (a + rng.normal(0, 0.05, a.shape)).astype(np.float32) for n, a in get_arrays(fresh).items()}
+    place = next(name.removesuffix(".residual_b") for name in arrays if name.endswith(".residual_b"))
+    frozen = _weights(fresh)[f"{place}.frozen.weight"].copy()
+    plain, untouched = merge_trained(fresh, arrays)  # fresh holds the trained arrays from here on
+    b, a, left, right = (arrays[f"{place}.{n}"].astype(np.float64) for n in ("lora_b", "lora_a", "residual_b", "residual_a"))
+    np.testing.assert_allclose(_weights(plain)[f"{place}.weight"], frozen + 3.0 * (b @ a + left @ right), atol=1e-6)
+    np.testing.assert_array_equal(untouched[f"{place}.weight"], frozen)
+    torch.testing.assert_close(plain(*patients()).logits, fresh(*patients()).logits, rtol=0, atol=1e-5)
+    save_exported(tmp_path / "model.safetensors", plain, untouched, config, None)
+    opened = trained_model(open_exported(tmp_path / "model.safetensors"))
+    torch.testing.assert_close(opened(*patients()).logits, plain(*patients()).logits, rtol=0, atol=1e-6)
+    x, present = patients()
+    dense = DenseModel(plain, len(config.task.classes), 0.1)(x, present)
+    torch.testing.assert_close(dense, (fresh(x, present).logits[:, :3] / 0.1).softmax(-1), rtol=0, atol=1e-4)
+    without = {n: np.zeros_like(a) if ".residual_" in n else a for n, a in arrays.items()}
+    assert (merge_trained(fresh, without)[0](x, present).logits - plain(x, present).logits).abs().max() > 1e-3
+
+
 def test_a_merged_map_is_the_closed_form_and_the_model_is_not_changed():
     fresh, arrays, config = trained()
     lora = fresh.vit.blocks[1].attn.qkv

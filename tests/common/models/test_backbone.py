@@ -6,7 +6,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from common.config.run import ModelConfig
+from common.config.sections import ModelConfig
 from common.errors import ConfigError, WeightsError
 from common.models.backbones.create import create_backbone
 from common.models.backbones.weights import SHIPPED, file_sha256, find_weights

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config.run import SiteLevelConfig
+from common.config.sections import SiteLevelConfig
 from common.privacy.site_level import clip_change, noise_to_signal, noised_change, site_level_claim
 
 

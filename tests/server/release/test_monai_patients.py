@@ -10,7 +10,8 @@ import pytest
 from monai.data.meta_tensor import MetaTensor
 
 from common.config import covariates
-from common.config.run import DataConfig, RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table
+from common.config.sections import DataConfig
 from common.data import volumes
 from common.data.cases import read_site
 from common.data.slices import slice_case

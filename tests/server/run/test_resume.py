@@ -61,6 +61,8 @@ KINDS = {
     "two moments": ({"federation": {"strategy": "fedadam"}}, 1),
     "control variates": ({"federation": {"strategy": "scaffold"}}, 1),
     "secure momentum": ({"secure": {"enabled": True}, "federation": {"strategy": "fedavgm"}}, 4),
+    "residual": ({"federation": {"low_rank": {"name": "residual", "kept_rank": 4}}}, 1),
+    "svd and momentum": ({"federation": {"low_rank": "svd", "strategy": "fedavgm"}}, 1),
     "head rounds and alternating factors": ({"model": {"adapter": {"factor": "alternate"}}, "training": {"head_rounds": 1}}, 1),
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.aggregation.fedavgm import FedAvgM
-from common.config.run import FederationConfig, SiteLevelConfig
+from common.config.sections import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, write_reply
 from common.messages.update import Update

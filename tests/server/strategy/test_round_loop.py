@@ -6,7 +6,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from common.config.run import FederationConfig
+from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
 from common.messages.update import Update

@@ -1,0 +1,129 @@
+"""What the sections of a configuration must be to each other. A run that could not do what it says is refused by name."""
+
+from common.aggregation.requirements import require_enough_sites, require_seen
+from common.aggregation.scaffold import Scaffold, require_correctable
+from common.config.modalities import MODALITIES
+from common.config.sections import Sections
+from common.errors import ConfigError
+
+
+def require_consistent(config: Sections) -> None:
+    """Check everything that no section can know by itself.
+
+    Raises:
+        ConfigError: names the setting, why it cannot be, and what can.
+    """
+    require_known_modalities(config)
+    require_trained_head(config)
+    require_measured_centre(config)
+    require_trained_pooling(config)
+    require_usable_strategy(config)
+    require_usable_pair_rule(config)
+    if config.privacy.enabled:
+        require_bounded(config)
+    require_unpublished_holdout(config)
+
+
+def require_known_modalities(config: Sections) -> None:
+    """Refuse modalities that the table lacks, none at all, and one named twice."""
+    chosen = config.data.modalities
+    if any(m not in MODALITIES for m in chosen) or not chosen or len(set(chosen)) != len(chosen):
+        raise ConfigError(f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(chosen)}.")
+
+
+def require_unpublished_holdout(config: Sections) -> None:
+    """Refuse sums over held-out patients where whole hospitals are to be hidden."""
+    if config.site_level.enabled and config.evaluation.holdout:
+        raise ConfigError(
+            f"evaluation.holdout = {config.evaluation.holdout!r} cannot run with site_level.enabled: the noise hides whole "
+            "hospitals, and their sums over held-out patients would be published without any. Set evaluation.holdout = 0.0."
+        )
+
+
+def require_usable_pair_rule(config: Sections) -> None:
+    """Refuse a rule for low-rank pairs that needs what the server does not see, or that does not fit adapter and strategy."""
+    rule = config.federation.low_rank
+    for name in (name for name, on in _hidden(config).items() if on and not rule.from_sum):
+        raise ConfigError(
+            f'federation.low_rank = "{rule.name}" cannot run with {name}: it needs the change of each site by itself, '
+            'and only their sum is used there. Choose another, such as federation.low_rank = "apart".'
+        )
+    if why := rule.why_not(config.model.adapter, config.federation.strategy):
+        raise ConfigError(f'federation.low_rank = "{rule.name}" cannot run with {why}. Set low_rank = "apart".')
+
+
+def require_trained_head(config: Sections) -> None:
+    """Refuse head rounds in which no loss would train the head."""
+    rounds, name = config.training.head_rounds, config.task.term
+    weights = {term.name: term.weight for term in config.objective.terms}
+    if rounds and not weights[name]:
+        raise ConfigError(
+            f"training.head_rounds = {rounds} needs objective.terms.{name}.weight above 0: that term fits the head. "
+            "Set training.head_rounds = 0, or give the term a weight."
+        )
+
+
+def require_trained_pooling(config: Sections) -> None:
+    """Refuse a pooling with arrays that no round would train: it would be a mean under another name."""
+    pooling, head_rounds, rounds = config.model.pooling, config.training.head_rounds, config.federation.rounds
+    if pooling.trains and head_rounds >= rounds:
+        raise ConfigError(
+            f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves '
+            f"none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
+        )
+    if pooling.fits and head_rounds < 2:
+        raise ConfigError(
+            f'model.pooling = "{pooling.name}" needs training.head_rounds of 2 or more, got {head_rounds}: the first fits it '
+            "to tumour masks, those after it fit the head to what it pools."
+        )
+    noised = {"privacy.enabled": config.privacy.enabled, "site_level.enabled": config.site_level.enabled}
+    for name in (name for name, on in noised.items() if on and pooling.fits):
+        raise ConfigError(
+            f'model.pooling = "{pooling.name}" cannot run with {name}: its fit to tumour masks would leave without noise. '
+            'Choose another, such as model.pooling = "centre".'
+        )
+
+
+def require_measured_centre(config: Sections) -> None:
+    """Refuse mean features where no round measures them, or where they would leave without noise."""
+    if not config.model.centre_features:
+        return
+    least = 3 if config.model.pooling.fits else 2  # what pools the features comes first
+    if config.training.head_rounds < least:
+        raise ConfigError(
+            f"model.centre_features needs training.head_rounds of {least} or more, got {config.training.head_rounds}: one "
+            "measures the mean features, those after it fit the head to what they leave."
+        )
+    for name, on in {"privacy.enabled": config.privacy.enabled, "site_level.enabled": config.site_level.enabled}.items():
+        if on:
+            raise ConfigError(
+                f"model.centre_features cannot run with {name}: a site's mean features would leave without noise. "
+                "Set model.centre_features = false."
+            )
+
+
+def require_usable_strategy(config: Sections) -> None:
+    """Refuse an aggregator that lacks what it needs."""
+    strategy, adapter = config.federation.strategy, config.model.adapter
+    require_seen(strategy, _hidden(config))
+    require_enough_sites(strategy, config.federation.min_sites)
+    if isinstance(strategy, Scaffold):
+        alternating = adapter.still(1) != adapter.still(2)
+        require_correctable(private=config.privacy.enabled, site_level=config.site_level.enabled, alternating=alternating)
+
+
+def require_bounded(config: Sections) -> None:
+    """Refuse what would let one patient move a private step by more than the clipping norm."""
+    crops, holdout = config.objective.local_crops, config.evaluation.holdout
+    refused = [(f"objective.terms.{term.name}.{key}", *why) for term in config.objective.terms for key, *why in term.refusals()]
+    if crops:
+        refused.append(("objective.local_crops", crops, 0, "the private recipe has global views only"))
+    if holdout:
+        refused.append(("evaluation.holdout", holdout, 0.0, "sums over held-out patients would leave without noise"))
+    for name, value, allowed, why in refused:
+        raise ConfigError(f"{name} = {value!r} cannot run with privacy.enabled: {why}. Set {name} = {allowed!r}.")
+
+
+def _hidden(config: Sections) -> dict[str, bool]:
+    """Under which settings the server uses the sum of the sites' changes only, and whether they are on."""
+    return {"secure.enabled": config.secure.enabled, "site_level.enabled": config.site_level.enabled}
