@@ -21,7 +21,8 @@ from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import held_back, split
-from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
+from common.evaluation.calibration.calibration import Scaling, fit_temperature, nll_sums
+from common.evaluation.calibration.offsets import fit_scaling, offset_sums, why_no_offsets
 from common.evaluation.comparison import measure_beside
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
@@ -97,21 +98,25 @@ def run_job(job: Job) -> Probabilities:
     known = held.select(held.labelled)
     if job.name == PROBE:
         probabilities, own = _probe(training, (external, known), config)
-        return _calibrated(probabilities, own, known)
+        return _calibrated(probabilities, own, known, config)
     trained = TrainedModel(build_model(config), _trained(job, training, config), config)
     own = predict(trained, known) if len(known) else np.empty((0, len(config.task.classes)))
-    return _calibrated(predict(trained, external), own, known)
+    return _calibrated(predict(trained, external), own, known, config)
 
 
-def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData) -> Probabilities:
-    """Calibrated as the federated model is, on the labelled patients that its own sites held back.
+def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData, config: RunConfig) -> Probabilities:
+    """Calibrated as the federated model is, offsets included, on the labelled patients that its own sites held back.
 
     Args:
         probabilities: of the external patients [N, C].
         own: of the held-back ones [K, C].
         known: the held-back ones.
+        config: says whether class offsets are fitted.
     """
-    return apply_temperature(probabilities, fit_temperature(nll_sums(known.labels, own)))
+    scaling = None
+    if not why_no_offsets(config):
+        scaling = fit_scaling(offset_sums(known.labels, own), np.bincount(known.labels, minlength=own.shape[1]))
+    return (scaling or Scaling(fit_temperature(nll_sums(known.labels, own)))).apply(probabilities)
 
 
 def measure(

@@ -13,10 +13,22 @@ from client.policy import require_calibrating, require_hours
 from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
 from common.data.cases import Site
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import apply_temperature, nll_sums, score_histogram
+from common.evaluation.calibration.calibration import Scaling, nll_sums, score_histogram
+from common.evaluation.calibration.offsets import offset_sums, why_no_offsets
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.messages.calibration import COUNT, FIT, NLL, OOD_SCORES, SCORES, read_asked, read_reference, write_sums
+from common.messages.calibration import (
+    CONFUSION,
+    COUNT,
+    FIT,
+    NLL,
+    OFFSETS,
+    OOD_SCORES,
+    SCORES,
+    read_asked,
+    read_reference,
+    write_sums,
+)
 from common.messages.round import SiteReply, Task
 from common.models.arrays import Arrays
 from common.models.trained_model import TrainedModel
@@ -33,8 +45,8 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
         PolicyError: the hospital does not share such sums, or not of so few patients.
         FederationError, WeightsError, DataError, ConfigError: as `client.round.train.train_site`.
     """
-    asked = read_asked(content)
     model, config, arrays = agreed_model(content, task, context)
+    asked = read_asked(content, config)
     site, training, held = prepared_patients(context, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
@@ -46,13 +58,15 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
         sums = fit_sums(trained, training, held, least)
     else:
         reference = read_reference(content, config)
-        sums = score_sums(trained, training, held, least, asked.temperature, reference)
+        sums = score_sums(trained, training, held, least, asked.scaling, reference)
     told = SiteReply(context.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
 
 
 def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: int) -> Arrays:
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
+
+    Where class offsets are fitted, also the loss at each point of their grid, and the patients by class and answer.
 
     Args:
         trained: the federation's final model.
@@ -62,11 +76,10 @@ def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: i
     """
     labels, probabilities = _answers(trained, held)
     seen, unseen = (features(trained, patients) for patients in (training, held))
-    return {
-        NLL: nll_sums(labels, probabilities).astype(np.float32),
-        COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(seen, unseen, least),
-    }
+    sums = {NLL: nll_sums(labels, probabilities).astype(np.float32), COUNT: np.array([len(labels)], np.float32)}
+    if not why_no_offsets(trained.config):
+        sums |= {OFFSETS: offset_sums(labels, probabilities).astype(np.float32), CONFUSION: _confusion(labels, probabilities)}
+    return sums | ood.moments(seen, unseen, least)
 
 
 def score_sums(
@@ -74,7 +87,7 @@ def score_sums(
     training: SiteData,
     held: SiteData,
     least: int,
-    temperature: float,
+    scaling: Scaling,
     reference: Arrays | None,
 ) -> Arrays:
     """Histograms: the held-back patients' conformal scores, and all patients' out-of-distribution scores against the other sites.
@@ -88,12 +101,15 @@ def score_sums(
         training: the patients that were trained on.
         held: those held back.
         least: for fewer patients with an out-of-distribution score, no score is given; and as in `fit_sums`.
-        temperature: fitted to the sums that `fit_sums` gave at all sites.
+        scaling: fitted to the sums that `fit_sums` gave at all sites.
         reference: the moments of all sites; the site's own are subtracted, so that its patients are as unknown to the reference
             as those of a hospital that took no part. None: no out-of-distribution scores.
     """
     labels, probabilities = _answers(trained, held)
-    sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
+    calibrated = scaling.apply(probabilities)
+    sums = {SCORES: score_histogram(labels, calibrated)}
+    if not why_no_offsets(trained.config):
+        sums[CONFUSION] = _confusion(labels, calibrated)
     if reference is None:
         return sums
     seen, unseen = (features(trained, patients) for patients in (training, held))
@@ -108,3 +124,10 @@ def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], 
     if not len(known):
         return known.labels, np.empty((0, len(trained.config.task.classes)))
     return known.labels, predict(trained, known)
+
+
+def _confusion(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Patients by class and most likely class [C, C]; rows are the truth."""
+    classes = probabilities.shape[1]
+    cells = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes**2)
+    return cells.reshape(classes, classes).astype(np.float32)

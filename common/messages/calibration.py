@@ -2,9 +2,12 @@
 
     fit     asked  arrays, config as for a round; calibration {stage}
             reply  sums {calibration.nll [T], calibration.count [1], moments of `common.evaluation.ood.score`}
-    score   asked  arrays, config; calibration {stage, temperature}; reference: the moments of all sites, added up; absent where
-                   there are fewer than two: no site could be scored against others
+    score   asked  arrays, config; calibration {stage, temperature, offsets}; reference: the moments of all sites, added up;
+                   absent where there are fewer than two: no site could be scored against others
             reply  sums {calibration.scores [K], ood.scores [K'] where there is a reference}
+
+where class offsets are fitted (`common.evaluation.calibration.offsets`), both replies hold calibration.confusion [C, C], rows are
+the truth, before and after them, and the first calibration.offsets: losses at the points of a grid,
 
 beside `metrics` and `site` of a round's reply. Whatever is read here came over a wire, and nothing is unpickled.
 """
@@ -18,13 +21,15 @@ from numpy.typing import NDArray
 
 from common.config.run import RunConfig
 from common.errors import FederationError
-from common.evaluation.calibration.calibration import SCORE_BINS, SMALLEST, TEMPERATURES
+from common.evaluation.calibration.calibration import LARGEST_OFFSET, SCORE_BINS, SMALLEST, TEMPERATURES, UNSCALED, Scaling
+from common.evaluation.calibration.offsets import GRID_TEMPERATURES, STEPS, grid_shape, why_no_offsets
 from common.messages.round import MAX_PATIENTS, SiteReply, Task, pack_arrays, unpack_arrays, write_status, write_task
 from common.models.arrays import Arrays
 
 CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
 FIT, SCORE = "fit", "score"
 NLL, COUNT, SCORES, OOD_SCORES = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
+OFFSETS, CONFUSION = "calibration.offsets", "calibration.confusion"
 HAVING = "ood.count"  # of the moments: how many patients stand behind each row
 OF_THOSE = ("ood.sum", "ood.outer")  # of the moments: what is summed over them
 WORST = -math.log(SMALLEST)  # the largest loss of one patient at temperature 1, but for log C
@@ -35,23 +40,24 @@ class CalibrationRequest:
     """One request for sums."""
 
     stage: str
-    temperature: float = 1.0  # at which patients are scored
+    scaling: Scaling = UNSCALED  # under which patients are scored
 
 
 def write_asked(task: Task, arrays: ArrayRecord, asked: CalibrationRequest, reference: ArrayRecord | None) -> RecordDict:
     """The content of a request; packed arrays are shared between the sites' requests."""
     content = write_task(task, arrays)
-    content[CALIBRATION] = ConfigRecord({"stage": asked.stage, "temperature": asked.temperature})
+    temperature, offsets = asked.scaling.temperature, list(asked.scaling.offsets)
+    content[CALIBRATION] = ConfigRecord({"stage": asked.stage, "temperature": temperature, "offsets": offsets})
     if reference is not None:
         content[REFERENCE] = reference
     return content
 
 
-def read_asked(content: RecordDict) -> CalibrationRequest:
+def read_asked(content: RecordDict, config: RunConfig) -> CalibrationRequest:
     """Read a request for sums.
 
     Raises:
-        FederationError: another stage, or a temperature that is none of the grid's range.
+        FederationError: another stage, a temperature that is none of the grid's range, or offsets that are not one a class.
     """
     record = content.get(CALIBRATION)
     if not isinstance(record, ConfigRecord) or record.get("stage") not in (FIT, SCORE):
@@ -61,7 +67,16 @@ def read_asked(content: RecordDict) -> CalibrationRequest:
         raise FederationError(
             f"Calibration: expected a temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} in the request."
         )
-    return CalibrationRequest(str(record["stage"]), temperature)
+    return CalibrationRequest(str(record["stage"]), Scaling(temperature, _offsets(record.get("offsets", []), config)))
+
+
+def _offsets(value: object, config: RunConfig) -> tuple[float, ...]:
+    """The offsets of a request: none, or one a class."""
+    most = 0 if why_no_offsets(config) else len(config.task.classes)
+    given = value if isinstance(value, list) else [None]
+    if len(given) not in (0, most) or not all(isinstance(b, float) and abs(b) <= LARGEST_OFFSET for b in given):
+        raise FederationError(f"Calibration: expected no offsets or {most}, each from -{LARGEST_OFFSET:g} to {LARGEST_OFFSET:g}.")
+    return tuple(given)
 
 
 def read_reference(content: RecordDict, config: RunConfig) -> Arrays | None:
@@ -83,12 +98,15 @@ def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Array
 
     Args:
         asked: its stage says which sums.
-        config: its modalities give the shape of the moments.
+        config: its modalities and classes give the shapes; whether offsets are fitted is read too.
         scored: whether the request has a reference.
     """
+    classes = len(config.task.classes)
+    confusion = {} if why_no_offsets(config) else {CONFUSION: np.zeros((classes, classes), np.float32)}
     if asked.stage == FIT:
-        return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1), **_moments_like(config)}
-    return {SCORES: _zeros(SCORE_BINS)} | ({OOD_SCORES: _zeros(_ood_bins())} if scored else {})
+        offsets = {OFFSETS: np.zeros(grid_shape(classes), np.float32)} if confusion else {}
+        return {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1), **offsets, **confusion, **_moments_like(config)}
+    return {SCORES: _zeros(SCORE_BINS), **confusion} | ({OOD_SCORES: _zeros(_ood_bins())} if scored else {})
 
 
 def write_sums(status: SiteReply, sums: Arrays) -> RecordDict:
@@ -113,7 +131,7 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
     if not isinstance(record, ArrayRecord):
         raise FederationError(f"The reply has no record '{SUMS}'.")
     sums = unpack_arrays(record, template)
-    for name in sums.keys() & {COUNT, SCORES, OOD_SCORES, HAVING}:
+    for name in sums.keys() & {COUNT, SCORES, OOD_SCORES, CONFUSION, HAVING}:
         counts = sums[name].astype(np.float64)
         if (counts < 0).any() or (counts != np.floor(counts)).any() or counts.sum() > MAX_PATIENTS:
             raise FederationError(f"Array {name}: expected whole numbers of patients.")
@@ -121,15 +139,34 @@ def read_sums(content: RecordDict, template: Arrays) -> Arrays:
         most = sums[COUNT].astype(np.float64) * (WORST / TEMPERATURES + WORST)
         if (sums[NLL] < 0).any() or (sums[NLL] > most).any():
             raise FederationError(f"Array {NLL}: expected losses of {int(sums[COUNT][0])} patients.")
+    if CONFUSION in sums and sums[CONFUSION].sum() != sums[COUNT if NLL in sums else SCORES].sum():
+        raise FederationError(f"Array {CONFUSION}: expected as many patients as in the other sums.")
+    if OFFSETS in sums and not _possible(sums[OFFSETS].astype(np.float64), float(sums[COUNT][0])):
+        raise FederationError(f"Array {OFFSETS}: expected losses of {int(sums[COUNT][0])} patients.")
     for name in sums.keys() & set(OF_THOSE):  # what was left out for being of few is out of all three
         if sums[name][sums[HAVING] == 0].any():
             raise FederationError(f"Array {name}: expected zeros where {HAVING} is 0.")
     return sums
 
 
+def _possible(losses: NDArray[np.float64], patients: float) -> bool:
+    """Whether so many patients can have these losses at the points of the offsets' grid.
+
+    Along an offset a patient's loss bends upward and changes by no more than the offset does: what a site says at one point of
+    the grid bounds what it can say at the next, and no single point can be pulled anywhere.
+    """
+    most = patients * (WORST / GRID_TEMPERATURES + WORST).reshape(-1, *[1] * (losses.ndim - 1))
+    slack = 1e-5 * np.abs(losses).max() + 1e-5  # of float32
+    step = patients * float(STEPS[1] - STEPS[0]) + slack
+    axes = range(1, losses.ndim)
+    smooth = all(np.abs(np.diff(losses, axis=axis)).max() <= step for axis in axes)
+    convex = all(np.diff(losses, n=2, axis=axis).min() >= -slack for axis in axes)
+    return bool((losses >= 0).all() and (losses <= most).all() and smooth and convex)
+
+
 def smallest_cohort(sums: Arrays) -> float:
     """The smallest number of patients that any of the sums is of, by its own count; infinite where there are none."""
-    counts = [float(sums[name].sum()) for name in (COUNT, SCORES, OOD_SCORES) if name in sums]
+    counts = [float(sums[name].sum()) for name in (COUNT, SCORES, OOD_SCORES, CONFUSION) if name in sums]
     counts += [float(count) for count in sums.get(HAVING, ())]
     return min((count for count in counts if count), default=math.inf)
 

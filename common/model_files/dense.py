@@ -20,19 +20,21 @@ class DenseModel(nn.Module):
         model: merged (`common.model_files.merge`) or not; in evaluation mode.
         classes: C.
         temperature: of the softmax over cosines: the student's times the calibration's.
+        offsets: of the calibration, one a class; empty: none.
     """
 
-    def __init__(self, model: MultiModalViT, classes: int, temperature: float) -> None:
+    def __init__(self, model: MultiModalViT, classes: int, temperature: float, offsets: tuple[float, ...] = ()) -> None:
         super().__init__()
         self.model = model
         self.classes = classes
         self.temperature = temperature
+        self.register_buffer("offsets", torch.tensor(offsets or [0.0]), persistent=False)
 
     def forward(self, images: Tensor, present: Tensor) -> Tensor:
         """Images [B, S, M, H, W] in 0 to 1 and present [B, M] bool, at least one a patient, to probabilities [B, C]."""
         cls, patches = self.features(images, present)
         logits = self.model.head(patient_embedding(cls, patches, present))
-        probabilities: Tensor = (logits[:, : self.classes] / self.temperature).softmax(-1)
+        probabilities: Tensor = (logits[:, : self.classes] / self.temperature + self.offsets).softmax(-1)
         return probabilities
 
     def features(self, images: Tensor, present: Tensor) -> Features:

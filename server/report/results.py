@@ -21,6 +21,7 @@ EMPTY: dict[str, Any] = {
     "rounds": [],
     "calibration": None,
     "ood": None,
+    "decision": {},
     "privacy": {},
     "aggregation": {},
     "provenance": {},
@@ -52,8 +53,9 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         an optional `difference` {value, low, high} (`paired_difference`, federated minus this one) is shown too.
         `modality_subsets`: {"t1+flair": shaped like `external`, and `drop` {value, low, high}, full set minus this one}.
         `subgroups`: of `common.evaluation.subgroups.subgroups`; `detectable`: of `common.evaluation.comparison`.
-        `calibration`: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
+        `calibration`: `temperature`, `offsets`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         `ood`: `rate`, `threshold`, `flagged`, `of`.
+        `decision`: of `common.evaluation.calibration.decision`: what the class offsets did, or why there are none.
         `privacy`: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
         `server.report.privacy_audit` where there is one.
         `aggregation`: of `server.run.privacy_claims.aggregation_claims`: what the server saw of the updates, and noise for

@@ -1,4 +1,4 @@
-"""After the last round: the sites' sums over patients that never trained become one temperature and two thresholds.
+"""After the last round: the sites' sums over patients that never trained become one temperature, class offsets, two thresholds.
 
 No site's answer ends a run. One that does not answer, refuses, or answers nonsense is named and weighs nothing, in either
 exchange; if nobody answers, the model stays as it was trained, uncalibrated.
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from common.config.run import RunConfig
 from common.errors import FederationError
-from common.evaluation.calibration.calibration import Calibration, conformal_threshold, fit_temperature
+from common.evaluation.calibration.calibration import Calibration, Scaling, conformal_threshold, fit_temperature
+from common.evaluation.calibration.offsets import fit_scaling, why_no_offsets
 from common.evaluation.ood import score as ood
 from common.messages.calibration import (
+    CONFUSION,
     COUNT,
     FIT,
     NLL,
+    OFFSETS,
     OOD_SCORES,
     SCORE,
     SCORES,
@@ -39,6 +42,8 @@ from server.strategy.messaging import error_name, exchange
 from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
 from server.strategy.round_state import Address
 
+NOBODY = "No class offsets: no site gave sums to fit them to."
+UNFITTED = "No class offsets: a class has no held-back patient at the sites, or they would lie beyond what is tried."
 LARGEST = 1e6  # of a feature; honest ones are far smaller
 
 Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
@@ -53,12 +58,17 @@ class Calibrated:
         moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
         scorable: whether patients can be scored: at least two sites sent their moments, and the scores that they lead to.
         failures: why a site has no part in it.
+        no_offsets: why there are no class offsets, as a sentence; "" where there are.
+        confusion: the held-back patients [2, C, C], before and after; rows are the truth. None where that is not known, or where
+            a site keeps its numbers.
     """
 
     calibration: Calibration
     moments: Arrays = field(default_factory=dict)
     scorable: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
+    no_offsets: str = ""
+    confusion: NDArray[np.float64] | None = None
 
 
 def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig, number: int) -> Calibrated:
@@ -84,11 +94,11 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
         name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], failures)
     }
     scored: Found = {}
-    while fitted:  # until all whose losses were fitted have been scored at that temperature
-        temperature = fit_temperature(total(fitted, NLL))
+    while fitted:  # until all whose losses were fitted have been scored under what was fitted to them
+        scaling, no_offsets = fit(fitted, config)
         moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
-        scored = panel.ask(called, CalibrationRequest(SCORE, temperature), moments)
+        scored = panel.ask(called, CalibrationRequest(SCORE, scaling), moments)
         scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
         if len(scored) == len(fitted):
             break
@@ -97,33 +107,47 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
         log(WARNING, "Calibration: %s: %s", name, reason)
     if not fitted:
         log(WARNING, "The model is not calibrated: no site sent its sums.")
-        return Calibrated(_nothing(config), failures=failures)
-    return replace(combine(fitted, scored, temperature, config), failures=failures)
+        return Calibrated(_nothing(config), failures=failures, no_offsets=why_no_offsets(config) or NOBODY)
+    return replace(combine(fitted, scored, scaling, config), failures=failures, no_offsets=no_offsets)
 
 
-def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
+def fit(fitted: Found, config: RunConfig) -> tuple[Scaling, str]:
+    """The temperature, with class offsets where they can be had; and why there are none, or ""."""
+    why = why_no_offsets(config)
+    if not why:
+        scaling = fit_scaling(total(fitted, OFFSETS), total(fitted, CONFUSION).sum(axis=1))
+        if scaling:
+            return scaling, ""
+        why = UNFITTED
+    return Scaling(fit_temperature(total(fitted, NLL))), why
+
+
+def combine(fitted: Found, scored: Found, scaling: Scaling, config: RunConfig) -> Calibrated:
     """The calibration from the sites' sums.
 
     Args:
         fitted: by site, the answers to the first exchange: losses at each temperature, and moments.
         scored: by site, the answers to the second: histograms of scores.
-        temperature: that was fitted, at which the second exchange's patients were scored.
+        scaling: that was fitted, under which the second exchange's patients were scored.
         config: `evaluation` is read: coverage and the rate of flags.
     """
     plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
     scorable = len(fitted) > 1 and _can_score(moments)
     shared = all(reply.counts_shared for reply, _ in fitted.values())
     calibration = Calibration(
-        temperature=temperature,
+        temperature=scaling.temperature,
         coverage=plan.coverage,
         set_threshold=conformal_threshold(total(scored, SCORES), plan.coverage),
         ood_rate=plan.ood_rate,
         ood_threshold=ood.threshold(total(scored, OOD_SCORES).astype(np.float32), plan.ood_rate) if scorable else np.inf,
         patients=int(total(fitted, COUNT)[0]) if shared else None,
         sites=tuple(sorted(fitted)),
+        offsets=scaling.offsets,
     )
-    log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
-    return Calibrated(calibration, moments if scorable else {}, scorable)
+    log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), scaling.temperature)
+    told = shared and not why_no_offsets(config)
+    confusion = np.stack([total(found, CONFUSION) for found in (fitted, scored)]) if told else None
+    return Calibrated(calibration, moments if scorable else {}, scorable, confusion=confusion)
 
 
 def _nothing(config: RunConfig) -> Calibration:

@@ -4,7 +4,7 @@ N patients, M modalities, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from common.config.run import RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import Calibration, apply_temperature, prediction_sets
+from common.evaluation.calibration.calibration import UNSCALED, Calibration, prediction_sets
+from common.evaluation.calibration.decision import report_decision
+from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.calibration.reliability import report_calibration
 from common.evaluation.comparison import detectable, measure
 from common.evaluation.ood import score as ood
@@ -39,6 +41,7 @@ class FinalResult:
     detectable: dict[str, Any] | None
     calibration: dict[str, Any] | None = None  # None: the run holds no patients back
     ood_summary: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
+    decision: dict[str, Any] = field(default_factory=dict)
 
 
 def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path) -> SiteData:
@@ -85,8 +88,8 @@ def measure_final(
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """
     raw, config = predict(trained, patients), trained.config
-    temperature = calibrated.calibration.temperature if calibrated else 1.0
-    probabilities = apply_temperature(raw, temperature)
+    scaling = calibrated.calibration.scaling if calibrated else UNSCALED
+    probabilities = scaling.apply(raw)
     entries = _patients(patients, probabilities, config)
     report, ood_summary = None, None
     if calibrated:
@@ -98,7 +101,7 @@ def measure_final(
             entries, ood_summary = _with_ood_scores(entries, scores, calibrated.calibration)
     labels, subsets = patients.labels, {}
     if config.evaluation.modality_subsets:
-        subsets = modality_subsets(trained, patients, full=probabilities, temperature=temperature)
+        subsets = modality_subsets(trained, patients, full=probabilities, scaling=scaling)
     return FinalResult(
         measure(labels, probabilities, config) | config.task.curves(labels, probabilities),
         entries,
@@ -107,7 +110,21 @@ def measure_final(
         detectable(labels, probabilities, [], config),
         report,
         ood_summary,
+        _decision(labels, raw, probabilities, calibrated, config),
     )
+
+
+def _decision(
+    labels: NDArray[np.int64],
+    raw: NDArray[np.float64],
+    after: NDArray[np.float64],
+    calibrated: Calibrated | None,
+    config: RunConfig,
+) -> dict[str, Any]:
+    """`decision` of the report; a run that holds nobody back says why there are no offsets."""
+    known = calibrated or Calibrated(Calibration(), no_offsets=why_no_offsets(config))
+    offsets = known.calibration.offsets
+    return report_decision(labels, raw, after, config, offsets, known.no_offsets, known.confusion)
 
 
 def _with_sets(

@@ -18,7 +18,7 @@ from common.aggregation.aggregator import State
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
-from common.evaluation.calibration.calibration import CALIBRATION_NAME, save_calibration
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, UNSCALED, save_calibration
 from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
@@ -189,13 +189,14 @@ def finish(
     }
     results = {
         "external": final.external,
-        "patients": with_pictures(plan, trained, patients, final.patients),
+        "patients": with_pictures(plan, trained, patients, final.patients, calibrated),
         "modality_subsets": final.modality_subsets,
         "subgroups": final.subgroups,
         "detectable": final.detectable,
         "rounds": rounds,
         "calibration": final.calibration,
         "ood": final.ood_summary,
+        "decision": final.decision,
         "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
         "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         "provenance": provenance,
@@ -205,12 +206,13 @@ def finish(
 
 
 def with_pictures(
-    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]]
+    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]], calibrated: Calibrated | None
 ) -> list[dict[str, Any]]:
     """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])
-    names = draw_pictures(plan.out, trained, patients, probabilities, allowed)
+    scaling = calibrated.calibration.scaling if calibrated else UNSCALED
+    names = draw_pictures(plan.out, trained, patients, probabilities, allowed, scaling=scaling)
     return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
 
 

@@ -1,14 +1,16 @@
 """Baselines hold back the patients that the federation holds back, and are calibrated on them: models are stubs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common.config.run import config_from_table
+from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.data.holdout import held_back
-from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
+from common.evaluation.calibration.calibration import Scaling, fit_temperature, nll_sums
+from common.evaluation.calibration.offsets import fit_scaling, offset_sums
 from simulation import baselines
 from simulation.baselines import PROBE, Job, run_job, split_folders
 
@@ -49,11 +51,11 @@ def probe(monkeypatch: pytest.MonkeyPatch, given: list[np.ndarray]) -> None:
     monkeypatch.setattr(baselines, "linear_probe", linear_probe)
 
 
-def job(name: str, *sites: str) -> Job:
-    return Job(name, tuple(map(Path, sites)), (Path("external"),), CONFIG.to_json(), Path("c"), Path("m"))
+def job(name: str, *sites: str, config: RunConfig = CONFIG) -> Job:
+    return Job(name, tuple(map(Path, sites)), (Path("external"),), config.to_json(), Path("c"), Path("m"))
 
 
-def expected(*names: str) -> tuple[list[tuple[str, str]], np.ndarray]:
+def expected(*names: str, offsets: bool = True) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Who trains, by site and id, and the calibrated answer for the external patients, by a plain loop."""
     trains, labels, own = [], [], []
     for name in names:
@@ -65,9 +67,12 @@ def expected(*names: str) -> tuple[list[tuple[str, str]], np.ndarray]:
             elif patients.labels[row] >= 0:
                 labels.append(int(patients.labels[row]))
                 own.append(answer(patients)[row])
-    temperature = fit_temperature(nll_sums(np.array(labels), np.array(own)))
-    assert abs(temperature - 1) > 0.1
-    return trains, apply_temperature(answer(site("external")), temperature)
+    truth, said = np.array(labels), np.array(own)
+    scaling = fit_scaling(offset_sums(truth, said), np.bincount(truth, minlength=3)) if offsets else None
+    scaling = scaling or Scaling(fit_temperature(nll_sums(truth, said)))
+    assert abs(scaling.temperature - 1) > 0.1
+    assert bool(scaling.offsets) is offsets
+    return trains, scaling.apply(answer(site("external")))
 
 
 def test_the_pooled_model_trains_on_each_sites_own_training_patients(trained: list[SiteData]) -> None:
@@ -80,6 +85,11 @@ def test_a_hospital_alone_is_calibrated_on_its_own(trained: list[SiteData]) -> N
     who, answers = expected("b")
     assert run_job(job("b", "b")) == pytest.approx(answers)
     assert trained[0].ids == tuple(patient for _, patient in who)
+
+
+def test_without_offsets_in_the_federation_a_baseline_has_none(trained: list[SiteData]) -> None:
+    config = replace(CONFIG, evaluation=replace(CONFIG.evaluation, offsets=False))
+    assert run_job(job("b", "b", config=config)) == pytest.approx(expected("b", offsets=False)[1])
 
 
 def test_the_probe_too(trained: list[SiteData], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from server.report.page import (
     classes,
     comparison,
     conformal,
+    decision,
     headline,
     ood,
     patients,
@@ -40,6 +41,7 @@ class View:
     detectable: str
     confusion: tuple[classes.ClassRow, ...]
     roc: tuple[classes.Roc, ...]
+    decision: decision.Section | None
     calibration: calibration.Section | None
     sets: conformal.Sets | None
     abstention: conformal.Abstention | None
@@ -60,6 +62,7 @@ class View:
             "classes": (self.confusion and self.top.n, "Confusion matrix"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
+            "decision": (self.decision, "Decision"),
             "calibration": (self.calibration, "Calibration"),
             "sets": (self.sets, "Prediction sets"),
             "abstention": (self.abstention, "Abstention"),
@@ -84,6 +87,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         detectable=headline.detectable_text(report.detectable),
         confusion=classes.read_confusion(report.external),
         roc=classes.read_roc(report.external),
+        decision=decision.read(report.decision),
         calibration=calibration.read(calibrated),
         sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
         abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,

@@ -21,13 +21,16 @@ from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Site
 from common.data.holdout import held_back
 from common.errors import PolicyError
+from common.evaluation.calibration.calibration import Scaling
 from common.evaluation.ood import score as ood
 from common.messages.calibration import (
     CALIBRATION,
+    CONFUSION,
     COUNT,
     FIT,
     HAVING,
     NLL,
+    OFFSETS,
     OOD_SCORES,
     SCORE,
     SCORES,
@@ -94,11 +97,13 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     assert sums[COUNT] == [int((held & (patients.labels >= 0)).sum())]
     assert sums[HAVING].tolist() == [int((~held).sum())] * 10 + [int(held.sum())] * 4  # modalities and pairs; adapted
     moments = pack_arrays(ood.add(*[{name: sums[name] for name in ood.NAMES}] * 2))
-    status, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5), reference=moments)
-    assert (status.error, set(sums)) == ("", {SCORES, OOD_SCORES})
+    status, sums, _ = ask(model, CalibrationRequest(SCORE, Scaling(1.5, (1.0, -0.5, -0.5))), reference=moments)
+    assert (status.error, set(sums)) == ("", {SCORES, CONFUSION, OOD_SCORES})
     assert sums[SCORES].sum() == int((held & (patients.labels >= 0)).sum())
-    _, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5))
-    assert set(sums) == {SCORES}
+    _, sums, _ = ask(model, CalibrationRequest(SCORE, Scaling(1.5, (15.0, 0.0, 0.0))))
+    assert set(sums) == {SCORES, CONFUSION}
+    assert sums[CONFUSION].sum(1).tolist() == np.bincount(patients.labels[held & (patients.labels >= 0)], minlength=3).tolist()
+    assert sums[CONFUSION].sum(0)[0] == sums[SCORES].sum()  # an offset of 15 names the first class for all
 
 
 @pytest.mark.parametrize(
@@ -150,13 +155,21 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
     assert not sums["ood.outer"][1].any()
 
 
+OF_TWO = {
+    COUNT: Array(np.array([2], np.float32)),
+    CONFUSION: Array(np.diag([2, 0, 0]).astype(np.float32)),
+    OFFSETS: Array(np.zeros((25, 25, 25), np.float32)),
+}
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         ({"images": Array(np.zeros(9, np.float32))}, "not of the form"),
         ({NLL: Array(np.zeros(98, np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([4.5], np.float32))}, "not of the form"),
-        ({COUNT: Array(np.array([2], np.float32))}, "too few patients"),
+        ({COUNT: Array(np.array([2], np.float32))}, "not of the form"),
+        (OF_TWO, "too few patients"),
         ({HAVING: Array(np.array([9, 9, 2] + [9] * 11, np.float32))}, "too few patients"),
     ],
 )
@@ -194,6 +207,8 @@ CONTENT = """
     from flwr.app import RecordDict
     zeros = {{"calibration.nll": np.zeros(97, np.float32), "calibration.count": np.array([{count}], np.float32)}}
     shapes = {{"ood.count": (14,), "ood.sum": (14, {f}), "ood.outer": (14, {f}, {f})}}
+    zeros["calibration.confusion"] = np.diag([{count}, 0, 0]).astype(np.float32)
+    zeros["calibration.offsets"] = np.zeros((25, 25, 25), np.float32)
     zeros |= {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}
     {spoil}
     content = reply(message, arrays).content
@@ -224,9 +239,9 @@ SHARES = "[policy]\nshare_calibration = true\n"
 def test_the_gate_lets_sums_out_and_logs_them(home, tmp_path) -> None:  # noqa: F811
     error, content, lines = through_the_gate(home, tmp_path, SHARES)
     assert error == ""
-    assert set(content[SUMS]) == {NLL, COUNT, *ood.NAMES}
+    assert set(content[SUMS]) == {NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES}
     assert [(line["event"], line["calibration"]) for line in lines] == [("in", FIT), ("out", FIT)]
-    assert lines[1]["arrays"] == sorted([NLL, COUNT, *ood.NAMES])
+    assert lines[1]["arrays"] == sorted([NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES])
 
 
 @pytest.mark.parametrize(
