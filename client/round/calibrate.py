@@ -3,6 +3,7 @@
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -13,11 +14,13 @@ from client.policy import require_calibrating, require_hours
 from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
 from common.data.cases import Site
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import Scaling, nll_sums, score_histogram
-from common.evaluation.calibration.offsets import offset_sums, why_no_offsets
+from common.evaluation.calibration.calibration import Scaling, score_histogram
+from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
+from common.evaluation.stages.choice import confusion, held_back
 from common.messages.calibration import (
+    CHOOSE,
     CONFUSION,
     COUNT,
     FIT,
@@ -26,7 +29,9 @@ from common.messages.calibration import (
     OOD_SCORES,
     SCORES,
     read_asked,
+    read_candidates,
     read_reference,
+    together,
     write_sums,
 )
 from common.messages.round import SiteReply, Task
@@ -36,7 +41,7 @@ from common.training.predict import predict
 
 
 def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tuple[RecordDict, Site]:
-    """Answer one of the two requests of `common.messages.calibration`.
+    """Answer one of the requests of `common.messages.calibration`.
 
     Returns:
         The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
@@ -54,13 +59,25 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
     groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
     require_calibrating(site.config.policy, private=private, cohort=min(groups))
     least, trained = site.config.policy.min_patients, TrainedModel(model, arrays, config)
-    if asked.stage == FIT:
+    if asked.stage == CHOOSE:
+        candidates = read_candidates(content, asked, arrays)
+        sums = together([choice_sums(replace(trained, arrays=candidate), held) for candidate in candidates])
+    elif asked.stage == FIT:
         sums = fit_sums(trained, training, held, least)
     else:
         reference = read_reference(content, config)
         sums = score_sums(trained, training, held, least, asked.scaling, reference)
     told = SiteReply(context.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
+
+
+def choice_sums(trained: TrainedModel, held: SiteData) -> Arrays:
+    """Summed loss of the held-back labelled patients under one candidate, as `fit_sums`, and the patients by class and answer."""
+    labels, probabilities = _answers(trained, held)
+    found = held_back(labels, probabilities, trained.config)
+    sums = {NLL: found.nll, COUNT: np.array([len(labels)]), CONFUSION: found.confusion}
+    sums |= {} if found.offsets is None else {OFFSETS: found.offsets}
+    return {name: array.astype(np.float32) for name, array in sums.items()}
 
 
 def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: int) -> Arrays:
@@ -74,11 +91,10 @@ def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: i
         held: those held back.
         least: a row of the moments that fewer patients stand behind is left out.
     """
-    labels, probabilities = _answers(trained, held)
+    sums = choice_sums(trained, held)
+    if why_no_offsets(trained.config):
+        del sums[CONFUSION]
     seen, unseen = (features(trained, patients) for patients in (training, held))
-    sums = {NLL: nll_sums(labels, probabilities).astype(np.float32), COUNT: np.array([len(labels)], np.float32)}
-    if not why_no_offsets(trained.config):
-        sums |= {OFFSETS: offset_sums(labels, probabilities).astype(np.float32), CONFUSION: _confusion(labels, probabilities)}
     return sums | ood.moments(seen, unseen, least)
 
 
@@ -109,7 +125,7 @@ def score_sums(
     calibrated = scaling.apply(probabilities)
     sums = {SCORES: score_histogram(labels, calibrated)}
     if not why_no_offsets(trained.config):
-        sums[CONFUSION] = _confusion(labels, calibrated)
+        sums[CONFUSION] = confusion(labels, calibrated).astype(np.float32)
     if reference is None:
         return sums
     seen, unseen = (features(trained, patients) for patients in (training, held))
@@ -124,10 +140,3 @@ def _answers(trained: TrainedModel, held: SiteData) -> tuple[NDArray[np.int64], 
     if not len(known):
         return known.labels, np.empty((0, len(trained.config.task.classes)))
     return known.labels, predict(trained, known)
-
-
-def _confusion(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Patients by class and most likely class [C, C]; rows are the truth."""
-    classes = probabilities.shape[1]
-    cells = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes**2)
-    return cells.reshape(classes, classes).astype(np.float32)

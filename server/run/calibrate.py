@@ -4,19 +4,16 @@ No site's answer ends a run. One that does not answer, refuses, or answers nonse
 exchange; if nobody answers, the model stays as it was trained, uncalibrated.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
 from flwr.supercore import log
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
-from common.errors import FederationError
 from common.evaluation.calibration.calibration import Calibration, Scaling, conformal_threshold, fit_temperature
 from common.evaluation.calibration.offsets import fit_scaling, why_no_offsets
 from common.evaluation.ood import score as ood
@@ -30,23 +27,15 @@ from common.messages.calibration import (
     SCORE,
     SCORES,
     CalibrationRequest,
-    form,
-    read_sums,
-    write_asked,
 )
-from common.messages.round import SiteReply, pack_arrays, record_bytes
+from common.messages.round import pack_arrays
 from common.models.arrays import Arrays
-from common.text import printable
-from server.strategy.aggregation import judge_status
-from server.strategy.messaging import error_name, exchange
-from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
-from server.strategy.round_state import Address
+from server.run.panel import Found, Panel, present, total
+from server.strategy.round_loop import FedMRIAvg
 
 NOBODY = "No class offsets: no site gave sums to fit them to."
 UNFITTED = "No class offsets: a class has no held-back patient at the sites, or they would lie beyond what is tried."
 LARGEST = 1e6  # of a feature; honest ones are far smaller
-
-Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
 
 
 @dataclass(frozen=True)
@@ -85,11 +74,8 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
         FederationError: the SuperLink is away.
     """
     strategy.progress.set_state("calibrating", number)
-    with suppress(FederationError):  # who is there is asked; fewer than a round needs are enough
-        strategy.presence.wait(grid, number)
-    there, resting = strategy.presence.called(grid, number)
-    failures = dict.fromkeys(resting, "left alone after too many failed rounds")
-    panel = _Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
+    there, failures = present(grid, strategy, number)
+    panel = Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
     fitted = {
         name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], failures)
     }
@@ -154,11 +140,6 @@ def _nothing(config: RunConfig) -> Calibration:
     return Calibration(coverage=config.evaluation.coverage, ood_rate=config.evaluation.ood_rate)
 
 
-def total(found: Found, name: str) -> NDArray[np.float64]:
-    """The sum over sites, in the order of their names, so that equal answers give equal bits."""
-    return np.asarray(np.sum([found[site][1][name].astype(np.float64) for site in sorted(found)], axis=0))
-
-
 def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
     """Whether a site's moments can be those of patients: else they would spoil what all are scored against."""
     count = sums["ood.count"].astype(np.float64)
@@ -191,60 +172,3 @@ def _fits(name: str, sums: Arrays, before: Arrays, failures: dict[str, str]) -> 
     if scored != said:
         failures[name] = f"scores of {scored:g} patients, but losses of {said:g}"
     return scored == said
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Asks sites for sums, and notes who failed and why."""
-
-    grid: Grid
-    strategy: FedMRIAvg
-    arrays: ArrayRecord
-    config: RunConfig
-    number: int
-    failures: dict[str, str]
-
-    def ask(self, there: Sequence[Address], asked: CalibrationRequest, moments: Arrays | None = None) -> Found:
-        """One exchange: valid replies by site."""
-        progress, timeout = self.strategy.progress, self.config.federation.round_timeout
-        reference = pack_arrays(moments) if moments is not None else None
-        messages = {address.name: self._message(address, asked, reference) for address in there}
-        names = {id(message): name for name, message in messages.items()}
-        for name in messages:
-            progress.asked(name, record_bytes(self.arrays) + record_bytes(reference))
-        progress.set_state("calibrating", self.number)
-
-        def note(request: Message, reply: Message, seconds: float) -> None:
-            size = 0 if reply.has_error() else sum(record_bytes(r) for r in reply.content.array_records.values())
-            progress.answered(names[id(request)], seconds, size)
-
-        replies = exchange(self.grid, list(messages.values()), timeout, note, progress.tick)
-        template = form(asked, self.config, scored=moments is not None)
-        found = {}
-        for name, message in messages.items():
-            number = message.metadata.message_id
-            told = self._judged(name, replies.came.get(number), replies.lost.get(number), template)
-            if told is not None:
-                found[name] = told
-        return found
-
-    def _judged(self, name: str, reply: Message | None, lost: str | None, template: Arrays) -> tuple[SiteReply, Arrays] | None:
-        """One site's answer, or None; why is noted."""
-        try:
-            if reply is None:
-                raise FederationError(lost or f"no reply within {self.config.federation.round_timeout:g} s")
-            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-            return judge_status(reply.content, self.number), read_sums(reply.content, template)
-        except FederationError as error:
-            self.failures[name] = printable(str(error), 300)
-        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
-            self.failures[name] = f"unreadable reply ({type(error).__name__})"
-        self.strategy.progress.failed(name, self.failures[name])
-        return None
-
-    def _message(self, address: Address, asked: CalibrationRequest, reference: ArrayRecord | None) -> Message:
-        task = replace(self.strategy.task, round=self.number, site=address.site)
-        content = write_asked(task, self.arrays, asked, reference)
-        ttl = self.config.federation.round_timeout + EXPIRY_SLACK
-        return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"calibration-{asked.stage}")

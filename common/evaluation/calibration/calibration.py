@@ -194,7 +194,7 @@ def fit_temperature(sums: NDArray[Any]) -> float:
     Returns:
         At an edge of the grid that edge; 1 where there are no patients.
     """
-    loss = np.asarray(sums, np.float64) + 0.5 * (np.log(TEMPERATURES) / PRIOR) ** 2
+    loss = _with_prior(sums)
     best = int(loss.argmin())
     if best in (0, len(loss) - 1):
         return float(TEMPERATURES[best])
@@ -203,6 +203,11 @@ def fit_temperature(sums: NDArray[Any]) -> float:
     shift = 0.5 * (before - after) / bend if bend > 0 else 0.0
     step = math.log(TEMPERATURES[1] / TEMPERATURES[0])
     return float(TEMPERATURES[best] * math.exp(shift * step))
+
+
+def temperature_loss(sums: NDArray[Any]) -> float:
+    """What `fit_temperature` makes smallest, at the grid's best point."""
+    return float(_with_prior(sums).min())
 
 
 def score_histogram(labels: NDArray[np.int64], calibrated: NDArray[Any]) -> NDArray[np.float32]:
@@ -227,6 +232,10 @@ def conformal_threshold(histogram: NDArray[Any], coverage: float) -> float:
     """
     found = conformal_bin(histogram, coverage)
     return 1.0 if found is None else float(found + 1) / len(histogram)
+
+
+def _with_prior(sums: NDArray[Any]) -> Floats:
+    return np.asarray(sums, np.float64) + 0.5 * (np.log(TEMPERATURES) / PRIOR) ** 2
 
 
 def logarithm(probabilities: NDArray[Any]) -> Floats:

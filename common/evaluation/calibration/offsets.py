@@ -21,7 +21,7 @@ N patients, C classes, T temperatures, A steps of an offset.
 import math
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,20 +83,43 @@ def fit_scaling(sums: NDArray[Any], counts: NDArray[Any]) -> Scaling | None:
     Returns:
         Offsets that add up to 0; None where a class has no patient, or where they would lie beyond the grid.
     """
+    found = _best(sums, counts)
+    if found is None:
+        return None
+    point, shift, _, shares = found
+    octaves = math.log(GRID_TEMPERATURES[1] / GRID_TEMPERATURES[0])
+    added = np.concatenate([[0.0], STEPS[list(point[1:])] + shift[1:] * (STEPS[1] - STEPS[0])])
+    offsets = added - shares
+    temperature = float(GRID_TEMPERATURES[point[0]] * math.exp(shift[0] * octaves))
+    return Scaling(temperature, tuple(float(b) for b in offsets - offsets.mean()))
+
+
+def scaling_loss(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
+    """What `fit_scaling` makes smallest, and how small; None where it finds nothing."""
+    found = _best(sums, counts)
+    return None if found is None else found.loss
+
+
+class _Best(NamedTuple):
+    """The smallest loss: the grid's point, the way from there in steps, the loss at its end, log shares of the classes."""
+
+    point: tuple[int, ...]
+    shift: Floats
+    loss: float
+    shares: Floats
+
+
+def _best(sums: NDArray[Any], counts: NDArray[Any]) -> _Best | None:
     counts = np.asarray(counts, np.float64)
     if not counts.all():
         return None
     shares = np.log(counts / counts.sum())
     loss = np.asarray(sums, np.float64) + _prior(shares)
-    best = np.unravel_index(int(loss.argmin()), loss.shape)
-    if any(here in (0, len(STEPS) - 1) for here in best[1:]):
+    point = tuple(int(here) for here in np.unravel_index(int(loss.argmin()), loss.shape))
+    if any(here in (0, len(STEPS) - 1) for here in point[1:]):
         return None
-    shift = _newton(loss, best)
-    octaves = math.log(GRID_TEMPERATURES[1] / GRID_TEMPERATURES[0])
-    added = np.concatenate([[0.0], STEPS[list(best[1:])] + shift[1:] * (STEPS[1] - STEPS[0])])
-    offsets = added - shares
-    temperature = float(GRID_TEMPERATURES[best[0]] * math.exp(shift[0] * octaves))
-    return Scaling(temperature, tuple(float(b) for b in offsets - offsets.mean()))
+    shift, gain = _newton(loss, point)
+    return _Best(point, shift, float(loss[point]) - gain, shares)
 
 
 def _points(classes: int) -> Floats:
@@ -114,16 +137,17 @@ def _prior(shares: Floats) -> Floats:
     return np.asarray((of_temperature[:, None] + of_offsets).reshape(grid_shape(classes)))
 
 
-def _newton(loss: Floats, best: tuple[Any, ...]) -> Floats:
+def _newton(loss: Floats, point: tuple[int, ...]) -> tuple[Floats, float]:
     """One Newton step from the grid's best point, by differences of its neighbours: where between them the minimum lies.
 
     Returns:
-        Parts of a step along each axis, -1 to 1; 0 along the temperature where that is at its edge.
+        Parts of a step along each axis, -1 to 1, 0 along the temperature where that is at its edge; how much smaller the loss is
+        there.
     """
-    axes = [axis for axis, here in enumerate(best) if 0 < here < loss.shape[axis] - 1]
+    axes = [axis for axis, here in enumerate(point) if 0 < here < loss.shape[axis] - 1]
 
     def at(moves: Mapping[int, int]) -> float:
-        return float(loss[tuple(int(here) + moves.get(axis, 0) for axis, here in enumerate(best))])
+        return float(loss[tuple(here + moves.get(axis, 0) for axis, here in enumerate(point))])
 
     slope, bend = np.zeros(len(axes)), np.zeros((len(axes), len(axes)))
     for i, one in enumerate(axes):
@@ -133,6 +157,8 @@ def _newton(loss: Floats, best: tuple[Any, ...]) -> Floats:
             corners = (u * v * at({one: u, other: v}) for u, v in product((-1, 1), repeat=2))
             bend[i, j] = bend[j, i] = sum(corners) / 4
     shift = np.zeros(loss.ndim)
-    if axes and np.linalg.eigvalsh(bend).min() > 0:
-        shift[axes] = np.clip(-np.linalg.solve(bend, slope), -1.0, 1.0)
-    return shift
+    if not axes or np.linalg.eigvalsh(bend).min() <= 0:
+        return shift, 0.0
+    way = np.clip(-np.linalg.solve(bend, slope), -1.0, 1.0)
+    shift[axes] = way
+    return shift, float(-slope @ way - way @ bend @ way / 2)
