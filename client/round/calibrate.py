@@ -18,7 +18,7 @@ from common.evaluation.calibration.calibration import Scaling, score_histogram
 from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.evaluation.stages.choice import confusion, held_back
+from common.evaluation.stages.choice import confusion, held_back_sums
 from common.messages.calibration import (
     CHOOSE,
     CONFUSION,
@@ -74,7 +74,7 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
 def choice_sums(trained: TrainedModel, held: SiteData) -> Arrays:
     """Summed loss of the held-back labelled patients under one candidate, as `fit_sums`, and the patients by class and answer."""
     labels, probabilities = _answers(trained, held)
-    found = held_back(labels, probabilities, trained.config)
+    found = held_back_sums(labels, probabilities, trained.config)
     sums = {NLL: found.nll, COUNT: np.array([len(labels)]), CONFUSION: found.confusion}
     sums |= {} if found.offsets is None else {OFFSETS: found.offsets}
     return {name: array.astype(np.float32) for name, array in sums.items()}

@@ -130,6 +130,7 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
         ["SHA-256 of its weights", sha256],
         ["adapter", f"{config.model.adapter.name}; {adapter}"],
         ["rounds", len(report.rounds)],
+        ["arrays kept", report.stage.kept if report.stage else "of the last round"],
         ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
         ["seed", config.seed],

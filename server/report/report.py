@@ -14,6 +14,7 @@ from server.report.evaluation import Detectable, Evaluation, decode_detectable, 
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
+from server.report.stage import Stage, decode_stage
 
 KEYS = {
     "external": dict,
@@ -90,6 +91,7 @@ class Report:
     rounds: tuple[Round, ...]
     calibration: Calibration | None
     decision: Decision | None
+    stage: Stage | None
     ood: OutOfDistribution | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
@@ -112,6 +114,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         rounds=tuple(decode_round(entry) for entry in listed(report["rounds"])),
         calibration=decode_calibration(report["calibration"]),
         decision=decode_decision(report.get("decision")),
+        stage=decode_stage(report.get("stage")),
         ood=_ood(table(report.get("ood"))),
         privacy=decode_claims(report["privacy"]),
         aggregation=decode_aggregation(report.get("aggregation")),

@@ -11,8 +11,9 @@ from common.data.dataset import SiteData
 from common.data.holdout import held_back
 from common.evaluation.calibration.calibration import Scaling, fit_temperature, nll_sums
 from common.evaluation.calibration.offsets import fit_scaling, offset_sums
+from common.models.trained_model import TrainedModel
 from simulation import baselines
-from simulation.baselines import PROBE, Job, run_job, split_folders
+from simulation.baselines import PROBE, Job, chosen, run_job, split_folders
 
 CONFIG = config_from_table({"evaluation": {"holdout": 0.3}, "model": {"weights": "phantom", "backbone": "fedmri_vit_mini"}})
 N = 30
@@ -37,7 +38,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SiteData]:
     given: list[SiteData] = []
     monkeypatch.setattr(baselines, "_open", lambda folders, *_: [site(folder.name) for folder in folders])
     monkeypatch.setattr(baselines, "build_model", lambda *_: None)
-    monkeypatch.setattr(baselines, "_trained", lambda _, training, __: given.append(training) or {})
+    monkeypatch.setattr(baselines, "_trained", lambda _, training, *__: given.append(training) or {})
     monkeypatch.setattr(baselines, "predict", lambda _, patients: answer(patients))
     monkeypatch.setattr(baselines, "frozen_features", lambda _, patients, __: answer(patients)[:, None])
     return given
@@ -100,3 +101,25 @@ def test_the_probe_too(trained: list[SiteData], monkeypatch: pytest.MonkeyPatch)
     training, held = split_folders((Path("a"), Path("b")), CONFIG, Path("c"))
     assert len(seen[0]) == len(training.labelled)
     assert len(training) + len(held) == 2 * N
+
+
+def test_a_baseline_keeps_the_best_round_by_its_own_held_back_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stub's answers get worse with each round's number: the head round is the best of four, and an average is in between."""
+    known = site("a")
+    known = known.select(known.labelled)
+    noise = np.random.default_rng(0).normal(size=(len(known), 3))
+
+    def said(trained: TrainedModel, patients: SiteData) -> np.ndarray:
+        logits = (4.0 - trained.arrays["w"][0]) * np.eye(3)[patients.labels] + noise
+        return np.asarray(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+
+    monkeypatch.setattr(baselines, "build_model", lambda *_: None)
+    monkeypatch.setattr(baselines, "predict", said)
+    rounds = [{"w": np.array([number], np.float32)} for number in range(1, 5)]
+    kept = {}
+    for stage in ("last", "best", "average", "interpolate", "auto"):
+        table = {"evaluation": {"holdout": 0.3, "stage": stage}, "training": {"head_rounds": 1}}
+        kept[stage] = float(chosen(rounds, known, config_from_table(table))["w"][0])
+        nobody = known.select([])
+        assert float(chosen(rounds, nobody, config_from_table(table))["w"][0]) == (3.0 if stage == "average" else 4.0)
+    assert kept == {"last": 4.0, "best": 1.0, "average": 3.0, "interpolate": 1.0, "auto": 1.0}

@@ -54,7 +54,7 @@ def why_no_choice(config: RunConfig) -> str:
     return next((f"The last round is kept: {reason}." for off, reason in reasons if off), "")
 
 
-def held_back(labels: NDArray[np.int64], probabilities: NDArray[np.float64], config: RunConfig) -> HeldBack:
+def held_back_sums(labels: NDArray[np.int64], probabilities: NDArray[np.float64], config: RunConfig) -> HeldBack:
     """The sums of some patients.
 
     Args:

@@ -21,6 +21,7 @@ from server.report.page import (
     patients,
     provenance,
     rounds,
+    stage,
     subgroups,
     subsets,
     svg,
@@ -49,6 +50,7 @@ class View:
     ood: str
     subgroups: tuple[subgroups.Kind, ...]
     rounds: rounds.Rounds
+    stage: stage.Section | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     patients: tuple[patients.Row, ...]
@@ -70,6 +72,7 @@ class View:
             "ood": (self.ood, "Out of distribution"),
             "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
+            "stage": (self.stage, "Round kept"),
             "privacy": (self.privacy, "Privacy"),
             "patients": (self.patients, "Patients"),
             "words": (True, "Glossary"),
@@ -95,6 +98,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         ood=ood.read(report.ood),
         subgroups=subgroups.read(report.subgroups),
         rounds=rounds.read(report.rounds),
+        stage=stage.read(report.stage),
         privacy=report.privacy,
         aggregation=report.aggregation,
         patients=patients.read(report, pictures),

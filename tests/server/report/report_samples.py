@@ -137,6 +137,7 @@ def full(name="hospital-north", **changes):
         "calibration": {**calibration, "failures": {name: "the site's policy does not allow it"}},
         "ood": {"rate": 0.05, "threshold": 3.1, "flagged": 3, "of": 48},
         "decision": decided(own, weak),
+        "stage": staged(name),
         "subgroups": groups,
         "detectable": {"n": 48, "difference": 0.27, "power": 0.8, "level": 0.95},
     }
@@ -211,6 +212,15 @@ def decided(after, before):
         },
         "disagreement": "Ranking and decision disagree: the AUROC is 0.89, but oligodendroglioma is named for 23 of 48 patients.",
     }
+
+
+def staged(name):
+    """A choice among rounds, their average, and points between."""
+    rows = [{"name": f"round {r}", "round": r, "loss": 0.8 - 0.02 * abs(r - 6), "recall": 0.5 + 0.02 * r} for r in (8, 7, 6, 4)]
+    rows.append({"name": "average of rounds 5 to 8", "round": None, "loss": 0.702, "recall": 0.68})
+    rows.append({"name": "50% round 8, 50% round 4", "round": None, "loss": 0.71, "recall": None})
+    kept = {"asked": "auto", "kept": "average of rounds 5 to 8", "why": "", "sites": list(SITES[:3]), "patients": 54}
+    return {**kept, "candidates": rows, "failures": {name: "the site does not share sums for calibration"}}
 
 
 def reliability(p, right):

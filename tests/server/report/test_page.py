@@ -17,7 +17,19 @@ from scipy.stats import binomtest
 from server.report.calibration import decode_calibration
 from server.report.decode import Measure, real, whole
 from server.report.evaluation import decode_detectable, decode_evaluation
-from server.report.page import calibration, classes, comparison, conformal, decision, headline, ood, presence, rounds, subsets
+from server.report.page import (
+    calibration,
+    classes,
+    comparison,
+    conformal,
+    decision,
+    headline,
+    ood,
+    presence,
+    rounds,
+    stage,
+    subsets,
+)
 from server.report.page.chart import value_axis
 from server.report.page.pictures import ONE_AT_MOST, read_pictures
 from server.report.page.values import and_text, wilson
@@ -38,9 +50,8 @@ def sections(page):
 
 def test_every_section_of_a_full_report_is_there_and_linked():
     page = render_html(full())
-    expected = (
-        "classes compared roc decision calibration sets abstention subsets ood groups rounds privacy patients words provenance"
-    )
+    expected = "classes compared roc decision calibration sets abstention subsets ood groups rounds stage privacy patients words"
+    expected += " provenance"
     assert sections(page) == expected.split()
     assert re.findall(r'<a href="#([a-z]+)"', page) == expected.split()
 
@@ -61,6 +72,13 @@ def test_without_offsets_the_decision_says_why_and_shows_no_before():
     assert (section.alarm, section.said) == ("", ("No class offsets: why not.",))
     assert [(row.who, row.what) for row in section.rows] == [("external", "have it"), ("external", "named")]
     assert "most likely stays the same" in render_html(whole_report())  # a temperature alone
+
+
+def test_a_stage_that_nobody_chose_says_why_and_has_no_table():
+    section = stage.read(decode(full() | {"stage": {"asked": "auto", "kept": "round 8", "why": "Nobody."}}).stage)
+    assert section is not None
+    assert (section.said, section.rows, section.charts) == (("Kept: round 8 (evaluation.stage is auto).", "Nobody."), (), ())
+    assert stage.read(decode(whole_report()).stage) is None
 
 
 def test_the_forest_says_which_differences_chance_explains():
@@ -288,4 +306,4 @@ def test_no_damaged_value_breaks_the_page(report):
 
 
 def test_a_whole_small_report_is_not_damaged():
-    assert len(sections(render_html(SMALL))) == 16
+    assert len(sections(render_html(SMALL))) == 17
