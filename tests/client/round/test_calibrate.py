@@ -25,6 +25,7 @@ from common.evaluation.calibration.calibration import Scaling
 from common.evaluation.ood import score as ood
 from common.messages.calibration import (
     CALIBRATION,
+    CHOOSE,
     CONFUSION,
     COUNT,
     FIT,
@@ -74,9 +75,9 @@ def site(monkeypatch):
     training._simulated_patients.cache_clear()
 
 
-def request(model, wanted, config=CONFIG, reference=None):
+def request(model, wanted, config=CONFIG, reference=None, candidates=()):
     task = Task(2, config.to_json(), code_hash(), model.backbone_sha256, site="du", data="/sites", cache="/cache")
-    return write_asked(task, pack_arrays(get_arrays(model)), wanted, reference)
+    return write_asked(task, pack_arrays(get_arrays(model)), wanted, reference, candidates)
 
 
 def ask(model, wanted, **changes):
@@ -106,6 +107,26 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     assert sums[CONFUSION].sum(0)[0] == sums[SCORES].sum()  # an offset of 15 names the first class for all
 
 
+def test_each_candidate_is_judged_by_itself(model, site) -> None:
+    """Its sums are those that a run whose last round it was would be calibrated by."""
+    site()
+    own = get_arrays(model)
+    other = {
+        name: (array + np.float32(0.1) * np.random.default_rng(0).normal(size=array.shape)).astype(np.float32)
+        for name, array in own.items()
+    }
+    packed = [pack_arrays(own), pack_arrays(other)]
+    status, sums, content = ask(model, CalibrationRequest(CHOOSE, candidates=2), candidates=packed)
+    assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
+    _, alone, _ = ask(model, CalibrationRequest(FIT))
+    names = (NLL, COUNT, OFFSETS, CONFUSION)
+    assert set(sums) == {f"{k:02d}.{name}" for k in range(2) for name in names}
+    assert all(np.array_equal(sums[f"00.{name}"], alone[name]) for name in names)
+    assert not np.array_equal(sums[f"01.{NLL}"], alone[NLL])
+    status, sums, _ = ask(model, CalibrationRequest(CHOOSE, candidates=2), candidates=packed[:1])
+    assert (bool(status.error), sums) == (True, {})
+
+
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
@@ -117,8 +138,8 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
 )
 def test_a_policy_that_forbids_it_is_answered_with_its_sentence(model, site, policy, says) -> None:
     site(policy)
-    for wanted in (CalibrationRequest(FIT), CalibrationRequest(SCORE)):
-        status, sums, _ = ask(model, wanted)
+    for wanted in (CalibrationRequest(CHOOSE, candidates=1), CalibrationRequest(FIT), CalibrationRequest(SCORE)):
+        status, sums, _ = ask(model, wanted, candidates=[pack_arrays(get_arrays(model))] * wanted.candidates)
         assert says in status.error
         assert sums == {}
 

@@ -15,8 +15,10 @@ from common.errors import FederationError, FedMRIError
 from common.evaluation.calibration.calibration import TEMPERATURES, Scaling
 from common.evaluation.calibration.offsets import STEPS, offset_sums
 from common.evaluation.ood import score as ood
+from common.evaluation.stages.candidates import MOST_CANDIDATES
 from common.messages.calibration import (
     CALIBRATION,
+    CHOOSE,
     CONFUSION,
     COUNT,
     FIT,
@@ -29,11 +31,14 @@ from common.messages.calibration import (
     SCORES,
     SUMS,
     CalibrationRequest,
+    apart,
     form,
     read_asked,
+    read_candidates,
     read_reference,
     read_sums,
     smallest_cohort,
+    together,
     write_asked,
     write_sums,
 )
@@ -70,6 +75,35 @@ def test_a_request_is_read_as_it_was_written() -> None:
         assert (REFERENCE in content) is (reference is not None)
 
 
+def test_candidates_are_read_as_they_were_written_or_refused() -> None:
+    asked = CalibrationRequest(CHOOSE, candidates=2)
+    arrays = [{"head": np.array([k, -k], np.float32)} for k in (1, 2)]
+    content = write_asked(TASK, BEFORE, asked, None, [pack_arrays(each) for each in arrays])
+    assert read_asked(content, CONFIG) == asked
+    template = {"head": np.zeros(2, np.float32)}
+    assert [list(found["head"]) for found in read_candidates(content, asked, template)] == [[1, -1], [2, -2]]
+    with pytest.raises(FederationError, match="candidate-2"):
+        list(read_candidates(content, replace(asked, candidates=3), template))
+    with pytest.raises(FederationError):
+        list(read_candidates(content, asked, {"head": np.zeros(3, np.float32)}))
+
+
+def test_the_candidates_sums_are_each_held_to_what_patients_can_have() -> None:
+    like = form(CalibrationRequest(CHOOSE, candidates=2), CONFIG, scored=False)
+    one = {name: fit()[name] for name in (NLL, COUNT, OFFSETS, CONFUSION)}
+    assert {name.partition(".")[2] for name in like} == set(one)
+    good = together([one, one])
+    assert [set(part) for part in apart(good)] == [set(one)] * 2
+    read_sums(write_sums(SiteReply("a", 3), good), like)
+    assert smallest_cohort(good) == 12
+    others = one | {CONFUSION: np.diag([12, 0, 0]).astype(np.float32)}
+    for wrong in (one | {NLL: -one[NLL]}, one | {OFFSETS: spiked(9.0)}, one | {COUNT: one[COUNT] + 1}, others):
+        with pytest.raises(FederationError):
+            read_sums(write_sums(SiteReply("a", 3), together([one, wrong])), like)
+    few = {**one, COUNT: np.array([2], np.float32), CONFUSION: np.diag([2, 0, 0]).astype(np.float32)}
+    assert smallest_cohort(together([one, few])) == 2
+
+
 def test_the_form_has_just_what_the_stage_tells() -> None:
     assert set(LIKE[FIT]) == {NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES}
     assert set(LIKE[SCORE]) == {SCORES, CONFUSION, OOD_SCORES}
@@ -93,6 +127,10 @@ def test_the_form_has_just_what_the_stage_tells() -> None:
         {"stage": SCORE, "temperature": 1.0, "offsets": [0.0, 0.0, 99.0]},
         {"stage": SCORE, "temperature": 1.0, "offsets": [1, 1, 1]},
         {"stage": SCORE, "temperature": 1.0, "offsets": "none"},
+        {"stage": FIT, "temperature": 1.0, "candidates": 1},
+        {"stage": CHOOSE, "temperature": 1.0},
+        {"stage": CHOOSE, "temperature": 1.0, "candidates": MOST_CANDIDATES + 1},
+        {"stage": CHOOSE, "temperature": 1.0, "candidates": 2.0},
     ],
 )
 def test_a_request_of_no_sense_is_refused(fields) -> None:
