@@ -9,7 +9,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 from sklearn.metrics import log_loss
 
-from common.config.run import config_from_table
+from common.cli import config_path
+from common.config.run import config_from_table, load_config
 from common.evaluation.calibration.calibration import PRIOR, Scaling
 from common.evaluation.calibration.offsets import (
     GRID_TEMPERATURES,
@@ -148,3 +149,7 @@ def test_why_there_are_none_is_a_sentence(table, says) -> None:
     why = why_no_offsets(config_from_table(table))
     assert (why == "") is (says == "")
     assert says in why
+
+
+def test_a_private_run_has_none() -> None:
+    assert "holds nobody back" in why_no_offsets(load_config(config_path("private")))

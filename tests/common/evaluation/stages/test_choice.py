@@ -8,7 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import recall_score
 
-from common.config.run import config_from_table
+from common.cli import config_path
+from common.config.run import config_from_table, load_config
 from common.evaluation.calibration.calibration import PRIOR
 from common.evaluation.calibration.offsets import WIDTH
 from common.evaluation.stages.choice import choose, held_back_sums, losses, why_no_choice
@@ -87,3 +88,7 @@ def test_why_nobody_is_asked_is_a_sentence(table, says) -> None:
     why = why_no_choice(config_from_table(table))
     assert (why == "") is (says == "")
     assert says in why
+
+
+def test_a_private_run_asks_nobody() -> None:
+    assert "holds nobody back" in why_no_choice(load_config(config_path("private"), ("evaluation.stage=auto",)))
