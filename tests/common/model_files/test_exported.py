@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,12 @@ def test_the_file_alone_gives_the_trained_model_and_the_untouched_backbone(expor
     assert np.array_equal(opened.reference["ood.count"], REFERENCE["ood.count"])
     assert (opened.model.backbone_name, opened.model.backbone_sha256) == (fresh.backbone_name, fresh.backbone_sha256)
     assert opened.config.data == config.data
+
+
+def test_a_calibration_of_other_classes_is_refused(exported):
+    opened = open_saved(read_saved(exported[0]))
+    with pytest.raises(FedMRIError, match="2 class offsets, the model 3 classes"):
+        replace(opened, calibration=Calibration(offsets=(0.5, -0.5)))
 
 
 def test_every_adapter_can_be_opened_again(tmp_path):
