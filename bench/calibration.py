@@ -27,13 +27,11 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.evaluation.calibration.calibration import fit_temperature
 from common.evaluation.ood import score as ood
-from common.messages.calibration import NLL
 from common.messages.round import SiteReply
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
-from server.run.calibrate import Calibrated, combine, total
+from server.run.calibrate import Calibrated, combine, fit
 from server.run.external import measure_final
 
 
@@ -76,10 +74,10 @@ def calibrate(trained: TrainedModel, parts: Parts) -> Calibrated:
     config = trained.config
     status = {name: SiteReply(name, config.federation.rounds, counts_shared=True) for name in parts}
     fitted = {name: (status[name], fit_sums(trained, *both, 1)) for name, both in parts.items()}
-    temperature = fit_temperature(total(fitted, NLL))
+    scaling, no_offsets = fit(fitted, config)
     reference = ood.pool(*(sums for _, sums in fitted.values()))
-    scored = {name: (status[name], score_sums(trained, *both, 1, temperature, reference)) for name, both in parts.items()}
-    return combine(fitted, scored, temperature, config)
+    scored = {name: (status[name], score_sums(trained, *both, 1, scaling, reference)) for name, both in parts.items()}
+    return replace(combine(fitted, scored, scaling, config), no_offsets=no_offsets)
 
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:

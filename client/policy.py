@@ -175,7 +175,7 @@ def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> N
         return
     try:
         config = config_from_json(read_task(asked).config)
-        sums = read_sums(reply, form(read_asked(asked), config, scored=REFERENCE in asked))
+        sums = read_sums(reply, form(read_asked(asked, config), config, scored=REFERENCE in asked))
     except (FederationError, ConfigError) as error:
         raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
     least = min(smallest_cohort(sums), policy.min_patients)

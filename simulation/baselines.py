@@ -23,8 +23,11 @@ from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
 from common.data.holdout import held_back, split
 from common.data.lesions import with_lesions
-from common.evaluation.calibration.calibration import apply_temperature, fit_temperature, nll_sums
+from common.evaluation.calibration.calibration import Scaling, fit_temperature, nll_sums
+from common.evaluation.calibration.offsets import fit_scaling, offset_sums, why_no_offsets
 from common.evaluation.comparison import measure_beside
+from common.evaluation.stages.candidates import AVERAGE, LAST, candidates
+from common.evaluation.stages.choice import held_back_sums, why_no_choice
 from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays, save_arrays
 from common.models.build import build_model
@@ -32,6 +35,7 @@ from common.models.covariates import CovariateLogits
 from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import frozen_features, predict
+from server.run.stage import judge
 from simulation.probe import linear_probe
 from simulation.processes import side_by_side
 
@@ -100,21 +104,25 @@ def run_job(job: Job) -> Probabilities:
     known = held.select(held.labelled)
     if job.name == PROBE:
         probabilities, own = _probe(training, (external, known), config)
-        return _calibrated(probabilities, own, known)
-    trained = TrainedModel(build_model(config), _trained(job, training, config), config)
+        return _calibrated(probabilities, own, known, config)
+    trained = TrainedModel(build_model(config), _trained(job, training, known, config), config)
     own = predict(trained, known) if len(known) else np.empty((0, len(config.task.classes)))
-    return _calibrated(predict(trained, external), own, known)
+    return _calibrated(predict(trained, external), own, known, config)
 
 
-def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData) -> Probabilities:
-    """Calibrated as the federated model is, on the labelled patients that its own sites held back.
+def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteData, config: RunConfig) -> Probabilities:
+    """Calibrated as the federated model is, offsets included, on the labelled patients that its own sites held back.
 
     Args:
         probabilities: of the external patients [N, C].
         own: of the held-back ones [K, C].
         known: the held-back ones.
+        config: says whether class offsets are fitted.
     """
-    return apply_temperature(probabilities, fit_temperature(nll_sums(known.labels, own)))
+    scaling = None
+    if not why_no_offsets(config):
+        scaling = fit_scaling(offset_sums(known.labels, own), np.bincount(known.labels, minlength=own.shape[1]))
+    return (scaling or Scaling(fit_temperature(nll_sums(known.labels, own)))).apply(probabilities)
 
 
 def measure(
@@ -160,29 +168,55 @@ def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(f.name for f in folders))
 
 
-def _trained(job: Job, training: SiteData, config: RunConfig) -> Arrays:
+def _trained(job: Job, training: SiteData, known: SiteData, config: RunConfig) -> Arrays:
     """The baseline's arrays: kept ones where everything is equal, else trained now."""
     path = job.models / f"{re.sub(r'[^A-Za-z0-9._-]', '_', job.name)}.safetensors"
     identity = {"config": job.config, "data": training.key, "labels": _digits(training), "code": code_hash()}
+    if config.evaluation.stage != LAST:  # they have a part in what is kept
+        identity |= {"held": f"{known.key} {_digits(known)}"}
     if path.is_file():
         arrays, metadata = load_arrays(path)
         if metadata == identity:
             return arrays
-    arrays = train_alone(training, config, job.name)
+    arrays = chosen(train_alone(training, config, job.name), known, config)
     save_arrays(path, arrays, identity)
     return arrays
 
 
-def train_alone(training: SiteData, config: RunConfig, name: str) -> Arrays:
-    """A federation of one: as many rounds, of the same local round; of a private run without the term that stands in for DINO."""
+def chosen(rounds: Sequence[Arrays], known: SiteData, config: RunConfig) -> Arrays:
+    """The arrays to keep, by the same rule as the federation's (`server.run.stage`), on its own held-back patients.
+
+    Args:
+        rounds: the arrays after each round.
+        known: labelled patients that were held back.
+        config: of the run.
+    """
+    stage, last = config.evaluation.stage, len(rounds)
+    if why_no_choice(config) or (stage != AVERAGE and not len(known)):
+        return rounds[-1]
+    found = candidates(stage, lambda number: rounds[number - 1], last, config.training.head_rounds)
+    if len(found) == 1:
+        return found[0].arrays
+    model = build_model(config)
+    answers = (predict(TrainedModel(model, one.arrays, config), known) for one in found)
+    return judge(found, [held_back_sums(known.labels, said, config) for said in answers])[0].arrays
+
+
+def train_alone(training: SiteData, config: RunConfig, name: str) -> list[Arrays]:
+    """A federation of one: as many rounds, of the same local round; of a private run without the term that stands in for DINO.
+
+    Returns:
+        The arrays after each round; after the last alone, where no other can be kept.
+    """
     if config.privacy.enabled:
         config = replace(config, objective=config.objective.without("consistency"))
     model = build_model(config)
-    arrays = get_arrays(model)
+    arrays, kept = get_arrays(model), list[Arrays]()
     for number in range(1, config.federation.rounds + 1):
         seed = site_seed(config.seed, name, number)
         arrays = train_round(model, arrays, training, config, round_number=number, site_seed=seed).arrays
-    return arrays
+        kept = [*kept, arrays] if config.evaluation.stage != LAST else [arrays]
+    return kept
 
 
 def _probe(training: SiteData, others: Sequence[SiteData], config: RunConfig) -> list[Probabilities]:

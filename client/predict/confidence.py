@@ -13,7 +13,8 @@ def calibration_words(one: Answer) -> str:
     n, sites = calibration.patients, len(calibration.sites)
     who = "patients" if n is None else "1 patient" if n == 1 else f"{n} patients"
     rough = "" if n is None or n >= FEW else " So few make probabilities and sets rough guesses."
-    return f"Probabilities are calibrated on {who} held back at {sites} {'site' if sites == 1 else 'sites'}.{rough}"
+    offsets = ", class offsets included," if calibration.offsets else ""
+    return f"Probabilities are calibrated{offsets} on {who} held back at {sites} {'site' if sites == 1 else 'sites'}.{rough}"
 
 
 def set_words(one: Answer) -> str:

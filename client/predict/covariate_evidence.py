@@ -9,20 +9,23 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import UNSCALED, Scaling
 from common.models.trained_model import TrainedModel
 
 Floats = NDArray[np.float64]
 WEIGHT = "head.covariates.weight"
 
 
-def covariate_evidence(trained: TrainedModel, patients: SiteData, probabilities: Floats, *, temperature: float = 1.0) -> Floats:
+def covariate_evidence(
+    trained: TrainedModel, patients: SiteData, probabilities: Floats, *, scaling: Scaling = UNSCALED
+) -> Floats:
     """How far the predicted class's probability falls when one covariate is hidden.
 
     Args:
         trained: a model and its arrays.
         patients: N, with their covariates.
         probabilities: [N, C], calibrated, with all that is known.
-        temperature: of the calibration.
+        scaling: of the calibration, that made them.
 
     Returns:
         [N, Q]: positive where the covariate speaks for the predicted class; NaN where it is missing. [N, 0] where the model
@@ -36,7 +39,7 @@ def covariate_evidence(trained: TrainedModel, patients: SiteData, probabilities:
     for q in range(known.shape[1]):
         alone = np.where(np.arange(known.shape[1]) == q, patients.covariates, np.float32(np.nan))
         added = part.added(torch.from_numpy(alone), weight).double().numpy() / (
-            trained.config.objective.student_temperature * temperature
+            trained.config.objective.student_temperature * scaling.temperature
         )
         without = torch.from_numpy(np.log(np.clip(probabilities, 1e-300, None)) - added).softmax(-1).numpy()
         evidence[:, q] = probabilities[rows, winning] - without[rows, winning]

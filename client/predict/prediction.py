@@ -19,7 +19,7 @@ from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.slices import Sliced
 from common.errors import FederationError, WeightsError
-from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, apply_temperature, prediction_sets
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, prediction_sets
 from common.evaluation.explanation.attribution import modality_evidence, place_evidence
 from common.evaluation.ood.features import features
 from common.evaluation.ood.score import Reference, moments_like
@@ -147,11 +147,11 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
     batch = as_batch(read, config.data.covariates)
     by_place: Sequence[NDArray[np.float32] | None] = [None] * len(read)
     if places:
-        raw, found = place_evidence(opened, batch)
+        raw, found = place_evidence(opened, batch, scaling=opened.scaling)
         by_place = list(found)
     else:
         raw = predict(opened, batch)
-    calibrated = apply_temperature(raw, opened.temperature)
+    calibrated = opened.scaling.apply(raw)
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
     ood_score = _ood_scores(opened, batch)
     return [
@@ -164,8 +164,8 @@ def weigh_modalities(opened: OpenedModel, answers: Sequence[Answer]) -> list[Ans
     """The answers with the evidence by modality, for each of which the model runs again, and by covariate."""
     batch = as_batch([(one.case, one.sliced) for one in answers], opened.config.data.covariates)
     probabilities = np.stack([one.probabilities for one in answers])
-    evidence = modality_evidence(opened, batch, probabilities, temperature=opened.temperature)
-    known = covariate_evidence(opened, batch, probabilities, temperature=opened.temperature)
+    evidence = modality_evidence(opened, batch, probabilities, scaling=opened.scaling)
+    known = covariate_evidence(opened, batch, probabilities, scaling=opened.scaling)
     return [replace(one, by_modality=m, by_covariate=q) for one, m, q in zip(answers, evidence, known, strict=True)]
 
 

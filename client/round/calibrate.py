@@ -3,6 +3,7 @@
 Runs without Flower's runtime: a request's content goes in, a reply's content comes out. N patients, C classes.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -13,10 +14,26 @@ from client.policy import require_calibrating, require_hours
 from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
 from common.data.cases import Site
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import apply_temperature, nll_sums, score_histogram
+from common.evaluation.calibration.calibration import Scaling, score_histogram
+from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.messages.calibration import COUNT, FIT, NLL, OOD_SCORES, SCORES, read_asked, read_reference, write_sums
+from common.evaluation.stages.choice import confusion, held_back_sums
+from common.messages.calibration import (
+    CHOOSE,
+    CONFUSION,
+    COUNT,
+    FIT,
+    NLL,
+    OFFSETS,
+    OOD_SCORES,
+    SCORES,
+    read_asked,
+    read_candidates,
+    read_reference,
+    together,
+    write_sums,
+)
 from common.messages.round import SiteReply, Task
 from common.models.arrays import Arrays
 from common.models.trained_model import TrainedModel
@@ -24,7 +41,7 @@ from common.training.predict import predict
 
 
 def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tuple[RecordDict, Site]:
-    """Answer one of the two requests of `common.messages.calibration`.
+    """Answer one of the requests of `common.messages.calibration`.
 
     Returns:
         The reply with all that the site knows (`client.policy` takes out what the hospital keeps), and the site.
@@ -33,8 +50,8 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
         PolicyError: the hospital does not share such sums, or not of so few patients.
         FederationError, WeightsError, DataError, ConfigError: as `client.round.train.train_site`.
     """
-    asked = read_asked(content)
     model, config, arrays = agreed_model(content, task, context)
+    asked = read_asked(content, config)
     site, training, held = prepared_patients(context, config)
     require_hours(site.config.policy, datetime.now().astimezone())
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
@@ -42,17 +59,31 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
     groups = [len(training), len(held), *([len(held.labelled)] if len(held.labelled) else [])]
     require_calibrating(site.config.policy, private=private, cohort=min(groups))
     least, trained = site.config.policy.min_patients, TrainedModel(model, arrays, config)
-    if asked.stage == FIT:
+    if asked.stage == CHOOSE:
+        candidates = read_candidates(content, asked, arrays)
+        sums = together([choice_sums(replace(trained, arrays=candidate), held) for candidate in candidates])
+    elif asked.stage == FIT:
         sums = fit_sums(trained, training, held, least)
     else:
         reference = read_reference(content, config)
-        sums = score_sums(trained, training, held, least, asked.temperature, reference)
+        sums = score_sums(trained, training, held, least, asked.scaling, reference)
     told = SiteReply(context.name, task.round, patients=len(training), labelled=len(training.labelled), counts_shared=True)
     return write_sums(told, sums), site
 
 
+def choice_sums(trained: TrainedModel, held: SiteData) -> Arrays:
+    """Summed loss of the held-back labelled patients under one candidate, as `fit_sums`, and the patients by class and answer."""
+    labels, probabilities = _answers(trained, held)
+    found = held_back_sums(labels, probabilities, trained.config)
+    sums = {NLL: found.nll, COUNT: np.array([len(labels)]), CONFUSION: found.confusion}
+    sums |= {} if found.offsets is None else {OFFSETS: found.offsets}
+    return {name: array.astype(np.float32) for name, array in sums.items()}
+
+
 def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: int) -> Arrays:
     """Summed loss of the held-back labelled patients at each temperature, their number, moments of all patients.
+
+    Where class offsets are fitted, also the loss at each point of their grid, and the patients by class and answer.
 
     Args:
         trained: the federation's final model.
@@ -60,13 +91,11 @@ def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: i
         held: those held back.
         least: a row of the moments that fewer patients stand behind is left out.
     """
-    labels, probabilities = _answers(trained, held)
+    sums = choice_sums(trained, held)
+    if why_no_offsets(trained.config):
+        del sums[CONFUSION]
     seen, unseen = (features(trained, patients) for patients in (training, held))
-    return {
-        NLL: nll_sums(labels, probabilities).astype(np.float32),
-        COUNT: np.array([len(labels)], np.float32),
-        **ood.moments(seen, unseen, least),
-    }
+    return sums | ood.moments(seen, unseen, least)
 
 
 def score_sums(
@@ -74,7 +103,7 @@ def score_sums(
     training: SiteData,
     held: SiteData,
     least: int,
-    temperature: float,
+    scaling: Scaling,
     reference: Arrays | None,
 ) -> Arrays:
     """Histograms: the held-back patients' conformal scores, and all patients' out-of-distribution scores against the other sites.
@@ -88,12 +117,15 @@ def score_sums(
         training: the patients that were trained on.
         held: those held back.
         least: for fewer patients with an out-of-distribution score, no score is given; and as in `fit_sums`.
-        temperature: fitted to the sums that `fit_sums` gave at all sites.
+        scaling: fitted to the sums that `fit_sums` gave at all sites.
         reference: the moments of all sites; the site's own are subtracted, so that its patients are as unknown to the reference
             as those of a hospital that took no part. None: no out-of-distribution scores.
     """
     labels, probabilities = _answers(trained, held)
-    sums = {SCORES: score_histogram(labels, apply_temperature(probabilities, temperature))}
+    calibrated = scaling.apply(probabilities)
+    sums = {SCORES: score_histogram(labels, calibrated)}
+    if not why_no_offsets(trained.config):
+        sums[CONFUSION] = confusion(labels, calibrated).astype(np.float32)
     if reference is None:
         return sums
     seen, unseen = (features(trained, patients) for patients in (training, held))

@@ -180,6 +180,9 @@ class EvaluationConfig:
     modality_subsets: bool = False
     batch_size: int = ranged(8, 1, 1024)  # patients
     holdout: float = ranged(0.0, 0.0, 0.5)  # share of each site's patients that never train: they calibrate the model; 0: none
+    offsets: bool = True  # class offsets beside the temperature, where somebody is held back (`common.evaluation.calibration`)
+    # Which global arrays are kept: the last round's, an average, or the best by held-back patients (`common.evaluation.stages`)
+    stage: str = choice("last", "last", "best", "average", "interpolate", "auto")
     coverage: float = ranged(0.9, 0.5, 0.999)  # of conformal prediction sets: how often the truth is to be in them
     ood_rate: float = ranged(0.05, 0.001, 0.5)  # share of in-distribution patients that may be flagged as out of distribution
 

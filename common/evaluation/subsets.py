@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.calibration.calibration import UNSCALED, Scaling
 from common.evaluation.comparison import measure, measure_difference
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
@@ -21,20 +21,20 @@ Floats = NDArray[np.float64]
 Members = tuple[bool, ...]  # [M], of one subset
 
 
-def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, temperature: float = 1.0) -> dict[str, Any]:
+def modality_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, scaling: Scaling = UNSCALED) -> dict[str, Any]:
     """`modality_subsets` of report.json, of the labelled patients.
 
     Args:
         trained: a model and its arrays.
         patients: N; those without a label are left out.
         full: calibrated probabilities [N, C] from all present modalities, which need not be had again.
-        temperature: of the calibration; 1: none.
+        scaling: of the calibration.
     """
     labelled = patients.labelled
     if not len(labelled):
         return {}
     some, full = patients.select(labelled), full[labelled]
-    answers = answer_subsets(trained, some, full=full, temperature=temperature)
+    answers = answer_subsets(trained, some, full=full, scaling=scaling)
     return measure_subsets(answers, some.labels, full, trained.config)
 
 
@@ -61,14 +61,14 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
     return results
 
 
-def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, temperature: float = 1.0) -> dict[str, Floats]:
+def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, scaling: Scaling = UNSCALED) -> dict[str, Floats]:
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
     all they have: at most one pass over the patients for each subset but the full one.
     """
     M = patients.present.shape[1]
-    asked = {subset: _ask(trained, patients, subset, full, temperature) for subset in subsets_of(M)}
+    asked = {subset: _ask(trained, patients, subset, full, scaling) for subset in subsets_of(M)}
     nothing = np.full(full.shape[1], np.nan)
     answers = {}
     for subset in asked:
@@ -90,7 +90,7 @@ def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
     return "+".join(name for name, chosen in zip(modalities, subset, strict=True) if chosen)
 
 
-def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, temperature: float) -> Floats:
+def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, scaling: Scaling) -> Floats:
     """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no other modality."""
     has_all = patients.present[:, list(subset)].all(1)
     has_more = patients.present.sum(1) > sum(subset)
@@ -99,5 +99,5 @@ def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Float
     if len(rows):
         some = patients if len(rows) == len(patients) else patients.select(rows)
         raw = predict(trained, some, present=np.tile(np.array(subset), (len(rows), 1)))
-        found[rows] = apply_temperature(raw, temperature)
+        found[rows] = scaling.apply(raw)
     return found

@@ -21,13 +21,15 @@ class DenseModel(nn.Module):
         model: merged (`common.model_files.merge`) or not; in evaluation mode.
         classes: C.
         temperature: of the softmax over cosines: the student's times the calibration's.
+        offsets: of the calibration, one a class; empty: none.
     """
 
-    def __init__(self, model: MultiModalViT, classes: int, temperature: float) -> None:
+    def __init__(self, model: MultiModalViT, classes: int, temperature: float, offsets: tuple[float, ...] = ()) -> None:
         super().__init__()
         self.model = model
         self.classes = classes
         self.temperature = temperature
+        self.register_buffer("offsets", torch.tensor(offsets or [0.0]), persistent=False)
 
     def forward(self, images: Tensor, present: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Images [B, S, M, H, W] in 0 to 1 and present [B, M] bool, at least one a patient, to probabilities [B, C].
@@ -36,7 +38,7 @@ class DenseModel(nn.Module):
         """
         cls, patches = self.features(images, present)
         logits = self.model.head(self.model.embed(cls, patches, present), covariates)
-        probabilities: Tensor = (logits[:, : self.classes] / self.temperature).softmax(-1)
+        probabilities: Tensor = (logits[:, : self.classes] / self.temperature + self.offsets).softmax(-1)
         return probabilities
 
     def features(self, images: Tensor, present: Tensor) -> Features:

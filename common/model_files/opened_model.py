@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from common.evaluation.calibration.calibration import Calibration
+from common.errors import FedMRIError
+from common.evaluation.calibration.calibration import UNSCALED, Calibration, Scaling
 from common.models.arrays import Arrays
 from common.models.trained_model import TrainedModel
 
@@ -19,7 +20,14 @@ class OpenedModel(TrainedModel):
     calibration: Calibration | None = None
     reference: Arrays = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        offsets, classes = len(self.scaling.offsets), len(self.config.task.classes)
+        if offsets not in (0, classes):
+            raise FedMRIError(
+                f"The calibration has {offsets} class offsets, the model {classes} classes. Take both from one run."
+            )
+
     @property
-    def temperature(self) -> float:
-        """The calibration's temperature; 1 where there is no calibration."""
-        return self.calibration.temperature if self.calibration else 1.0
+    def scaling(self) -> Scaling:
+        """The calibration's temperature and offsets; where there is no calibration it changes nothing."""
+        return self.calibration.scaling if self.calibration else UNSCALED

@@ -133,6 +133,7 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
         ["SHA-256 of its weights", sha256],
         ["adapter", f"{config.model.adapter.name}; {adapter}"],
         ["rounds", len(report.rounds)],
+        ["arrays kept", report.stage.kept if report.stage else "of the last round"],
         ["classes", ", ".join(config.task.classes)],
         ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
         ["seed", config.seed],
@@ -161,11 +162,24 @@ def _calibration(report: Report) -> list[str]:
     patients = NOT_REPORTED if known.patients is None else known.patients
     sites = ", ".join(text(site) for site in known.sites) or NOT_REPORTED
     lines = [f"Temperature {number(known.temperature)}, fitted on patients held out of training: {patients}, at {sites}."]
+    lines += _offsets(report)
     lines += ["On the external patients:", table(["", "before", "after"], rows)]
     if sets := known.conformal:
         lines.append(f"Prediction sets: nominal coverage {number(sets.coverage)}, observed {interval(sets.observed)}.")
         lines.append(ALL if sets.threshold == 1 else "")
     return lines
+
+
+def _offsets(report: Report) -> list[str]:
+    """The class offsets, or why there are none; what they did on the external patients."""
+    found = report.decision
+    if not found:
+        return []
+    if not found.offsets:
+        return [found.no_offsets, found.disagreement]
+    rows = [[name, number(b)] for name, b in zip(found.classes, found.offsets, strict=True)]
+    mcc = f"MCC without them {interval(found.external.before.mcc)}, with them {interval(found.external.after.mcc)}."
+    return ["Class offsets, added to the log-probabilities:", table(["class", "offset"], rows), mcc, found.disagreement]
 
 
 def _subsets(report: Report) -> list[str]:

@@ -24,7 +24,6 @@ from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.slices import slice_case
 from common.errors import FedMRIError
-from common.evaluation.calibration.calibration import apply_temperature
 from common.model_files.open import open_saved, read_saved
 from common.model_files.opened_model import OpenedModel
 from common.training.predict import predict
@@ -102,7 +101,7 @@ def _patients(cases: Sequence[Case], data: DataConfig) -> SiteData:
 def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:
     """[N, C] in full precision, calibrated."""
     config = replace(opened.config, training=replace(opened.config.training, precision="fp32"))
-    return apply_temperature(predict(replace(opened, config=config), patients), opened.temperature)
+    return opened.scaling.apply(predict(replace(opened, config=config), patients))
 
 
 def _onnx(path: Path, patients: SiteData) -> Floats:

@@ -121,9 +121,9 @@ def _save(draft: Path, trained: OpenedModel) -> MultiModalViT:
 
 def _dense(plain: MultiModalViT, trained: OpenedModel) -> DenseModel:
     """On the CPU, both temperatures in one."""
-    config = trained.config
-    temperature = config.objective.student_temperature * trained.temperature
-    return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature).eval()
+    config, scaling = trained.config, trained.scaling
+    temperature = config.objective.student_temperature * scaling.temperature
+    return DenseModel(plain.cpu().eval(), len(config.task.classes), temperature, scaling.offsets).eval()
 
 
 def _about(wanted: ExportRequest, trained: OpenedModel, report: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Calibration:
     """By whom and how the probabilities were calibrated. `abstention`: (share of patients answered for, risk)."""
 
     temperature: float | None
+    offsets: tuple[float | None, ...]  # in the order of the classes; empty: none
     sites: tuple[str, ...]
     patients: int | None
     failures: tuple[tuple[str, str], ...]  # (site, why it gave nothing)
@@ -61,6 +62,7 @@ def decode_calibration(value: Any) -> Calibration | None:
     points = (_point(table(each)) for each in listed(entry.get("abstention")))
     return Calibration(
         temperature=real(entry.get("temperature")),
+        offsets=tuple(real(offset) for offset in listed(entry.get("offsets"))),
         sites=names(entry.get("sites")),
         patients=whole(entry.get("patients")),
         failures=tuple((str(site), str(why)) for site, why in table(entry.get("failures")).items()),

@@ -8,11 +8,13 @@ from typing import Any
 
 from common.errors import FedMRIError
 from server.report.calibration import Calibration, decode_calibration
+from server.report.decision import Decision, decode_decision
 from server.report.decode import listed, names, real, table, whole
 from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
+from server.report.stage import Stage, decode_stage
 
 KEYS = {
     "external": dict,
@@ -99,6 +101,8 @@ class Report:
     detectable: Detectable | None
     rounds: tuple[Round, ...]
     calibration: Calibration | None
+    decision: Decision | None
+    stage: Stage | None
     ood: OutOfDistribution | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
@@ -121,6 +125,8 @@ def decode(report: Mapping[str, Any]) -> Report:
         detectable=decode_detectable(report.get("detectable")),
         rounds=tuple(decode_round(entry) for entry in listed(report["rounds"])),
         calibration=decode_calibration(report["calibration"]),
+        decision=decode_decision(report.get("decision")),
+        stage=decode_stage(report.get("stage")),
         ood=_ood(table(report.get("ood"))),
         privacy=decode_claims(report["privacy"]),
         aggregation=decode_aggregation(report.get("aggregation")),

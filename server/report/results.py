@@ -22,6 +22,8 @@ EMPTY: dict[str, Any] = {
     "rounds": [],
     "calibration": None,
     "ood": None,
+    "decision": {},
+    "stage": {},
     "privacy": {},
     "aggregation": {},
     "provenance": {},
@@ -55,8 +57,10 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         `covariates`: `known` {name: external patients of whom it is known}, `of` how many, and `with` and `without` the clinical
         covariates, each shaped like `external`; `without` has a `drop` as subsets have; {} where the run takes none.
         `subgroups`: of `common.evaluation.subgroups.subgroups`; `detectable`: of `common.evaluation.comparison`.
-        `calibration`: `temperature`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
+        `calibration`: `temperature`, `offsets`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
         `ood`: `rate`, `threshold`, `flagged`, `of`.
+        `decision`: of `common.evaluation.calibration.decision`: what the class offsets did, or why there are none.
+        `stage`: of `server.run.stage`: which arrays were kept and why; empty where `evaluation.stage` is "last".
         `privacy`: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
         `server.report.privacy_audit` where there is one.
         `aggregation`: of `server.run.privacy_claims.aggregation_claims`: what the server saw of the updates, and noise for

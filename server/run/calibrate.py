@@ -1,47 +1,41 @@
-"""After the last round: the sites' sums over patients that never trained become one temperature and two thresholds.
+"""After the last round: the sites' sums over patients that never trained become one temperature, class offsets, two thresholds.
 
 No site's answer ends a run. One that does not answer, refuses, or answers nonsense is named and weighs nothing, in either
 exchange; if nobody answers, the model stays as it was trained, uncalibrated.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
 from flwr.supercore import log
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
-from common.errors import FederationError
-from common.evaluation.calibration.calibration import Calibration, conformal_threshold, fit_temperature
+from common.evaluation.calibration.calibration import Calibration, Scaling, conformal_threshold, fit_temperature
+from common.evaluation.calibration.offsets import fit_scaling, why_no_offsets
 from common.evaluation.ood import score as ood
 from common.messages.calibration import (
+    CONFUSION,
     COUNT,
     FIT,
     NLL,
+    OFFSETS,
     OOD_SCORES,
     SCORE,
     SCORES,
     CalibrationRequest,
-    form,
-    read_sums,
-    write_asked,
 )
-from common.messages.round import SiteReply, pack_arrays, record_bytes
+from common.messages.round import pack_arrays
 from common.models.arrays import Arrays
-from common.text import printable
-from server.strategy.aggregation import judge_status
-from server.strategy.messaging import error_name, exchange
-from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
-from server.strategy.round_state import Address
+from server.run.panel import Found, Panel, present, total
+from server.strategy.round_loop import FedMRIAvg
 
+NOBODY = "No class offsets: no site gave sums to fit them to."
+UNFITTED = "No class offsets: a class has no held-back patient at the sites, or they would lie beyond what is tried."
 LARGEST = 1e6  # of a feature; honest ones are far smaller
-
-Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
 
 
 @dataclass(frozen=True)
@@ -53,12 +47,17 @@ class Calibrated:
         moments: of all its sites, added up; empty where nobody can be scored: one site's own would be published, to no use.
         scorable: whether patients can be scored: at least two sites sent their moments, and the scores that they lead to.
         failures: why a site has no part in it.
+        no_offsets: why there are no class offsets, as a sentence; "" where there are.
+        confusion: the held-back patients [2, C, C], before and after; rows are the truth. None where that is not known, or where
+            a site keeps its numbers.
     """
 
     calibration: Calibration
     moments: Arrays = field(default_factory=dict)
     scorable: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
+    no_offsets: str = ""
+    confusion: NDArray[np.float64] | None = None
 
 
 def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig, number: int) -> Calibrated:
@@ -75,20 +74,17 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
         FederationError: the SuperLink is away.
     """
     strategy.progress.set_state("calibrating", number)
-    with suppress(FederationError):  # who is there is asked; fewer than a round needs are enough
-        strategy.presence.wait(grid, number)
-    there, resting = strategy.presence.called(grid, number)
-    failures = dict.fromkeys(resting, "left alone after too many failed rounds")
-    panel = _Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
+    there, failures = present(grid, strategy, number)
+    panel = Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
     fitted = {
         name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], failures)
     }
     scored: Found = {}
-    while fitted:  # until all whose losses were fitted have been scored at that temperature
-        temperature = fit_temperature(total(fitted, NLL))
+    while fitted:  # until all whose losses were fitted have been scored under what was fitted to them
+        scaling, no_offsets = fit(fitted, config)
         moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
-        scored = panel.ask(called, CalibrationRequest(SCORE, temperature), moments)
+        scored = panel.ask(called, CalibrationRequest(SCORE, scaling), moments)
         scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
         if len(scored) == len(fitted):
             break
@@ -97,42 +93,51 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
         log(WARNING, "Calibration: %s: %s", name, reason)
     if not fitted:
         log(WARNING, "The model is not calibrated: no site sent its sums.")
-        return Calibrated(_nothing(config), failures=failures)
-    return replace(combine(fitted, scored, temperature, config), failures=failures)
+        return Calibrated(_nothing(config), failures=failures, no_offsets=why_no_offsets(config) or NOBODY)
+    return replace(combine(fitted, scored, scaling, config), failures=failures, no_offsets=no_offsets)
 
 
-def combine(fitted: Found, scored: Found, temperature: float, config: RunConfig) -> Calibrated:
+def fit(fitted: Found, config: RunConfig) -> tuple[Scaling, str]:
+    """The temperature, with class offsets where they can be had; and why there are none, or ""."""
+    why = why_no_offsets(config)
+    if not why:
+        scaling = fit_scaling(total(fitted, OFFSETS), total(fitted, CONFUSION).sum(axis=1))
+        if scaling:
+            return scaling, ""
+        why = UNFITTED
+    return Scaling(fit_temperature(total(fitted, NLL))), why
+
+
+def combine(fitted: Found, scored: Found, scaling: Scaling, config: RunConfig) -> Calibrated:
     """The calibration from the sites' sums.
 
     Args:
         fitted: by site, the answers to the first exchange: losses at each temperature, and moments.
         scored: by site, the answers to the second: histograms of scores.
-        temperature: that was fitted, at which the second exchange's patients were scored.
+        scaling: that was fitted, under which the second exchange's patients were scored.
         config: `evaluation` is read: coverage and the rate of flags.
     """
     plan, moments = config.evaluation, ood.pool(*(fitted[name][1] for name in sorted(fitted)))
     scorable = len(fitted) > 1 and _can_score(moments)
     shared = all(reply.counts_shared for reply, _ in fitted.values())
     calibration = Calibration(
-        temperature=temperature,
+        temperature=scaling.temperature,
         coverage=plan.coverage,
         set_threshold=conformal_threshold(total(scored, SCORES), plan.coverage),
         ood_rate=plan.ood_rate,
         ood_threshold=ood.threshold(total(scored, OOD_SCORES).astype(np.float32), plan.ood_rate) if scorable else np.inf,
         patients=int(total(fitted, COUNT)[0]) if shared else None,
         sites=tuple(sorted(fitted)),
+        offsets=scaling.offsets,
     )
-    log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), temperature)
-    return Calibrated(calibration, moments if scorable else {}, scorable)
+    log(INFO, "Calibrated by %s: temperature %.3f", ", ".join(calibration.sites), scaling.temperature)
+    told = shared and not why_no_offsets(config)
+    confusion = np.stack([total(found, CONFUSION) for found in (fitted, scored)]) if told else None
+    return Calibrated(calibration, moments if scorable else {}, scorable, confusion=confusion)
 
 
 def _nothing(config: RunConfig) -> Calibration:
     return Calibration(coverage=config.evaluation.coverage, ood_rate=config.evaluation.ood_rate)
-
-
-def total(found: Found, name: str) -> NDArray[np.float64]:
-    """The sum over sites, in the order of their names, so that equal answers give equal bits."""
-    return np.asarray(np.sum([found[site][1][name].astype(np.float64) for site in sorted(found)], axis=0))
 
 
 def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
@@ -167,60 +172,3 @@ def _fits(name: str, sums: Arrays, before: Arrays, failures: dict[str, str]) -> 
     if scored != said:
         failures[name] = f"scores of {scored:g} patients, but losses of {said:g}"
     return scored == said
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Asks sites for sums, and notes who failed and why."""
-
-    grid: Grid
-    strategy: FedMRIAvg
-    arrays: ArrayRecord
-    config: RunConfig
-    number: int
-    failures: dict[str, str]
-
-    def ask(self, there: Sequence[Address], asked: CalibrationRequest, moments: Arrays | None = None) -> Found:
-        """One exchange: valid replies by site."""
-        progress, timeout = self.strategy.progress, self.config.federation.round_timeout
-        reference = pack_arrays(moments) if moments is not None else None
-        messages = {address.name: self._message(address, asked, reference) for address in there}
-        names = {id(message): name for name, message in messages.items()}
-        for name in messages:
-            progress.asked(name, record_bytes(self.arrays) + record_bytes(reference))
-        progress.set_state("calibrating", self.number)
-
-        def note(request: Message, reply: Message, seconds: float) -> None:
-            size = 0 if reply.has_error() else sum(record_bytes(r) for r in reply.content.array_records.values())
-            progress.answered(names[id(request)], seconds, size)
-
-        replies = exchange(self.grid, list(messages.values()), timeout, note, progress.tick)
-        template = form(asked, self.config, scored=moments is not None)
-        found = {}
-        for name, message in messages.items():
-            number = message.metadata.message_id
-            told = self._judged(name, replies.came.get(number), replies.lost.get(number), template)
-            if told is not None:
-                found[name] = told
-        return found
-
-    def _judged(self, name: str, reply: Message | None, lost: str | None, template: Arrays) -> tuple[SiteReply, Arrays] | None:
-        """One site's answer, or None; why is noted."""
-        try:
-            if reply is None:
-                raise FederationError(lost or f"no reply within {self.config.federation.round_timeout:g} s")
-            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-            return judge_status(reply.content, self.number), read_sums(reply.content, template)
-        except FederationError as error:
-            self.failures[name] = printable(str(error), 300)
-        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
-            self.failures[name] = f"unreadable reply ({type(error).__name__})"
-        self.strategy.progress.failed(name, self.failures[name])
-        return None
-
-    def _message(self, address: Address, asked: CalibrationRequest, reference: ArrayRecord | None) -> Message:
-        task = replace(self.strategy.task, round=self.number, site=address.site)
-        content = write_asked(task, self.arrays, asked, reference)
-        ttl = self.config.federation.round_timeout + EXPIRY_SLACK
-        return Message(content, address.node, MessageType.TRAIN, ttl=ttl, group_id=f"calibration-{asked.stage}")

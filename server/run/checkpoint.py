@@ -65,6 +65,18 @@ def load_round(run: Path, number: int) -> Arrays:
     return _of_round(run / "checkpoints" / _file_name(number), number)
 
 
+def load_like(run: Path, template: Arrays, number: int) -> Arrays:
+    """`load_round`, of this model.
+
+    Raises:
+        WeightsError: as `load_round`.
+        FederationError: it is another model's.
+    """
+    arrays = load_round(run, number)
+    check_arrays(arrays, template)
+    return arrays
+
+
 def load_state(run: Path, number: int, template: State) -> State:
     """The aggregator's state after one round.
 

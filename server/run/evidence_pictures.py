@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.config.site import SitePolicy, read_site_config
 from common.data.dataset import SiteData
+from common.evaluation.calibration.calibration import UNSCALED, Scaling
 from common.evaluation.explanation.attribution import place_evidence
 from common.evaluation.explanation.picture import draw_evidence
 from common.files import write_atomic
@@ -45,6 +46,7 @@ def draw_pictures(
     allowed: NDArray[np.bool_],
     *,
     limit: int = SHOWN,
+    scaling: Scaling = UNSCALED,
 ) -> dict[int, str]:
     """Draw pictures of at most `limit` patients: wrong predictions first, then the least certain.
 
@@ -55,6 +57,7 @@ def draw_pictures(
         probabilities: [N, C], as the report shows them.
         allowed: [N], see `may_be_shown`.
         limit: pictures at most.
+        scaling: of the calibration.
 
     Returns:
         {row of the patient: file name}, to stand as `picture` in report.json.
@@ -63,7 +66,7 @@ def draw_pictures(
     if not rows:
         return {}
     chosen = patients.select(rows)
-    _, places = place_evidence(trained, chosen)
+    _, places = place_evidence(trained, chosen, scaling=scaling)
     names = {}
     for i, row in enumerate(rows):
         names[row] = f"patient-{row:04d}.png"

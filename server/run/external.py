@@ -15,7 +15,9 @@ from common.config.run import RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import Calibration, apply_temperature, prediction_sets
+from common.evaluation.calibration.calibration import UNSCALED, Calibration, prediction_sets
+from common.evaluation.calibration.decision import report_decision
+from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.calibration.reliability import report_calibration
 from common.evaluation.comparison import detectable, measure, with_and_without
 from common.evaluation.ood import score as ood
@@ -40,6 +42,7 @@ class FinalResult:
     calibration: dict[str, Any] | None = None  # None: the run holds no patients back
     ood_summary: dict[str, Any] | None = None  # `ood` of the report; None: nobody could be scored
     covariates: dict[str, Any] = field(default_factory=dict)  # with and without them; {}: the run takes none
+    decision: dict[str, Any] = field(default_factory=dict)
 
 
 def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path) -> SiteData:
@@ -86,8 +89,8 @@ def measure_final(
         acquisitions: of `read_external`, for the subgroups; None: no subgroups.
     """
     raw, config = predict(trained, patients), trained.config
-    temperature = calibrated.calibration.temperature if calibrated else 1.0
-    probabilities = apply_temperature(raw, temperature)
+    scaling = calibrated.calibration.scaling if calibrated else UNSCALED
+    probabilities = scaling.apply(raw)
     entries = _patients(patients, probabilities, config)
     report, ood_summary = None, None
     if calibrated:
@@ -99,12 +102,12 @@ def measure_final(
             entries, ood_summary = _with_ood_scores(entries, scores, calibrated.calibration)
     labels, subsets, covariates = patients.labels, {}, {}
     if config.data.covariates:
-        without = apply_temperature(predict(trained, patients.without_covariates()), temperature)
+        without = scaling.apply(predict(trained, patients.without_covariates()))
         names, here = [row.name for row in config.data.covariates], ~np.isnan(patients.covariates)
         covariates = with_and_without(labels, probabilities, without, dict(zip(names, here.T, strict=True)), config)
         entries = _with_covariates(entries, without, here, names)
     if config.evaluation.modality_subsets:
-        subsets = modality_subsets(trained, patients, full=probabilities, temperature=temperature)
+        subsets = modality_subsets(trained, patients, full=probabilities, scaling=scaling)
     return FinalResult(
         measure(labels, probabilities, config) | config.task.curves(labels, probabilities),
         entries,
@@ -114,6 +117,7 @@ def measure_final(
         report,
         ood_summary,
         covariates,
+        _decision(labels, raw, probabilities, calibrated, config),
     )
 
 
@@ -126,6 +130,19 @@ def _with_covariates(
         {**entry, "covariates": known, "probabilities_without_covariates": row.tolist()}
         for entry, known, row in zip(entries, told, without, strict=True)
     ]
+
+
+def _decision(
+    labels: NDArray[np.int64],
+    raw: NDArray[np.float64],
+    after: NDArray[np.float64],
+    calibrated: Calibrated | None,
+    config: RunConfig,
+) -> dict[str, Any]:
+    """`decision` of the report; a run that holds nobody back says why there are no offsets."""
+    known = calibrated or Calibrated(Calibration(), no_offsets=why_no_offsets(config))
+    offsets = known.calibration.offsets
+    return report_decision(labels, raw, after, config, offsets, known.no_offsets, known.confusion)
 
 
 def _with_sets(

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from common.aggregation.aggregator import State
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
-from common.evaluation.calibration.calibration import CALIBRATION_NAME, save_calibration
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, UNSCALED, save_calibration
 from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
@@ -30,13 +31,14 @@ from common.text import printable
 from common.training.trainable import most_trained
 from server.report.results import JSON_NAME, complete, write_results
 from server.run.calibrate import Calibrated, calibrate
-from server.run.checkpoint import Checkpoint, RunLog, as_line, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.plan import MODEL_NAME, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
+from server.run.stage import Kept, keep_stage
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord
@@ -136,12 +138,13 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
         )
         trained = unpack_arrays(result.arrays, template)
-        calibrated = None
+        number, calibrated = max(1, len(read_rounds(plan.out))), None
+        kept = keep_stage(grid, strategy, partial(load_like, plan.out, template), trained, config, number)
         if config.evaluation.holdout:
-            calibrated = calibrate(grid, strategy, trained, config, max(1, len(read_rounds(plan.out))))
+            calibrated = calibrate(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, trained, patients, unfinished, calibrated)
+        finish(plan, model, kept, patients, unfinished, calibrated)
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
@@ -157,22 +160,22 @@ def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
 def finish(
     plan: RunPlan,
     model: MultiModalViT,
-    arrays: Arrays,
+    kept: Kept,
     patients: SiteData,
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
 ) -> None:
-    """Write the last round's model, measure it, write the results.
+    """Write the model, measure it, write the results.
 
     Args:
         plan: its `out` is the run folder.
         model: lends its frozen weights.
-        arrays: the global model's, after the last round.
+        kept: the global model's arrays, and why these.
         patients: external.
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
     """
-    rounds = read_rounds(plan.out)
+    rounds, arrays = read_rounds(plan.out), kept.arrays
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
@@ -189,7 +192,7 @@ def finish(
     }
     results = {
         "external": final.external,
-        "patients": with_pictures(plan, trained, patients, final.patients),
+        "patients": with_pictures(plan, trained, patients, final.patients, calibrated),
         "modality_subsets": final.modality_subsets,
         "covariates": final.covariates,
         "subgroups": final.subgroups,
@@ -197,6 +200,8 @@ def finish(
         "rounds": rounds,
         "calibration": final.calibration,
         "ood": final.ood_summary,
+        "decision": final.decision,
+        "stage": kept.told,
         "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
         "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         "provenance": provenance,
@@ -206,12 +211,13 @@ def finish(
 
 
 def with_pictures(
-    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]]
+    plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]], calibrated: Calibrated | None
 ) -> list[dict[str, Any]]:
     """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])
-    names = draw_pictures(plan.out, trained, patients, probabilities, allowed)
+    scaling = calibrated.calibration.scaling if calibrated else UNSCALED
+    names = draw_pictures(plan.out, trained, patients, probabilities, allowed, scaling=scaling)
     return [{**entry, "picture": names[row]} if row in names else entry for row, entry in enumerate(entries)]
 
 

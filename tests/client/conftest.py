@@ -64,6 +64,9 @@ def run(model_of) -> Path:
     return model_of()
 
 
+OFFSETS = (0.4, -0.6, 0.2)
+
+
 @pytest.fixture(scope="session")
 def calibrated_run(model_of, phantom) -> Path:
     """Its reference knows the phantom and noisy copies of its features."""
@@ -75,6 +78,6 @@ def calibrated_run(model_of, phantom) -> Path:
     case = Case("x", files, None, UNLABELLED, None, None, phantom)
     one = features(opened, as_batch([(case, slice_case(case, opened.config.data))]))
     some = one + np.random.default_rng(0).normal(0, 1, (4 * MIN_COUNT, *one.shape[1:]))
-    calibration = Calibration(2.0, 0.9, 0.7, 0.05, 50.0, 30, ("hospital-a",))
+    calibration = Calibration(2.0, 0.9, 0.7, 0.05, 50.0, 30, ("hospital-a",), OFFSETS)
     save_calibration(folder / "calibration.safetensors", calibration, moments(some))
     return folder

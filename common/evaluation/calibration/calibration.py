@@ -1,8 +1,9 @@
 """Temperature scaling, and prediction sets that hold the true class at the nominal coverage.
 
-One number, the temperature, is fitted on patients that never trained (Guo et al., ICML 2017). Their scores under it give the
-threshold of split conformal prediction sets (Angelopoulos & Bates 2021, section 1). Both are fitted from sums alone, so that
-the sums of several hospitals add up and no patient's own probabilities need travel.
+One number, the temperature, is fitted on patients that never trained (Guo et al., ICML 2017), and a class offset for each class
+beside it (`common.evaluation.calibration.offsets`). Their scores under both give the threshold of split conformal prediction sets
+(Angelopoulos & Bates 2021, section 1). All are fitted from sums alone, so that the sums of several hospitals add up and no
+patient's own probabilities need travel.
 
 N patients, C classes, T temperatures, K bins.
 """
@@ -29,7 +30,30 @@ ENTRY = "calibration"  # of that file's metadata
 TEMPERATURES: Floats = 2.0 ** (np.arange(-32, 65) / 16)  # a quarter to 16, sixteen steps an octave; 1 is among them
 SCORE_BINS = 200  # of 1 - p_true, equally wide, from 0 to 1
 PRIOR = math.log(2.0)  # standard deviation of log T before any patient has been seen: few patients must not send it to an edge
+LARGEST_OFFSET = 20.0  # of a class, as a difference of log-probabilities
 SMALLEST = 1e-300  # a probability that has become 0 by rounding still has a logarithm
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is done to log-probabilities before the softmax is taken again: softmax(log p / T + b).
+
+    Attributes:
+        temperature: T, above 0; 1 changes nothing, and never which class is most likely.
+        offsets: b, one a class; empty: none.
+    """
+
+    temperature: float = 1.0
+    offsets: tuple[float, ...] = ()
+
+    def apply(self, probabilities: NDArray[Any]) -> Floats:
+        """Probabilities [N, C] to calibrated ones [N, C]."""
+        if not self.offsets:
+            return apply_temperature(probabilities, self.temperature)
+        return np.exp(log_softmax(logarithm(probabilities) / self.temperature + np.array(self.offsets)))
+
+
+UNSCALED = Scaling()
 
 
 @dataclass(frozen=True)
@@ -44,6 +68,7 @@ class Calibration:
         ood_threshold: a patient whose score is above is flagged; infinite: none is.
         patients: held-out labelled patients behind it; None: a site keeps its number.
         sites: whose patients they are.
+        offsets: added to the divided log-probabilities, one a class; empty: none.
     """
 
     temperature: float = 1.0
@@ -53,6 +78,12 @@ class Calibration:
     ood_threshold: float = math.inf
     patients: int | None = 0
     sites: tuple[str, ...] = ()
+    offsets: tuple[float, ...] = ()
+
+    @property
+    def scaling(self) -> Scaling:
+        """Temperature and offsets."""
+        return Scaling(self.temperature, self.offsets)
 
     def to_json(self) -> str:
         """Canonical JSON text; an infinite threshold is null."""
@@ -70,10 +101,12 @@ class Calibration:
             table = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FedMRIError(f"The calibration is not valid JSON ({error}). Take the file from the run again.") from error
+        if isinstance(table, dict):
+            table = {"offsets": [], **table}  # there were none in earlier versions
         if not isinstance(table, dict) or table.keys() != Calibration.__dataclass_fields__.keys():
             names = ", ".join(Calibration.__dataclass_fields__)
             raise FedMRIError(f"The calibration: expected a table of {names}. Take the file from the run again.")
-        threshold, patients, sites = table["ood_threshold"], table["patients"], table["sites"]
+        threshold, patients, sites, offsets = (table[name] for name in ("ood_threshold", "patients", "sites", "offsets"))
         checks = {
             "temperature": _number(table["temperature"]) and table["temperature"] > 0,
             "coverage": _number(table["coverage"]) and 0 < table["coverage"] < 1,
@@ -82,6 +115,7 @@ class Calibration:
             "ood_threshold": threshold is None or _number(threshold),
             "patients": patients is None or (type(patients) is int and patients >= 0),
             "sites": isinstance(sites, list) and all(isinstance(site, str) for site in sites),
+            "offsets": isinstance(offsets, list) and all(_number(b) and abs(b) <= LARGEST_OFFSET for b in offsets),
         }
         wrong = [name for name, good in checks.items() if not good]
         if wrong:
@@ -94,6 +128,7 @@ class Calibration:
             math.inf if threshold is None else float(threshold),
             patients,
             tuple(sites),
+            tuple(float(b) for b in offsets),
         )
 
 
@@ -126,7 +161,7 @@ def apply_temperature(probabilities: NDArray[Any], temperature: float) -> Floats
     """
     if temperature == 1:
         return np.asarray(probabilities, np.float64)
-    return np.exp(_log_softmax(_logarithm(probabilities) / temperature))
+    return np.exp(log_softmax(logarithm(probabilities) / temperature))
 
 
 def prediction_sets(calibrated: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
@@ -142,9 +177,9 @@ def nll_sums(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> Floats:
         labels: [N], each a class.
         probabilities: [N, C], uncalibrated.
     """
-    logits = _logarithm(probabilities)
+    logits = logarithm(probabilities)
     rows = np.arange(len(logits))
-    return np.array([-_log_softmax(logits / temperature)[rows, labels].sum() for temperature in TEMPERATURES])
+    return np.array([-log_softmax(logits / temperature)[rows, labels].sum() for temperature in TEMPERATURES])
 
 
 def fit_temperature(sums: NDArray[Any]) -> float:
@@ -159,7 +194,7 @@ def fit_temperature(sums: NDArray[Any]) -> float:
     Returns:
         At an edge of the grid that edge; 1 where there are no patients.
     """
-    loss = np.asarray(sums, np.float64) + 0.5 * (np.log(TEMPERATURES) / PRIOR) ** 2
+    loss = _with_prior(sums)
     best = int(loss.argmin())
     if best in (0, len(loss) - 1):
         return float(TEMPERATURES[best])
@@ -168,6 +203,11 @@ def fit_temperature(sums: NDArray[Any]) -> float:
     shift = 0.5 * (before - after) / bend if bend > 0 else 0.0
     step = math.log(TEMPERATURES[1] / TEMPERATURES[0])
     return float(TEMPERATURES[best] * math.exp(shift * step))
+
+
+def temperature_loss(sums: NDArray[Any]) -> float:
+    """What `fit_temperature` makes smallest, at the grid's best point."""
+    return float(_with_prior(sums).min())
 
 
 def score_histogram(labels: NDArray[np.int64], calibrated: NDArray[Any]) -> NDArray[np.float32]:
@@ -194,11 +234,17 @@ def conformal_threshold(histogram: NDArray[Any], coverage: float) -> float:
     return 1.0 if found is None else float(found + 1) / len(histogram)
 
 
-def _logarithm(probabilities: NDArray[Any]) -> Floats:
+def _with_prior(sums: NDArray[Any]) -> Floats:
+    return np.asarray(sums, np.float64) + 0.5 * (np.log(TEMPERATURES) / PRIOR) ** 2
+
+
+def logarithm(probabilities: NDArray[Any]) -> Floats:
+    """Log-probabilities, finite."""
     return np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST))
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def log_softmax(logits: Floats) -> Floats:
+    """Over the last axis of [N, C]."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.evaluation.calibration.calibration import SMALLEST, Calibration, apply_temperature, prediction_sets
+from common.evaluation.calibration.calibration import SMALLEST, Calibration, prediction_sets
 from common.evaluation.wilson import wilson_interval
 from common.metrics.classification import BINS, expected_calibration_error
 
@@ -28,16 +28,17 @@ def report_calibration(labels: NDArray[Any], probabilities: NDArray[Any], calibr
         calibration: of the sites' held-back patients.
 
     Returns:
-        `temperature`, `sites`, `patients`; `before` and `after` of `trust`; `conformal` of `conformal_report`; `abstention` of
-        `abstention_curve`.
+        `temperature`, `sites`, `patients`, `offsets` in the order of the classes; `before` and `after` of `trust`; `conformal` of
+        `conformal_report`; `abstention` of `abstention_curve`.
     """
     labelled = np.asarray(labels) >= 0
     truth, raw = np.asarray(labels, np.int64)[labelled], np.asarray(probabilities, np.float64)[labelled]
-    after = apply_temperature(raw, calibration.temperature)
-    told = {name: value for name, value in asdict(calibration).items() if name in ("temperature", "sites", "patients")}
+    after = calibration.scaling.apply(raw)
+    told = {name: value for name, value in asdict(calibration).items() if name in ("temperature", "sites", "patients", "offsets")}
     return {
         **told,
         "sites": list(calibration.sites),
+        "offsets": list(calibration.offsets),
         "before": trust(truth, raw),
         "after": trust(truth, after),
         "conformal": conformal_report(truth, after, calibration),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.calibration.calibration import UNSCALED, Scaling
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
@@ -27,14 +27,14 @@ from common.training.predict import predict
 Floats = NDArray[np.float64]
 
 
-def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: Floats, *, temperature: float = 1.0) -> Floats:
+def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: Floats, *, scaling: Scaling = UNSCALED) -> Floats:
     """How far the predicted class's probability falls when one modality is left out.
 
     Args:
         trained: a model and its arrays.
         patients: N, with M modalities.
         probabilities: [N, C], calibrated, of all modalities.
-        temperature: of the calibration, for the answers with one modality less.
+        scaling: of the calibration, for the answers with one modality less.
 
     Returns:
         [N, M]: positive where the modality speaks for the predicted class; NaN where it is absent, or the only one.
@@ -44,21 +44,28 @@ def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: 
     if len(rows):
         present = patients.present[rows]
         present[np.arange(len(rows)), left_out] = False
-        without = apply_temperature(predict(trained, patients.select(rows), present=present), temperature)
+        without = scaling.apply(predict(trained, patients.select(rows), present=present))
         winning = probabilities.argmax(1)[rows]
         evidence[rows, left_out] = probabilities[rows, winning] - without[np.arange(len(rows)), winning]
     return evidence
 
 
-def place_evidence(trained: TrainedModel, patients: SiteData) -> tuple[Floats, NDArray[np.float32]]:
+def place_evidence(
+    trained: TrainedModel, patients: SiteData, *, scaling: Scaling = UNSCALED
+) -> tuple[Floats, NDArray[np.float32]]:
     """The answer, and how far the winning class's logit falls when one patch token is left out of its modality's mean.
+
+    Args:
+        trained: a model and its arrays.
+        patients: N.
+        scaling: of the calibration: its class offsets have a part in which class wins.
 
     Returns:
         Uncalibrated probabilities [N, C], as `predict` gives them, and contributions [N, S, M, h, w]: positive where the patch
         supports the predicted class, 0 where the modality is absent.
     """
     config = trained.config
-    explain = _Explain(len(config.task.classes), config.objective.student_temperature)
+    explain = _Explain(len(config.task.classes), config.objective.student_temperature, scaling)
     answers, places = [], []
     for logits, contributions in forward_batches(trained, patients, explain):
         answers.append(logits.softmax(-1).cpu().numpy())
@@ -72,6 +79,7 @@ class _Explain:
 
     classes: int
     temperature: float
+    scaling: Scaling
 
     def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, M, H, W], present [B, M], covariates [B, Q] to logits [B, C] and contributions [B, S, M, h, w]."""
@@ -93,7 +101,8 @@ class _Explain:
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
         embedding = model.centred(parts.flatten().unsqueeze(0), present.unsqueeze(0))
         whole = self._logits(model, embedding)[0]
-        winning = int(self._logits(model, embedding, known.unsqueeze(0)).argmax())
+        said = self._logits(model, embedding, known.unsqueeze(0)).softmax(-1)
+        winning = int(self.scaling.apply(said.cpu().numpy()).argmax())
         contributions = patches.new_zeros(S, M, P)
         for m in present.nonzero().flatten().tolist():
             tokens = patches[:, m].reshape(-1, D)

@@ -14,6 +14,8 @@ NO_SITE = "No site gave held-out patients to calibrate on, so the probabilities 
 TOO_SURE = "The model was overconfident: its probabilities were made less extreme."
 NOT_SURE_ENOUGH = "The model was underconfident: its probabilities were made more extreme."
 UNCHANGED = "It changes nothing."
+SAME = "Which class is most likely stays the same."
+OFFSET = "Class offsets were fitted with it: they alone change which class is most likely (see the decision)."
 ROUGH = "That is few: the number is rough."
 AT_THE_EDGE = "It lies at the edge of what is tried: these probabilities should not be relied on."
 MEASURES = (("ece", "Calibration error (ECE)"), ("brier", "Brier score"), ("nll", "Negative log-likelihood"))
@@ -83,7 +85,7 @@ def _said(found: Calibration) -> tuple[str, ...]:
         source += f" {AT_THE_EDGE}"
     return (
         f"One number, the temperature {number(temperature)}, corrects all probabilities.{source} The external patients had no "
-        f"part in it. {how} Which class is most likely stays the same.",
+        f"part in it. {how} {OFFSET if found.offsets else SAME}",
     )
 
 

@@ -16,11 +16,13 @@ from server.report.page import (
     comparison,
     conformal,
     covariates,
+    decision,
     headline,
     ood,
     patients,
     provenance,
     rounds,
+    stage,
     subgroups,
     subsets,
     svg,
@@ -41,6 +43,7 @@ class View:
     detectable: str
     confusion: tuple[classes.ClassRow, ...]
     roc: tuple[classes.Roc, ...]
+    decision: decision.Section | None
     calibration: calibration.Section | None
     sets: conformal.Sets | None
     abstention: conformal.Abstention | None
@@ -49,6 +52,7 @@ class View:
     ood: str
     subgroups: tuple[subgroups.Kind, ...]
     rounds: rounds.Rounds
+    stage: stage.Section | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     patients: tuple[patients.Row, ...]
@@ -62,6 +66,7 @@ class View:
             "classes": (self.confusion and self.top.n, "Confusion matrix"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
+            "decision": (self.decision, "Decision"),
             "calibration": (self.calibration, "Calibration"),
             "sets": (self.sets, "Prediction sets"),
             "abstention": (self.abstention, "Abstention"),
@@ -70,6 +75,7 @@ class View:
             "ood": (self.ood, "Out of distribution"),
             "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
+            "stage": (self.stage, "Round kept"),
             "privacy": (self.privacy, "Privacy"),
             "patients": (self.patients, "Patients"),
             "words": (True, "Glossary"),
@@ -87,6 +93,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         detectable=headline.detectable_text(report.detectable),
         confusion=classes.read_confusion(report.external),
         roc=classes.read_roc(report.external),
+        decision=decision.read(report.decision),
         calibration=calibration.read(calibrated),
         sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
         abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,
@@ -95,6 +102,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         ood=ood.read(report.ood),
         subgroups=subgroups.read(report.subgroups),
         rounds=rounds.read(report.rounds),
+        stage=stage.read(report.stage),
         privacy=report.privacy,
         aggregation=report.aggregation,
         patients=patients.read(report, pictures),

@@ -25,6 +25,7 @@ TWO = np.array([True, True, False])
         (replace(GOOD, patients=0), "Probabilities are not calibrated"),  # sites that hold back unlabelled patients only
         (GOOD, "calibrated on 80 patients held back at 2 sites."),
         (replace(GOOD, patients=None, sites=("a",)), "calibrated on patients held back at 1 site."),
+        (replace(GOOD, offsets=(0.1, 0.2, -0.3)), "calibrated, class offsets included, on 80 patients"),
         (replace(GOOD, patients=1), "calibrated on 1 patient held back at 2 sites. So few"),
     ],
 )

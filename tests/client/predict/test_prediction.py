@@ -19,12 +19,13 @@ from common.config.modalities import MODALITIES as TABLE
 from common.data.cases import UNLABELLED, Case
 from common.data.dataset import SiteData
 from common.data.slices import prepare_case
-from common.evaluation.calibration.calibration import CALIBRATION_NAME, apply_temperature, load_calibration, save_calibration
+from common.evaluation.calibration.calibration import CALIBRATION_NAME, Scaling, load_calibration, save_calibration
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
 from common.models.backbones.weights import SHIPPED
 from common.training.predict import predict
 
+SCALING = Scaling(2.0, (0.4, -0.6, 0.2))  # of the fixture `calibrated_run`
 BRATS = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
 
 
@@ -82,16 +83,16 @@ def test_one_patient_with_all_evidence(calibrated_run, phantom, capsys):
     code, table, _ = asked(capsys, phantom, "--model", calibrated_run / "model.safetensors")
     assert code == 0
     raw = expected(calibrated_run, phantom)
-    calibrated = apply_temperature(raw[None], 2.0)[0]
+    calibrated = SCALING.apply(raw[None])[0]
     assert list(table["probabilities"].values()) == pytest.approx(calibrated, abs=1e-6)
     inside = (1 - calibrated <= 0.7) | (calibrated == calibrated.max())
     assert table["prediction_set"] == [c for c, here in zip(table["probabilities"], inside, strict=True) if here]
     assert (table["calibrated"], table["coverage"]) == (True, 0.9)
     assert 0 < table["ood"]["score"] < 50
     assert table["ood"]["flagged"] is False
-    winning = int(raw.argmax())
+    winning = int(calibrated.argmax())
     for m, drop in table["evidence"]["modalities"].items():
-        without = apply_temperature(expected(calibrated_run, phantom, [n for n in MODALITIES if n != m])[None], 2.0)[0]
+        without = SCALING.apply(expected(calibrated_run, phantom, [n for n in MODALITIES if n != m])[None])[0]
         assert drop == pytest.approx(calibrated[winning] - without[winning], abs=1e-6)
     place = table["evidence"]["place"]
     strongest = [one["logit"] for one in place["strongest"]]

@@ -21,13 +21,17 @@ from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Site
 from common.data.holdout import held_back
 from common.errors import PolicyError
+from common.evaluation.calibration.calibration import Scaling
 from common.evaluation.ood import score as ood
 from common.messages.calibration import (
     CALIBRATION,
+    CHOOSE,
+    CONFUSION,
     COUNT,
     FIT,
     HAVING,
     NLL,
+    OFFSETS,
     OOD_SCORES,
     SCORE,
     SCORES,
@@ -71,9 +75,9 @@ def site(monkeypatch):
     training._simulated_patients.cache_clear()
 
 
-def request(model, wanted, config=CONFIG, reference=None):
+def request(model, wanted, config=CONFIG, reference=None, candidates=()):
     task = Task(2, config.to_json(), code_hash(), model.backbone_sha256, site="du", data="/sites", cache="/cache")
-    return write_asked(task, pack_arrays(get_arrays(model)), wanted, reference)
+    return write_asked(task, pack_arrays(get_arrays(model)), wanted, reference, candidates)
 
 
 def ask(model, wanted, **changes):
@@ -94,11 +98,33 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
     assert sums[COUNT] == [int((held & (patients.labels >= 0)).sum())]
     assert sums[HAVING].tolist() == [int((~held).sum())] * 10 + [int(held.sum())] * 4  # modalities and pairs; adapted
     moments = pack_arrays(ood.add(*[{name: sums[name] for name in ood.NAMES}] * 2))
-    status, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5), reference=moments)
-    assert (status.error, set(sums)) == ("", {SCORES, OOD_SCORES})
+    status, sums, _ = ask(model, CalibrationRequest(SCORE, Scaling(1.5, (1.0, -0.5, -0.5))), reference=moments)
+    assert (status.error, set(sums)) == ("", {SCORES, CONFUSION, OOD_SCORES})
     assert sums[SCORES].sum() == int((held & (patients.labels >= 0)).sum())
-    _, sums, _ = ask(model, CalibrationRequest(SCORE, 1.5))
-    assert set(sums) == {SCORES}
+    _, sums, _ = ask(model, CalibrationRequest(SCORE, Scaling(1.5, (15.0, 0.0, 0.0))))
+    assert set(sums) == {SCORES, CONFUSION}
+    assert sums[CONFUSION].sum(1).tolist() == np.bincount(patients.labels[held & (patients.labels >= 0)], minlength=3).tolist()
+    assert sums[CONFUSION].sum(0)[0] == sums[SCORES].sum()  # an offset of 15 names the first class for all
+
+
+def test_each_candidate_is_judged_by_itself(model, site) -> None:
+    """Its sums are those that a run whose last round it was would be calibrated by."""
+    site()
+    own = get_arrays(model)
+    other = {
+        name: (array + np.float32(0.1) * np.random.default_rng(0).normal(size=array.shape)).astype(np.float32)
+        for name, array in own.items()
+    }
+    packed = [pack_arrays(own), pack_arrays(other)]
+    status, sums, content = ask(model, CalibrationRequest(CHOOSE, candidates=2), candidates=packed)
+    assert (status.error, set(content)) == ("", {SUMS, "metrics", "site"})
+    _, alone, _ = ask(model, CalibrationRequest(FIT))
+    names = (NLL, COUNT, OFFSETS, CONFUSION)
+    assert set(sums) == {f"{k:02d}.{name}" for k in range(2) for name in names}
+    assert all(np.array_equal(sums[f"00.{name}"], alone[name]) for name in names)
+    assert not np.array_equal(sums[f"01.{NLL}"], alone[NLL])
+    status, sums, _ = ask(model, CalibrationRequest(CHOOSE, candidates=2), candidates=packed[:1])
+    assert (bool(status.error), sums) == (True, {})
 
 
 @pytest.mark.parametrize(
@@ -112,8 +138,8 @@ def test_a_site_that_shares_tells_sums_and_nothing_else(model, site) -> None:
 )
 def test_a_policy_that_forbids_it_is_answered_with_its_sentence(model, site, policy, says) -> None:
     site(policy)
-    for wanted in (CalibrationRequest(FIT), CalibrationRequest(SCORE)):
-        status, sums, _ = ask(model, wanted)
+    for wanted in (CalibrationRequest(CHOOSE, candidates=1), CalibrationRequest(FIT), CalibrationRequest(SCORE)):
+        status, sums, _ = ask(model, wanted, candidates=[pack_arrays(get_arrays(model))] * wanted.candidates)
         assert says in status.error
         assert sums == {}
 
@@ -150,13 +176,21 @@ def test_modalities_that_few_have_are_left_out_of_the_moments(model, site) -> No
     assert not sums["ood.outer"][1].any()
 
 
+OF_TWO = {
+    COUNT: Array(np.array([2], np.float32)),
+    CONFUSION: Array(np.diag([2, 0, 0]).astype(np.float32)),
+    OFFSETS: Array(np.zeros((25, 25, 25), np.float32)),
+}
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         ({"images": Array(np.zeros(9, np.float32))}, "not of the form"),
         ({NLL: Array(np.zeros(98, np.float32))}, "not of the form"),
         ({COUNT: Array(np.array([4.5], np.float32))}, "not of the form"),
-        ({COUNT: Array(np.array([2], np.float32))}, "too few patients"),
+        ({COUNT: Array(np.array([2], np.float32))}, "not of the form"),
+        (OF_TWO, "too few patients"),
         ({HAVING: Array(np.array([9, 9, 2] + [9] * 11, np.float32))}, "too few patients"),
     ],
 )
@@ -194,6 +228,8 @@ CONTENT = """
     from flwr.app import RecordDict
     zeros = {{"calibration.nll": np.zeros(97, np.float32), "calibration.count": np.array([{count}], np.float32)}}
     shapes = {{"ood.count": (14,), "ood.sum": (14, {f}), "ood.outer": (14, {f}, {f})}}
+    zeros["calibration.confusion"] = np.diag([{count}, 0, 0]).astype(np.float32)
+    zeros["calibration.offsets"] = np.zeros((25, 25, 25), np.float32)
     zeros |= {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}
     {spoil}
     content = reply(message, arrays).content
@@ -224,9 +260,9 @@ SHARES = "[policy]\nshare_calibration = true\n"
 def test_the_gate_lets_sums_out_and_logs_them(home, tmp_path) -> None:  # noqa: F811
     error, content, lines = through_the_gate(home, tmp_path, SHARES)
     assert error == ""
-    assert set(content[SUMS]) == {NLL, COUNT, *ood.NAMES}
+    assert set(content[SUMS]) == {NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES}
     assert [(line["event"], line["calibration"]) for line in lines] == [("in", FIT), ("out", FIT)]
-    assert lines[1]["arrays"] == sorted([NLL, COUNT, *ood.NAMES])
+    assert lines[1]["arrays"] == sorted([NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES])
 
 
 @pytest.mark.parametrize(

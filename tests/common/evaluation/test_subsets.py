@@ -6,7 +6,7 @@ import pytest
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
 from common.evaluation import subsets
-from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.calibration.calibration import Scaling, apply_temperature
 from common.evaluation.comparison import measure, measure_difference
 from common.evaluation.subsets import answer_subsets, measure_subsets, modality_subsets, name_of, subsets_of
 from common.models.trained_model import TrainedModel
@@ -53,7 +53,7 @@ def full_of(site):
 
 def test_all_subsets_are_answered_as_by_asking_for_each_of_them(asked):
     site = patients()
-    found = answer_subsets(UNUSED, site, full=full_of(site), temperature=1.0)
+    found = answer_subsets(UNUSED, site, full=full_of(site), scaling=Scaling())
     assert len(found) == 15
     assert next(iter(found)) == "t1"
     assert list(found)[-1] == "t1+t1c+t2+flair"
@@ -80,7 +80,7 @@ def test_nothing_is_asked_twice_nor_what_is_known(asked):
 def test_the_temperature_is_the_calibrations(asked):
     site = patients()
     full = apply_temperature(full_of(site), 2.0)
-    found = answer_subsets(UNUSED, site, full=full, temperature=2.0)
+    found = answer_subsets(UNUSED, site, full=full, scaling=Scaling(2.0))
     n = int(np.flatnonzero(site.present[:, 0] & (site.present.sum(1) > 1))[0])
     assert found["t1"][n] == pytest.approx(apply_temperature(answer(n, (True, False, False, False))[None], 2.0)[0])
     assert found["t1+t1c+t2+flair"] == pytest.approx(full)

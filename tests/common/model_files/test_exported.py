@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def exported(tmp_path_factory):
     fresh, arrays, config = trained(joint_blocks=2)
     path = tmp_path_factory.mktemp("exported") / "model.safetensors"
     plain, untouched = merge_trained(fresh, arrays)
-    save_exported(path, plain, untouched, config, (Calibration(temperature=1.5), REFERENCE))
+    save_exported(path, plain, untouched, config, (Calibration(temperature=1.5, offsets=(0.5, 0.25, -0.75)), REFERENCE))
     return path, fresh, config
 
 
@@ -122,6 +123,8 @@ def test_the_dense_graph_equals_the_grouped_model(backbone, size, joint):
     expected = (fresh(x, present).logits[:, :3].double() / 0.15).softmax(-1).float()
     garbage = torch.where(present.view(5, 1, 4, 1, 1), x, torch.full_like(x, 1e3))
     torch.testing.assert_close(DenseModel(fresh, 3, 0.15)(garbage, present), expected, rtol=0, atol=1e-5)
+    moved = (fresh(x, present).logits[:, :3].double() / 0.15 + torch.tensor([1.0, -2.0, 0.5])).softmax(-1).float()
+    torch.testing.assert_close(DenseModel(fresh, 3, 0.15, (1.0, -2.0, 0.5))(garbage, present), moved, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["centre", "attention"])
@@ -150,10 +153,16 @@ def test_the_file_alone_gives_the_trained_model_and_the_untouched_backbone(expor
     torch.testing.assert_close(trained_model(opened)(x, present).logits, expected, rtol=0, atol=1e-5)
     untouched = build_model(config).eval().vit.forward_features(x[:, 0, :1].expand(-1, 3, -1, -1))
     assert torch.equal(opened.model.vit.forward_features(x[:, 0, :1].expand(-1, 3, -1, -1)), untouched)
-    assert opened.calibration == Calibration(temperature=1.5)
+    assert opened.calibration == Calibration(temperature=1.5, offsets=(0.5, 0.25, -0.75))
     assert np.array_equal(opened.reference["ood.count"], REFERENCE["ood.count"])
     assert (opened.model.backbone_name, opened.model.backbone_sha256) == (fresh.backbone_name, fresh.backbone_sha256)
     assert opened.config.data == config.data
+
+
+def test_a_calibration_of_other_classes_is_refused(exported):
+    opened = open_saved(read_saved(exported[0]))
+    with pytest.raises(FedMRIError, match="2 class offsets, the model 3 classes"):
+        replace(opened, calibration=Calibration(offsets=(0.5, -0.5)))
 
 
 def test_every_adapter_can_be_opened_again(tmp_path):

@@ -136,6 +136,8 @@ def full(name="hospital-north", **changes):
         "modality_subsets": some,
         "calibration": {**calibration, "failures": {name: "the site's policy does not allow it"}},
         "ood": {"rate": 0.05, "threshold": 3.1, "flagged": 3, "of": 48},
+        "decision": decided(own, weak),
+        "stage": staged(name),
         "subgroups": groups,
         "detectable": {"n": 48, "difference": 0.27, "power": 0.8, "level": 0.95},
     }
@@ -188,6 +190,37 @@ def subsets(generator, labels, p):
             drop = paired_difference(labels, p, some, bootstrap=30, generator=generator)
             results["+".join(chosen)] = {**measured(labels, some), "drop": drop}
     return results
+
+
+def decided(after, before):
+    """Offsets that moved a decision, and a class that is still named too often."""
+    named = dict(zip(CLASSES, (21, 16, 17), strict=True))
+    sides = {
+        when: {"mcc": one["mcc"], "auroc": one["auroc"]["macro"], "predicted": dict(zip(CLASSES, counts, strict=True))}
+        for when, one, counts in (("before", before, (8, 10, 30)), ("after", after, (12, 13, 23)))
+    }
+    return {
+        "offsets": dict(zip(CLASSES, (0.41, 0.2, -0.61), strict=True)),
+        "no_offsets": "",
+        "truth": dict.fromkeys(CLASSES, 16),
+        **sides,
+        "gain": {"value": 0.12, "low": -0.05, "high": 0.29},
+        "held_back": {
+            "truth": named,
+            "before": {"mcc": 0.45, "predicted": dict(zip(CLASSES, (16, 11, 27), strict=True))},
+            "after": {"mcc": 0.6, "predicted": dict(zip(CLASSES, (20, 15, 19), strict=True))},
+        },
+        "disagreement": "Ranking and decision disagree: the AUROC is 0.89, but oligodendroglioma is named for 23 of 48 patients.",
+    }
+
+
+def staged(name):
+    """A choice among rounds, their average, and points between."""
+    rows = [{"name": f"round {r}", "round": r, "loss": 0.8 - 0.02 * abs(r - 6), "recall": 0.5 + 0.02 * r} for r in (8, 7, 6, 4)]
+    rows.append({"name": "average of rounds 5 to 8", "round": None, "loss": 0.702, "recall": 0.68})
+    rows.append({"name": "50% round 8, 50% round 4", "round": None, "loss": 0.71, "recall": None})
+    kept = {"asked": "auto", "kept": "average of rounds 5 to 8", "why": "", "sites": list(SITES[:3]), "patients": 54}
+    return {**kept, "candidates": rows, "failures": {name: "the site does not share sums for calibration"}}
 
 
 def reliability(p, right):

@@ -17,7 +17,19 @@ from scipy.stats import binomtest
 from server.report.calibration import decode_calibration
 from server.report.decode import Measure, real, whole
 from server.report.evaluation import decode_detectable, decode_evaluation
-from server.report.page import calibration, classes, comparison, conformal, headline, ood, presence, rounds, subsets
+from server.report.page import (
+    calibration,
+    classes,
+    comparison,
+    conformal,
+    decision,
+    headline,
+    ood,
+    presence,
+    rounds,
+    stage,
+    subsets,
+)
 from server.report.page.chart import value_axis
 from server.report.page.pictures import ONE_AT_MOST, read_pictures
 from server.report.page.values import and_text, wilson
@@ -38,7 +50,8 @@ def sections(page):
 
 def test_every_section_of_a_full_report_is_there_and_linked():
     page = render_html(full())
-    expected = "classes compared roc calibration sets abstention subsets ood groups rounds privacy patients words provenance"
+    expected = "classes compared roc decision calibration sets abstention subsets ood groups rounds stage privacy patients words"
+    expected += " provenance"
     assert sections(page) == expected.split()
     assert re.findall(r'<a href="#([a-z]+)"', page) == expected.split()
 
@@ -49,6 +62,23 @@ def test_old_reports_have_no_section_that_they_have_no_numbers_for():
         del old[key]
     assert not {"roc", "sets", "abstention", "ood", "groups"} & set(sections(render_html(old)))
     assert sections(render_html(bare([-1, -1]))) == ["patients", "words"]
+
+
+def test_without_offsets_the_decision_says_why_and_shows_no_before():
+    report = full()
+    told = report["decision"] | {"offsets": {}, "no_offsets": "No class offsets: why not.", "held_back": None, "disagreement": ""}
+    section = decision.read(decode(report | {"decision": told}).decision)
+    assert section is not None
+    assert (section.alarm, section.said) == ("", ("No class offsets: why not.",))
+    assert [(row.who, row.what) for row in section.rows] == [("external", "have it"), ("external", "named")]
+    assert "most likely stays the same" in render_html(whole_report())  # a temperature alone
+
+
+def test_a_stage_that_nobody_chose_says_why_and_has_no_table():
+    section = stage.read(decode(full() | {"stage": {"asked": "auto", "kept": "round 8", "why": "Nobody."}}).stage)
+    assert section is not None
+    assert (section.said, section.rows, section.charts) == (("Kept: round 8 (evaluation.stage is auto).", "Nobody."), (), ())
+    assert stage.read(decode(whole_report()).stage) is None
 
 
 def test_the_forest_says_which_differences_chance_explains():
@@ -276,7 +306,7 @@ def test_no_damaged_value_breaks_the_page(report):
 
 
 def test_a_whole_small_report_is_not_damaged():
-    assert len(sections(render_html(SMALL))) == 15
+    assert len(sections(render_html(SMALL))) == 17
 
 
 def test_clinical_covariates_with_and_without():

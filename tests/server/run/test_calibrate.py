@@ -16,17 +16,15 @@ from common.errors import DataError
 from common.evaluation.calibration.calibration import (
     CALIBRATION_NAME,
     Calibration,
-    apply_temperature,
     conformal_threshold,
-    fit_temperature,
     load_calibration,
-    nll_sums,
     save_calibration,
     score_histogram,
 )
+from common.evaluation.calibration.offsets import fit_scaling, offset_sums
 from common.evaluation.ood import score as ood
 from common.evaluation.ood.features import features
-from common.messages.calibration import CALIBRATION, COUNT, NLL, OOD_SCORES, REFERENCE, SCORES, SUMS
+from common.messages.calibration import CALIBRATION, CONFUSION, COUNT, NLL, OFFSETS, OOD_SCORES, REFERENCE, SCORES, SUMS
 from common.models.arrays import get_arrays, load_arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
@@ -92,7 +90,7 @@ def spoilt(spoil, known):
     def respond(message):
         site, asked = message.content["config"]["site"], message.content[CALIBRATION]
         reference = message.content.array_records.get(REFERENCE, {})
-        key = (site, asked["stage"], asked["temperature"], *(array.data for array in reference.values()))
+        key = (site, asked["stage"], asked["temperature"], *asked["offsets"], *(array.data for array in reference.values()))
         if key not in known:
             known[key] = NODE(message)
         content = deepcopy(known[key])
@@ -115,10 +113,12 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     known = [held.select(held.labelled) for _, held in parts.values()]
     labels = np.concatenate([held.labels for held in known])
     answers = np.concatenate([predict(TrainedModel(model, arrays, config), held) for held in known])
-    temperature = fit_temperature(nll_sums(labels, answers))
+    scaling = fit_scaling(offset_sums(labels, answers), np.bincount(labels, minlength=3))
     calibration, moments = load_calibration(tmp_path / "run" / CALIBRATION_NAME)
-    assert calibration.temperature == told["temperature"] == pytest.approx(temperature, rel=1e-3)
-    histogram = score_histogram(labels, apply_temperature(answers, calibration.temperature))
+    assert calibration.temperature == told["temperature"] == pytest.approx(scaling.temperature, rel=1e-3)
+    assert list(calibration.offsets) == told["offsets"] == pytest.approx(scaling.offsets, abs=1e-3)
+    assert np.abs(calibration.offsets).max() > 0.1
+    histogram = score_histogram(labels, calibration.scaling.apply(answers))
     assert calibration.set_threshold == told["conformal"]["threshold"] == conformal_threshold(histogram, 0.9)
     assert calibration.sites == tuple(told["sites"]) == SITES
     assert calibration.patients == told["patients"] == len(labels)
@@ -128,7 +128,16 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert all(np.allclose(moments[name], expected[name], rtol=1e-4, atol=1e-4) for name in expected)
     raw = predict(TrainedModel(model, arrays, config), hospital("ext", LABELS[:9]))
     found = np.array([patient["probabilities"] for patient in report["patients"]])
-    assert found == pytest.approx(apply_temperature(raw, calibration.temperature))
+    assert found == pytest.approx(calibration.scaling.apply(raw))
+    decision = report["decision"]
+    assert list(decision["offsets"].values()) == list(calibration.offsets)
+    for when, said in (("before", raw), ("after", found)):
+        guess = said.argmax(1)[np.array(LABELS[:9]) >= 0]
+        assert list(decision[when]["predicted"].values()) == np.bincount(guess, minlength=3).tolist()
+    own = {"before": answers, "after": calibration.scaling.apply(answers)}
+    for when, said in own.items():
+        assert list(decision["held_back"][when]["predicted"].values()) == np.bincount(said.argmax(1), minlength=3).tolist()
+    assert list(decision["held_back"]["truth"].values()) == np.bincount(labels, minlength=3).tolist()
     assert report["external"]["ece"] == pytest.approx(told["after"]["ece"])
     assert report["external"]["brier"] == pytest.approx(told["after"]["brier"])
     for patient in report["patients"]:
@@ -201,6 +210,9 @@ NONSENSE = {
     "scores of others": set_array(SCORES, lambda a: a + 1),
     "negative scores": set_array(SCORES, lambda a: np.where(a == 0, -1, a).astype(np.float32)),
     "negative out-of-distribution counts": set_array(OOD_SCORES, lambda a: a - 1),
+    "classes of others": set_array(CONFUSION, lambda a: a + 1),
+    "a spike in the offsets' losses": set_array(OFFSETS, lambda a: a + 50 * (np.arange(a.size) == 9000).reshape(a.shape)),
+    "no losses by offset": set_array(OFFSETS, lambda a: a[:, :1]),
     "moments of nobody": set_array("ood.count", lambda a: a * 0),
     "moments without spread": set_array("ood.outer", lambda a: a * 0),
     "moments beyond all bounds": set_array("ood.outer", lambda a: a * np.float32(1e30)),
@@ -269,6 +281,8 @@ def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_
     assert set(told["failures"]) == {"a", "b"}
     assert told["before"] == told["after"]
     assert report["ood"] is None
+    assert report["decision"]["no_offsets"] == "No class offsets: no site gave sums to fit them to."
+    assert report["decision"]["before"] == report["decision"]["after"]
     assert {patient["prediction_set"] is None for patient in report["patients"]} == {True}
     assert not (tmp_path / "run" / CALIBRATION_NAME).exists()
 
@@ -279,6 +293,7 @@ def test_without_a_hold_out_nobody_is_asked(folder, tmp_path, local_grid, sites)
     assert not any(CALIBRATION in message.content for message in grid.sent)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["calibration"], report["ood"]) == (None, None)
+    assert "nobody is held back" in report["decision"]["no_offsets"]
 
 
 class Killed(BaseException):
@@ -315,3 +330,36 @@ def test_a_site_that_takes_part_in_secure_aggregation_only_is_named(ask, sites) 
     found = ask()
     assert found.calibration.sites == ("b", "c")
     assert found.failures == {"a": "the site takes part in secure aggregation only"}
+
+
+def test_under_secure_aggregation_the_temperature_alone_is_fitted_and_the_report_says_so(folder, tmp_path, local_grid, sites):
+    sections = HELD | {"secure": {"enabled": True}}
+    grid = local_grid(site_nodes(3))
+    seen = []
+    push = grid.push_messages
+    grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
+    federate(grid, plan(folder, tmp_path / "run", SITES, sections=sections, rounds=1))
+    told = [set(reply.content[SUMS]) for reply in seen if SUMS in reply.content]
+    assert told
+    assert not any({OFFSETS, CONFUSION} & names for names in told)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["calibration"]["temperature"] != 1
+    assert report["calibration"]["offsets"] == []
+    assert "would leave in the clear" in report["decision"]["no_offsets"]
+    assert report["decision"]["held_back"] is None
+
+
+def test_where_the_sites_have_no_patient_of_a_class_the_temperature_alone_is_fitted(ask, sites, monkeypatch) -> None:
+    labels = [label if label < 2 else -1 for label in LABELS]
+    monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, labels))
+    found = ask()
+    assert found.calibration.sites == SITES
+    assert found.calibration.offsets == ()
+    assert "a class has no held-back patient" in found.no_offsets
+
+
+def test_a_site_that_keeps_its_numbers_keeps_them_out_of_the_decision(ask, sites) -> None:
+    sites["b"] = replace(SitePolicy.simulation(), share_counts=False)
+    found = ask()
+    assert found.calibration.offsets
+    assert found.confusion is None

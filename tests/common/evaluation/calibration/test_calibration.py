@@ -26,7 +26,7 @@ from common.evaluation.calibration.calibration import (
 )
 from common.models.arrays import save_arrays
 
-GOOD = Calibration(1.7, 0.9, 0.85, 0.05, 3.5, 41, ("a", "b"))
+GOOD = Calibration(1.7, 0.9, 0.85, 0.05, 3.5, 41, ("a", "b"), (0.25, -1.0, 0.75))
 
 
 def answers(n: int, too_sure: float, seed: int = 0, classes: int = 3):
@@ -153,12 +153,21 @@ def test_it_is_read_as_it_was_written(tmp_path, given) -> None:
         {"patients": 1.5},
         {"sites": "a"},
         {"sites": [1]},
+        {"offsets": "a"},
+        {"offsets": [0.1, None]},
+        {"offsets": [0.1, 1e9]},
         {"more": 1},
     ],
 )
 def test_anything_wrong_is_refused_by_name(changes) -> None:
     with pytest.raises(FedMRIError, match=next(iter(changes)) if "more" not in changes else "expected a table"):
         Calibration.from_json(json.dumps(json.loads(GOOD.to_json()) | changes))
+
+
+def test_a_file_of_before_offsets_has_none() -> None:
+    table = json.loads(Calibration(1.7).to_json())
+    del table["offsets"]
+    assert Calibration.from_json(json.dumps(table)) == Calibration(1.7)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "NaN", '{"temperature": NaN}', "[" * 5000])

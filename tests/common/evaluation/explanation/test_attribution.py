@@ -6,7 +6,7 @@ import torch
 
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
-from common.evaluation.calibration.calibration import apply_temperature
+from common.evaluation.calibration.calibration import Scaling, apply_temperature
 from common.evaluation.explanation.attribution import modality_evidence, place_evidence
 from common.models.arrays import get_arrays, set_arrays
 from common.models.build import build_model
@@ -78,10 +78,21 @@ def test_places_agree_with_leaving_out_each_patch_by_hand(trained):
             assert places[b, s, m, p // 4, p % 4] == pytest.approx(falls, abs=2e-5, rel=1e-3)
 
 
+def test_places_are_of_the_class_that_wins_with_the_offsets(trained):
+    config, model, arrays, patients = trained
+    opened = TrainedModel(model, arrays, config)
+    raw, before = place_evidence(opened, patients)
+    rest = np.flatnonzero(raw.argmax(1) != 2)
+    _, places = place_evidence(opened, patients, scaling=Scaling(2.0, (0.0, 0.0, 15.0)))  # the third class wins for all
+    assert len(rest)
+    assert not np.allclose(places[rest], before[rest])
+    assert np.allclose(places[raw.argmax(1) == 2], before[raw.argmax(1) == 2])
+
+
 def test_modalities_agree_with_a_loop(trained):
     config, model, arrays, patients = trained
     calibrated = apply_temperature(predict(TrainedModel(model, arrays, config), patients), 2.0)
-    found = modality_evidence(TrainedModel(model, arrays, config), patients, calibrated, temperature=2.0)
+    found = modality_evidence(TrainedModel(model, arrays, config), patients, calibrated, scaling=Scaling(2.0))
     assert np.isnan(found).tolist() == [[False] * 4, [False, True, True, False], [True] * 4]
     for b, m in np.argwhere(np.isfinite(found)):
         left = PRESENT[b].copy()

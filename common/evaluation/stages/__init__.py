@@ -1,0 +1,1 @@
+"""Which of a run's global arrays are kept."""
