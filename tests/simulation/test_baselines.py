@@ -40,7 +40,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SiteData]:
     monkeypatch.setattr(baselines, "build_model", lambda *_: None)
     monkeypatch.setattr(baselines, "_trained", lambda _, training, *__: given.append(training) or {})
     monkeypatch.setattr(baselines, "predict", lambda _, patients: answer(patients))
-    monkeypatch.setattr(baselines, "frozen_features", lambda _, patients, __: answer(patients)[:, None])
+    monkeypatch.setattr(baselines, "frozen_features", lambda _, patients, __, **___: answer(patients)[:, None])
     return given
 
 

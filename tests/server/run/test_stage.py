@@ -29,7 +29,7 @@ SITES = ("a", "b")
 NODE = site_nodes(1)[1]
 
 
-def drifting(model, arrays, patients, config, *, round_number, site_seed):
+def drifting(model, arrays, patients, config, *, round_number, site_seed, **_):
     """A round that costs nothing: the arrays take a random step."""
     generator = np.random.default_rng(site_seed)
     moved = {n: (a + generator.normal(0, 0.1, a.shape)).astype(np.float32) for n, a in sorted(arrays.items())}
