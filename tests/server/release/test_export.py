@@ -151,7 +151,7 @@ def test_the_safetensors_file_needs_nothing_else(released, tmp_path, monkeypatch
     arrays = {name: torch.from_numpy(array) for name, array in opened.arrays.items()}
     with torch.inference_mode():
         cosines = functional_call(opened.model, arrays, (x, present)).logits[:, :3].double()
-    found = (cosines / 0.1 / opened.calibration.temperature).softmax(-1)
+    found = (cosines / 0.1 / opened.calibration.temperature + torch.tensor(opened.calibration.offsets)).softmax(-1)
     np.testing.assert_allclose(found, expected(run, x, present), atol=1e-5)
 
 
