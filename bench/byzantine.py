@@ -178,6 +178,8 @@ def plan(config: RunConfig, arguments: argparse.Namespace) -> Iterator[Job]:
     for seed in arguments.seeds:
         for sites, strategies in STRATEGIES.items():
             for strategy, (name, attack) in product(strategies, ATTACKS.items()):
+                if strategy not in (arguments.strategies or strategies) or name not in (arguments.attacks or ATTACKS):
+                    continue
                 one = with_strategy(config, strategy, seed, norm_check=attack.norm_check)
                 yield Job(strategy, name, sites, one.to_json(), arguments.data, arguments.liar)
 
@@ -193,26 +195,28 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def table(results: dict[str, Any]) -> None:
-    """Print Markdown: means over seeds; each cell MCC, the share of the same rule's honest MCC that is kept, AUROC."""
+    """Print Markdown: means over seeds; of each MCC, AUROC, and the share of the same rule's honest MCC that is kept."""
     runs = list(results["runs"].values())
-    print("| sites | aggregator | " + " | ".join(ATTACKS) + " | seeds |")
+    known = {(run["sites"], run["strategy"]) for run in runs}
+    print("| sites | aggregator | " + " | ".join(ATTACKS) + " | costs where all are honest |")
     print("|---" * (len(ATTACKS) + 3) + "|")
     for sites, strategies in STRATEGIES.items():
-        for strategy in strategies:
-            found = {
-                attack: [run for run in runs if (run["sites"], run["strategy"], run["attack"]) == (sites, strategy, attack)]
-                for attack in ATTACKS
-            }
-            if all(found.values()):
-                honest = statistics.mean(run["mcc"] for run in found["honest"])
-                cells = [_cell(some, honest) for some in found.values()]
-                print(f"| {sites} | {strategy} | {' | '.join(cells)} | {len(found['honest'])} |")
+        for strategy in (name for name in strategies if (sites, name) in known):
+            honest, best = (_mean(_of(runs, sites, name, "honest"), "mcc") for name in (strategy, "fedavg"))
+            cells = [_cell(_of(runs, sites, strategy, attack), honest) for attack in ATTACKS]
+            print(f"| {sites} | {strategy} | {' | '.join(cells)} | {best - honest:+.2f} |")
+
+
+def _of(runs: list[Result], sites: int, strategy: str, attack: str) -> list[Result]:
+    return [run for run in runs if (run["sites"], run["strategy"], run["attack"]) == (sites, strategy, attack)]
+
+
+def _mean(runs: list[Result], name: str) -> float:
+    return statistics.mean(run[name] for run in runs) if runs else float("nan")
 
 
 def _cell(runs: list[Result], honest: float) -> str:
-    mcc, auroc = (statistics.mean(run[name] for run in runs) for name in ("mcc", "auroc"))
-    kept = f" ({mcc / honest:.0%})" if honest > 0 else ""
-    return f"{mcc:.2f}{kept}, {auroc:.2f}"
+    return f"{_mean(runs, 'mcc'):.2f} / {_mean(runs, 'auroc'):.2f} ({_mean(runs, 'mcc') / honest:.0%})" if runs else "not run"
 
 
 def main() -> None:
@@ -220,6 +224,8 @@ def main() -> None:
     parser = hospital_options(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--liar", default="hospital-b")
+    parser.add_argument("--strategies", nargs="+", default=[], help="only these")
+    parser.add_argument("--attacks", nargs="+", default=[], choices=ATTACKS, help="only these")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="only print what OUT holds")
     arguments = parser.parse_args()
