@@ -290,5 +290,6 @@ def test_clinical_covariates_with_and_without():
     told = re.search(r'<section id="covariates">.*?</section>', page, re.DOTALL)[0]
     assert "Of 48 external patients, known are age of 45 and sex of 48." in told
     assert "+0.11" in told
-    for wrong in ({"known": 3}, {"with": []}, {"known": {"age": "x"}, "without": 7}):
+    broken: list[dict[str, Any]] = [{"known": 3}, {"with": []}, {"known": {"age": "x"}, "without": 7}]
+    for wrong in broken:
         render_html({**report, "covariates": wrong})
