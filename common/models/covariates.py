@@ -1,13 +1,13 @@
 """Clinical covariates as a late input: a linear map from what is known of a patient to class logits, added to the cosines.
 
 Why late, linear, and beside the head, not inside it:
-- It is learnt by itself, too: from a copy of each patient without images, in head rounds (`common.training.probing`). In rounds on
-  views it is learnt beside images only, and little: a run with covariates wants `training.head_rounds`.
 - A covariate beside E = (1 + M) D image features would be one number in a thousand, and the head's unit sphere would divide what
   it adds by the length of the rest: how much an age of 80 counts would depend on the images. Added to the logits it is a piece of
   evidence by itself (a prior that the images then change), which one number a class describes: what it did can be read off.
 - The map starts at zero, and a missing covariate adds zero: nothing known is, to the bit, the model without covariates.
 - A few numbers: a federation averages them exactly, noise for privacy barely touches them, and a dozen patients do not overfit.
+- Head rounds teach it from a copy of each patient without images, too (`common.training.probing`). Rounds on views teach it
+  beside images alone, and little: a run with covariates wants `training.head_rounds`.
 What it cannot say is that a finding means another thing in the old. A dozen patients of a class could not teach that.
 
 B patients, Q covariates, C classes, F features of the covariates.
