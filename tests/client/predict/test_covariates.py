@@ -1,11 +1,13 @@
 """What a prediction is told of a patient besides images: by options, by the site's table; and what it made of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from client.cli.main import main
 from client.predict.card import render_card
 from client.predict.confidence import covariate_words
 from client.predict.covariates import with_covariates
@@ -99,3 +101,19 @@ def test_a_model_without_covariates_says_nothing_of_them(run: Path, phantom: Pat
     (one,) = answer(opened, [(case, slice_case(case, opened.config.data))])
     assert answer_table(one)["covariates"] == {}
     assert "covariate" not in render_card(one)
+
+
+def test_on_the_command_line(model_of, phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "predict",
+        str(phantom),
+        "--model",
+        str(model_of(data={"covariates": ["age", "sex"]})),
+        "--evidence",
+        "none",
+        "--json",
+    ]
+    assert main([*asked, "--age", "54", "--covariate", "sex=F"]) == 0
+    assert json.loads(capsys.readouterr().out)["covariates"] == {"age": "54", "sex": "F"}
+    assert main([*asked, "--sex", "X"]) == 2
+    assert "--covariate sex=X: expected one of F, M, or n/a." in " ".join(capsys.readouterr().err.split())
