@@ -85,6 +85,7 @@ def run_job(job: Job) -> dict[str, Any]:
             arrays, told = play(tuned, training, arrays, number, RANKS.get(kind, ()))
             rounds.append(told)
         found[kind] = {**measured(tuned, arrays, external), "rounds": rounds}
+        Console(stderr=True).print(f"{job.data.name}, {kind}: MCC {found[kind]['mcc']:.3f}", highlight=False)
     return found
 
 
