@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
+from common.pooling.pooling import POOL
 
 HEAD = "head."
 TOKENS = ("modality_embedding", "mask_token")
-POOL = "pool."
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 
 

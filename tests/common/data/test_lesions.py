@@ -26,7 +26,7 @@ def test_it_lies_where_the_images_show_the_tumour(site, small) -> None:
     """An image that is bright where the mask is, is cut like the mask."""
     case = site.cases[0]
     assert case.mask is not None
-    voxels = 1 + nib.load(case.mask).get_fdata().astype(np.float32)
+    voxels = 1 + np.asanyarray(nib.Nifti1Image.load(case.mask).dataobj).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), case.files["t1"])
     images, _ = prepare_case(case, replace(small, low_percentile=0.0, high_percentile=100.0))
     found = slice_lesion(case, small)

@@ -1,4 +1,4 @@
-"""The pooling that masks teach: its fit against scikit-learn's ridge, who takes part in it, and a run in which no mask is asked for."""
+"""The pooling that masks teach: its fit against scikit-learn's ridge, who takes part in it, and prediction without a mask."""
 
 from dataclasses import replace
 

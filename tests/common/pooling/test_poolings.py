@@ -12,7 +12,6 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT, patient_embedding
 from common.pooling.attention import Attention
 from common.pooling.centre import Centre
-from common.pooling.guided import Guided
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 from common.pooling.registry import POOLINGS
