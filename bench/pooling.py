@@ -8,8 +8,8 @@ The probe is the baseline's (`simulation/probe.py`): of each modality the CLS to
 logistic regression. Every fold's patients are answered by a probe that never saw their site, and figures are of all answers
 together; differences to `mean` are paired on the same resamples. Nothing is chosen here: every row is told.
 
-Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the mask itself, which test patients need; `guided`,
-as in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need no mask.
+Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the mask itself, which test patients need too;
+`guided`, as in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need none.
 Windows: those of the configuration; other counts of slices, fields of view and axes; windows that are moved off the tumour at
 random; slices and windows as they are chosen where no mask is known (the masks of training sites are still there to fit to).
 """
@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from options import hospital_options
-from rich.console import Console
-from rich.table import Table
 from window_tokens import Tokens, Window, patient_tokens
 
 from common.cli import config_path
@@ -167,9 +165,8 @@ def measure(arguments: argparse.Namespace) -> None:
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     torch.set_num_threads(1)
     model, classes = build_model(config).eval(), len(config.task.classes)
-    table, console = Table(title=f"{arguments.data.name}: the probe by pooling"), Console(width=120)
-    for column in ("window", "pooling", "AUROC", *config.task.classes, "MCC", "AUROC minus mean", "MCC minus mean"):
-        table.add_column(column)
+    show(("window", "pooling", "AUROC", *config.task.classes, "MCC", "AUROC minus mean", "MCC minus mean"))
+    show(("---",) * (6 + classes))
     results: dict[str, Any] = {}
     for name, windows, counts in windows_of(arguments):
         patients = [_patients(arguments, config, window, model) for window in windows]
@@ -180,9 +177,13 @@ def measure(arguments: argparse.Namespace) -> None:
             found = results[f"{name}: {arm}"] = measured(labels, p, said["mean"])
             gains = [f"{g['value']:+.3f} ({g['low']:+.3f} to {g['high']:+.3f})" for g in (found["auroc_gain"], found["mcc_gain"])]
             each = [f"{value:.3f}" for value in found["per_class"]]
-            table.add_row(name, arm, f"{found['auroc']:.3f}", *each, f"{found['mcc']:.3f}", *gains)
+            show((name, arm, f"{found['auroc']:.3f}", *each, f"{found['mcc']:.3f}", *gains))
         write_atomic(arguments.out, (json.dumps({"patients": len(labels), "rows": results}, indent=1) + "\n").encode())
-    console.print(table)
+
+
+def show(cells: Sequence[str]) -> None:
+    """A row of a Markdown table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def _patients(arguments: argparse.Namespace, config: RunConfig, window: Window, model: Any) -> list[Patient]:

@@ -58,7 +58,6 @@ class Tokens:
     cls: NDArray[np.float32]  # [S, M, D]
     patches: NDArray[np.float32]  # [S, M, P, D]
     lesion: NDArray[np.float32]  # [S, P], the part of the patch that is tumour
-    bright: NDArray[np.float32]  # [S, M, P], mean intensity
     present: Mask  # [M]
     places: dict[int, list[int]]  # count -> which of the S slices
 
@@ -74,12 +73,12 @@ def patient_tokens(
             volumes = volumes or _load(case, config)
             file.parent.mkdir(parents=True, exist_ok=True)
             found = _tokens(case, volumes, window, model, config)
-            np.savez(file.with_suffix(".tmp.npz"), **found)
+            np.savez(file.with_suffix(".tmp.npz"), allow_pickle=False, **found)
             file.with_suffix(".tmp.npz").rename(file)
         with np.load(file) as f:
             places = {c: f[f"places{c}"].tolist() for c in window.counts}
-            cls, patches, lesion, bright = (f[k].astype(np.float32) for k in ("cls", "patches", "lesion", "bright"))
-            yield Tokens(cls, patches, lesion, bright, f["present"], places)
+            cls, patches, lesion = (f[key].astype(np.float32) for key in ("cls", "patches", "lesion"))
+            yield Tokens(cls, patches, lesion, f["present"], places)
 
 
 def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
@@ -97,7 +96,9 @@ def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
     return scaled | {"mask": region, "brain": Volume(brain.astype(np.float32), reference.affine)}
 
 
-def _tokens(case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig) -> dict[str, Any]:
+def _tokens(
+    case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig
+) -> dict[str, NDArray[Any]]:
     turned = {name: _turned(volume, window.axis) for name, volume in volumes.items()}
     tumour = window.masked and bool(turned["mask"].voxels.any())
     region = turned["mask" if tumour else "brain"]
@@ -110,24 +111,19 @@ def _tokens(case: Case, volumes: dict[str, Volume], window: Window, model: Multi
     def cut(volume: Volume) -> NDArray[np.float32]:
         return crop_slices(volume, rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
 
-    def patchwise(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        means = images.reshape(len(images), size // p, p, size // p, p).mean((2, 4))
-        return np.asarray(means.reshape(len(images), -1))
-
     S, M, P, D = len(rows), len(modalities), (size // p) ** 2, model.width
-    cls, patches, bright = np.zeros((S, M, D)), np.zeros((S, M, P, D)), np.zeros((S, M, P))
+    cls, patches = np.zeros((S, M, D)), np.zeros((S, M, P, D))
     for m, name in enumerate(modalities):
         if name in turned:
             images = cut(turned[name])
-            bright[:, m] = patchwise(images)
             with torch.inference_mode(), autocast(torch.device("cpu"), config.training.precision):
                 z = model.backbone.features(model.pixels(torch.from_numpy(images))).float().numpy()
             cls[:, m], patches[:, m] = z[:, 0], z[:, model.backbone.prefixes :]
     present = np.array([m in turned for m in modalities])
     places = {f"places{c}": np.searchsorted(rows, picked) for c, picked in chosen.items()}
-    lesion = patchwise(cut(turned["mask"]))
-    half: dict[str, NDArray[Any]] = {"cls": cls, "patches": patches, "lesion": lesion, "bright": bright}
-    return {name: value.astype(np.float16) for name, value in half.items()} | {"present": present} | places
+    lesion = cut(turned["mask"]).reshape(S, size // p, p, size // p, p).mean((2, 4)).reshape(S, P)
+    half = {"cls": cls, "patches": patches, "lesion": lesion}
+    return {**{name: np.asarray(value, np.float16) for name, value in half.items()}, "present": present, **places}
 
 
 def _turned(volume: Volume, axis: str) -> Volume:

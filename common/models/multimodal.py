@@ -23,8 +23,6 @@ from common.models.head import PrototypeHead
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
-POOL = "pool."  # before the names of the pooling's arrays
-
 
 class Output(NamedTuple):
     """The model's outputs for the loss terms and for prediction.

@@ -45,13 +45,7 @@ class Guided(Pooling):
         return softmax_weights(self.sharpness * scores)
 
     def sums(self, patches: "Tensor", present: "Tensor", lesion: "Tensor") -> "Tensor":
-        """What a batch adds to the fit: for each modality the second moments of [token, 1, part], [M, D + 2, D + 2] in float64.
-
-        Args:
-            patches: [B, S, M, P, D].
-            present: [B, M] bool.
-            lesion: [B, S, P], the part of each patch that is tumour, 0 to 1; a patient without any has no mask, and adds nothing.
-        """
+        """For each modality the second moments of [token, 1, part] over patients with a mask, [M, D + 2, D + 2] in float64."""
         import torch
 
         masked = lesion.flatten(1).any(1)
@@ -62,12 +56,7 @@ class Guided(Pooling):
         return torch.stack([row.T @ row for row in each])
 
     def solve(self, sums: "Tensor", values: "Values") -> "dict[str, Tensor]":
-        """The fitted arrays; a modality that no patient with a mask has keeps what it had.
-
-        Args:
-            sums: over all batches.
-            values: as they are.
-        """
+        """The queries; a modality that no patient with a mask has keeps what it had."""
         import torch
 
         D = sums.shape[-1] - 2

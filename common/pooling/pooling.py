@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     Values = Mapping[str, Tensor]
 
 
+POOL = "pool."  # before the names of its arrays, among those that travel
+
+
 class Pooling:
     """The base class of poolings, which are frozen dataclasses and override what they do.
 
@@ -51,4 +54,18 @@ class Pooling:
             float32 that broadcasts to [B, S, M, P], not negative, of each patient and modality 1 in sum over S and P. None: all
             alike.
         """
+        raise NotImplementedError
+
+    def sums(self, patches: "Tensor", present: "Tensor", lesion: "Tensor") -> "Tensor":
+        """Of one that `fits`: what a batch adds to the fit.
+
+        Args:
+            patches: [B, S, M, P, D].
+            present: [B, M] bool.
+            lesion: [B, S, P], the part of each patch that is tumour, 0 to 1; a patient without any has no mask.
+        """
+        raise NotImplementedError
+
+    def solve(self, sums: "Tensor", values: "Values") -> "dict[str, Tensor]":
+        """Of one that `fits`: its arrays by the sums over all batches; `values` are those before."""
         raise NotImplementedError

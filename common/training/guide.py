@@ -8,9 +8,9 @@ from torch.nn.functional import avg_pool2d
 from common.data.dataset import SiteData
 from common.data.lesions import WHOLE
 from common.models.arrays import Arrays
-from common.models.multimodal import POOL, MultiModalViT
+from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.pooling.guided import Guided
+from common.pooling.pooling import POOL
 from common.training.forward import forward_batches
 
 
@@ -22,7 +22,7 @@ def fitted_pooling(trained: TrainedModel, patients: SiteData) -> Arrays:
         patients: the site's that train, labelled or not, with `lesions` where the site has read its masks.
     """
     pooling = trained.config.model.pooling
-    if not isinstance(pooling, Guided) or patients.lesions is None or not patients.lesions.any():
+    if not pooling.fits or patients.lesions is None or not patients.lesions.any():
         return {}
     rows = np.flatnonzero(patients.lesions.any(axis=(1, 2, 3)))
     total, start = torch.zeros(()), 0
@@ -30,7 +30,8 @@ def fitted_pooling(trained: TrainedModel, patients: SiteData) -> Arrays:
         lesion = _by_patch(patients.lesions[rows[start : start + len(patches)]], patches)
         total = total.to(patches.device) + pooling.sums(patches, present, lesion)
         start += len(patches)
-    values = {"query": torch.from_numpy(trained.arrays[f"{POOL}query"]).to(total.device)}
+    own = {name.removeprefix(POOL): array for name, array in trained.arrays.items() if name.startswith(POOL)}
+    values = {name: torch.from_numpy(array).to(total.device) for name, array in own.items()}
     return {POOL + name: value.cpu().numpy() for name, value in pooling.solve(total, values).items()}
 
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from common.adapters.adapter import RESIDUAL
 from common.config.run import RunConfig
+from common.pooling.pooling import POOL
 
 HEAD = "head."
 CENTRE = "feature_centre"
 TOKENS = ("modality_embedding", "mask_token")
-POOL = "pool."
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 
 

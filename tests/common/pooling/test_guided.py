@@ -1,4 +1,4 @@
-"""The pooling that masks teach: its fit against scikit-learn's ridge, who takes part in it, a run that asks for no mask."""
+"""The pooling that masks teach: its fit against scikit-learn's ridge, who takes part in it, and prediction without a mask."""
 
 from dataclasses import replace
 from typing import Any
@@ -68,15 +68,15 @@ def test_a_modality_that_nobody_has_keeps_its_query() -> None:
     assert (had["query"] == 0.5).all()
 
 
-def config_of(rounds: int = 3, head_rounds: int = 2, **more: object) -> RunConfig:
+def config_of(**more: object) -> RunConfig:
     model = {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 1, "pooling": "guided", "head_hidden": 0}
     return config_from_table(
         {
             "data": {"size": 32, "slices": 2},
             "model": model,
             "objective": {"local_crops": 0},
-            "training": {"head_rounds": head_rounds, "head_steps": 3, "batch_size": 4},
-            "federation": {"rounds": rounds},
+            "training": {"head_rounds": 2, "head_steps": 3, "batch_size": 4},
+            "federation": {"rounds": 3},
             **more,
         }
     )

@@ -18,7 +18,7 @@ PRESENT = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0]], bool)
 
 @pytest.fixture(scope="module", params=[(0, "mean"), (24, "mean"), (0, "centre"), (0, "attention")])
 def trained(request):
-    """Configuration, model, trained-looking arrays, three patients; without and with a hidden layer of the head, by pooling."""
+    """Configuration, model, trained-looking arrays and three patients; with and without a hidden layer; by pooling."""
     hidden, pooling = request.param
     section = {"backbone": "fedmri_vit_mini", "weights": "random", "rank": 2, "head_hidden": hidden, "prototypes": 3}
     section["pooling"] = pooling
