@@ -375,7 +375,8 @@ def test_a_release_of_a_run_with_covariates_takes_them_everywhere(tmp_path):
         cosines = functional_call(
             opened.model, arrays, (torch.from_numpy(x), torch.from_numpy(present), None, None, torch.from_numpy(asked[0]))
         )
-    by_model = (cosines.logits[:, :3].double() / opened.config.objective.student_temperature / 1.7).softmax(-1).numpy()
+    scaled = cosines.logits[:, :3].double() / opened.config.objective.student_temperature / 1.7
+    by_model = (scaled + torch.tensor(OFFSETS)).softmax(-1).numpy()
     np.testing.assert_allclose(told, by_model, atol=1e-4)
     np.testing.assert_allclose(untold, expected(tmp_path / "run", *patients()), atol=1e-4)
     assert np.abs(told - untold).max() > 1e-3
