@@ -96,13 +96,14 @@ def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
     site = read_site(home.toml, config)
     few = replace(site, cases=_few(site.cases))
     trial = _one_step(config)
+    number = min(config.training.head_rounds + 1, config.federation.rounds)  # it trains the adapters, where any does
     arrays = get_arrays(model)
     with tempfile.TemporaryDirectory(prefix="fedmri-doctor-") as folder:
         patients = open_site(few, config.data, Path(folder), workers=1)
         if config.privacy.enabled:
-            update = private_round(model, arrays, patients, trial, round_number=1, site_seed=0, charge=lambda cost: None)
+            update = private_round(model, arrays, patients, trial, round_number=number, site_seed=0, charge=lambda cost: None)
         else:
-            update = train_round(model, arrays, patients, trial, round_number=1, site_seed=0)
+            update = train_round(model, arrays, patients, trial, round_number=number, site_seed=0)
     wrong = [name for name, array in update.arrays.items() if not np.isfinite(array).all()]
     if wrong:
         raise DataError(f"The trial step gave values that are not finite, in {len(wrong)} arrays. Look at `fedmri-site check`.")
@@ -112,10 +113,10 @@ def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
 
 
 def _one_step(config: RunConfig) -> RunConfig:
-    """The run, as one step that trains the adapters."""
+    """The run, with one step in each round."""
     return replace(
         config,
-        training=replace(config.training, head_rounds=0, local_epochs=1, batch_size=max(FEW, config.training.batch_size)),
+        training=replace(config.training, head_steps=1, local_epochs=1, batch_size=max(FEW, config.training.batch_size)),
         privacy=replace(config.privacy, steps=1, sample_rate=1.0),
     )
 

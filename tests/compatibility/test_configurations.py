@@ -11,6 +11,7 @@ from common.config.run import config_from_json, load_config
 from tests.compatibility.conftest import OLD
 
 FILES = sorted((OLD / "configs").glob("*.toml"))
+BETTER_SINCE = ("demo",)  # recipes of the same name that do another thing today, on purpose
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
@@ -23,7 +24,7 @@ def test_the_file_and_the_json_that_was_made_of_it_are_one_configuration(file: P
     assert load_config(file) == config_from_json(file.with_suffix(".json").read_text())
 
 
-@every_file
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem not in BETTER_SINCE], ids=lambda file: file.stem)
 def test_the_recipe_of_the_same_name_is_still_the_same(file: Path) -> None:
     assert load_config(file) == load_config(config_path(file.stem))
 
