@@ -1,4 +1,4 @@
-"""What `flwr run .` finds when it is given no argument: small phantom hospitals and the shipped backbone, in the user's cache.
+"""What `flwr run .` finds when it is given no argument: small phantom hospitals and the shipped backbones, in the user's cache.
 
 A Flower bundle carries neither data nor weights, and runs in a folder of its own: both are looked for here
 (`server.run.federate`).
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from common.data.cache import default_cache
 from common.files import write_atomic
-from common.models.backbones.weights import SHIPPED
+from common.models.backbones.weights import SHIPPED_FILES
 from simulation.phantom import write_hospitals
 
 SEED = 7
@@ -25,7 +25,8 @@ def write_example(progress: Callable[[int, int], None] | None = None) -> None:
 
 
 def copy_weights() -> None:
-    """Lay the shipped backbone where the code in a Flower bundle looks for it."""
-    copy = default_cache() / "weights" / SHIPPED.name
-    if SHIPPED.is_file() and (not copy.is_file() or copy.read_bytes() != SHIPPED.read_bytes()):
-        write_atomic(copy, SHIPPED.read_bytes())
+    """Lay the shipped backbones where the code in a Flower bundle looks for them."""
+    for file in SHIPPED_FILES.values():
+        copy = default_cache() / "weights" / file.name
+        if file.is_file() and (not copy.is_file() or copy.read_bytes() != file.read_bytes()):
+            write_atomic(copy, file.read_bytes())

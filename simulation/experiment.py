@@ -17,6 +17,7 @@ from common.data.cases import read_site
 from common.errors import ConfigError, DataError
 from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
+from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
 from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_page, write_report
@@ -76,7 +77,7 @@ def plan_experiment(
     """
     source = config_path(config).resolve()
     checked = load_config(source, settings)
-    if checked.model.weights not in ("hub", "phantom", "random"):
+    if checked.model.weights not in ("hub", "random", *SHIPPED_FILES):
         settings = (*settings, f"model.weights={json.dumps(str(Path(checked.model.weights).expanduser().resolve()))}")
         checked = load_config(source, settings)
     build_model(checked)
@@ -107,7 +108,7 @@ def run_experiment(
         FederationError: the run folder holds a run already, or none to resume, or the run did not end well.
     """
     require_folder(plan.out, resume=plan.resume)
-    if plan.config.model.weights == "phantom":
+    if plan.config.model.weights in SHIPPED_FILES:
         copy_weights()
     refused = read_all(plan, note, progress)
     run_config: dict[str, str | bool] = {

@@ -11,6 +11,7 @@ import timm
 
 from common.config.run import RunConfig
 from common.config.sections import ModelConfig
+from common.models.backbones.weights import SHIPPED_FILES
 from server.report.decode import Measure
 from server.report.page.conformal import ALL
 from server.report.page.headline import caution
@@ -31,7 +32,7 @@ def intended_use(config: RunConfig) -> str:
 
 def weights_licence(model: ModelConfig) -> str:
     """The licence of the frozen weights, as far as it can be known."""
-    if model.weights == "phantom":
+    if model.weights in SHIPPED_FILES:
         return "apache-2.0 (shipped with FedMRI)"
     if model.weights == "random":
         return "none: the backbone was not trained"

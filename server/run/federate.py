@@ -24,6 +24,7 @@ from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
+from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
@@ -45,7 +46,7 @@ from server.strategy.round_state import OpenRound, RoundRecord
 from server.strategy.secure_round_loop import SecureAvg
 
 ERROR_NAME = "error.json"
-NAMED_WEIGHTS = ("hub", "phantom", "random")  # by `model.weights`; anything else is a file's path
+NAMED_WEIGHTS = ("hub", "random", *SHIPPED_FILES)  # by `model.weights`; anything else is a file's path
 
 
 @contextmanager

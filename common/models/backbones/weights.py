@@ -14,6 +14,7 @@ from torch import Tensor
 from common.errors import WeightsError
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "fedmri_vit_mini.safetensors"
+SHIPPED_FILES = {"phantom": SHIPPED}  # by `model.weights`; a name never comes to mean another file
 
 
 def find_weights(weights: str) -> Path:
@@ -22,7 +23,7 @@ def find_weights(weights: str) -> Path:
     Raises:
         WeightsError: it is not there.
     """
-    path = _shipped() if weights == "phantom" else Path(weights).expanduser()
+    path = _shipped(SHIPPED_FILES[weights]) if weights in SHIPPED_FILES else Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"Backbone weights {path}: no such file. Download the architecture's safetensors or official .pth file and name "
@@ -31,12 +32,12 @@ def find_weights(weights: str) -> Path:
     return path
 
 
-def _shipped() -> Path:
-    """The shipped file; a Flower bundle carries no weights, so the copy that `make setup` left is looked for too."""
+def _shipped(file: Path) -> Path:
+    """A shipped file; a Flower bundle carries no weights, so the copy that `make setup` left is looked for too."""
     from common.data.cache import default_cache  # noqa: PLC0415  (only here does a model care for folders)
 
-    copy = default_cache() / "weights" / SHIPPED.name
-    return SHIPPED if SHIPPED.is_file() or not copy.is_file() else copy
+    copy = default_cache() / "weights" / file.name
+    return file if file.is_file() or not copy.is_file() else copy
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

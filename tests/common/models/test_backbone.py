@@ -1,16 +1,21 @@
+import hashlib
+import tomllib
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from common.config.run import load_config
 from common.config.sections import ModelConfig
 from common.errors import ConfigError, WeightsError
 from common.models.backbones.create import create_backbone
-from common.models.backbones.weights import SHIPPED, file_sha256, find_weights
+from common.models.backbones.weights import SHIPPED, SHIPPED_FILES, file_sha256, find_weights
+from simulation.example import copy_weights
 
+CHECKOUT = Path(__file__).parents[3]
 SMALL = "vit_tiny_patch16_224"
 
 
@@ -75,7 +80,41 @@ def test_a_size_that_patches_do_not_divide_is_refused() -> None:
         create_backbone(ModelConfig(weights="random"), 100)
 
 
-def test_the_shipped_file_is_small_and_fits() -> None:
-    assert SHIPPED.stat().st_size < 4 * 2**20
-    create_backbone(ModelConfig(backbone="fedmri_vit_mini", weights="phantom"), 64)
-    assert find_weights("phantom") == SHIPPED
+@pytest.mark.parametrize(
+    ("name", "file", "sha256", "document"),
+    [
+        (
+            "phantom",
+            "fedmri_vit_mini.safetensors",
+            "60c1cd7366762127f6f08d0dcc5d59ea21fab216c14de354ba559b1c4d0cfbbc",
+            "docs/results.md",
+        ),
+    ],
+)
+def test_a_shipped_file_is_small_fits_and_is_the_one_that_is_documented(name: str, file: str, sha256: str, document: str) -> None:
+    path = find_weights(name)
+    assert (path.parent, path.name) == (SHIPPED.parent, file)
+    assert path.stat().st_size < 4 * 2**20
+    backbone, found = create_backbone(ModelConfig(backbone="fedmri_vit_mini", weights=name), 64)
+    assert found == sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sha256 in (CHECKOUT / document).read_text(encoding="utf-8")
+    first = load_file(path)["blocks.0.attn.qkv.weight"].float()
+    torch.testing.assert_close(backbone.module.get_parameter("blocks.0.attn.qkv.weight"), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("recipe", ["demo", "private"])
+def test_old_configurations_keep_the_first_file(recipe: str) -> None:
+    config = load_config(CHECKOUT / "tests" / "fixtures" / "2a60dec" / "configs" / f"{recipe}.toml")
+    assert find_weights(config.model.weights) == SHIPPED
+
+
+def test_every_shipped_file_is_in_the_package_and_is_copied_for_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["common.models"]
+    packed = {file for pattern in patterns for file in (CHECKOUT / "common" / "models").glob(pattern)}
+    assert packed == set(SHIPPED_FILES.values())
+    monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path))
+    copy_weights()
+    for name, file in SHIPPED_FILES.items():
+        assert (tmp_path / "weights" / file.name).read_bytes() == file.read_bytes()
+        monkeypatch.setitem(SHIPPED_FILES, name, tmp_path / "absent" / file.name)  # as in a bundle
+        assert find_weights(name) == tmp_path / "weights" / file.name
