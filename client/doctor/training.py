@@ -115,7 +115,9 @@ def _one_step(config: RunConfig) -> RunConfig:
     """The run, as one step that trains the adapters."""
     return replace(
         config,
-        training=replace(config.training, head_rounds=0, local_epochs=1, batch_size=max(FEW, config.training.batch_size)),
+        training=replace(
+            config.training, ssl_rounds=0, head_rounds=0, local_epochs=1, batch_size=max(FEW, config.training.batch_size)
+        ),
         privacy=replace(config.privacy, steps=1, sample_rate=1.0),
     )
 
