@@ -2,8 +2,8 @@
 
 The weak view is the teacher's, which sees global crops unmasked; the strong ones are the student's. Threshold and denominator are
 fixed, so one patient's part depends on no other. Pseudo-labels are usually aligned to the class shares by a running mean of
-batches (ReMixMatch: Berthelot et al., ICLR 2020, section 3.1), which couples patients. Here the shares are fixed before the round,
-and the loss is adjusted by the same ones (logit adjustment, Menon et al., ICLR 2021, eq. 10): where most pseudo-labels are of the
+batches (ReMixMatch: Berthelot et al., ICLR 2020, section 3.1), which couples patients. Shares here are fixed before a round, and
+the loss is adjusted by the same ones (logit adjustment, Menon et al., ICLR 2021, eq. 10): where most pseudo-labels are of the
 class that most of the site's patients have, the logits do not move towards it, and no round finds more of it than the last.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class FixMatch(Term):
     """Cross entropy of every view of an unlabelled patient with the teacher's answer. Its state is the prior, fixed for a round.
 
-    `prior`: `labels` takes the class shares of the site's own labelled patients; `even` takes all classes for equally frequent, and
-    so does a site without labels. Both suit logits that know no shares: those of a `classification.class_balance` but "none".
+    `prior`: `labels` takes the class shares of the site's own labelled patients; `even` takes all classes for equally frequent,
+    as does a site without labels. Both suit logits that know no shares: those of a `classification.class_balance` but "none".
     """
 
     name: ClassVar[str] = "fixmatch"

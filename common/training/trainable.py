@@ -17,7 +17,7 @@ HEAD = "head."
 CENTRE = "feature_centre"
 TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
-# What self-supervised rounds leave of the head. Its projections learn: DINO and iBOT would ask adapters for random directions else.
+# What self-supervised rounds leave of the head. Its projections learn: else DINO would ask the adapters for random directions.
 # The prototypes, of which the first are the classes, would take a meaning that no class has, and ages would give views away.
 CLASSES = ("head.prototypes", "head.covariates.")
 
