@@ -4,7 +4,7 @@
     python bench/labels.py OUT.json --data DIR --shares 0.1 1.0 --seeds 0 1 2
 
 At each site all but a share of the labelled patients who train lose their label, drawn from a generator of its own: of two shares
-the smaller one's patients are among the larger one's. Sites train in this program (`bench/utility.py`); answers are the raw model's,
+the smaller one's patients are among the larger one's. Sites train in this program (`bench/utility.py`); answers are the model's,
 without class offsets. Gains over `without`, in which nobody unlabelled trains, are paired: both arms on the same resamples of
 external patients, the mean over seeds. What is done is kept in OUT.json: an interrupted measurement goes on.
 """

@@ -3,16 +3,22 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from common.config.run import config_from_table
+from common.data.dataset import SiteData
 from common.errors import ConfigError
+from common.models.arrays import get_arrays
+from common.models.build import build_model
 from common.objectives.fixmatch import FixMatch, pseudo_labels
 from common.objectives.mean_teacher import MeanTeacher, squared_distance
 from common.objectives.term import StepOutputs, Term
+from common.training.private_views import draw_example, patient_gradients
+from common.training.round import first_point
 from tests.common.objectives.made_up_steps import CLASSES, PATIENTS, VIEWS, of_patient, step_of
 
 NOBODY = torch.full((PATIENTS,), -1)
@@ -110,6 +116,37 @@ def test_no_gradient_reaches_the_teacher(term: Term) -> None:
     step = step_of(logits=step_of().logits.requires_grad_(), teacher_logits=teacher, labels=NOBODY)
     loss_of(term, step).backward()
     assert teacher.grad is None
+
+
+def test_private_gradients_are_one_patients_own_by_loop_and_by_vmap() -> None:
+    """Three patients without a label, through the model: as each alone, and not zero."""
+    images = np.random.default_rng(0).random((3, 2, 4, 32, 32)).astype(np.float16)
+    site = SiteData("s", tuple("abc"), images, np.ones((3, 4), bool), np.full(3, -1), "key")
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for method in ("loop", "vmap"):
+        terms = {"dino": {"weight": 0.0}, "ibot": {"weight": 0.0}, "koleo": {"weight": 0.0}, "mean_teacher": {"weight": 1.0}}
+        config = config_from_table(
+            {
+                "data": {"size": 32, "slices": 2},
+                "model": {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 1},
+                "training": {"precision": "fp32"},
+                "objective": {
+                    "local_crops": 0,
+                    "modality_dropout": 0.0,
+                    "terms": {**terms, "fixmatch": {"weight": 1.0, "threshold": 0.3}},
+                },
+                "privacy": {"enabled": True, "gradients": method},
+            }
+        )
+        model = build_model(config).eval()
+        point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
+        examples = [draw_example(model, site, row, config, (3, 0)) for row in range(3)]
+        found[method] = [patient_gradients(model, point, some, config) for some in (examples, examples[1:2])]
+    for name, looped in found["loop"][0].items():
+        torch.testing.assert_close(found["vmap"][0][name], looped, atol=1e-5, rtol=1e-3)
+        for together, alone in found.values():
+            torch.testing.assert_close(together[name][1:2], alone[name], atol=1e-6, rtol=1e-3)
+    assert all(value.abs().sum() > 0 for value in found["loop"][0]["head.prototypes"])
 
 
 def private(**settings: object) -> dict[str, object]:
