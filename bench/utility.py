@@ -43,7 +43,7 @@ from common.training.local import train_round
 from common.training.predict import predict
 from common.training.private import private_round
 from common.training.private_probing import Features, embed_patients
-from server.strategy.aggregation import aggregate
+from server.strategy.aggregation import aggregate, round_plan
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def federate(
                 labelled=update.labelled,
                 counts_shared=True,
             )
-        arrays, state, _ = aggregate(config.federation, state, arrays, received(replies))
+        arrays, state, _ = aggregate(round_plan(config, number), state, arrays, received(replies))
     return arrays
 
 

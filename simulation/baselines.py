@@ -194,7 +194,7 @@ def chosen(rounds: Sequence[Arrays], known: SiteData, config: RunConfig) -> Arra
     stage, last = config.evaluation.stage, len(rounds)
     if why_no_choice(config) or (stage != AVERAGE and not len(known)):
         return rounds[-1]
-    found = candidates(stage, lambda number: rounds[number - 1], last, config.training.head_rounds)
+    found = candidates(stage, lambda number: rounds[number - 1], last, config.training.head_rounds, config.training.ssl_rounds)
     if len(found) == 1:
         return found[0].arrays
     model = build_model(config)

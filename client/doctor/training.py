@@ -22,6 +22,7 @@ from common.models.backbones.weights import find_weights
 from common.training.device import choose_device
 from common.training.local import train_round
 from common.training.private import private_round
+from common.training.trainable import rounds_before_tuning
 
 FEW = 4  # patients of the trial
 FETCH = "Fetch the file that the coordinator names, and name it as weights under [connection] in site.toml."
@@ -96,7 +97,7 @@ def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
     site = read_site(home.toml, config)
     few = replace(site, cases=_few(site.cases))
     trial = _one_step(config)
-    number = min(config.training.head_rounds + 1, config.federation.rounds)  # it trains the adapters, where any does
+    number = min(rounds_before_tuning(config) + 1, config.federation.rounds)  # it trains the adapters, where any does
     arrays = get_arrays(model)
     with tempfile.TemporaryDirectory(prefix="fedmri-doctor-") as folder:
         patients = open_site(few, config.data, Path(folder), workers=1)

@@ -40,6 +40,7 @@ from common.messages.update import Update
 from common.models.arrays import flat
 from common.privacy.site_level import clip_change
 from common.secure.fixed_point import UNCOUNTABLE, Values
+from common.training.trainable import unlabelled_weight
 
 logger = logging.getLogger("fedmri.client")
 
@@ -97,7 +98,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         kept = open_ciphertexts(from_record(record, MaskedInput), mine)
         reply, site = train_site(content, task, context, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
-        weight = config.secure.max_weight if equal else reply.weight(config.federation.unlabelled_weight)
+        weight = config.secure.max_weight if equal else reply.weight(unlabelled_weight(config, task.round))
         message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:

@@ -39,6 +39,7 @@ from common.privacy.charge import Charge
 from common.secure.fixed_point import FixedPoint
 from common.training.local import train_round
 from common.training.scaffold import LastRound, drift
+from common.training.trainable import unlabelled_weight
 
 logger = logging.getLogger("fedmri.client")
 
@@ -91,7 +92,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     told = SiteReply(context.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
     if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
         FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
-            told.weight(config.federation.unlabelled_weight)
+            told.weight(unlabelled_weight(config, task.round))
         )
     seed = site_seed(config.seed, context.name, task.round)
     epsilon = -1.0

@@ -15,6 +15,7 @@ def require_consistent(config: Sections) -> None:
     """
     require_known_modalities(config)
     require_trained_head(config)
+    require_usable_ssl_rounds(config)
     require_measured_centre(config)
     require_trained_pooling(config)
     require_usable_strategy(config)
@@ -63,13 +64,37 @@ def require_trained_head(config: Sections) -> None:
         )
 
 
+def require_usable_ssl_rounds(config: Sections) -> None:
+    """Refuse self-supervised rounds that are not bounded, that nothing would train, or after which no class would be learnt."""
+    first, head_rounds, rounds = config.training.ssl_rounds, config.training.head_rounds, config.federation.rounds
+    if not first:
+        return
+    if config.privacy.enabled:
+        raise ConfigError(
+            f"training.ssl_rounds = {first} cannot run with privacy.enabled: one patient's part in DINO, iBOT and KoLeo is not "
+            "bounded. Set training.ssl_rounds = 0."
+        )
+    if not any(term.in_ssl_rounds and term.needs_teacher for term in config.objective.running()):
+        raise ConfigError(
+            f"training.ssl_rounds = {first} needs objective.terms.dino.weight or objective.terms.ibot.weight above 0: they are "
+            "what trains in them. Give one a weight, or set training.ssl_rounds = 0."
+        )
+    if first + head_rounds > rounds or first == rounds:
+        raise ConfigError(
+            f"training.ssl_rounds = {first} and training.head_rounds = {head_rounds} need federation.rounds of "
+            f"{first + max(head_rounds, 1)} or more, got {rounds}: self-supervised rounds come first and learn no class."
+        )
+
+
 def require_trained_pooling(config: Sections) -> None:
     """Refuse a pooling with arrays that no round would train: it would be a mean under another name."""
     pooling, head_rounds, rounds = config.model.pooling, config.training.head_rounds, config.federation.rounds
-    if pooling.trains and head_rounds >= rounds:
+    ssl_rounds = config.training.ssl_rounds
+    if pooling.trains and ssl_rounds + head_rounds >= rounds:
+        before = f" after training.ssl_rounds = {ssl_rounds}" if ssl_rounds else ""
         raise ConfigError(
-            f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds} leaves '
-            f"none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
+            f'model.pooling = "{pooling.name}" is trained in tuning rounds, and training.head_rounds = {head_rounds}{before} '
+            f"leaves none of federation.rounds = {rounds}. Give it more rounds, or choose a pooling that trains nothing."
         )
     if pooling.fits and head_rounds < 2:
         raise ConfigError(

@@ -100,6 +100,7 @@ class TrainingConfig:
     learning_rate: float = ranged(1e-3, 0.0, 10.0)
     head_learning_rate: float = ranged(1e-3, 0.0, 10.0)
     weight_decay: float = ranged(0.04, 0.0, 10.0)
+    ssl_rounds: int = ranged(0, 0, 100000)  # before all others: adapters by DINO, iBOT and KoLeo alone, on all patients
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
     head_views: int = ranged(0, 0, 1000)  # masked crops of each patient in them; 0: copies that lack modalities instead

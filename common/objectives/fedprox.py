@@ -24,6 +24,7 @@ class FedProx(Term):
     name: ClassVar[str] = "fedprox"
     per_patient: ClassVar[bool] = True  # it reads no patient at all
     on_features: ClassVar[bool] = True
+    in_ssl_rounds: ClassVar[bool] = True
 
     weight: float = ranged(0.0, 0.0, 1e6)
 

@@ -20,6 +20,7 @@ class Ibot(Term):
     name: ClassVar[str] = "ibot"
     why_not_private: ClassVar[str] = "iBOT's centre comes from the batch"
     needs_teacher: ClassVar[bool] = True
+    in_ssl_rounds: ClassVar[bool] = True
 
     weight: float = ranged(1.0, 0.0, 100.0)
     center_momentum: float = ranged(0.9, 0.0, 1.0)

@@ -20,6 +20,7 @@ class KoLeo(Term):
 
     name: ClassVar[str] = "koleo"
     why_not_private: ClassVar[str] = "KoLeo pushes each patient from their nearest neighbour in the batch"
+    in_ssl_rounds: ClassVar[bool] = True
 
     weight: float = ranged(0.1, 0.0, 100.0)
 

@@ -69,6 +69,7 @@ class Term:
         why_not_private: where it is not so, the reason, for the error.
         needs_teacher: reads `teacher_logits` or `teacher_patch_logits`.
         on_features: also runs in head rounds, which have one view, its embedding and logits, and no teacher.
+        in_ssl_rounds: also runs in self-supervised rounds (`training.ssl_rounds`): it learns nothing from labels or of classes.
     """
 
     name: ClassVar[str]
@@ -76,6 +77,7 @@ class Term:
     why_not_private: ClassVar[str] = "one patient's part in it may depend on others"
     needs_teacher: ClassVar[bool] = False
     on_features: ClassVar[bool] = False
+    in_ssl_rounds: ClassVar[bool] = False
 
     weight: float
 

@@ -4,8 +4,10 @@ from common.objectives.classification import Classification
 from common.objectives.consistency import Consistency
 from common.objectives.dino import Dino
 from common.objectives.fedprox import FedProx
+from common.objectives.fixmatch import FixMatch
 from common.objectives.ibot import Ibot
 from common.objectives.koleo import KoLeo
+from common.objectives.mean_teacher import MeanTeacher
 from common.schema import registry
 
 TERMS = registry(
@@ -14,5 +16,7 @@ TERMS = registry(
     Dino,
     Ibot,
     Consistency,
+    FixMatch,
+    MeanTeacher,
     FedProx,
 )

@@ -22,9 +22,10 @@ from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
 from common.training.round import GradientRule, Point, first_point, local_round
 from common.training.scaffold import Corrected
+from common.training.schedule import place_of
 from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
-from common.training.trainable import is_centre_round, is_head_round
+from common.training.trainable import fits_pooling, is_centre_round, is_head_round
 from common.training.update import LocalUpdate
 from common.training.views import make_views, some_slices
 
@@ -67,17 +68,21 @@ def train_round(
     begun = first_components(arrays, 0 if head else rank)
     point = first_point(begun, torch.as_tensor(patients.labels), config, round_number, device)
     rule: GradientRule = (
-        head_rule(model, arrays, patients, config, generator) if head else view_rule(model, patients, config, generator)
+        head_rule(model, arrays, patients, config, generator)
+        if head
+        else view_rule(model, patients, config, generator, place_of(config, round_number).rounds)
     )
     if drift:
         rule = Corrected(rule, {name: torch.tensor(array, device=device) for name, array in drift.items()})
     update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)
-    fitted = fitted_pooling(TrainedModel(model, arrays, config), patients) if round_number == 1 else {}
+    fitted = fitted_pooling(TrainedModel(model, arrays, config), patients) if fits_pooling(config, round_number) else {}
     return replace(update, arrays=whole(update.arrays, arrays) | fitted)
 
 
-def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator) -> PlainGradients:
-    """The rule of a round on views of the patients, who come in a random order."""
+def view_rule(
+    model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator, rounds: int
+) -> PlainGradients:
+    """The rule of a round on views of the patients, who come in a random order; `rounds`: of the schedule of rates."""
     batches, device = _batches(patients, config, generator), choose_device()
 
     def outputs(point: Point) -> StepOutputs:
@@ -90,7 +95,7 @@ def view_rule(model: MultiModalViT, patients: SiteData, config: RunConfig, gener
         steps=config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size),
         outputs=outputs,
         make_optimizer=partial(make_optimizer, config=config),
-        set_rates=lambda optimizer, done: set_rates(optimizer, config, done),
+        set_rates=lambda optimizer, done: set_rates(optimizer, config, done, rounds),
         clip=config.training.gradient_clip,
         precision=config.training.precision,
         summary=_mean,

@@ -21,8 +21,8 @@ def make_optimizer(student: Mapping[str, Tensor], config: RunConfig) -> torch.op
     )
 
 
-def set_rates(optimizer: torch.optim.Optimizer, config: RunConfig, progress: float) -> None:
-    """Move every group along the run's schedule."""
-    warmup = config.training.warmup_rounds / config.federation.rounds
+def set_rates(optimizer: torch.optim.Optimizer, config: RunConfig, progress: float, rounds: int = 0) -> None:
+    """Move every group along a schedule of so many rounds; 0: of the whole run."""
+    warmup = config.training.warmup_rounds / (rounds or config.federation.rounds)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(group["base"], progress, warmup)

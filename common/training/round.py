@@ -19,8 +19,8 @@ from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.objectives.teacher import update_teacher
 from common.objectives.term import States, Term, begin_all
-from common.training.schedule import cosine
-from common.training.trainable import is_head_round, trained_names
+from common.training.schedule import cosine, place_of
+from common.training.trainable import is_head_round, is_ssl_round, trained_names
 from common.training.update import LocalUpdate
 
 Parameters = dict[str, Tensor]
@@ -34,7 +34,7 @@ class Point:
 
     Attributes:
         step: from 0.
-        done, done_after: the part of the run that is done before and after the step.
+        done, done_after: the part of the schedule (`place_of`) that is done before and after the step.
         terms: those that run in this round.
         trained: the arrays that the round trains, by name; the optimizer changes their values.
         fixed: the other arrays that travel.
@@ -94,12 +94,14 @@ def first_point(arrays: Arrays, labels: Tensor, config: RunConfig, round_number:
     values = {name: torch.tensor(array, device=device) for name, array in sorted(arrays.items())}
     trained = {name: values[name].requires_grad_() for name in trained_names(values, config, round_number)}
     received = {name: value.detach().clone() for name, value in trained.items()}
-    head = is_head_round(config, round_number)
-    terms = tuple(term for term in config.objective.running() if term.on_features or not head)
+    head, ssl = is_head_round(config, round_number), is_ssl_round(config, round_number)
+    running = config.objective.running()
+    terms = tuple(term for term in running if (term.on_features or not head) and (term.in_ssl_rounds or not ssl))
+    number, rounds = place_of(config, round_number)
     return Point(
         step=0,
-        done=(round_number - 1) / config.federation.rounds,
-        done_after=(round_number - 1) / config.federation.rounds,
+        done=(number - 1) / rounds,
+        done_after=(number - 1) / rounds,
         terms=terms,
         trained=trained,
         fixed={name: value for name, value in values.items() if name not in trained},
@@ -131,8 +133,9 @@ def local_round(
     began, history = time.monotonic(), []
     take_step = rule.begin(point.trained)
     steps = rule.steps if point.terms else 0
+    number, rounds = place_of(config, round_number)
     for step in range(steps):
-        done, part = (round_number - 1 + step / steps) / config.federation.rounds, 1 / (steps * config.federation.rounds)
+        done, part = (number - 1 + step / steps) / rounds, 1 / (steps * rounds)
         point = replace(point, step=step, done=done, done_after=done + part)
         losses, states = take_step(_moving(point, config))
         history.append(losses)

@@ -24,8 +24,8 @@ from common.config.run import RunConfig
 from common.models.arrays import Arrays, difference
 from common.objectives.term import States
 from common.training.round import GradientRule, Losses, Parameters, Point, Step
-from common.training.schedule import learning_rate
-from common.training.trainable import is_head_round, trained_names
+from common.training.schedule import learning_rate, place_of
+from common.training.trainable import is_head_round, is_ssl_round, trained_names
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LastRound:
 def drift(last: LastRound, arrays: Arrays, config: RunConfig, round_number: int) -> Arrays:
     """D - D_i, for a whole round: of the arrays that both this round and the last one train.
 
-    A head round says nothing of a tuning round. Where the schedule moves the learning rate, a round's change is taken to move
+    A round says nothing of one of another kind. Where the schedule moves the learning rate, a round's change is taken to move
     with it.
 
     Args:
@@ -53,7 +53,8 @@ def drift(last: LastRound, arrays: Arrays, config: RunConfig, round_number: int)
         config: schedule, head rounds and the adapter are read.
         round_number: of this round, from 1.
     """
-    if is_head_round(config, round_number) != is_head_round(config, round_number - 1):
+    kinds = {(is_ssl_round(config, number), is_head_round(config, number)) for number in (round_number - 1, round_number)}
+    if len(kinds) > 1:
         return {}
     before, now = (set(trained_names(arrays, config, number)) for number in (round_number - 1, round_number))
     of_all, scale = difference(arrays, last.received), _rate(config, round_number) / _rate(config, round_number - 1)
@@ -64,8 +65,8 @@ def _rate(config: RunConfig, round_number: int) -> float:
     """The learning rate in the middle of a round, of the largest."""
     if is_head_round(config, round_number):
         return 1.0
-    rounds = config.federation.rounds
-    return learning_rate(1.0, (round_number - 0.5) / rounds, config.training.warmup_rounds / rounds)
+    number, rounds = place_of(config, round_number)
+    return learning_rate(1.0, (number - 0.5) / rounds, config.training.warmup_rounds / rounds)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,32 @@
-"""Schedules over a whole run; every function takes `progress`, the part of the run that is done (0 to 1)."""
+"""Schedules over a whole run; every function takes `progress`, the part of the run that is done (0 to 1).
+
+Self-supervised rounds (`training.ssl_rounds`) are a run of their own in this: all others go as they would without them.
+"""
 
 import math
+from typing import NamedTuple
+
+from common.config.run import RunConfig
+
+
+class Place(NamedTuple):
+    """Where a round stands in its schedule.
+
+    Attributes:
+        number: of the round, from 1.
+        rounds: how many the schedule has.
+    """
+
+    number: int
+    rounds: int
+
+
+def place_of(config: RunConfig, round_number: int) -> Place:
+    """Among the self-supervised rounds, or among the others."""
+    first = config.training.ssl_rounds
+    if round_number <= first:
+        return Place(round_number, first)
+    return Place(round_number - first, config.federation.rounds - first)
 
 
 def cosine(start: float, end: float, progress: float) -> float:

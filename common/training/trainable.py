@@ -1,6 +1,7 @@
 """Which arrays a round trains; all others come back unchanged, byte for byte. An adapter may keep some of its own fixed.
 
-Beside these the first round fits the pooling, where it is one that masks teach (`common.training.guide`).
+Beside these the first round fits the pooling, where it is one that masks teach (`common.training.guide`); self-supervised rounds
+are not counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,9 @@ HEAD = "head."
 CENTRE = "feature_centre"
 TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
+# What self-supervised rounds leave of the head. Its projections learn: else DINO would ask the adapters for random directions.
+# The prototypes, of which the first are the classes, would take a meaning that no class has, and ages would give views away.
+CLASSES = ("head.prototypes", "head.covariates.")
 
 
 def trained_names(names: Iterable[str], config: RunConfig, round_number: int) -> list[str]:
@@ -25,23 +29,26 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
 
     Args:
         names: of all arrays that travel.
-        config: `model`, `privacy.enabled` and `training.head_rounds` are read.
+        config: `model`, `privacy.enabled`, `training.ssl_rounds` and `training.head_rounds` are read.
         round_number: from 1.
     """
     if is_centre_round(config, round_number):
         return [name for name in names if name == CENTRE]
     if is_head_round(config, round_number):
         return [name for name in names if name.startswith(HEAD) and not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
-    still = (*config.model.adapter.still(round_number - config.training.head_rounds), *RESIDUAL)
+    ssl = is_ssl_round(config, round_number)
+    still = (*config.model.adapter.still(round_number if ssl else round_number - rounds_before_tuning(config)), *RESIDUAL)
     tokens = () if config.model.train_tokens else TOKENS
     pool = () if config.model.pooling.trains else (POOL,)
-    chosen = [name for name in names if name.rpartition(".")[2] not in still and not name.startswith((*tokens, *pool, CENTRE))]
+    fixed = (*tokens, *pool, CENTRE, *(CLASSES if ssl else ()))
+    chosen = [name for name in names if name.rpartition(".")[2] not in still and not name.startswith(fixed)]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 
 
 def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -> int:
     """Values that the run's largest round trains."""
-    numbers = {1, 2, 3, config.training.head_rounds + 1, config.training.head_rounds + 2}
+    ssl, before = config.training.ssl_rounds, rounds_before_tuning(config)
+    numbers = {1, 2, ssl + 1, ssl + 2, ssl + 3, before + 1, before + 2}
     rounds = [number for number in numbers if number <= config.federation.rounds]
     return max(sum(arrays[name].size for name in trained_names(sorted(arrays), config, number)) for number in rounds)
 
@@ -49,11 +56,32 @@ def most_trained(arrays: Mapping[str, NDArray[np.float32]], config: RunConfig) -
 def is_centre_round(config: RunConfig, round_number: int) -> bool:
     """Whether the round measures the mean features (`common.training.centring`), where the model takes them off.
 
-    The first; or the second, where the first fits the pooling that makes them.
+    The first that is not self-supervised; or the second, where the first fits the pooling that makes them.
     """
-    return config.model.centre_features and round_number == (2 if config.model.pooling.fits else 1)
+    first = config.training.ssl_rounds + 1
+    return config.model.centre_features and round_number == (first + 1 if config.model.pooling.fits else first)
+
+
+def fits_pooling(config: RunConfig, round_number: int) -> bool:
+    """Whether the round is the one that fits the pooling, where masks teach it."""
+    return round_number == config.training.ssl_rounds + 1
+
+
+def is_ssl_round(config: RunConfig, round_number: int) -> bool:
+    """Whether the round is self-supervised: adapters, tokens and projections, by the terms that need no label."""
+    return round_number <= config.training.ssl_rounds
 
 
 def is_head_round(config: RunConfig, round_number: int) -> bool:
     """Whether the round fits the head alone (`common.training.probing`)."""
-    return round_number <= config.training.head_rounds
+    return config.training.ssl_rounds < round_number <= rounds_before_tuning(config)
+
+
+def rounds_before_tuning(config: RunConfig) -> int:
+    """Self-supervised rounds and head rounds."""
+    return config.training.ssl_rounds + config.training.head_rounds
+
+
+def unlabelled_weight(config: RunConfig, round_number: int) -> float:
+    """Weight of an unlabelled patient in the round's average: where no term reads a label, that of a labelled one."""
+    return 1.0 if is_ssl_round(config, round_number) else config.federation.unlabelled_weight

@@ -87,7 +87,7 @@ def opened(load: Callable[[int], Arrays], config: RunConfig, last: int) -> tuple
     if why := why_no_choice(config):
         return [], why
     try:
-        found = candidates(config.evaluation.stage, load, last, config.training.head_rounds)
+        found = candidates(config.evaluation.stage, load, last, config.training.head_rounds, config.training.ssl_rounds)
     except FedMRIError as error:
         log(WARNING, "Choice of the stage: %s", error)
         return [], DAMAGED

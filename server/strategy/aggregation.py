@@ -19,7 +19,7 @@ from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
 from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
-from common.training.trainable import is_centre_round
+from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -105,9 +105,12 @@ def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]
 def round_plan(config: RunConfig, round_number: int) -> FederationConfig:
     """The plan by which a round is aggregated: the run's, but that measured mean features are averaged.
 
-    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well.
+    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well. In
+    self-supervised rounds an unlabelled patient counts as much as a labelled one.
     """
     plan = config.federation
+    if is_ssl_round(config, round_number):
+        return replace(plan, unlabelled_weight=unlabelled_weight(config, round_number))
     if is_centre_round(config, round_number) and plan.strategy.from_sum:
         return replace(plan, strategy=FedAvg())
     return plan

@@ -170,9 +170,10 @@ class FedMRIAvg(FedAvg):
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
-        new, self.state, terms = aggregate(round_plan(self.config, server_round), self.state, state.current, state.valid)
+        plan = round_plan(self.config, server_round)
+        new, self.state, terms = aggregate(plan, self.state, state.current, state.valid)
         if self.config.model.adapter.pairs:
-            state.low_rank = low_rank_figures(self.plan, state.current, state.valid, new)
+            state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
 
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:

@@ -27,27 +27,29 @@ class Candidate:
     arrays: Arrays
 
 
-def candidates(stage: str, load: Callable[[int], Arrays], last: int, head_rounds: int) -> list[Candidate]:
+def candidates(stage: str, load: Callable[[int], Arrays], last: int, head_rounds: int, ssl_rounds: int = 0) -> list[Candidate]:
     """What `evaluation.stage` chooses from; of equally good ones the first is kept.
 
     Args:
         stage: one of `STAGES`.
         load: the global arrays after a round.
         last: number of the last round.
-        head_rounds: first rounds, that fitted the head alone.
+        head_rounds: that fitted the head alone, before the tuning rounds.
+        ssl_rounds: before these, that trained no class: no candidates.
 
     Returns:
         The last round first; then earlier rounds, the latest first, the average, and interpolations, the most tuned first.
         The average alone where `stage` is that. The last round alone where no round tuned anything.
     """
-    tuned = list(range(head_rounds + 1, last + 1))
+    before = ssl_rounds + head_rounds
+    tuned = list(range(before + 1, last + 1))
     if stage == LAST or not tuned:
         return [_of(last, load)]
     rounds = [_of(number, load) for number in _spread(tuned)[::-1]]
     average = Candidate(f"average of rounds {tuned[0]} to {last}", None, mean(load, tuned))
     if stage == AVERAGE:
         return [average]
-    head = [_of(head_rounds, load)] if head_rounds else []
+    head = [_of(before, load)] if head_rounds else []
     between = [_between(head[0], rounds[0], share) for share in SHARES if head]
     found = {BEST: [*rounds, *head], INTERPOLATE: [rounds[0], *head, *between]}
     return found.get(stage, [*rounds, *head, average, *between])
