@@ -60,8 +60,11 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gene
                 yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - before:
+            started = set(multiprocessing.active_children()) - before
+            for process in started:
                 process.terminate()
+            for process in started:
+                process.join()
             raise
 
 
