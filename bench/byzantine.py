@@ -5,8 +5,8 @@
     python bench/byzantine.py OUT.json --data DIR --table
 
 The liar trains as the others do, and sends something else. It claims no more patients than it has. Sites train in this program
-(`bench/utility.py`); the norm check of `federation.max_update_ratio` comes before the aggregator, as in a run. What is done is
-kept in OUT.json: an interrupted measurement goes on.
+(`simulation.in_process`); the norm check of `federation.max_update_ratio` comes before the aggregator, as in a run. What is done
+is kept in OUT.json: an interrupted measurement goes on.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from common.models.trained_model import TrainedModel
 from common.training import probing
 from common.training.private_probing import embed_patients
 from server.strategy.aggregation import norm_outliers
+from simulation.in_process import federate
 
 EXTERNAL = "external"
 STRATEGIES = {
@@ -147,7 +148,7 @@ def run_job(job: Job) -> Result:
     model, patients = build_model(config), _open(job.data, config, EXTERNAL)
     told = {"strategy": job.strategy, "sites": job.sites, "attack": job.attack, "seed": config.seed}
     try:
-        arrays = utility.federate(model, sites, config, received(attack, job.liar, config))
+        arrays = federate(model, sites, config, received(attack, job.liar, config))
     except FederationError as error:
         return told | {"error": str(error), "mcc": 0.0, "auroc": 0.5}
     answers = utility.answer(model, arrays, patients, config, embed)

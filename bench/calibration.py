@@ -17,7 +17,6 @@ import torch
 from kept import identity, run_kept
 from options import hospital_options
 from summary import show_calibration
-from utility import federate
 
 from client.round.calibrate import fit_sums, score_sums
 from common.cli import config_path
@@ -33,6 +32,7 @@ from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from server.run.calibrate import Calibrated, combine, fit
 from server.run.external import measure_final
+from simulation.in_process import federate
 
 
 @dataclass(frozen=True)

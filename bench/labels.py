@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import utility
 from kept import Result, identity, run_kept
 from numpy.typing import NDArray
 from options import hospital_options
@@ -35,6 +34,7 @@ from common.metrics.bootstrap import auroc, confusion, draw_counts, mcc, t_inter
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from simulation.in_process import federate
 
 EXTERNAL, WITHOUT = "external", "without"
 SSL_ROUNDS = 6  # beside the configuration's own rounds
@@ -88,7 +88,7 @@ def run_job(job: Job) -> Result:
         known = hide_labels(split(patients, config.evaluation.holdout)[0], job.share, config.seed)
         trained[name] = known if job.unlabelled else known.select(known.labelled)
     model = build_model(config)
-    said = predict(TrainedModel(model, utility.federate(model, trained, config), config), external)
+    said = predict(TrainedModel(model, federate(model, trained, config), config), external)
     once = np.ones((1, len(external)))
     return {
         "labels": sum(len(patients.labelled) for patients in trained.values()),

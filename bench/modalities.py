@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from options import hospital_options
 from rich.console import Console
 from rich.table import Table
-from utility import federate
 
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
@@ -39,6 +38,7 @@ from common.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from simulation.in_process import federate
 
 ARMS = ("dropout", "none", "bare")
 Guesses = dict[str, list[int]]  # subset -> each patient's class, -1 where the patient has none of it

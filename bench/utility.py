@@ -3,8 +3,7 @@
     python bench/utility.py OUT.json --config private --data DIR --folds external --epsilons 1 2 4 8 --seeds 0 1 2
     python bench/utility.py OUT.json --plot docs/privacy-utility.svg
 
-Sites train in this program, by the very functions that Flower's clients call, and `server.strategy.aggregation` averages. What is
-done is kept in OUT.json: an interrupted run goes on.
+Sites train in this program (`simulation.in_process`). What is done is kept in OUT.json: an interrupted run goes on.
 """
 
 import argparse
@@ -22,7 +21,6 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from torch.func import functional_call
 
-from client.round.train import site_seed
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
@@ -30,20 +28,16 @@ from common.data.cache import default_cache, open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.messages.round import SiteReply
-from common.messages.update import Update
 from common.metrics.classification import evaluate
-from common.models.arrays import Arrays, get_arrays
+from common.models.arrays import Arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
-from common.training.local import train_round
 from common.training.predict import predict
-from common.training.private import private_round
 from common.training.private_probing import Features, embed_patients
-from server.strategy.aggregation import aggregate, round_plan
+from simulation.in_process import federate
 
 
 @dataclass(frozen=True)
@@ -118,37 +112,6 @@ def run_job(job: Job) -> dict[str, Any]:
         "mcc": found["mcc"],
         "auroc": found["auroc"]["macro"],
     }
-
-
-def federate(
-    model: MultiModalViT,
-    sites: dict[str, SiteData],
-    config: RunConfig,
-    received: Callable[[dict[str, SiteReply]], dict[str, SiteReply]] = lambda replies: replies,
-) -> Arrays:
-    """All rounds; `received` makes of a round's honest replies those that the server aggregates."""
-    arrays = get_arrays(model)
-    state = config.federation.aggregator.init(arrays)
-    for number in range(1, config.federation.rounds + 1):
-        replies = {}
-        for name, patients in sites.items():
-            seed = site_seed(config.seed, name, number)
-            if config.privacy.enabled:
-                update = private_round(
-                    model, arrays, patients, config, round_number=number, site_seed=seed, charge=lambda _: None
-                )
-            else:
-                update = train_round(model, arrays, patients, config, round_number=number, site_seed=seed)
-            replies[name] = SiteReply(
-                name,
-                number,
-                update=Update.between(update.arrays, arrays),
-                patients=update.patients,
-                labelled=update.labelled,
-                counts_shared=True,
-            )
-        arrays, state, _ = aggregate(round_plan(config, number), state, arrays, received(replies))
-    return arrays
 
 
 def answer(

@@ -119,10 +119,21 @@ def _calibrated(probabilities: Probabilities, own: Probabilities, known: SiteDat
         known: the held-back ones.
         config: says whether class offsets are fitted.
     """
+    return fitted_scaling(known.labels, own, config).apply(probabilities)
+
+
+def fitted_scaling(labels: NDArray[np.int64], own: Probabilities, config: RunConfig) -> Scaling:
+    """Temperature and, where the configuration has them and they can be fitted, class offsets, of held-back patients.
+
+    Args:
+        labels: theirs [K], each a class.
+        own: what the model says of them [K, C].
+        config: says whether class offsets are fitted.
+    """
     scaling = None
     if not why_no_offsets(config):
-        scaling = fit_scaling(offset_sums(known.labels, own), np.bincount(known.labels, minlength=own.shape[1]))
-    return (scaling or Scaling(fit_temperature(nll_sums(known.labels, own)))).apply(probabilities)
+        scaling = fit_scaling(offset_sums(labels, own), np.bincount(labels, minlength=own.shape[1]))
+    return scaling or Scaling(fit_temperature(nll_sums(labels, own)))
 
 
 def measure(

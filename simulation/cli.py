@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.cli import add_debug, config_path, run_command
 from common.config.run import load_config
 from common.data.cache import default_cache
+from common.errors import ConfigError
 from server.report.privacy_audit import refutations
 from server.report.publish import HTML_NAME
 from server.report.report import decode
@@ -21,6 +23,8 @@ from simulation.example import write_example
 from simulation.experiment import plan_experiment, run_experiment
 from simulation.phantom.command import add_phantom
 from simulation.pretrain import pretrain
+from simulation.sweep.grid import read_grid
+from simulation.sweep.table import terminal
 
 SEEN = Console(stderr=True)
 
@@ -72,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     add_phantom(verbs)
     _add_run(verbs)
     _add_cross_site(verbs)
+    _add_sweep(verbs)
     _add_pretrain(verbs)
     _add_example(verbs)
     return run_command(parser, argv)
@@ -96,6 +101,20 @@ def _add_cross_site(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--folds", nargs="+", default=[], metavar="SITE", help="sites joined by + are left out together; default: each"
     )
     parser.set_defaults(handler=_cross_site)
+
+
+def _add_sweep(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "sweep", help="compare variants of a run, chosen by the training hospitals' own patients", description=_sweep.__doc__
+    )
+    parser.add_argument("grid", type=Path, metavar="GRID", help="TOML file: base, seeds, data, arms (simulation/sweep/grid.py)")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for table.md, table.json and study.db")
+    parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
+    workers = os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=workers, help=f"runs side by side, one thread each (here {workers})")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    add_debug(parser)
+    parser.set_defaults(handler=_sweep)
 
 
 def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
@@ -163,6 +182,29 @@ def _cross_site(arguments: argparse.Namespace) -> int:
             shown.on_round,
         )
     return _show(report, arguments)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    """Run every arm of a declared grid with every seed, in this program; what is done is kept, so an interrupted sweep goes on.
+    The arm is chosen by patients whom the training hospitals hold back; the external hospital's figures stand beside them.
+    """
+    try:
+        from simulation.sweep.sweep import run_sweep  # noqa: PLC0415  Optuna is an extra, and takes a second
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError(f"fedmri-sim sweep needs Optuna ({error}). Run: pip install 'fedmri[sweep]'") from error
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers: expected 1 or more, got {arguments.workers}.")
+    cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
+    with Shown() as shown:
+        table = run_sweep(read_grid(arguments.grid), arguments.out, cache, arguments.workers, shown.note, shown.progress)
+    if arguments.json:
+        print(json.dumps({**table, "run": str(arguments.out)}))
+    else:
+        Console().print(terminal(table))
+        Console().print(f"Table: {arguments.out / 'table.md'}", soft_wrap=True, markup=False, highlight=False)
+    return 1 if any(arm["errors"] for arm in table["arms"]) else 0
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:

@@ -1,8 +1,10 @@
 """Jobs side by side, each in a process of its own: what a finished federation is compared with and audited by."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 
@@ -33,14 +35,39 @@ def side_by_side(
         The results by the jobs' names, in the jobs' order.
     """
     results: dict[str, R] = {}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with closing(as_they_end(work, jobs, workers)) as ended:
+        for job, result in ended:
+            results[job.name] = result
+            if on_done is not None:
+                on_done(job.name)
+    return {job.name: results[job.name] for job in jobs}
+
+
+def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[tuple[J, R], None, None]:
+    """Each job with its result, as soon as it is there. Whoever stops asking, by an error or Ctrl-C, leaves no process behind.
+
+    Args as `side_by_side`.
+
+    Raises:
+        BrokenProcessPool: a process was killed, by want of memory most often.
+    """
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
         try:
-            futures = {pool.submit(work, job): job.name for job in jobs}
+            futures = {pool.submit(work, job): job for job in jobs}
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                if on_done is not None:
-                    on_done(futures[future])
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            started = set(multiprocessing.active_children()) - before
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.join()
             raise
-    return {job.name: results[job.name] for job in jobs}
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; the one that started this one ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -141,7 +141,7 @@ def test_private_gradients_are_one_patients_own_by_loop_and_by_vmap() -> None:
         model = build_model(config).eval()
         point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
         examples = [draw_example(model, site, row, config, (3, 0)) for row in range(3)]
-        found[method] = [patient_gradients(model, point, some, config) for some in (examples, examples[1:2])]
+        found[method] = [dict(patient_gradients(model, point, some, config)) for some in (examples, examples[1:2])]
     for name, looped in found["loop"][0].items():
         torch.testing.assert_close(found["vmap"][0][name], looped, atol=1e-5, rtol=1e-3)
         for together, alone in found.values():

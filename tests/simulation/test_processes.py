@@ -1,0 +1,65 @@
+"""Jobs side by side: whoever stops early leaves no process behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from simulation.processes import as_they_end, side_by_side
+
+ENDLESS = """
+from pathlib import Path
+from simulation.processes import side_by_side
+if __name__ == "__main__":
+    side_by_side(Path.read_bytes, [Path("quick"), Path("endless")], 2, lambda name: print(name, flush=True))
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Path]:
+    """Files to be read: one is there, the other never ends."""
+    os.mkfifo(tmp_path / "endless")
+    (tmp_path / "quick").write_bytes(b"quick")
+    return [tmp_path / "endless", tmp_path / "quick"]
+
+
+def test_results_come_as_they_end_and_the_rest_is_stopped(jobs: list[Path]) -> None:
+    with closing(as_they_end(Path.read_bytes, jobs, 2)) as ended:
+        assert next(ended) == (jobs[1], b"quick")
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_stops_the_rest(jobs: list[Path]) -> None:
+    with pytest.raises(FileNotFoundError):
+        side_by_side(Path.read_bytes, [jobs[0], jobs[0].with_name("absent")], 2)
+    assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_leaves_no_process_behind(jobs: list[Path]) -> None:
+    (jobs[0].parent / "script.py").write_text(ENDLESS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "script.py"]
+    with subprocess.Popen(
+        command, cwd=jobs[0].parent, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout.readline() == b"quick\n"
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        assert b"KeyboardInterrupt" in run.stderr.read()
+    end = time.monotonic() + 20
+    while _alive(run.pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
