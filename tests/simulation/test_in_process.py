@@ -1,6 +1,7 @@
 """Rounds in this program against a plain loop: models are stubs."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from common.training.scaffold import LastRound
 from simulation import in_process
 from simulation.in_process import federate, rounds
 
+SITES: Any = {"a": "a", "b": "b"}
 SIZES = {"a": 3, "b": 1}
 GAIN = {"a": 0.5, "b": -1.0}
 
@@ -36,19 +38,19 @@ def config(strategy: str):
 
 
 def test_rounds_are_weighted_means_of_what_sites_make_of_the_arrays(asked: list[dict]) -> None:
-    found = list(rounds(None, {"a": "a", "b": "b"}, config("fedavg")))
+    found = list(rounds(None, SITES, config("fedavg")))
     value = 0.0
     for number, arrays in enumerate(found, start=1):
         value = (3 * (value + 0.5) / 2 + (value - 1.0) / 2) / 4
         assert arrays["w"] == pytest.approx([value, value])
         seeds = [one["site_seed"] for one in asked if one["round_number"] == number]
         assert seeds == [site_seed(4, name, number) for name in SIZES]
-    assert (federate(None, {"a": "a", "b": "b"}, config("fedavg"))["w"] == found[-1]["w"]).all()
+    assert (federate(None, SITES, config("fedavg"))["w"] == found[-1]["w"]).all()
     assert all(one["drift"] is None for one in asked)
 
 
 def test_scaffold_remembers_each_sites_last_round(asked: list[dict]) -> None:
-    list(rounds(None, {"a": "a", "b": "b"}, config("scaffold")))
+    list(rounds(None, SITES, config("scaffold")))
     assert [one["drift"] for one in asked[:2]] == [None, None]
     last, arrays, number = asked[3]["drift"]
     assert isinstance(last, LastRound)
@@ -59,5 +61,5 @@ def test_scaffold_remembers_each_sites_last_round(asked: list[dict]) -> None:
 
 
 def test_what_was_received_is_aggregated(asked: list[dict]) -> None:
-    arrays = federate(None, {"a": "a", "b": "b"}, config("fedavg"), lambda replies: {"b": replies["b"]})
+    arrays = federate(None, SITES, config("fedavg"), lambda replies: {"b": replies["b"]})
     assert arrays["w"] == pytest.approx([-0.875, -0.875])
