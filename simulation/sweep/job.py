@@ -16,16 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig, config_from_json
+from common.config.sections import FederationConfig
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.errors import FedMRIError
+from common.errors import FederationError, FedMRIError
 from common.evaluation.stages.candidates import LAST
 from common.models.arrays import Arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from server.strategy.aggregation import norm_outliers
 from simulation.baselines import chosen, fitted_scaling, open_folders
-from simulation.in_process import rounds
+from simulation.in_process import Replies, rounds
 from simulation.sweep.plan import Job
 
 HELD, EXTERNAL = "held_back", "external"
@@ -72,9 +74,25 @@ def answers(job: Job, config: RunConfig) -> Result:
 def train(training: dict[str, SiteData], held: SiteData, config: RunConfig) -> Arrays:
     """The arrays that a run of this configuration keeps."""
     kept = list[Arrays]()
-    for arrays in rounds(build_model(config), training, config):
+    for arrays in rounds(build_model(config), training, config, lambda replies: within_norms(replies, config.federation)):
         kept = [*kept, arrays] if config.evaluation.stage != LAST else [arrays]
     return chosen(kept, held, config)
+
+
+def within_norms(replies: Replies, plan: FederationConfig) -> Replies:
+    """The replies, if the server would take all of them.
+
+    Raises:
+        FederationError: it would leave one out for the norm of its change, and the arm would train with fewer hospitals.
+    """
+    beyond = norm_outliers(replies, plan.max_update_ratio)
+    for site, reply in replies.items():
+        if plan.max_update_norm and reply.update.norm > plan.max_update_norm:
+            beyond[site] = f"The update's norm {reply.update.norm:.4g} is beyond federation.max_update_norm."
+    if beyond:
+        said = "; ".join(f"{site}: {reason}" for site, reason in beyond.items())
+        raise FederationError(f"A run would leave hospitals out, and a sweep compares arms with all of them. {said}")
+    return replies
 
 
 def cross_fitted(labels: NDArray[np.int64], probabilities: NDArray[np.float64], config: RunConfig) -> NDArray[np.float64]:

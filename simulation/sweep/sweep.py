@@ -69,11 +69,15 @@ def run_sweep(grid: Grid, out: Path, cache: Path, workers: int, note: Note, prog
             "A process of the sweep was killed, by want of memory most often. What is done is kept: give the same command again, "
             "with a smaller --workers."
         ) from error
-    finally:
+    finally:  # of a sweep that is cut off, too
         table = tabled(grid, jobs, results)
-        write_atomic(out / JSON_NAME, (json.dumps(table, indent=1) + "\n").encode())
-        write_atomic(out / TABLE_NAME, markdown(table).encode())
+        _write(out, table)
     return table
+
+
+def _write(out: Path, table: Mapping[str, Any]) -> None:
+    write_atomic(out / JSON_NAME, (json.dumps(table, indent=1) + "\n").encode())
+    write_atomic(out / TABLE_NAME, markdown(table).encode())
 
 
 def tabled(grid: Grid, jobs: Sequence[Job], results: Mapping[str, Result]) -> dict[str, Any]:
