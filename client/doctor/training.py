@@ -11,7 +11,8 @@ import torch
 
 from client.deployment.home import SiteHome
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
-from client.round.train import SiteContext, own_weights, prepared_model
+from client.round.site_context import SiteContext
+from client.round.train import own_weights, prepared_model
 from common.config.run import RunConfig
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, read_site

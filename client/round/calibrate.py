@@ -11,7 +11,8 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.policy import require_calibrating, require_hours
-from client.round.train import SiteContext, agreed_model, prepared_patients, require_pinned
+from client.round.site_context import SiteContext
+from client.round.train import agreed_model, prepared_patients, require_pinned
 from common.data.cases import Site
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import Scaling, score_histogram

@@ -20,7 +20,8 @@ from client.round.secure_aggregation import (
     share,
     unmask,
 )
-from client.round.train import SiteContext, find_site_context, require_same_code, train_site
+from client.round.site_context import SiteContext, find_site_context
+from client.round.train import require_same_code, train_site
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy
 from common.errors import FederationError, FedMRIError

@@ -7,22 +7,23 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from flwr.app import RecordDict
 
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
+from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
 from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig, config_from_json
-from common.config.site import SITE_CONFIG, SitePolicy, read_site_config
-from common.data.cache import default_cache, open_site
+from common.config.site import SitePolicy, read_site_config
+from common.data.cache import open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -42,16 +43,6 @@ from common.training.scaffold import LastRound, drift
 from common.training.trainable import unlabelled_weight
 
 logger = logging.getLogger("fedmri.client")
-
-
-@dataclass(frozen=True)
-class SiteContext:
-    """Where this node's patients are, and where their slices may be kept."""
-
-    name: str
-    folder: Path  # a site folder or a site.toml
-    cache: Path
-    simulated: bool
 
 
 class Prepared(NamedTuple):
@@ -144,24 +135,6 @@ def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple
     return model, config, unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
 
 
-def find_site_context(task: Task, node_config: Mapping[str, Any]) -> SiteContext:
-    """The hospital's own site.toml if the node has one; else, in simulation, the folder that the request names.
-
-    Raises:
-        ConfigError: neither is there.
-        FederationError: the request names a folder outside the data folder.
-    """
-    own = node_config.get(SITE_CONFIG)
-    if own:  # a hospital's node never opens a folder that a request names
-        return SiteContext(_name(Path(str(own))), Path(str(own)), default_cache(), simulated=False)
-    if not task.site or not task.data:
-        raise ConfigError(f"This node has no site: start it with --node-config '{SITE_CONFIG}=\"/path/to/site.toml\"'.")
-    if Path(task.site).name != task.site or task.site in (".", ".."):
-        raise FederationError(f"The request's site '{task.site}' is no plain folder name.")
-    cache = Path(task.cache) if task.cache else default_cache()
-    return SiteContext(task.site, Path(task.data) / task.site, cache, simulated=True)
-
-
 def site_seed(seed: int, site: str, round_number: int) -> int:
     """The site's own random seed for one round, 0 to 2^31 - 1: the same in every run of one configuration."""
     digest = hashlib.sha256(f"{seed}/{site}/{round_number}".encode()).digest()
@@ -188,11 +161,6 @@ def own_weights(context: SiteContext) -> str:
         return ""
     weights = read_site_config(context.folder).connection.weights
     return str(home_folder(context) / Path(weights).expanduser()) if weights else ""
-
-
-def home_folder(context: SiteContext) -> Path:
-    """Of a hospital: the folder that holds its site.toml."""
-    return context.folder.parent if context.folder.suffix == ".toml" else context.folder
 
 
 def prepared_patients(context: SiteContext, config: RunConfig) -> Prepared:
@@ -235,12 +203,6 @@ def _open(context: SiteContext, config: RunConfig) -> Prepared:
     if config.model.pooling.fits:
         patients = with_lesions(patients, site, config.data, context.cache)
     return Prepared(site, *split(patients, config.evaluation.holdout))
-
-
-def _name(path: Path) -> str:
-    """A site's name from the path of its site.toml or folder."""
-    folder = path.parent if path.suffix == ".toml" else path
-    return folder.resolve().name
 
 
 def require_same_code(task: Task) -> None:

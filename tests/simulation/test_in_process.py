@@ -15,7 +15,6 @@ from simulation.in_process import federate, rounds
 SITES: Any = {"a": "a", "b": "b"}
 SIZES = {"a": 3, "b": 1}
 GAIN = {"a": 0.5, "b": -1.0}
-SITES: Any = {"a": "a", "b": "b"}  # the stand-in for a round reads their names
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from client.round import train as training
+from client.round.site_context import SiteContext
 from client.round.site_memory import KEPT, memory_folder, recall, remember
-from client.round.train import SiteContext, train_site
+from client.round.train import train_site
 from common.config.run import config_from_json, config_from_table
 from common.config.site import SiteConfig, SitePolicy
 from common.data.cases import Site

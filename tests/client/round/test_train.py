@@ -11,7 +11,8 @@ from flwr.app import RecordDict
 
 from client.round import train as training
 from client.round.dispatch import answer
-from client.round.train import find_site_context, site_seed, train_site
+from client.round.site_context import find_site_context
+from client.round.train import site_seed, train_site
 from common.config.run import config_from_table
 from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Case, Site

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from client.round import dispatch as site
 from client.round.dispatch import answer
-from client.round.train import SiteContext
+from client.round.site_context import SiteContext
 from common.config.run import RunConfig, config_from_table
 from common.config.site import SiteConfig
 from common.data.cases import Site
