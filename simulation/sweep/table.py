@@ -40,7 +40,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     """The same as a file, with the places, each arm's settings and the errors."""
     lines = ["# Sweep", "", "| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
     lines += ["| " + " | ".join(_escaped(cell) for cell in _cells(arm, table["chosen"])) + " |" for arm in table["arms"]]
-    lines += ["", caption(table), "", f"External: {'; '.join(table['places'])}.", "", "## Arms", ""]
+    lines += ["", caption(table), "", f"Trained on: {'; '.join(table['places'])}.", "", "## Arms", ""]
     lines += [f"- {arm['name']}: {', '.join(f'`{one}`' for one in arm['settings']) or 'the base'}" for arm in table["arms"]]
     errors = [error for arm in table["arms"] for error in arm["errors"]]
     lines += ["", "## What failed", "", *(f"- {error}" for error in errors)] if errors else []
