@@ -87,6 +87,7 @@ def run_job(job: Job) -> Result:
     for name, patients in sorted(sites.items()):
         known = hide_labels(split(patients, config.evaluation.holdout)[0], job.share, config.seed)
         trained[name] = known if job.unlabelled else known.select(known.labelled)
+    trained = {name: patients for name, patients in trained.items() if len(patients)}
     model = build_model(config)
     said = predict(TrainedModel(model, federate(model, trained, config), config), external)
     once = np.ones((1, len(external)))

@@ -1,6 +1,7 @@
 """Terms that learn from unlabelled patients by the teacher's answers: FixMatch and mean teacher."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_private_gradients_are_one_patients_own_by_loop_and_by_vmap() -> None:
     """Three patients without a label, through the model: as each alone, and not zero."""
     images = np.random.default_rng(0).random((3, 2, 4, 32, 32)).astype(np.float16)
     site = SiteData("s", tuple("abc"), images, np.ones((3, 4), bool), np.full(3, -1), "key")
-    found: dict[str, list[dict[str, Tensor]]] = {}
+    found: dict[str, list[Mapping[str, Tensor]]] = {}
     for method in ("loop", "vmap"):
         terms = {"dino": {"weight": 0.0}, "ibot": {"weight": 0.0}, "koleo": {"weight": 0.0}, "mean_teacher": {"weight": 1.0}}
         config = config_from_table(
