@@ -20,6 +20,7 @@ def test_site_toml_says_what_it_said(hospital: Path) -> None:
     assert config.files == SiteConfig().files
 
 
+@pytest.mark.slow
 def test_the_ledger_counts_what_was_spent(hospital: Path, asked: Asked) -> None:
     before = told("budget.json")
     settings = ("privacy.noise_multiplier=2.0", "privacy.sample_rate=0.5", "privacy.steps=3", "federation.rounds=2")

@@ -90,6 +90,7 @@ def test_the_sum_is_that_of_the_plain_mean_whoever_drops_out_and_when(gone: dict
     assert weight == pytest.approx(sum(w for _, w in summed.values()), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sites", [2, 3, 30])
 def test_any_number_of_sites(sites: int) -> None:
     play = Play({}, sites, max(2, -(-6 * sites // 10)))

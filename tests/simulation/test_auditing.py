@@ -88,6 +88,7 @@ def losses(site: str, data: Path, model: Path, cache: Path) -> list[float]:
     return [-np.log(p[label]) for p, label in zip(answers, patients.labels[patients.labelled], strict=True)]
 
 
+@pytest.mark.slow
 def test_a_sites_audit_against_counting_pairs(data, model, tmp_path) -> None:
     found = audit_site(job(data, model, tmp_path, "hospital-a"))
     members, others = (losses(site, data, model, tmp_path) for site in ("hospital-a", "external"))

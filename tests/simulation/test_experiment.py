@@ -63,6 +63,7 @@ def read(experiment: Experiment) -> tuple[tuple[str, ...], str]:
     return read_all(experiment, notes.append, lambda *_: None), "\n".join(notes)
 
 
+@pytest.mark.slow
 def test_a_plan_names_training_and_external_sites(config: Path, data: Path) -> None:
     found = plan(config, data, "external+hospital-b")
     assert found.sites == ("hospital-a", "hospital-c")

@@ -96,6 +96,7 @@ def test_help_names_the_verb(capsys) -> None:
     assert "--json" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_site(site: Path, capsys) -> None:
     (site / "site.toml").write_text("[privacy]\nepsilon = 8.0\n")
     plan = ["noise_multiplier=1.0146484375", "sample_rate=0.08", "steps=20", "rounds=20"]

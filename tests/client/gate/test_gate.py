@@ -118,6 +118,7 @@ def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_le
     assert (lines[1]["run"], lines[1]["round"], lines[1]["metrics"]) == ("r1", 1, ["labelled", "num-examples", "round"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "policy", "says"),
     [
@@ -151,6 +152,7 @@ def test_outside_the_hours_nothing_runs(home, tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_that_takes_too_long_is_ended(home, tmp_path) -> None:
     from client.gate.approvals import unpack
 
@@ -187,6 +189,7 @@ def test_under_a_budget_a_run_without_privacy_is_refused_outside_the_bundle_too(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("charged", "planned", "run", "leaves"),
     [

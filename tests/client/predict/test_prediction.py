@@ -64,6 +64,7 @@ def expected(run: Path, phantom: Path, modalities=MODALITIES, mask=True) -> np.n
     return predict(opened, data)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [True, False])
 def test_every_subset_of_modalities_agrees_with_the_evaluation(run, phantom, tmp_path, capsys, mask):
     subsets = [chosen for size in range(1, 5) for chosen in combinations(MODALITIES, size)]

@@ -59,6 +59,7 @@ def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     assert not result.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "audited"), [("both", {"lora_a", "lora_b"}), ("b", {"lora_b"}), ("alternate", {"lora_b"})])
 def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor: str, audited: set[str]) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, adapter=LoRA(factor=factor)))

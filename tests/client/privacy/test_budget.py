@@ -16,6 +16,7 @@ def budget(path: Path, limit: float = 8.0, facts: tuple[tuple[str, ...], ...] = 
     return Budget("du", limit, 1e-3, path / "ledger.jsonl", facts)
 
 
+@pytest.mark.slow
 def test_training_stops_by_itself_when_the_budget_is_spent(tmp_path: Path) -> None:
     """400 steps of this noise fit an epsilon of 8 and no more, whoever asks."""
     account = budget(tmp_path)

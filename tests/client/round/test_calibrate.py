@@ -282,6 +282,7 @@ def test_the_gate_refuses_before_any_of_the_bundle_runs(home, tmp_path, policy, 
     assert (lines[1]["event"], lines[1]["calibration"]) == ("refused", FIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"evaluation": {"holdout": 0.301}}, {"data": {"modalities": ["t1"]}}])
 def test_the_gate_tells_sums_over_one_hold_out_only(home, tmp_path, change) -> None:  # noqa: F811
     table = {name: {**SECTIONS.get(name, {}), **value} if isinstance(value, dict) else value for name, value in change.items()}

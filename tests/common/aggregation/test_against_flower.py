@@ -90,6 +90,7 @@ def test_flowers_multi_krum_weighs_what_it_has_selected_and_ours_does_not() -> N
     assert float(theirs["w"][0]) == pytest.approx((9 * 2.0 + 1 * 1.0) / 10, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("n", [7, 8, 11])
 def test_bulyan_is_flowers_with_the_papers_choice_one_after_the_other(seed: int, n: int) -> None:

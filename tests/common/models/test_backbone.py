@@ -52,6 +52,7 @@ def test_another_architecture_is_refused_and_named(tmp_path: Path) -> None:
             create_backbone(ModelConfig(backbone=other, weights=str(tmp_path / "tiny.safetensors")), 112)
 
 
+@pytest.mark.slow
 def test_weights_are_never_silently_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         create_backbone(ModelConfig(backbone=SMALL, weights=str(tmp_path / "absent.safetensors")), 64)

@@ -37,6 +37,7 @@ def pld_epsilon(history: list[tuple[float, float, int]], delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate", "steps", "delta"), GRID)
 def test_epsilon_is_that_of_privacy_loss_distributions(noise: float, rate: float, steps: int, delta: float) -> None:
     assert epsilon_of([Charge(noise, rate, steps)], delta) == pytest.approx(pld_epsilon([(noise, rate, steps)], delta), abs=0.05)
@@ -84,6 +85,7 @@ def test_more_steps_cost_more_and_more_noise_costs_less(noise: float, rate: floa
     assert epsilon_of([Charge(noise * 1.5, rate, steps)], 1e-3) <= base + slack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "noise"), [(1, 4.28), (8, 1.015)])
 def test_the_noise_for_an_epsilon(epsilon: float, noise: float) -> None:
     found = noise_for(epsilon, 1e-3, 0.08, 400)

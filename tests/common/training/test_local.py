@@ -51,6 +51,7 @@ def test_state_goes_in_and_comes_out() -> None:
     assert (first.patients, first.labelled) == (12, 12)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_learned() -> None:
     config = config_of(training={"local_epochs": 20, "head_learning_rate": 3e-3, "learning_rate": 1e-3}, federation={"rounds": 1})
     model = build_model(config)

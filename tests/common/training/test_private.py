@@ -154,6 +154,7 @@ def test_equal_seeds_do_not_give_equal_updates() -> None:
     assert not np.array_equal(one.arrays["head.prototypes"], two.arrays["head.prototypes"])
 
 
+@pytest.mark.slow
 def test_it_learns_without_noise() -> None:
     config = config_of(noise_multiplier=0.0, steps=80, sample_rate=0.3)
     config = replace(config, training=replace(config.training, head_learning_rate=5e-3))

@@ -29,6 +29,7 @@ def test_people_are_told_in_one_line(capsys) -> None:
     assert "no bound at all per patient" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

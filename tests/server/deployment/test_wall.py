@@ -65,11 +65,13 @@ def test_flower_is_told_the_same_list() -> None:
     assert settings["tool"]["flwr"]["app"]["fab-include"] == [*TRAVELS, "configs/*.toml"]
 
 
+@pytest.mark.slow
 def test_the_bundle_is_the_closure_and_the_configurations() -> None:
     configurations = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "configs").glob("*.toml")}
     assert bundled() == closure() | configurations | {"pyproject.toml"}
 
 
+@pytest.mark.slow
 def test_an_unpacked_bundle_has_the_checkouts_hash_and_its_apps_load(tmp_path: Path) -> None:
     zipfile.ZipFile(io.BytesIO(build_bundle().content)).extractall(tmp_path)
     assert tree_hash(tmp_path) == tree_hash(CHECKOUT) == code_hash()

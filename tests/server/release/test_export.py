@@ -126,6 +126,7 @@ def expected(run, x, present):
     return (cosines / opened.config.objective.student_temperature / 1.7 + torch.tensor(OFFSETS)).softmax(-1).numpy()
 
 
+@pytest.mark.slow
 def test_a_release_is_whole_verified_and_names_no_machine(released):
     _, release, keys = released
     files = {path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file()}

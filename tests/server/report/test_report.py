@@ -125,6 +125,7 @@ NAMES = st.text(min_size=1, max_size=40).filter(str.strip) | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(NAMES)
 @settings(max_examples=25, deadline=None)
 def test_names_are_text_never_markup(name):

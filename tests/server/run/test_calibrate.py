@@ -99,6 +99,7 @@ def spoilt(spoil, known):
     return respond
 
 
+@pytest.mark.slow
 def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_grid, sites) -> None:
     chosen, report = go(folder, tmp_path / "run", local_grid, (*SITES, "broken"))
     config, told = chosen.config, report["calibration"]
@@ -149,6 +150,7 @@ def test_a_run_calibrates_on_patients_who_never_trained(folder, tmp_path, local_
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monkeypatch) -> None:
     """Change the image and the label of one held-back patient: the model's bytes stay; of one who trains: they do not."""
     ids = hospital("a", LABELS).ids
@@ -173,6 +175,7 @@ def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monk
     assert models[0] != models[2]
 
 
+@pytest.mark.slow
 def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_grid, sites) -> None:
     grid = local_grid(site_nodes(1))
     seen = []
@@ -221,6 +224,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.slow
 def test_nonsense_weighs_nothing_and_is_named(ask, sites, subtests) -> None:
     sites["b"] = replace(SitePolicy.simulation(), share_calibration=False)
     honest = ask()
@@ -309,6 +313,7 @@ def killing(stage):
     return respond
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_calibrates_goes_on_without_training(folder, tmp_path, local_grid, sites) -> None:
     chosen, whole = go(folder, tmp_path / "whole", local_grid, ("a", "b"))
     cut = replace(chosen, out=tmp_path / "cut")
@@ -332,6 +337,7 @@ def test_a_site_that_takes_part_in_secure_aggregation_only_is_named(ask, sites) 
     assert found.failures == {"a": "the site takes part in secure aggregation only"}
 
 
+@pytest.mark.slow
 def test_under_secure_aggregation_the_temperature_alone_is_fitted_and_the_report_says_so(folder, tmp_path, local_grid, sites):
     sections = HELD | {"secure": {"enabled": True}}
     grid = local_grid(site_nodes(3))

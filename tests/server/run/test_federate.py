@@ -58,6 +58,7 @@ def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tm
     assert "Warning" in render_run(out, read_report(out))
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid):
     models = []
     for name in ("one", "two"):

@@ -31,6 +31,7 @@ def test_by_default_the_deviation_is_recorded_and_nothing_is_made_of_it(folder, 
     assert "after federation.low_rank" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["fair", "svd"])
 def test_a_rule_leaves_less_of_the_deviation_at_no_byte_more(folder, tmp_path, local_grid, rule):
     _, rounds = run(folder, tmp_path / "run", local_grid, low_rank=rule)
@@ -56,12 +57,14 @@ def test_a_residual_that_outgrows_its_rank_says_what_it_cost(folder, tmp_path, l
     assert all(1e-6 < line["low_rank"]["left"] < line["low_rank"]["deviation"] for line in rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sections", [{"secure": {"enabled": True}}, {"site_level": {"enabled": True, "noise": 0.1}}])
 def test_where_single_updates_are_not_seen_or_must_not_be_told_nothing_is_recorded(folder, tmp_path, local_grid, sections):
     _, rounds = run(folder, tmp_path / "run", local_grid, sections)
     assert all("low_rank" not in line for line in rounds)
 
 
+@pytest.mark.slow
 def test_head_rounds_and_adapters_without_pairs_record_nothing(folder, tmp_path, local_grid):
     heads = {"training": {"head_rounds": 1, "head_steps": 1, "local_epochs": 2}}
     _, rounds = run(folder, tmp_path / "heads", local_grid, heads, low_rank="svd")
@@ -70,6 +73,7 @@ def test_head_rounds_and_adapters_without_pairs_record_nothing(folder, tmp_path,
     assert not any("low_rank" in line for line in rounds)
 
 
+@pytest.mark.slow
 def test_a_still_factor_has_no_deviation(folder, tmp_path, local_grid):
     _, rounds = run(folder, tmp_path / "run", local_grid, {"model": {"adapter": {"factor": "alternate", "rank": 2}}})
     assert np.max([line["low_rank"]["deviation"] for line in rounds]) < 1e-6

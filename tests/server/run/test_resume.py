@@ -67,6 +67,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sections", "messages"), KINDS.values(), ids=KINDS)
 def test_the_model_after_a_resume_is_that_of_an_uninterrupted_run(folder, tmp_path, local_grid, sections, messages):
     chosen = plan(folder, tmp_path / "whole", SITES, sections=sections, rounds=3)
@@ -111,6 +112,7 @@ def killing(node):
     return respond
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["save_checkpoint", "close_round", "finish"])
 def test_wherever_it_is_cut_off_each_round_has_one_line_and_one_result(folder, tmp_path, local_grid, monkeypatch, place):
     chosen = plan(folder, tmp_path / "cut", SITES)
@@ -135,6 +137,7 @@ def cut_after(folder, out, local_grid, after: int, **settings):
     return replace(chosen, resume=True)
 
 
+@pytest.mark.slow
 def test_torn_and_superfluous_lines_and_a_damaged_checkpoint_are_played_again(folder, tmp_path, local_grid):
     federate(local_grid(nodes()), plan(folder, tmp_path / "whole", SITES, rounds=4))
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 3, rounds=4)
@@ -151,6 +154,7 @@ def test_torn_and_superfluous_lines_and_a_damaged_checkpoint_are_played_again(fo
     assert "redone" not in lines[3]
 
 
+@pytest.mark.slow
 def test_the_momentum_is_in_the_checkpoint_and_a_round_without_it_is_played_again(folder, tmp_path, local_grid):
     sections = {"federation": {"strategy": "fedavgm"}}
     federate(local_grid(nodes()), plan(folder, tmp_path / "whole", SITES, sections=sections, rounds=3))
@@ -177,6 +181,7 @@ PRIVATE = {
 }
 
 
+@pytest.mark.slow
 def test_what_a_site_spent_on_a_round_that_was_cut_off_is_claimed(folder, tmp_path, local_grid):
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 1, sections=PRIVATE)
     # Node 1 is site a, whose answer to round 2 the kill took; b was asked as well, and may have trained.
@@ -223,6 +228,7 @@ def test_nothing_to_resume_and_a_complete_run_are_refused(folder, tmp_path, loca
         require_folder(tmp_path / "run", resume=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

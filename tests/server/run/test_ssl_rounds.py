@@ -17,6 +17,7 @@ LABELS = {"a": (0, 1, 2, -1, 0, 1), "b": (-1, -1)}
 TRAINING = {"ssl_rounds": 1, "head_rounds": 2, "head_steps": 2, "batch_size": 4, "precision": "fp32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secure", [False, True])
 def test_each_round_changes_what_it_should_and_labels_do_not_weigh_in_the_first(
     folder, tmp_path, local_grid, monkeypatch, secure

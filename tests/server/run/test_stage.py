@@ -73,6 +73,7 @@ def after(out, number):
     return load_arrays(out / "checkpoints" / f"round-{number:04d}.safetensors")[0]
 
 
+@pytest.mark.slow
 def test_the_best_by_held_back_patients_is_kept_and_the_rest_told(folder, tmp_path, local_grid, sites) -> None:
     """The same by hand: from the checkpoints, on the pooled patients."""
     out = tmp_path / "run"
@@ -115,6 +116,7 @@ def preferring(number):
     return respond
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_is_calibrated_and_an_earlier_round_can_be(folder, tmp_path, local_grid, sites) -> None:
     out = tmp_path / "run"
     sent = local_grid({1: preferring(2)})
@@ -131,6 +133,7 @@ def test_what_is_kept_is_what_is_calibrated_and_an_earlier_round_can_be(folder, 
             assert same({name: array.numpy() for name, array in message.content["arrays"].items()}, kept)
 
 
+@pytest.mark.slow
 def test_the_last_round_is_kept_by_default_and_nobody_is_asked(folder, tmp_path, local_grid, sites) -> None:
     grid = local_grid({1: NODE})
     federate(grid, chosen(folder, tmp_path / "run", "last", rounds=2))
@@ -147,6 +150,7 @@ def test_an_average_needs_nobody_held_back(folder, tmp_path, local_grid, sites) 
     assert all(kept[name] == pytest.approx((two[name] + three[name]) / 2, abs=1e-6) for name in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "says"),
     [({"holdout": 0.0}, "nobody is held back"), ({"rounds": 1}, NO_TUNING)],
@@ -187,6 +191,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_chooses_ends_in_the_same_bytes(folder, tmp_path, local_grid, sites) -> None:
     def killing(message):
         if CALIBRATION in message.content and message.content[CALIBRATION]["stage"] == CHOOSE:

@@ -78,6 +78,7 @@ def test_spikes_and_ghosts_keep_what_physics_keeps(images: dict[str, np.ndarray]
     assert after.sum() == pytest.approx(before.sum(), rel=0.35)
 
 
+@pytest.mark.slow
 def test_folders_lie_deeper_than_hospitals_and_leave_these_as_they_were(tmp_path: Path) -> None:
     write_hospitals(tmp_path / "with", sites=2, patients=1, external=1, seed=5, broken=1, workers=1)
     write_hospitals(tmp_path / "without", sites=2, patients=1, external=1, seed=5, workers=1)

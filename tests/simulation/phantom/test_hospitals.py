@@ -40,6 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_other_sites(small: Path, tmp_path: Path) -> None:
     write_hospitals(tmp_path / "again", sites=2, patients=1, external=2, seed=5, workers=2)
     again, first = _hashes(tmp_path / "again"), _hashes(small)

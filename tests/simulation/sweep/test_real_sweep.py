@@ -16,8 +16,8 @@ from simulation.sweep.grid import read_grid
 from simulation.sweep.plan import plan_sweep
 
 GRID = """
-settings = ["data.size=32", "data.slices=1", "rounds=2", "head_rounds=1", "head_steps=2", "modality_subsets=false",
-            "min_sites=1", "bootstrap=20", "holdout=0.5"]
+settings = ["data.size=32", "data.slices=1", "rounds=3", "head_rounds=2", "head_steps=2", "head_views=1", "min_sites=1",
+            "modality_subsets=false", "bootstrap=20", "holdout=0.5"]
 seeds = [0]
 
 [[data]]
