@@ -193,7 +193,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
-        raise ConfigError(f"fedmri-sim sweep needs Optuna ({error}). Run: pip install 'fedmri[sweep]'") from error
+        raise ConfigError(
+            f"fedmri-sim sweep needs Optuna ({error}). Run, in the checkout: python -m pip install -e '.[sweep]'"
+        ) from error
     if arguments.workers < 1:
         raise ConfigError(f"--workers: expected 1 or more, got {arguments.workers}.")
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()

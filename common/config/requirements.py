@@ -14,6 +14,7 @@ def require_consistent(config: Sections) -> None:
         ConfigError: names the setting, why it cannot be, and what can.
     """
     require_known_modalities(config)
+    require_target_apart(config)
     require_trained_head(config)
     require_usable_ssl_rounds(config)
     require_measured_centre(config)
@@ -30,6 +31,14 @@ def require_known_modalities(config: Sections) -> None:
     chosen = config.data.modalities
     if any(m not in MODALITIES for m in chosen) or not chosen or len(set(chosen)) != len(chosen):
         raise ConfigError(f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(chosen)}.")
+
+
+def require_target_apart(config: Sections) -> None:
+    """Refuse a covariate that is the target, or who the patient is: the model would be told the answer."""
+    for name in (row.name for row in config.data.covariates):
+        if name in (config.task.label, "participant_id"):
+            told = "the target itself (task.label)" if name == config.task.label else "who the patient is"
+            raise ConfigError(f"data.covariates: {name!r} is {told}. Take it out of the list.")
 
 
 def require_unpublished_holdout(config: Sections) -> None:

@@ -25,7 +25,7 @@ from server.strategy.round_loop import FedMRIAvg
 NOBODY = "The last round is kept: no site gave sums over held-back patients to choose by."
 UNASKED = "As the configuration says; nobody was asked."
 DAMAGED = "The last round is kept: the checkpoint of an earlier one cannot be used."
-NO_TUNING = "The last round is kept: no round tuned anything, there is nothing to choose from."
+NO_TUNING = "The last round is kept: there is no other candidate. Tuning rounds, or head rounds to interpolate with, are lacking."
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _said(found: Calibration) -> tuple[str, ...]:
     temperature, sites, patients = found.temperature, found.sites, found.patients
     if temperature is None:
         return ()
-    if not sites and temperature == 1:
+    if temperature == 1 and (not sites or patients == 0):  # nobody was held back, or nobody who has a label
         return (NO_SITE,)
     how = TOO_SURE if temperature > 1 else NOT_SURE_ENOUGH if temperature < 1 else UNCHANGED
     count = patients_text(patients) if patients is not None else "patients whose number a site keeps to itself"

@@ -10,7 +10,7 @@ from server.report.stage import Candidate, Stage
 
 RULE = (
     "Kept is the candidate with the smallest log-loss on patients held out inside the training hospitals, at its own best "
-    "temperature and class offsets, each class weighing the same; of equal ones the latest, then the simplest. The external "
+    "calibration, each class weighing the same; of equal ones the latest, then the simplest. The external "
     "patients had no part in it. It is the best of {many} by few patients, so its own loss flatters."
 )
 

@@ -83,3 +83,9 @@ def test_sexes_as_tables_write_them() -> None:
 def test_a_number_without_a_range_may_be_any_that_is_finite() -> None:
     volume = Covariate("volume", centre=0.0, scale=1.0)
     assert (volume.read("-3e5"), volume.read("inf"), volume.expected) == (-3e5, None, "a number")
+
+
+@pytest.mark.parametrize(("name", "told"), [("subtype", "the target itself"), ("participant_id", "who the patient is")])
+def test_the_answer_is_no_covariate(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.covariates: '{name}' is {told}"):
+        config_from_table({"data": {"covariates": [{"name": name, "scale": 1.0}]}})
