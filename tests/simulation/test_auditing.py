@@ -145,6 +145,7 @@ def here(work, jobs, workers, on_done):
     return found
 
 
+@pytest.mark.slow
 def test_the_report_takes_the_audits_in(data, model, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(auditing, "run_canaries", lambda generator: QUIET)
     monkeypatch.setattr(auditing, "side_by_side", here)
@@ -162,6 +163,7 @@ def test_the_report_takes_the_audits_in(data, model, tmp_path, monkeypatch) -> N
     assert "not audited" in page  # hospital-c
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_loud_and_the_report_is_written(data, model, tmp_path, monkeypatch, capsys) -> None:
     honest = vars(audit)["patient_gradients"]
 
@@ -187,6 +189,7 @@ def test_a_planted_fault_is_loud_and_the_report_is_written(data, model, tmp_path
     assert capsys.readouterr().out.count("PRIVACY CLAIM REFUTED at") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "audited"), [({}, True), ({"audit": False}, False)])
 def test_a_setting_switches_it_off(data, model, tmp_path, monkeypatch, settings, audited) -> None:
     table = json.loads(CONFIG.to_json())
@@ -200,6 +203,7 @@ def test_a_setting_switches_it_off(data, model, tmp_path, monkeypatch, settings,
     assert bool(asked) is audited
 
 
+@pytest.mark.slow
 def test_what_a_site_prints_is_what_the_coordinator_takes(data, model, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(audit, "run_canaries", lambda generator: QUIET)
     stage = Stage(data, model, tmp_path)

@@ -49,6 +49,7 @@ def watch(run, ended, told=None):
     flower._watch(run, ended, RoundFollower(run.out, None if told is None else told.append))
 
 
+@pytest.mark.slow
 def test_success_is_flowers_word_and_our_report(run, ended, monkeypatch):
     statuses(monkeypatch, "running", "finished:completed")
     (run.out / "report.json").write_text("{}")
@@ -72,6 +73,7 @@ def test_of_a_resumed_run_only_new_rounds_are_told(tmp_path):
     assert told == [{"round": 2}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["finished:failed", "finished:completed", "finished:stopped"])
 def test_without_a_report_a_finished_run_has_failed(run, ended, monkeypatch, status):
     statuses(monkeypatch, status)

@@ -41,6 +41,7 @@ def test_an_error_stops_the_rest(jobs: list[Path]) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_behind(jobs: list[Path]) -> None:
     (jobs[0].parent / "script.py").write_text(ENDLESS)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}

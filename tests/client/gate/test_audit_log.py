@@ -91,6 +91,7 @@ def test_a_full_disk_is_said_and_leaves_the_log_sound(log) -> None:
     assert log.read_bytes() == before
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_sound_log_or_an_error_of_ours(tmp_path_factory, content) -> None:

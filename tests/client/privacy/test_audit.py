@@ -37,6 +37,7 @@ def patients(seed: int = 0) -> SiteData:
     return SiteData("du", tuple("abcd"), images, np.ones((4, 4), bool), np.array([0, 1, 2, -1], np.int64), "key")
 
 
+@pytest.mark.slow
 def test_the_code_as_it_is_passes_and_a_model_is_probed(tmp_path) -> None:
     save_arrays(tmp_path / "model.safetensors", get_arrays(build_model(CONFIG)), {})
     result = audit_privacy(
@@ -47,6 +48,7 @@ def test_the_code_as_it_is_passes_and_a_model_is_probed(tmp_path) -> None:
     assert 0 <= result.membership_auc <= 1
 
 
+@pytest.mark.slow
 def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = vars(audit)["patient_gradients"]
 

@@ -32,6 +32,7 @@ def test_training_stops_by_itself_when_the_budget_is_spent(tmp_path: Path) -> No
     assert account.rounds_left(ROUND) == 0
 
 
+@pytest.mark.slow
 def test_a_patient_who_comes_later_has_spent_less_and_the_worst_decides(tmp_path: Path) -> None:
     budget(tmp_path, facts=(("id:a",),)).charge(ROUND, "first")
     both = budget(tmp_path, facts=(("id:a",), ("id:new",)))

@@ -150,6 +150,7 @@ def test_charges_of_several_processes_are_all_kept(tmp_path: Path) -> None:
     assert len(read_ledger(path).entries) == 20
 
 
+@pytest.mark.slow
 def test_kill_9_at_every_step_of_a_charge(tmp_path: Path) -> None:
     """A child charges, then trains (leaves a mark); it is killed at its first line, its second line, and so on to the last."""
     path, trained, recorded, step, ended = tmp_path / "ledger.jsonl", tmp_path / "trained", 0, 0, False

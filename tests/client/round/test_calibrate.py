@@ -183,6 +183,7 @@ OF_TWO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

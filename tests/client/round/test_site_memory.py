@@ -96,6 +96,7 @@ def bytes_of(reply: SiteReply) -> list[bytes]:
     return [array.tobytes() for _, array in sorted(reply.update.change.items())]
 
 
+@pytest.mark.slow
 def test_the_second_round_is_corrected_by_the_first_and_again_the_same_when_played_again(train, tmp_path) -> None:
     first_arrays = get_arrays(build_model(CONFIG))
     first = train(1, first_arrays)

@@ -263,6 +263,7 @@ PRIVATE = config_from_table(
 )
 
 
+@pytest.mark.slow
 def test_a_private_round_is_charged_and_tells_what_is_spent(model, site, tmp_path):
     (tmp_path / "t1.nii").write_bytes(b"volume")
     site(SitePolicy(), cases=(Case("sub-0", {"t1": tmp_path / "t1.nii"}, None, 0, None, None),))

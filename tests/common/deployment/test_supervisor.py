@@ -47,6 +47,7 @@ def supervised(tmp_path):
         thread.join(30)
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_is_started_again_and_its_output_kept(tmp_path, supervised) -> None:
     supervised(program(tmp_path, "print('here'); raise SystemExit(3)"), on_exit=lambda p, code: f"{p.name} ended with {code}")
 
@@ -58,6 +59,7 @@ def test_a_program_that_ends_is_started_again_and_its_output_kept(tmp_path, supe
     assert (tmp_path / "one.log").read_text().count("here") >= 3
 
 
+@pytest.mark.slow
 def test_pauses_double_up_to_the_longest(tmp_path, supervised) -> None:
     one = supervised(program(tmp_path, "raise SystemExit(1)"))
     seen: list[Any] = []

@@ -114,6 +114,7 @@ def test_a_merged_map_is_the_closed_form_and_the_model_is_not_changed():
     assert isinstance(plain.vit.blocks[1].attn.qkv, torch.nn.Linear)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "size", "joint"), BACKBONES)
 @torch.inference_mode()
 def test_the_dense_graph_equals_the_grouped_model(backbone, size, joint):

@@ -31,6 +31,7 @@ BACKBONES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [0, 1])
 @pytest.mark.parametrize(("backbone", "size"), BACKBONES)
 @torch.inference_mode()
@@ -130,6 +131,7 @@ def test_slices_are_pooled_in_any_order() -> None:
     torch.testing.assert_close(model(x, present).embedding, model(x.flip(1), present).embedding)
 
 
+@pytest.mark.slow
 def test_what_travels_is_small() -> None:
     """The issue's limits: 3% of a ViT-S, 1.5% of a ViT-B, projection head included."""
     for name, share in (("vit_small_patch14_dinov2", 0.03), ("vit_base_patch14_dinov2", 0.015)):

@@ -43,6 +43,7 @@ def test_epsilon_is_that_of_privacy_loss_distributions(noise: float, rate: float
     assert epsilon_of([Charge(noise, rate, steps)], delta) == pytest.approx(pld_epsilon([(noise, rate, steps)], delta), abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_mixed_history_is_composed_whole() -> None:
     history = [(1.0, 0.08, 100), (1.5, 0.05, 200), (2.0, 0.2, 10)]
     charges = [Charge(*item) for item in history]
@@ -76,6 +77,7 @@ def test_the_ends() -> None:
     assert epsilon_of([Charge(0.05, 0.5, 1000)], 1e-3) > LOOSE
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.floats(0.7, 5), st.floats(0.01, 0.3), st.integers(1, 100))
 def test_more_steps_cost_more_and_more_noise_costs_less(noise: float, rate: float, steps: int) -> None:
@@ -98,6 +100,7 @@ def test_no_noise_helps_where_all_is_spent() -> None:
         noise_for(1.0, 1e-3, 0.08, 10, spent=[Charge(1.0, 0.08, 400)])
 
 
+@pytest.mark.slow
 def test_steps_within_is_the_last_that_fits() -> None:
     one, spent = Charge(1.5, 0.1, 100), [Charge(1.0, 0.08, 50)]
     times = steps_within(6.0, 1e-3, one, spent)

@@ -40,6 +40,7 @@ def play(model: MultiModalViT, start: Arrays, config: RunConfig, patients: int =
     return train_round(model, start, site_of(patients), config, round_number=1, site_seed=0).arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [None, 1.0, 0.0])
 def test_one_factor_moves_in_a_step_and_the_other_in_the_next(monkeypatch: pytest.MonkeyPatch, noise: float | None) -> None:
     """With a weight decay that would move every matrix of the optimizer; in plain rounds, with noise, and with clipping alone."""

@@ -69,6 +69,7 @@ def test_where_there_are_none_nothing_is_drawn() -> None:
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator().manual_seed(3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])  # a head round, and one on views
 def test_a_round_learns_what_ages_tell(number: int) -> None:
     config = config_of(["age"], training={"head_learning_rate": 1e-2, "local_epochs": 8 * number})

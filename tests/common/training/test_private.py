@@ -65,6 +65,7 @@ def point_of(model: MultiModalViT, config: RunConfig) -> Point:
     return replace(point, trained=trained, done=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slices", "modalities"), [(1, 4), (2, 1), (3, 2), (4, 3), (6, 4)])
 def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: int, modalities: int) -> None:
     config = config_of(slices)

@@ -100,6 +100,7 @@ def averaging_errors(factor: str, rounds: int = 3) -> list[float]:
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", ["b", "alternate"])
 def test_the_mean_of_the_factors_is_the_mean_of_the_merged_matrices(factor: str) -> None:
     assert max(averaging_errors(factor)) < 1e-6
@@ -128,6 +129,7 @@ def test_with_both_factors_a_round_changes_every_array(number: int) -> None:
     assert changed(train_round(model, start, site_of(), config, round_number=number, site_seed=0).arrays, start) == set(start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", ["both", "b", "alternate"])
 def test_a_head_round_trains_the_head_alone_whatever_the_factor(factor: str) -> None:
     config = config_of(factor, **PLAIN, training={"head_rounds": 2, "head_steps": 3})
@@ -167,6 +169,7 @@ def test_private_noise_is_not_added_to_the_still_factor(factor: str, number: int
     assert changed(update.arrays, start) == {n for n in start if not n.endswith(still) and not n.startswith("head.patch.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["loop", "vmap"])
 @pytest.mark.parametrize(("factor", "number", "still"), STILL)
 def test_private_clipping_measures_the_trained_arrays_alone(

@@ -16,6 +16,7 @@ def test_the_epsilon_of_a_noise(capsys) -> None:
     assert json.loads(capsys.readouterr().out)["epsilon"] == pytest.approx(8.2, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_noise_for_an_epsilon_and_back(capsys) -> None:
     assert plan("--epsilon 8 --patients 150 --batch 12 --rounds 20 --steps-per-round 20 --json") == 0
     told = json.loads(capsys.readouterr().out)

@@ -88,6 +88,7 @@ def test_the_trusted_comment_is_signed(release, keys):
         verify_release(release, read_public(keys / PUBLIC))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_damaged_signature_passes(keys, tmp_path, data):

@@ -267,6 +267,7 @@ def test_one_site_alone_calibrates_but_scores_nobody_as_strange(ask, sites, tmp_
     assert load_calibration(tmp_path / CALIBRATION_NAME) == (found.calibration, {})
 
 
+@pytest.mark.slow
 def test_features_that_no_site_could_make_the_threshold_with_are_not_published(ask, sites) -> None:
     """Two sites hold five patients back each: ten would make a Gaussian, but each site has only the other's five."""
     sites["c"] = replace(SitePolicy.simulation(), share_calibration=False)
@@ -277,6 +278,7 @@ def test_features_that_no_site_could_make_the_threshold_with_are_not_published(a
     assert not found.moments["ood.outer"][10:].any()
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_grid, sites) -> None:
     sites |= {name: replace(SitePolicy.simulation(), share_calibration=False) for name in ("a", "b")}
     _, report = go(folder, tmp_path / "run", local_grid, ("a", "b"))
@@ -291,6 +293,7 @@ def test_a_run_that_nobody_calibrates_ends_all_the_same(folder, tmp_path, local_
     assert not (tmp_path / "run" / CALIBRATION_NAME).exists()
 
 
+@pytest.mark.slow
 def test_without_a_hold_out_nobody_is_asked(folder, tmp_path, local_grid, sites) -> None:
     grid = local_grid(site_nodes(1))
     federate(grid, plan(folder, tmp_path / "run", ("a", "b"), rounds=1))
@@ -355,6 +358,7 @@ def test_under_secure_aggregation_the_temperature_alone_is_fitted_and_the_report
     assert report["decision"]["held_back"] is None
 
 
+@pytest.mark.slow
 def test_where_the_sites_have_no_patient_of_a_class_the_temperature_alone_is_fitted(ask, sites, monkeypatch) -> None:
     labels = [label if label < 2 else -1 for label in LABELS]
     monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, labels))

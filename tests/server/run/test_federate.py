@@ -46,6 +46,7 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     assert not (out / "open-round.json").exists()
 
 
+@pytest.mark.slow
 def test_noise_for_whole_hospitals_is_added_and_told_with_its_warning(folder, tmp_path, local_grid, caplog):
     out, chosen = tmp_path / "run", plan(folder, tmp_path / "run", sites=("a", "b"), rounds=1)
     level = replace(chosen.config.site_level, enabled=True, noise=100.0)

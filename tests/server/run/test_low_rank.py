@@ -22,6 +22,7 @@ def run(folder, out, local_grid, sections=None, **federation):
     return chosen, json.loads((out / "report.json").read_text())["rounds"]
 
 
+@pytest.mark.slow
 def test_by_default_the_deviation_is_recorded_and_nothing_is_made_of_it(folder, tmp_path, local_grid):
     _, rounds = run(folder, tmp_path / "run", local_grid)
     assert [list(line["low_rank"]) for line in rounds] == [["deviation"]] * 2
@@ -40,6 +41,7 @@ def test_a_rule_leaves_less_of_the_deviation_at_no_byte_more(folder, tmp_path, l
     assert "after federation.low_rank" in render_run(tmp_path / "run", read_report(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_the_residual_is_exact_goes_down_only_and_leaves_the_backbone_pinned(folder, tmp_path, local_grid):
     chosen, rounds = run(folder, tmp_path / "run", local_grid, low_rank={"name": "residual", "kept_rank": 4})
     assert all(line["low_rank"]["left"] < 1e-6 < line["low_rank"]["deviation"] for line in rounds)
@@ -52,6 +54,7 @@ def test_the_residual_is_exact_goes_down_only_and_leaves_the_backbone_pinned(fol
     assert all(line["bytes_down"] - line["bytes_up"] > 2 * more for line in rounds)
 
 
+@pytest.mark.slow
 def test_a_residual_that_outgrows_its_rank_says_what_it_cost(folder, tmp_path, local_grid):
     _, rounds = run(folder, tmp_path / "run", local_grid, low_rank={"name": "residual", "kept_rank": 1})
     assert all(1e-6 < line["low_rank"]["left"] < line["low_rank"]["deviation"] for line in rounds)

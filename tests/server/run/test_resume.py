@@ -82,6 +82,7 @@ def test_the_model_after_a_resume_is_that_of_an_uninterrupted_run(folder, tmp_pa
     assert json.loads((tmp_path / "cut" / "report.json").read_text())["rounds"] == rounds(tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_gone_on_with_under_the_same_name(folder, tmp_path, local_grid):
     chosen = plan(folder, tmp_path / "cut", SITES, rounds=2)
     child = os.fork()
@@ -193,6 +194,7 @@ def test_what_a_site_spent_on_a_round_that_was_cut_off_is_claimed(folder, tmp_pa
         assert claim["epsilon"] >= claim["ledger_epsilon"]
 
 
+@pytest.mark.slow
 def test_noise_for_whole_hospitals_that_went_out_is_claimed(folder, tmp_path, local_grid):
     sections = {"site_level": {"enabled": True, "noise": 0.01}}
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 2, sections=sections, rounds=3)
@@ -253,6 +255,7 @@ def test_without_any_whole_checkpoint_there_is_nothing_to_go_on_from(folder, tmp
         federate(local_grid(nodes()), chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_ends_the_run_in_good_order_and_it_goes_on_when_there_is_room(folder, tmp_path, local_grid):
     federate(local_grid(nodes()), plan(folder, tmp_path / "whole", SITES))

@@ -171,6 +171,7 @@ def test_sites_that_share_nothing_choose_nothing(folder, tmp_path, local_grid, s
     assert same(kept, after(tmp_path / "run", 2))
 
 
+@pytest.mark.slow
 def test_a_site_that_speaks_nonsense_has_no_part_in_the_choice(folder, tmp_path, local_grid, sites) -> None:
     def respond(message):
         content = NODE(message)
@@ -207,6 +208,7 @@ def test_a_run_killed_while_it_chooses_ends_in_the_same_bytes(folder, tmp_path, 
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_keeps_the_last_round(folder, tmp_path, local_grid, sites, monkeypatch) -> None:
     def spoilt(run, template, number):
         (run / "checkpoints" / "round-0001.safetensors").write_bytes(b"nothing")

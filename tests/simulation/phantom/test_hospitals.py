@@ -171,6 +171,7 @@ def test_command_writes_replaces_and_refuses(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "f.png").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_written_on_request_changes_nothing_else(small: Path, tmp_path: Path) -> None:
     write_hospitals(tmp_path / "more", sites=2, patients=2, external=3, seed=5, workers=1, also=("adc",), grade=True)
     more, first = _hashes(tmp_path / "more"), _hashes(small)
