@@ -114,8 +114,10 @@ def require_fresh(out: Path) -> None:
     """Refuse a folder in which a run has been: its rounds and the new ones would be one muddle.
 
     Raises:
-        FederationError: it holds a report, a model or rounds.
+        FederationError: it holds a report, a model or rounds, or is a file.
     """
+    if out.exists() and not out.is_dir():
+        raise FederationError(f"Run folder {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
     marks = ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints", "open-round.json")
     found = [name for name in marks if (out / name).exists()]
     if found:

@@ -53,7 +53,7 @@ def _charts(rows: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:
                 _line(seen, axis, "MCC"),
             )
         )
-    losses = [(row.number, row.loss) for row in rows if row.loss is not None]
+    losses = [(row.number, row.loss) for row in rows if row.loss]  # of a round that only measures it is 0
     if losses:
         axis = value_axis([value for _, value in losses])
         charts.append(
