@@ -1,4 +1,4 @@
-"""Device and precision. Moving a model must not spoil it; the CPU moves nothing, so the device there is PyTorch's `meta`, without data."""
+"""Device and precision. Moving a model must not spoil it: the CPU moves nothing, so it moves to PyTorch's `meta` device."""
 
 import pytest
 import torch
