@@ -19,8 +19,11 @@ from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
 from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
+from common.training.plain import told_terms
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
 from server.strategy.influence import Influence, influences
+
+LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -58,6 +61,19 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     if reply.round != round_number:
         raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
     return reply
+
+
+def known_metrics(metrics: Mapping[str, float], config: RunConfig) -> tuple[dict[str, float], str]:
+    """The run's own metrics within a sane range, and the names of what else came: a site must not write what it likes into
+    records, charts and means.
+
+    Args:
+        metrics: by name, as a site told them.
+        config: of the run.
+    """
+    names = {*told_terms(config.objective), "loss", "seconds"}
+    kept = {name: value for name, value in metrics.items() if name in names and abs(value) <= LARGEST_METRIC}
+    return kept, ", ".join(sorted(metrics.keys() - kept.keys()))
 
 
 def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:

@@ -29,6 +29,7 @@ from server.strategy.aggregation import (
     aggregate,
     influence_of,
     judge_reply,
+    known_metrics,
     low_rank_figures,
     noised_sum,
     norm_outliers,
@@ -307,7 +308,13 @@ class FedMRIAvg(FedAvg):
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
         self.open.bytes_up += self.payload_bytes(content)
-        return judge_reply(content, self.open.current, self.open.number, self.plan)
+        reply = judge_reply(content, self.open.current, self.open.number, self.plan)
+        kept, dropped = known_metrics(reply.metrics, self.config)
+        if dropped:
+            log(
+                WARNING, "Round %d: %s told metrics that are not the run's, or out of range: %s", reply.round, reply.site, dropped
+            )
+        return replace(reply, metrics=kept)
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""
