@@ -92,7 +92,7 @@ def find_patients(path: Path, modalities: Modalities = DEFAULT_MODALITIES) -> Pr
             "(*t1.nii.gz, *t1ce.nii.gz, *t2.nii.gz, *flair.nii.gz); other names go into a site.toml, or into --files."
         )
     named = [(folder, _naming_of(folder, modalities)) for folder in folders]
-    return _all(path.resolve().name, named, path, "", modalities, config.session)
+    return _all(path.resolve().name, named, path, "", modalities, config)
 
 
 def patient_of_files(files: list[str]) -> PredictionInputs:
@@ -120,7 +120,7 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
     first = next(iter(modalities_of(found).values()))
     name = first.name.split(".nii")[0]
-    return PredictionInputs(name, (_case(name, PatientFiles(found), first.parent),), single=True)
+    return PredictionInputs(name, (_case(name, PatientFiles(found), first.parent, SiteConfig()),), single=True)
 
 
 def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionInputs:
@@ -129,22 +129,22 @@ def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionI
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = [(folder, config.files) for folder in patient_folders(name, root, config)]
-    return _all(name, folders, root, _weights(home, config), modalities, config.session)
+    return _all(name, folders, root, _weights(home, config), modalities, config)
 
 
 def _all(
-    name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities, session: str
+    name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities, config: SiteConfig
 ) -> PredictionInputs:
     """Every folder's patient; two folders of one name are named by their paths."""
     names = [folder.name for folder, _ in folders]
     cases, broken, findings, told = [], {}, [], {}
     for folder, files in folders:
         patient = folder.name if names.count(folder.name) == 1 else str(folder.relative_to(root))
-        found = find_files(folder, files, modalities, root=root, session=session)
+        found = find_files(folder, files, modalities, root=root, session=config.session)
         if found.errors:
             broken[patient] = "; ".join(found.errors)
         else:
-            cases.append(_case(patient, found, root))
+            cases.append(_case(patient, found, root, config))
             told[patient] = found.cells
             findings += [replace(one, patient=patient) for one in found.findings]
     return PredictionInputs(name, tuple(cases), False, broken, weights, tuple(findings), told)
@@ -164,7 +164,7 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     if found.errors:
         raise DataError(f"Patient {name}: {'; '.join(found.errors).removesuffix('.')}.")
     weights = _weights(home, config) if home else ""
-    case = _case(name, found, folder.absolute())
+    case = _case(name, found, folder.absolute(), config)
     return PredictionInputs(name, (case,), True, {}, weights, found.findings, {name: found.cells})
 
 
@@ -217,6 +217,10 @@ def _weights(home: Path, config: SiteConfig) -> str:
     return str(home / Path(own).expanduser()) if own else ""
 
 
-def _case(name: str, found: PatientFiles, root: Path) -> Case:
-    files = found.files
-    return Case(name, modalities_of(files), files.get(MASK), UNLABELLED, None, None, root, session=found.session)
+def _case(name: str, found: PatientFiles, root: Path, config: SiteConfig) -> Case:
+    files, by_voxels = found.files, config.reading.by_voxels
+    return Case(
+        *(name, modalities_of(files), files.get(MASK), UNLABELLED, None, None, root),
+        session=found.session,
+        by_voxels=by_voxels,
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from common.data.gate.finding import Finding, Level
+from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.links import files_under
 from common.data.gate.names import Name
 
@@ -16,14 +16,22 @@ NATIVE = re.compile(r"|t1w?|t1c|t2w?|flair|orig|native|individual|scanner|subjec
 
 @dataclass
 class Notebook:
-    """Findings about one patient, as they come."""
+    """Findings about one patient, as they come.
+
+    Attributes:
+        patient: whose.
+        home: their folder, relative to the data folder, from which findings name files; "": the two are one.
+        findings: so far.
+    """
 
     patient: str
+    home: str = ""
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, level: Level, code: str, file: str = "", *, found: str, expected: str, do: str) -> None:
-        """One more."""
-        self.findings.append(Finding(self.patient, code, level, file, found, expected, do))
+    def add(self, kind: Kind, file: str = "", *, found: str, expected: str, do: str, level: Level | None = None) -> None:
+        """One more, about a file of the patient's, or one under `derivatives/`."""
+        file = f"{self.home}/{file}" if file and self.home and not file.startswith(f"{DERIVATIVES}/") else file
+        self.findings.append(kind.finding(found, expected, do, file=file, level=level).of(self.patient))
 
 
 @dataclass(frozen=True)

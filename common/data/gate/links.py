@@ -48,7 +48,7 @@ def why_absent(file: Path) -> tuple[str, str] | None:
     with file.open("rb") as content:
         start = content.read(64)
     if start.startswith(LFS):
-        return "is a pointer of git-lfs, and its content was not fetched", f"Run `git lfs pull` in the data set, for {file.name}"
+        return "is a pointer of git-lfs, and its content was not fetched", f"Run `git lfs pull` in the data set, for {file.name}."
     if start.startswith(ANNEX):
         return "is a pointer of git-annex, and its content was not fetched", _get(file)
     return None
@@ -59,8 +59,8 @@ def _dangling(file: Path) -> tuple[str, str]:
     target = os.readlink(file) if file.is_symlink() else ""
     if "annex/objects/" in target.replace("\\", "/"):
         return "is a link to nothing: git-annex (DataLad) holds its name, and its content was not fetched", _get(file)
-    return f"is a link to nothing ({target})", "Mount or copy what it leads to, or remove the link"
+    return f"is a link to nothing ({target})", "Mount or copy what it leads to, or remove the link."
 
 
 def _get(file: Path) -> str:
-    return f"Run `datalad get {file.name}` (or `git annex get`) in its folder"
+    return f"Run `datalad get {file.name}` (or `git annex get`) in its folder."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from common.data.gate.candidates import Candidate, Notebook, without_copies
-from common.data.gate.finding import Level
+from common.data.gate.finding import Kind, Level
 from common.data.gate.names import Name, as_glob
 
 SUFFIXES = {"mask", "dseg", "seg", "roi", "segmentation", "label", "labels", "tumour", "tumor", "lesion"}
@@ -16,6 +16,10 @@ _OTHER = re.compile(  # masks that people keep beside the tumour's, and that no 
 )
 _PARTS = re.compile(r"(?:c?gm|s?gm|wm|csf|pv|bg|bs|cb|l|r|lh|rh)")  # whole values of `label-`: tissues and sides
 _PIPELINES = re.compile(r"prep|freesurfer|fastsurfer|fs-|synthseg|cat12|mriqc|brain|skull|bet|strip|tissue|atlas|ants|spm|fsl")
+
+TAKEN = Kind("mask-by-name", Level.NOTE, "a mask whose name does not say that it is the tumour's is taken for it")
+NOT_TAKEN = Kind("mask-not-taken", Level.WARNING, "a mask that could be the tumour's, or the brain's, is not used")
+KINDS = (TAKEN, NOT_TAKEN)
 
 
 class Says(IntEnum):
@@ -69,19 +73,21 @@ def masks_by_words(own: Sequence[Candidate], derived: Sequence[Candidate], book:
 
 def _say_taken(one: Candidate, book: Notebook) -> None:
     book.add(
-        *(Level.NOTE, "mask-by-name", one.path),
+        TAKEN,
+        one.path,
         found="taken for the tumour's mask, though its name does not say of what it is",
         expected="a name with tumour or lesion, such as desc-tumour_mask",
-        do='If it shows something else: mask = "" under [files] of site.toml, or another glob',
+        do='If it shows something else: mask = "" under [files] of site.toml, or another glob.',
     )
 
 
 def _say_not_taken(one: Candidate, book: Notebook) -> None:
     book.add(
-        *(Level.WARNING, "mask-not-taken", one.path),
+        NOT_TAKEN,
+        one.path,
         found="not taken for the tumour's mask, for its name does not say that it is, and it could be the brain's",
         expected="a name with tumour or lesion, such as desc-tumour_mask",
-        do=f'If it is the tumour\'s: mask = "{_home(one)}{as_glob(one.name)}" under [files] of site.toml',
+        do=f'If it is the tumour\'s: mask = "{_home(one)}{as_glob(one.name)}" under [files] of site.toml.',
     )
 
 

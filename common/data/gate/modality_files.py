@@ -8,10 +8,13 @@ from fnmatch import translate
 from common.config.modalities import MODALITIES
 from common.config.site import MASK, MASKS, FilePatterns
 from common.data.gate.candidates import Candidate, Candidates, Notebook, matching, without_copies
-from common.data.gate.finding import Level
+from common.data.gate.finding import Kind, Level
 from common.data.gate.names import Contrast, agent_of, as_glob, contrast_of, contrast_with, suffix_of
 from common.data.gate.sessions import session_above, session_named
 
+UNCLEAR = Kind("contrast-unclear", Level.ERROR, "a T1 of which the name does not tell whether contrast agent was given")
+BY_NAME = Kind("contrast-by-name", Level.NOTE, "a contrast T1 that other words than BIDS' ce- tell")
+KINDS = (UNCLEAR, BY_NAME)
 T1S = {"t1", "t1c"}
 
 
@@ -38,9 +41,9 @@ def by_modality(
     for one in own:
         if one.path in taken or not one.name.end or one.name.is_scout:
             continue
-        kind, exact = _read(one, by_words, book)
-        if kind:
-            found[kind].append(replace(one, session=session_above(one), exact=exact))
+        name, exact = _read(one, by_words, book)
+        if name:
+            found[name].append(replace(one, session=session_above(one), exact=exact))
     return {kind: list(without_copies(files)) for kind, files in found.items()}
 
 
@@ -78,17 +81,19 @@ def _read_t1(one: Candidate, book: Notebook) -> str | None:
     if told is Contrast.UNCLEAR:
         why = "name and sidecar contradict each other" if said is not Contrast.UNCLEAR else "the name can be read either way"
         book.add(
-            *(Level.ERROR, "contrast-unclear", one.path),
+            UNCLEAR,
+            one.path,
             found=f"of contrast agent {why}",
             expected="a T1 of which it is known whether contrast agent was given",
-            do=f"Say it in site.toml, under [files]: t1c = {line}, or t1 = {line}",
+            do=f"Say it in site.toml, under [files]: t1c = {line}, or t1 = {line}.",
         )
         return None
     if told is Contrast.GIVEN and "ce" not in name.entities:
         book.add(
-            *(Level.NOTE, "contrast-by-name", one.path),
+            BY_NAME,
+            one.path,
             found=f"read as the T1 with contrast agent, by {'its sidecar' if said is Contrast.SILENT else 'its name'}",
             expected="ce-AGENT_T1w, as BIDS names it",
-            do=f"If it is none, say so in site.toml, under [files]: t1 = {line}",
+            do=f"If it is none, say so in site.toml, under [files]: t1 = {line}.",
         )
     return "t1c" if told is Contrast.GIVEN else "t1"

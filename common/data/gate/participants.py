@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.data.covariates import NO_WORD
-from common.data.gate.finding import Finding, Level
+from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.sessions import bare
 from common.data.gate.tables import KEY, SESSION, Table
 
 Cells = Mapping[str, str]
-SHOWN = 3
+MATCHED = Kind("rows-matched", Level.WARNING, "patients found in the table by another spelling; a note where only sub- differs")
+KINDS = (MATCHED,)
+SHOWN = 3  # names spelled out in one finding
 
 
 def _plain(name: str) -> str:
@@ -68,11 +70,12 @@ def match_rows(table: Table, patients: Iterable[str]) -> Matched:
         if found:
             name, folder = next(iter(found.items()))
             findings.append(
-                Finding(
-                    *("", "rows-matched", Level.NOTE if spelling is _plain else Level.WARNING, table.name),
-                    found=f"{len(found)} patients are found by their names {how}: {name!r} in the table is the folder {folder!r}",
-                    expected="the folder's name",
-                    do="Make sure that these are the same patients; best write the folder's name into the table",
+                MATCHED.finding(
+                    f"{len(found)} patients are found by their names {how}: {name!r} in the table is the folder {folder!r}",
+                    "the folder's name",
+                    "Make sure that these are the same patients; best write the folder's name into the table.",
+                    file=table.name,
+                    level=Level.NOTE if spelling is _plain else Level.WARNING,
                 )
             )
     lost = tuple(sorted(name for name in by_name if name not in owner))

@@ -3,7 +3,6 @@
 Opens no volume. Training, `check` and `predict` all ask here.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +10,29 @@ from pathlib import Path
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, looked_for
 from common.config.site import MASK, FilePatterns
 from common.data.gate.candidates import Candidate, Candidates, Notebook, derived_files, matching, own_files
-from common.data.gate.finding import Finding, Level
+from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.links import why_absent
 from common.data.gate.mask_names import masks_by_words
-from common.data.gate.modality_files import by_modality, is_by_words
-from common.data.gate.names import Contrast, contrast_of, has_unknown_words
-from common.data.gate.sessions import bare, choose_session, settle_masks
+from common.data.gate.modality_files import T1S, by_modality, is_by_words
+from common.data.gate.names import Contrast, as_glob, contrast_of, has_unknown_words, suffix_of
+from common.data.gate.sessions import bare, choose_session, of_session, session_of_folder, settle_masks
+from common.data.gate.spaces import in_one_space
 from common.data.gate.tables import SESSION, session_rows
 from common.errors import DataError
 
-OWN = "the patient's own"
+BROKEN = Kind("link-broken", Level.ERROR, "a link to nothing where a folder should be")
+UNREADABLE = Kind("folder-unreadable", Level.ERROR, "a patient's folder that cannot be listed")
+ABSENT = Kind("file-absent", Level.ERROR, "a file whose content is not here: git-annex, DataLad, git-lfs, or a link to nothing")
+NOTHING = Kind("modality-none", Level.ERROR, "no image of the patient was found")
+TWINS = Kind("file-twins", Level.ERROR, "two files for one modality or the mask")
+LEFT = Kind("file-left", Level.NOTE, "a second file is not used, for the first is named as BIDS wants it")
+UNREAD = Kind("file-unread", Level.NOTE, "a file that nobody reads has a name like a modality that the patient lacks")
+ASSUMED = Kind("contrast-assumed", Level.WARNING, "a T1 is read as without contrast agent, though its name has unknown words")
+GIVEN = Kind("contrast-given", Level.WARNING, "a T2 or FLAIR after contrast agent is used")
+NO_SESSIONS = Kind("sessions-unread", Level.WARNING, "a patient's sessions.tsv cannot be read")
+STRANGER = Kind("name-other-patient", Level.ERROR, "a file is named after another patient than its folder")
+OTHER_SESSION = Kind("name-other-session", Level.ERROR, "a file is named after another session than its folder")
+KINDS = (*(BROKEN, UNREADABLE, ABSENT, NOTHING, TWINS, LEFT, UNREAD, ASSUMED, GIVEN, NO_SESSIONS, STRANGER, OTHER_SESSION),)
 SHOWN = 3  # files spelled out in one finding
 
 
@@ -43,7 +55,8 @@ class PatientFiles:
     @property
     def errors(self) -> list[str]:
         """What keeps the patient out, as sentences that do not name the patient."""
-        return [str(replace(one, patient="")).removeprefix("site: ") for one in self.findings if one.level is Level.ERROR]
+        errors = [replace(one, patient="") for one in self.findings if one.level is Level.ERROR]
+        return [str(one).removeprefix("Site: ") for one in errors]
 
 
 def find_files(
@@ -63,33 +76,43 @@ def find_files(
         root: the data folder; default the one that holds `folder`.
         session: glob of the session to use; "": by the rule of `common.data.gate.sessions`.
     """
-    run = tuple(modalities)
-    book, wanted = Notebook(folder.name), [name for name in looked_for(run) if name in patterns]
+    run, home = tuple(modalities), root or folder.parent
+    book = Notebook(folder.name, str(folder.relative_to(home)) if folder.is_relative_to(home) else "")
+    wanted = [name for name in looked_for(run) if name in patterns]
     try:
-        own, derived = own_files(folder), derived_files(root or folder.parent, folder.name)
+        own, derived = own_files(folder), derived_files(home, folder.name)
     except OSError as error:
-        lost = why_absent(folder) if folder.is_symlink() and not folder.exists() else None
-        what, do = lost or (f"cannot be read ({error.strerror or error})", "Let this user read it")
-        code = "link-broken" if lost else "folder-unreadable"
-        book.add(Level.ERROR, code, found=f"the patient's folder {what}", expected="a folder of files", do=do)
+        _say_unreadable(folder, error, book)
         return PatientFiles({}, "", tuple(book.findings))
-    _say_broken_folders(own, book)
+    _say_broken(own, book)
     found = by_modality(own, derived, patterns, wanted, book)
     masks = masks_by_words(own, derived, book) if is_by_words(MASK, patterns) else matching([*own, *derived], patterns[MASK])
     found[MASK] = settle_masks(masks, [one.session for files in found.values() for one in files])
     rows = _session_rows(folder, book)
     times = {label: cells.get("acq_time", "") for label, cells in rows.items()}
-    label, alone = choose_session(found, run, session, times, book)
+    label = choose_session(found, run, session, times, book)
     if label is None:
         return PatientFiles({}, "", tuple(book.findings))
-    chosen = _of_session(found, label, alone=alone, book=book)
-    _say_strangers(chosen, label, book)
-    files = _one_each(_same_space(_magnitude(chosen), book), book)
+    files = _one_each(in_one_space(_magnitudes(of_session(found, label, book)), book), book)
+    _say_strangers(files, label, book)
     _say_assumed(files, book)
     _say_missing(own, files, wanted, book)
-    _say_absent(files, book)
-    there = {kind: one.file for kind, one in files.items()}
-    return PatientFiles(there, label, tuple(book.findings), rows.get(bare(label), {}))
+    here = {kind: one.file for kind, one in files.items() if _is_here(one, book)}
+    return PatientFiles(here, label, tuple(book.findings), rows.get(bare(label), {}))
+
+
+def _say_unreadable(folder: Path, error: OSError, book: Notebook) -> None:
+    lost = why_absent(folder) if folder.is_symlink() and not folder.exists() else None
+    what, do = lost or (f"cannot be read ({error.strerror or error})", "Let this user read it.")
+    book.add(BROKEN if lost else UNREADABLE, found=f"the patient's folder {what}", expected="a folder of files", do=do)
+
+
+def _say_broken(own: Sequence[Candidate], book: Notebook) -> None:
+    """A link to nothing without a file's ending may have been a session, with all that was in it."""
+    for one in own:
+        lost = why_absent(one.file) if "." not in one.file.name and not one.file.exists() else None
+        if lost:
+            book.add(BROKEN, one.path, found=lost[0], expected="a folder or a file", do=lost[1])
 
 
 def _session_rows(folder: Path, book: Notebook) -> dict[str, Mapping[str, str]]:
@@ -97,125 +120,52 @@ def _session_rows(folder: Path, book: Notebook) -> dict[str, Mapping[str, str]]:
     try:
         return {bare(cells.get(SESSION, "")): cells for cells in session_rows(folder)}
     except DataError as error:
-        book.add(Level.WARNING, "sessions-unread", found=str(error), expected="a table of the sessions", do="Correct it")
+        book.add(NO_SESSIONS, found=str(error).removesuffix("."), expected="a table of the sessions", do="Correct it.")
         return {}
 
 
-def _say_absent(files: Mapping[str, Candidate], book: Notebook) -> None:
-    """Files of which the name is here, and the content is not."""
-    for one in files.values():
-        try:
-            absent = why_absent(one.file)
-        except OSError as error:
-            absent = f"cannot be read ({error.strerror})", "Let this user read it"
-        if absent:
-            book.add(Level.ERROR, "file-absent", one.path, found=absent[0], expected="the image itself", do=absent[1])
-
-
-def _say_broken_folders(own: Sequence[Candidate], book: Notebook) -> None:
-    """A link to nothing without a file's ending may have been a session, with all that was in it."""
-    for one in own:
-        if "." not in one.file.name and one.file.is_symlink() and not one.file.exists():
-            what, do = why_absent(one.file) or ("", "")
-            book.add(Level.ERROR, "link-broken", one.path, found=what, expected="a folder or a file", do=do)
-
-
-def _of_session(found: Candidates, label: str, *, alone: bool, book: Notebook) -> Candidates:
-    """What is of the session; where it is the only one, a mask that lies in no session's folder is of it too."""
-    chosen = {kind: [one for one in files if one.session == label] for kind, files in found.items()}
-    if not chosen[MASK] and found[MASK]:
-        loose = [one for one in found[MASK] if not one.session]
-        if alone and loose:
-            return chosen | {MASK: loose}
-        book.add(
-            *(Level.WARNING, "mask-other-session", found[MASK][0].path),
-            found=f"a tumour mask that is not known to be of the session that is used ({label or 'no name'}); not used",
-            expected="a mask of the same session",
-            do="Put it into the session's folder, or its session into its name, or choose the session in site.toml",
-        )
-    return chosen
-
-
-def _say_strangers(chosen: Candidates, label: str, book: Notebook) -> None:
-    """Names that say another patient or another session than the folder does."""
-    for one in (one for files in chosen.values() for one in files):
-        says = {"sub": one.name.entities.get("sub", ""), "ses": one.name.entities.get("ses", "")}
-        here = {"sub": book.patient.removeprefix("sub-"), "ses": label.rpartition("/")[2].removeprefix("ses-")}
-        for key, word in says.items():
-            folder_says = here[key] and (key == "sub" or label.rpartition("/")[2].startswith("ses-"))
-            if word and folder_says and bare(word) != bare(here[key]) and (key == "ses" or book.patient.startswith("sub-")):
-                book.add(
-                    *(Level.ERROR, "name-other-patient" if key == "sub" else "name-other-session", one.path),
-                    found=f"the name says {key}-{word}, the folder {key}-{here[key]}",
-                    expected="the same in both",
-                    do="Find out whose file it is, and rename it or its folder",
-                )
-
-
-def _magnitude(chosen: Candidates) -> Candidates:
+def _magnitudes(found: Candidates) -> Candidates:
     """Without phase, real and imaginary parts, of which none is an image of tissue."""
-    return {
-        kind: [one for one in files if one.name.entities.get("part", "mag").lower().startswith("mag")]
-        for kind, files in chosen.items()
-    }
+    parts = {one.path: one.name.entities.get("part", "mag").lower() for files in found.values() for one in files}
+    return {kind: [one for one in files if parts[one.path].startswith("mag")] for kind, files in found.items()}
 
 
-def _same_space(chosen: Candidates, book: Notebook) -> Candidates:
-    """Of files of one kind in several spaces those in the space that the most kinds have; the patient's own before others."""
-    spaces = Counter(space for files in chosen.values() for space in {one.space for one in files})
-    best = min(spaces, key=lambda space: (-spaces[space], space), default="")
-    kept = {kind: [one for one in files if one.space == best] or files for kind, files in chosen.items()}
-    if any(len(kept[kind]) < len(files) for kind, files in chosen.items()):
-        book.add(
-            *(Level.NOTE, "space-chosen"),
-            found=f"files in the spaces {', '.join(space or OWN for space in sorted(spaces))}; used: {best or OWN}",
-            expected="one space: that of the most files, else the patient's own",
-            do="Another is used if the globs under [files] of site.toml name it",
-        )
-    images = {kind: files[0].space for kind, files in kept.items() if files and kind != MASK}
-    if len(set(images.values())) > 1:
-        book.add(
-            *(Level.ERROR, "space-mixed"),
-            found="modalities in different spaces: " + ", ".join(f"{kind} in {space or OWN}" for kind, space in images.items()),
-            expected="all in one",
-            do="Bring them into one space, or leave the others out by globs under [files] of site.toml",
-        )
-    if kept.get(MASK) and images and kept[MASK][0].space not in images.values():
-        book.add(
-            *(Level.WARNING, "mask-other-space", kept[MASK][0].path),
-            found=f"a tumour mask in the space {kept[MASK][0].space or 'of the patient'}, the images are in another; not used",
-            expected="a mask in the space of the images",
-            do="Bring it there, or name another by files.mask in site.toml",
-        )
-        kept[MASK] = []
-    return kept
-
-
-def _one_each(chosen: Candidates, book: Notebook) -> dict[str, Candidate]:
+def _one_each(found: Candidates, book: Notebook) -> dict[str, Candidate]:
     """The one file of each kind; a name as in BIDS goes before another, T2 and FLAIR without contrast agent before those with."""
     files = {}
-    for kind, found in chosen.items():
-        exact = [one for one in found if one.exact] or found
-        plain = [one for one in exact if kind in ("t1", "t1c", MASK) or contrast_of(one.name) is not Contrast.GIVEN] or exact
+    for kind, several in found.items():
+        exact = [one for one in several if one.exact] or several
+        plain = [one for one in exact if kind in (*T1S, MASK) or contrast_of(one.name) is not Contrast.GIVEN] or exact
         if len(plain) > 1:
             names = ", ".join(sorted(one.path for one in plain)[:SHOWN])
             book.add(
-                *(Level.ERROR, "file-twins"),
+                TWINS,
                 found=f"{len(plain)} files match {kind} ({names})",
                 expected="one",
-                do=f"Which of them is meant is yours to say: narrow files.{kind} in site.toml, or move the others away",
+                do=f"Say which is meant: narrow files.{kind} in site.toml, or move the others away.",
             )
-        elif len(plain) < len(found):
-            left = next(one for one in found if one not in plain)
-            book.add(
-                *(Level.NOTE, "file-left", left.path),
-                found=f"not used, for {plain[0].path} is the {kind}",
-                expected="one file",
-                do=f"If this one is meant, name it by files.{kind} in site.toml",
-            )
+        elif len(plain) < len(several):
+            left = next(one for one in several if one not in plain)
+            text = f"not used, for {plain[0].path} is the {kind}"
+            book.add(LEFT, left.path, found=text, expected="one file", do=f"If it is meant: files.{kind} in site.toml.")
         if plain:
             files[kind] = min(plain, key=lambda one: one.path)
     return files
+
+
+def _say_strangers(files: Mapping[str, Candidate], label: str, book: Notebook) -> None:
+    """Names that say another patient or another session than the folder does."""
+    here = {STRANGER: ("sub", book.patient), OTHER_SESSION: ("ses", session_of_folder(label))}
+    for one in files.values():
+        for kind, (key, folder) in here.items():
+            word = one.name.entities.get(key, "")
+            if word and folder.startswith(f"{key}-") and bare(word) != bare(folder.removeprefix("sub-")):
+                book.add(
+                    *(kind, one.path),
+                    found=f"the name says {key}-{word}, its folder {folder}",
+                    expected="the same in both",
+                    do="Find out whose file it is, and rename it or its folder.",
+                )
 
 
 def _say_assumed(files: Mapping[str, Candidate], book: Notebook) -> None:
@@ -223,29 +173,50 @@ def _say_assumed(files: Mapping[str, Candidate], book: Notebook) -> None:
     plain = files.get("t1")
     if plain and "t1c" not in files and contrast_of(plain.name) is Contrast.SILENT and has_unknown_words(plain.name):
         book.add(
-            *(Level.WARNING, "contrast-assumed", plain.path),
-            found="read as T1 without contrast agent, for no word of its name that is known here says otherwise",
+            *(ASSUMED, plain.path),
+            found="read as T1 without contrast agent; that its name says so is not known",
             expected="ce-AGENT_T1w where agent was given",
-            do=f'If it was: t1c = "**/{plain.file.name.replace(book.patient, "*", 1)}" under [files] of site.toml',
+            do=f'If it was given: t1c = "**/{as_glob(plain.name)}" under [files] of site.toml.',
         )
     for kind, one in files.items():
-        if kind in ("t2", "flair") and contrast_of(one.name) is Contrast.GIVEN:
-            book.add(
-                *(Level.WARNING, "contrast-given", one.path),
-                found=f"a {MODALITIES[kind].title} after contrast agent is used, for there is no other",
-                expected="one without",
-                do="Put the one without beside it",
-            )
+        if kind not in (*T1S, MASK) and contrast_of(one.name) is Contrast.GIVEN:
+            text = f"a {MODALITIES[kind].title} after contrast agent is used, for there is no other"
+            book.add(GIVEN, one.path, found=text, expected="one without", do="Put the one without beside it.")
 
 
 def _say_missing(own: Sequence[Candidate], files: Mapping[str, Candidate], wanted: Sequence[str], book: Notebook) -> None:
-    """No modality at all; or a file that nobody reads, of which the name speaks of a modality that the patient lacks."""
-    unread = [one for one in own if one.name.end and one.file not in {taken.file for taken in files.values()}]
+    """No modality at all; or a volume that nobody reads, of which the name speaks of a modality that the patient lacks."""
+    used = {one.file for one in files.values()}
+    unread = [one for one in own if one.name.end and one.file not in used]
     if not any(kind in files for kind in wanted) and all(one.level is not Level.ERROR for one in book.findings):
         others = ", ".join(one.path for one in (unread or own)[:SHOWN])
         book.add(
-            *(Level.ERROR, "modality-none"),
+            NOTHING,
             found="no modality" + (f"; among its files are {others}" if others else ""),
             expected=f"a file for at least one of {', '.join(wanted)} (see files in site.toml)",
-            do="Name the files as BIDS does, or say under [files] of site.toml how they are named",
+            do="Name the files as BIDS does, or say under [files] of site.toml how they are named.",
         )
+        return
+    for kind in wanted:
+        like = [one for one in unread if kind not in files and suffix_of(one.name) == ("t1" if kind in T1S else kind)]
+        like = [one for one in like if kind not in T1S or (contrast_of(one.name) is Contrast.GIVEN) == (kind == "t1c")]
+        if like and all(one.file != like[0].file for one in files.values()) and not _is_said(like[0], book):
+            text = f"not read, and the patient has no {kind}"
+            do = f"If it is the {kind}: files.{kind} in site.toml."
+            book.add(UNREAD, like[0].path, found=text, expected="a name and a folder as in BIDS", do=do)
+
+
+def _is_said(one: Candidate, book: Notebook) -> bool:
+    """Whether something else was said of the file, or of its session."""
+    return any(finding.file.endswith(one.path) or finding.code == "session-chosen" for finding in book.findings)
+
+
+def _is_here(one: Candidate, book: Notebook) -> bool:
+    """Whether the content of a file is here, and not its name alone."""
+    try:
+        absent = why_absent(one.file)
+    except OSError as error:
+        absent = f"cannot be read ({error.strerror})", "Let this user read it."
+    if absent:
+        book.add(ABSENT, one.path, found=absent[0], expected="the image itself", do=absent[1])
+    return not absent

@@ -12,13 +12,19 @@ from fnmatch import fnmatchcase
 
 from common.config.site import MASK
 from common.data.gate.candidates import Candidate, Candidates, Notebook
-from common.data.gate.finding import Level
+from common.data.gate.finding import Kind, Level
 
 AFTER = re.compile(r"post|follow|(?<![a-z])fu(?![a-z])|recur|relaps|progress")
 BEFORE = re.compile(r"pre|base|(?<![a-z])bl(?![a-z])|init|diag|screen|first")
 LIKE = re.compile(
     r"(?:ses|session|visit|tp|timepoint|time|scan|day|week|month|year)[-_]?\w+|(?:19|20)\d\d-?\d\d-?\d\d.*", re.IGNORECASE
 )
+NO_SESSION = Kind("session-none", Level.ERROR, "no session of the patient is the one that site.toml names")
+CHOSEN = Kind(
+    "session-chosen", Level.NOTE, "one of several sessions is used; a warning where it lacks a modality that another has"
+)
+OTHER_MASK = Kind("mask-other-session", Level.WARNING, "a tumour mask of another session than the images is not used")
+KINDS = (NO_SESSION, CHOSEN, OTHER_MASK)
 RULE = "from before treatment, with the most of the run's modalities, with a tumour mask, the earliest"
 
 
@@ -67,41 +73,72 @@ def settle_masks(masks: Sequence[Candidate], labels: Sequence[str]) -> list[Cand
     return found
 
 
-def choose_session(
-    found: Candidates, run: Sequence[str], wanted: str, times: Mapping[str, str], book: Notebook
-) -> tuple[str | None, bool]:
-    """The label of the session that is used, None where the patient has none that is wanted; and whether it is the only one.
+def session_of_folder(label: str) -> str:
+    """The last folder of a session's label, where that is `ses-...`; else ""."""
+    last = label.rpartition("/")[2]
+    return last if last.startswith("ses-") else ""
+
+
+def choose_session(found: Candidates, run: Sequence[str], wanted: str, times: Mapping[str, str], book: Notebook) -> str | None:
+    """The label of the session that is used; None where the patient has sessions, and none that is wanted.
 
     Args:
         found: all images and masks with their sessions.
         run: its modalities.
         wanted: glob of labels in site.toml, with or without `ses-`; "": the rule decides.
-        times: `acq_time` by label.
+        times: `acq_time` by bare label.
         book: for what is said about the choice.
     """
-    labels = sorted({one.session for kind, files in found.items() if kind != MASK for one in files})
+    labels = _labels(found)
     every = [_session(label, found, run, times) for label in labels]
     best = choose([one for one in every if one.modalities] or every, wanted)
     shown = ", ".join(str(one) for one in every)
-    if best is None:
-        if every:
-            book.add(
-                *(Level.ERROR, "session-none"),
-                found=f"no session is called {wanted}; there is {shown}",
-                expected="one that session in site.toml names",
-                do="Correct session in site.toml, or leave the patient out by exclude",
-            )
-        return ("" if not every else None), True
-    if len(every) > 1:
-        lost = frozenset[str]().union(*(one.modalities for one in every)) - best.modalities
+    if best is None and every:
         book.add(
-            *(Level.WARNING if lost else Level.NOTE, "session-chosen"),
-            found=f"of {len(every)} sessions, {shown}, {best.label or 'the files in no session'} is used"
-            + (f", which lacks {', '.join(sorted(lost))}" if lost else ""),
-            expected=f"one session: {'the one that site.toml names' if wanted else RULE}",
-            do=f'Another is used if site.toml says so: session = "{(lost and every[-1].label) or every[0].label or "*"}"',
+            NO_SESSION,
+            found=f"no session is called {wanted}; there is {shown}",
+            expected="the one that session in site.toml names",
+            do="Correct session in site.toml, or leave the patient out by exclude.",
         )
-    return best.label, len(every) == 1
+        return None
+    if best is None:
+        return ""
+    if len(every) > 1:
+        others = [one for one in every if one is not best]
+        lost = sorted({kind for one in others for kind in one.modalities} - best.modalities)
+        book.add(
+            CHOSEN,
+            found=f"of the sessions {shown}, {best.label or 'the files in none'} is used"
+            + (f", which lacks {', '.join(lost)}" if lost else ""),
+            expected=f"one session: {'the one that site.toml names' if wanted else RULE}",
+            do=f'Another is used if site.toml says so: session = "{others[0].label or "*"}".',
+            level=Level.WARNING if lost else Level.NOTE,
+        )
+    return best.label
+
+
+def _labels(found: Candidates) -> list[str]:
+    """Of the images' sessions."""
+    return sorted({one.session for kind, files in found.items() if kind != MASK for one in files})
+
+
+def of_session(found: Candidates, label: str, book: Notebook) -> Candidates:
+    """What is of the session; where it is the only one, a mask that lies in no session's folder is of it too."""
+    chosen = {kind: [one for one in files if one.session == label] for kind, files in found.items()}
+    masks = found.get(MASK, [])
+    if chosen.get(MASK) or not masks:
+        return chosen
+    loose = [one for one in masks if not one.session]
+    if loose and len(_labels(found)) < 2:
+        return chosen | {MASK: loose}
+    book.add(
+        OTHER_MASK,
+        masks[0].path,
+        found=f"a tumour mask that is not known to be of the session that is used ({label or 'without a name'}); not used",
+        expected="a mask of the same session",
+        do="Put it into the session's folder, or the session into its name, or choose the session in site.toml.",
+    )
+    return chosen
 
 
 def _session(label: str, found: Candidates, run: Sequence[str], times: Mapping[str, str]) -> Session:
