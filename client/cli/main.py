@@ -228,8 +228,6 @@ def _print_check(result: "SiteCheck", console: Console) -> None:
     for title, level in (("Errors: these patients stay out", Level.ERROR), ("Warnings", Level.WARNING), ("Notes", Level.NOTE)):
         if result.of(level):
             console.print(_findings(title, result.of(level)))
-    for note in result.notes:
-        console.print(f"Note: {note}.", markup=False, highlight=False)
     verdict = "Usable" if result.usable else "Not fit for training yet"
     counts_said = f"Errors: {len(result.of(Level.ERROR))}. Warnings: {len(result.of(Level.WARNING))}."
     said = f"{verdict}: {result.used} of {result.patients} patients. {counts_said}"

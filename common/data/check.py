@@ -28,7 +28,6 @@ class SiteCheck:
     masks: int
     classes: dict[str, int]  # patients of each class, and `unlabelled`
     findings: tuple[Finding, ...]  # about the site, then patient by patient
-    notes: tuple[str, ...]
     covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
     def of(self, level: Level) -> tuple[Finding, ...]:
@@ -56,12 +55,10 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
     """
     findings = list(site.findings)
     contents: dict[str, tuple[Case, Path]] = {}
+    out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
-        try:
-            read = read_patient(case, run.data)
-            findings += [*read.findings, *_duplicates(case, read, contents)]
-        except StaysOutError as out:
-            findings += out.findings
+        if case.id not in out:
+            findings += _read(case, run, contents)
         if progress:
             progress(done, len(site.cases))
     labels = [case.label for case in site.cases]
@@ -72,9 +69,17 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
         masks=sum(case.mask is not None for case in site.cases),
         classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
         findings=tuple(findings),
-        notes=site.notes,
         covariates=_known(site, run),
     )
+
+
+def _read(case: Case, run: RunConfig, contents: dict[str, tuple[Case, Path]]) -> list[Finding]:
+    """What is found in one patient's images. Adds to `contents`."""
+    try:
+        read = read_patient(case, run.data)
+    except StaysOutError as error:
+        return list(error.findings)
+    return [*read.findings, *_duplicates(case, read, contents)]
 
 
 def _known(site: Site, run: RunConfig) -> dict[str, int]:
