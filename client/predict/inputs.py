@@ -123,11 +123,16 @@ def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionI
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = [(folder, config.files) for folder in patient_folders(name, root, config)]
-    return _all(name, folders, root, _weights(home, config), modalities)
+    return _all(name, folders, root, _weights(home, config), modalities, config)
 
 
 def _all(
-    name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities
+    name: str,
+    folders: list[tuple[Path, FilePatterns]],
+    root: Path,
+    weights: str,
+    modalities: Modalities,
+    config: SiteConfig | None = None,
 ) -> PredictionInputs:
     """Every folder's patient; two folders of one name are named by their paths."""
     names = [folder.name for folder, _ in folders]
@@ -138,7 +143,7 @@ def _all(
         if troubles:
             broken[patient] = "; ".join(troubles)
         else:
-            cases.append(_case(patient, found, root))
+            cases.append(_case(patient, found, root, config))
     return PredictionInputs(name, tuple(cases), False, broken, weights)
 
 
@@ -153,8 +158,9 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     if troubles:
         raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
     home = site_home(folder)
-    weights = _weights(home, read_site_config(home)) if home else ""
-    return PredictionInputs(name, (_case(name, found, folder),), True, {}, weights)
+    config = read_site_config(home) if home else None
+    weights = _weights(home, config) if home and config else ""
+    return PredictionInputs(name, (_case(name, found, folder, config),), True, {}, weights)
 
 
 def _is_patient(folder: Path, config: SiteConfig, modalities: Modalities) -> bool:
@@ -206,5 +212,6 @@ def _weights(home: Path, config: SiteConfig) -> str:
     return str(home / Path(own).expanduser()) if own else ""
 
 
-def _case(name: str, found: dict[str, Path], root: Path) -> Case:
-    return Case(name, modalities_of(found), found.get(MASK), UNLABELLED, None, None, root)
+def _case(name: str, found: dict[str, Path], root: Path, config: SiteConfig | None = None) -> Case:
+    by_voxels = config is not None and config.reading.by_voxels
+    return Case(name, modalities_of(found), found.get(MASK), UNLABELLED, None, None, root, by_voxels=by_voxels)

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.config.modalities import MODALITIES, file_patterns
 from common.errors import ConfigError
-from common.schema import build, check_ranges, ranged
+from common.schema import build, check_ranges, choice, ranged
 
 NO_LABELS = "none"  # as `labels.column`: this site has no labels, whatever its table holds
 SITE_CONFIG = "site-config"  # key of the node configuration: the path of site.toml at a hospital
@@ -101,6 +101,21 @@ def bids_files() -> FilePatterns:
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """How the site's files are read where a file can be read in two ways."""
+
+    masks: str = choice("world", "world", "voxels")  # where a mask lies: where its header says, or on the voxels of its image
+
+    @property
+    def by_voxels(self) -> bool:
+        """Masks belong to the voxels of their images."""
+        return self.masks == "voxels"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "reading.")
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Where the labels are, and which class of the run each of the site's words means."""
 
@@ -119,6 +134,7 @@ class SiteConfig:
     exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
     files: FilePatterns = field(default_factory=bids_files)  # in site.toml: one glob or several; what it does not name is BIDS
     labels: LabelConfig = field(default_factory=LabelConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
     policy: SitePolicy = field(default_factory=SitePolicy)
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
     connection: SiteConnection = field(default_factory=SiteConnection)

@@ -20,6 +20,7 @@ from common.config.site import (
     read_site_config,
 )
 from common.data.covariates import NO_WORD, absent_columns, of_row
+from common.data.gate.finding import Finding
 from common.errors import ConfigError, DataError
 from common.tasks.task import Task
 
@@ -39,6 +40,7 @@ class Case:
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
     covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
+    by_voxels: bool = False  # the site's masks belong to the voxels of their images (`reading.masks` in site.toml)
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
@@ -64,6 +66,12 @@ class Site:
     cases: tuple[Case, ...]
     config: SiteConfig
     notes: tuple[str, ...] = ()  # oddities that are no errors, for the site's own eyes
+    findings: tuple[Finding, ...] = ()  # about names and tables; a patient with an error stays out
+
+    def only(self, patients: Iterable[str]) -> "Site":
+        """The site with these of its patients alone."""
+        kept = set(patients)
+        return replace(self, cases=tuple(case for case in self.cases if case.id in kept))
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,9 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         known, unread = of_row(participant.cells, run.data.covariates)
         problems += [f"patient {folder.name}: {text}" for text in troubles + trouble + unread]
         age, sex = participant.age, participant.sex
-        cases.append(Case(folder.name, modalities_of(found), found.get(MASK), label, age, sex, root, known))
+        cases.append(
+            Case(folder.name, modalities_of(found), found.get(MASK), label, age, sex, root, known, config.reading.by_voxels)
+        )
     raise_problems(f"Site {name}", problems)
     absent = len(participants.keys() - {folder.name for folder in folders})
     notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []

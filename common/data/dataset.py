@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.data.gate.finding import Finding
+
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
 
@@ -47,6 +49,7 @@ class SiteData:
     key: str  # hash of the sources and settings that the images came from
     covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
     lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them
+    findings: tuple[Finding, ...] = ()  # of the whole site, as `open_site` made them; those of patients who stay out, too
 
     def __post_init__(self) -> None:
         if not self.covariates.shape[1]:

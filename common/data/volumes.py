@@ -1,21 +1,16 @@
-"""Volumes: read in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
+"""Volumes: in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
 
 Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
 An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right.
 No module imported here needs torch, so that the cache's worker processes start fast.
 """
 
-import gzip
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
-
-from common.errors import DataError
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -26,11 +21,40 @@ SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
 
 
 @dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of itself, unchanged: before any choice between its statements.
+
+    Attributes:
+        form: what kind of file it is, such as "NIfTI-1".
+        shape: of the stored array, all axes.
+        dtype: of the stored values, such as "int16".
+        slope, inter: that the values were multiplied with and shifted by; 1 and 0 where the file has none.
+        pixdim: lengths of the first three axes, in the file's unit.
+        unit: of lengths, in mm; 1 where the file names none.
+        qform_code, sform_code: 0 where that statement is not made.
+        qform, sform: affines [4, 4] of the stored axes, in the file's unit; None where the code is 0.
+    """
+
+    form: str
+    shape: tuple[int, ...]
+    dtype: str
+    slope: float = 1.0
+    inter: float = 0.0
+    pixdim: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    unit: float = 1.0
+    qform_code: int = 0
+    sform_code: int = 0
+    qform: npt.NDArray[np.float64] | None = None
+    sform: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """One image in canonical orientation: voxels [X, Y, Z] and the affine [4, 4] to millimetres (RAS)."""
 
     voxels: Array
     affine: npt.NDArray[np.float64]
+    header: Header | None = None  # of the file that it was read from; None: it was computed
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -42,38 +66,6 @@ class Volume:
         """Whether voxels of both lie at the same places."""
         same_shape = self.voxels.shape == other.voxels.shape
         return same_shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
-
-
-def load_volume(file: Path, name: str = "") -> Volume:
-    """Read a NIfTI file (1 or 2, gzipped or not) whole, checksum included, and turn it to RAS.
-
-    Args:
-        file: .nii or .nii.gz.
-        name: the patient and the file as messages should name them; the default is the file's name.
-
-    Raises:
-        DataError: missing, truncated, damaged, or not one 3D frame of numbers.
-    """
-    name = name or file.name
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}).") from error
-    try:
-        raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        image = nib.as_closest_canonical(_kind(raw).from_bytes(raw))
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # a damaged header can fail anywhere inside nibabel
-        what = str(error) or type(error).__name__
-        raise DataError(f"{name}: truncated or damaged NIfTI ({what}). Copy it anew.") from error
-    if voxels.ndim > 3 and voxels.size == np.prod(voxels.shape[:3]):
-        voxels = voxels.reshape(voxels.shape[:3])
-    if voxels.ndim != 3 or not voxels.size:
-        raise DataError(f"{name}: expected one volume with three axes, got shape {voxels.shape}.")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"{name}: its affine has no volume; expected a NIfTI header with voxel sizes and orientation.")
-    return Volume(np.ascontiguousarray(voxels), affine)
 
 
 def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
@@ -208,11 +200,6 @@ def crop_slices(
     along_x = (columns @ slab).reshape(size, ny, -1)  # [W, Y, S]
     along_y = rows @ along_x.swapaxes(0, 1).reshape(ny, -1)
     return np.ascontiguousarray(along_y.reshape(size, size, -1).transpose(2, 0, 1))
-
-
-def _kind(raw: bytes) -> Any:
-    """The nibabel class for a NIfTI file's bytes."""
-    return nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image
 
 
 def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArray[np.int64]:

@@ -61,6 +61,8 @@ def _add_registry(verbs: Verbs) -> None:
     verb.add_argument("key", type=Path, metavar="KEYFILE", help="the public key that it sent")
     verb.add_argument("--name", required=True, help="of the hospital, in the report too")
     verb.add_argument("--again", action="store_true", help="take back a key that was revoked")
+    text = "patients that were agreed with it: no more count in the mean, whatever it says; admit it again to change them"
+    verb.add_argument("--patients", type=int, default=0, metavar="N", help=text)
     verb = _verb(verbs, "revoke", "let a hospital in no more", _revoke)
     verb.add_argument("name", metavar="NAME")
 
@@ -107,8 +109,9 @@ def _renew(arguments: argparse.Namespace) -> int:
 
 def _admit(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    site = admit(home, arguments.key, arguments.name, again=arguments.again)
-    _say(f"Admitted {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
+    site = admit(home, arguments.key, arguments.name, again=arguments.again, patients=arguments.patients)
+    agreed = f", {site.patients} patients at most" if site.patients else ""
+    _say(f"Admitted {site.name}, key {site.fingerprint}{agreed}. {_tell_superlink(home)}")
     _say("Compare the fingerprint with the hospital by telephone: `ssh-keygen -lf keys/site.pub` there.")
     return 0
 

@@ -16,6 +16,7 @@ from common.messages.code_version import code_hash
 from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
 from server.deployment.home import Home
+from server.deployment.registry import agreed_patients
 from server.deployment.run_status import LAST_NAME, read_run_status
 from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
@@ -59,7 +60,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
         ConfigError: a wrong configuration or external folder, or nothing to resume; nothing was started.
         FederationError: the service does not run, another run is on, the run folder is used, or Flower refused.
     """
-    run_config = _run_config(wanted)
+    run_config = _run_config(wanted) | {"agreed": json.dumps(agreed_patients(home), sort_keys=True)}
     out = Path(run_config["out"])
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")

@@ -16,6 +16,15 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one site had in a round: shares of the weight and of the change, and what its change was multiplied by."""
+
+    weight: float | None
+    change: float | None
+    scale: float | None
+
+
+@dataclass(frozen=True)
 class Round:
     """One round. `mcc` is the external value, for information only."""
 
@@ -31,6 +40,7 @@ class Round:
     loss: float | None
     deviation: float | None  # of the product of the mean low-rank factors from the mean of the products, relative
     left: float | None  # of it, after what `federation.low_rank` has made of it
+    influence: Mapping[str, Part]  # by site
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -57,7 +67,13 @@ def decode_round(value: Any) -> Round:
         loss=real(table(entry.get("train")).get("loss")),
         deviation=real(table(entry.get("low_rank")).get("deviation")),
         left=real(table(entry.get("low_rank")).get("left")),
+        influence={site: _part(value) for site, value in table(entry.get("influence")).items()},
     )
+
+
+def _part(value: Any) -> Part:
+    entry = table(value)
+    return Part(*(real(entry.get(name)) for name in ("weight", "change", "scale")))
 
 
 def _failure(value: Any) -> Failure:

@@ -123,7 +123,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     strategy = (
         SecureAvg(config, task, template, plan.sites, progress)
         if config.secure.enabled
-        else FedMRIAvg(config.federation, task, template, plan.sites, config, progress)
+        else FedMRIAvg(config.federation, task, template, plan.sites, config, progress, plan.agreed)
     )
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
         result = strategy.start(

@@ -30,6 +30,7 @@ class RoundRecord:
     paused: tuple[str, ...] = ()  # connected sites that were not asked, after too many failures in a row
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
     low_rank: dict[str, float] = field(default_factory=dict)  # `common.low_rank.figures`, where single updates are seen
+    influence: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> its part (`server.strategy.influence`)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class OpenRound:
     paused: tuple[str, ...] = ()
     redone: int = 0
     low_rank: dict[str, float] = field(default_factory=dict)
+    influence: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, float]) -> RoundRecord:
@@ -98,6 +100,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
         paused=state.paused,
         redone=state.redone,
         low_rank=state.low_rank,
+        influence=state.influence,
         train=train,
         external={},
     )
