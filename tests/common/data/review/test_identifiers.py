@@ -6,7 +6,7 @@ import pytest
 from nibabel.nifti1 import Nifti1Extension
 
 from common.data.gate.finding import Level
-from common.data.gate.identifiers import column_findings, header_findings, masked, name_findings, traces
+from common.data.review.identifiers import column_findings, header_findings, masked, name_findings, traces
 
 TELLING = {
     "MUELLER^HANS": "a person's name",
