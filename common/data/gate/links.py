@@ -32,8 +32,8 @@ def _walk(folder: Path, path: str, above: set[str]) -> Iterator[tuple[str, list[
     above = above | {str(folder.resolve())}
     with os.scandir(folder) as entries:
         here = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    inner = [entry for entry in here if entry.is_dir()]
-    yield path, [entry.name for entry in here if not entry.is_dir()]
+    inner = [entry for entry in here if Path(entry.path).is_dir()]  # a link to itself is none, where `entry.is_dir()` raises
+    yield path, [entry.name for entry in here if entry not in inner]
     for entry in inner:
         if not entry.is_symlink() or str(Path(entry.path).resolve()) not in above:
             yield from _walk(Path(entry.path), f"{path}{entry.name}/", above)

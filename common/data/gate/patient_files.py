@@ -30,8 +30,16 @@ UNREAD = Kind("file-unread", Level.NOTE, "a file that nobody reads has a name li
 ASSUMED = Kind("contrast-assumed", Level.WARNING, "a T1 is read as without contrast agent, though its name has unknown words")
 GIVEN = Kind("contrast-given", Level.WARNING, "a T2 or FLAIR after contrast agent is used")
 NO_SESSIONS = Kind("sessions-unread", Level.WARNING, "a patient's sessions.tsv cannot be read")
-STRANGER = Kind("name-other-patient", Level.ERROR, "a file is named after another patient than its folder")
-OTHER_SESSION = Kind("name-other-session", Level.ERROR, "a file is named after another session than its folder")
+STRANGER = Kind(
+    "name-other-patient",
+    Level.ERROR,
+    "files of two patients in one folder; a warning where all files are named after another than the folder",
+)
+OTHER_SESSION = Kind(
+    "name-other-session",
+    Level.ERROR,
+    "files named after two sessions in one; a warning where all are named after another than the folder",
+)
 KINDS = (*(BROKEN, UNREADABLE, ABSENT, NOTHING, TWINS, LEFT, UNREAD, ASSUMED, GIVEN, NO_SESSIONS, STRANGER, OTHER_SESSION),)
 SHOWN = 3  # files spelled out in one finding
 
@@ -154,18 +162,20 @@ def _one_each(found: Candidates, book: Notebook) -> dict[str, Candidate]:
 
 
 def _say_strangers(files: Mapping[str, Candidate], label: str, book: Notebook) -> None:
-    """Names that say another patient or another session than the folder does."""
+    """Names that say another patient or session than the folder does; an error where they differ among themselves."""
     here = {STRANGER: ("sub", book.patient), OTHER_SESSION: ("ses", session_of_folder(label))}
-    for one in files.values():
-        for kind, (key, folder) in here.items():
-            word = one.name.entities.get(key, "")
-            if word and folder.startswith(f"{key}-") and bare(word) != bare(folder.removeprefix("sub-")):
-                book.add(
-                    *(kind, one.path),
-                    found=f"the name says {key}-{word}, its folder {folder}",
-                    expected="the same in both",
-                    do="Find out whose file it is, and rename it or its folder.",
-                )
+    for kind, (key, folder) in here.items():
+        words = {one.path: one.name.entities[key] for one in files.values() if key in one.name.entities}
+        others = [path for path, word in words.items() if bare(word) != bare(folder.removeprefix("sub-"))]
+        if others and folder.startswith(f"{key}-"):
+            alike = len({bare(word) for word in words.values()}) == 1
+            book.add(
+                *(kind, others[0]),
+                found=f"the name says {key}-{words[others[0]]}, its folder {folder}",
+                expected="the same in both",
+                do="Find out whose file it is, and rename it or its folder.",
+                level=Level.WARNING if alike else Level.ERROR,
+            )
 
 
 def _say_assumed(files: Mapping[str, Candidate], book: Notebook) -> None:
