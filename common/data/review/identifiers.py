@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.data.gate.finding import Finding, Level
+from common.data.gate.finding import Finding, Kind, Level
 
-HEADER_CODE, NAME_CODE, COLUMN_CODE = "identifier-header", "identifier-name", "identifier-column"
+HEADER = Kind("identifier-header", Level.WARNING, "a header that may tell who the patient is")
+NAME = Kind("identifier-name", Level.WARNING, "a name of a folder or file that may tell who the patient is")
+COLUMN = Kind("identifier-column", Level.WARNING, "a column of the table that may tell who the patients are")
+KINDS = (HEADER, NAME, COLUMN)
 SHOWN = 2  # leading characters of a value that a finding shows
 OLDEST = 89  # years; HIPAA's safe harbour (45 CFR 164.514(b)(2)) counts greater ages among the identifiers
 TEXT_FIELDS = ("descrip", "aux_file", "db_name", "intent_name")
@@ -79,18 +82,12 @@ def header_findings(patient: str, file: str, header: Any) -> tuple[Finding, ...]
         header: nibabel's Nifti1Header or Nifti2Header; another format's has no such fields.
     """
     places = [*_fields(header), *_extensions(header)]
-    return tuple(
-        Finding(
-            patient,
-            HEADER_CODE,
-            Level.WARNING,
-            file,
-            f"the header's {place} holds {trace.kind}: {trace.shown}",
-            "a header without personal data",
-            f"Empty {place}, for example with nibabel, or convert the file anew with anonymisation on (dcm2niix -ba y).",
-        )
-        for place, trace in dict.fromkeys(places)
-    )
+    found = []
+    for place, trace in dict.fromkeys(places):
+        do = f"Empty {place}, for example with nibabel, or convert the file anew with anonymisation on (dcm2niix -ba y)."
+        told = f"the header's {place} holds {trace.kind}: {trace.shown}"
+        found.append(HEADER.finding(told, "a header without personal data", do).of(patient, file))
+    return tuple(found)
 
 
 def name_findings(patient: str, files: Iterable[str]) -> tuple[Finding, ...]:
@@ -104,16 +101,14 @@ def name_findings(patient: str, files: Iterable[str]) -> tuple[Finding, ...]:
     for file in files:
         for trace in traces(file.replace(patient, " ")):  # the id was looked at once
             found.setdefault(trace, file)
+    do = "Rename by a pseudonym, and keep the list that links both outside of this folder."
     return tuple(
-        Finding(
-            patient,
-            NAME_CODE,
-            Level.NOTE if trace.kind == "a date" and file else Level.WARNING,
-            file,
+        NAME.finding(
             f"the {'path' if file else 'folder'}'s name holds {trace.kind}: {trace.shown}",
             "a pseudonym that tells nothing of the patient",
-            "Rename by a pseudonym, and keep the list that links both outside of this folder.",
-        )
+            do,
+            level=Level.NOTE if trace.kind == "a date" and file else None,
+        ).of(patient, file)
         for trace, file in found.items()
     )
 
@@ -132,10 +127,10 @@ def column_findings(table: str, rows: Sequence[Mapping[str, str]]) -> tuple[Find
         if trace:
             told = f"the column {column} holds {trace.kind}: {trace.shown}"
             advice = "Delete the column: training reads ids, labels and the run's covariates alone."
-            found.append(Finding("", COLUMN_CODE, Level.WARNING, table, told, "no personal data", advice))
+            found.append(COLUMN.finding(told, "no personal data", advice, file=table))
         if column.lower() == "age" and any(_years(cell) > OLDEST for cell in cells):
             told = f"{sum(_years(cell) > OLDEST for cell in cells)} ages over {OLDEST} years"
-            found.append(Finding("", COLUMN_CODE, Level.NOTE, table, told, f"{OLDEST}+ for them", f"Write {OLDEST}+."))
+            found.append(COLUMN.finding(told, f"{OLDEST}+ for them", f"Write {OLDEST}+.", file=table, level=Level.NOTE))
     return tuple(found)
 
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.gate.finding import Finding, Kind, Level
-from common.data.review.look import AGAINST, ALIKE, ALONE, Look, Numbers, look
-from common.data.review.thumbnail import Thumbnail
+from common.data.review.look import AGAINST, ALIKE, ALONE, Look, Numbers
 
 SWAPPED = Kind("modality-swapped", Level.WARNING, "an image looks like another modality than its name says")
 KINDS = (SWAPPED,)
@@ -70,13 +69,10 @@ class Namings:
         return log(max(float(chances[0]), 1e-300)) - log(max(float(chances[1]), 1e-300))
 
 
-def find_swapped(one: Thumbnail) -> Iterator[tuple[str, Finding]]:
-    """Modality and warning of each volume that looks like another one; silent where there is too little of a head to judge."""
-    names = tuple(NAMES.index(name) for name in one.slices if name in NAMES)
-    if not names or not one.shows_a_head:
-        return
-    known = Thumbnail({NAMES[n]: one.slices[NAMES[n]] for n in names}, one.tumour, one.pixel, one.depth)
-    namings = name_volumes(look(known), shipped_weights())
+def find_swapped(seen: Look) -> Iterator[tuple[str, Finding]]:
+    """Modality and warning of each volume that looks like another one. All volumes must be of `NAMES`."""
+    names = tuple(NAMES.index(name) for name in seen.names)
+    namings = name_volumes(seen, shipped_weights())
     named = namings.chance(names)
     if named < UNLIKELY:
         for volume, name in enumerate(names):
