@@ -69,7 +69,7 @@ def open_site(
     images, present = stored
     labels = np.array([case.label for case in site.cases], dtype=np.int64)
     covariates = as_array([case.covariates for case in site.cases], data.covariates)
-    return SiteData(site.name, tuple(case.id for case in site.cases), images, present, labels, key, covariates)
+    return SiteData(site.name, tuple(case.id for case in site.cases), images, present, labels, key, covariates, folder=cache)
 
 
 def content_key(site: Site, data: DataConfig) -> str:
