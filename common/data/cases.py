@@ -15,8 +15,8 @@ from common.config.site import (
     FilePatterns,
     LabelConfig,
     SiteConfig,
-    SitePolicy,
     check_name,
+    read_policy,
     read_site_config,
 )
 from common.data.covariates import NO_WORD, absent_columns, of_row
@@ -91,8 +91,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     if not path.exists():
         raise DataError(f"Site {path}: no such folder. Name a folder of patients (BIDS), or a site.toml.")
     config, home = read_site_config(path), path if path.is_dir() else path.parent
-    if simulated and path.is_dir() and not (path / "site.toml").exists():
-        config = replace(config, policy=SitePolicy.simulation())
+    config = replace(config, policy=read_policy(path, simulated=simulated))
     name = check_name(config.name or home.resolve().name)
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():
