@@ -110,4 +110,6 @@ def _digest(volume: Volume) -> str:
     if levels is None:
         return hashlib.sha256(f"{volume.voxels.shape}".encode() + volume.voxels.tobytes()).hexdigest()
     some = np.ascontiguousarray(volume.voxels[::4, ::4])
-    return hashlib.sha256(f"{volume.voxels.shape}".encode() + levels.values.tobytes() + levels.counts.tobytes() + some.tobytes()).hexdigest()
+    return hashlib.sha256(
+        f"{volume.voxels.shape}".encode() + levels.values.tobytes() + levels.counts.tobytes() + some.tobytes()
+    ).hexdigest()
