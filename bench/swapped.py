@@ -47,7 +47,10 @@ def examples(real: Path, phantoms: Path) -> Iterator[Example]:
     folders = [(path.parent.name, path) for path in sorted(real.glob("tcga-lgg/*/sub-*"))]
     folders += [(path.name, path) for path in sorted(real.glob("cases/*"))]
     for hospital, folder in folders + [(f"phantom {p.parent.name}", p) for p in sorted(phantoms.glob("*/sub-*"))]:
-        found = {name: next((f for end in ends for f in folder.rglob(f"*{end}.nii.gz") if _is(f, end)), None) for name, ends in SUFFIXES.items()}
+        found = {
+            name: next((f for end in ends for f in folder.rglob(f"*{end}.nii.gz") if _is(f, end)), None)
+            for name, ends in SUFFIXES.items()
+        }
         volumes = {name: load_volume(file) for name, file in found.items() if file}
         reference = next(iter(volumes.values()))
         volumes = {name: resample(volume, reference) for name, volume in volumes.items()}
@@ -95,7 +98,9 @@ def fit(known: list[Example]) -> Weights:
             ways, rows = design(part, scale)
             true = ways.index(tuple(NAMES.index(name) for name in part.names))
             groups.setdefault(len(part.names), []).append((rows, true, weight))
-    stacked = [(np.stack([r for r, _, _ in g]), np.array([t for _, t, _ in g]), np.array([w for _, _, w in g])) for g in groups.values()]
+    stacked = [
+        (np.stack([r for r, _, _ in g]), np.array([t for _, t, _ in g]), np.array([w for _, _, w in g])) for g in groups.values()
+    ]
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total, gradient = PENALTY * weights @ weights, 2 * PENALTY * weights

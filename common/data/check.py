@@ -3,19 +3,19 @@
 All of this stays at the site.
 """
 
-import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from common.config.modalities import looked_for
 from common.config.run import RunConfig
 from common.data.cases import Case, Site
-from common.data.gate.finding import Finding, Kind, Level, StaysOutError, stay_out
+from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
 from common.data.gate.patient import Patient, read_patient
+from common.data.review.review import Review, table_findings
 
-SAME_VOXELS = Kind("volume-twice", Level.WARNING, "two files hold the same voxels")
+Watcher = Callable[[Case, Patient | None], None]  # is given each patient as they were read; None where they stay out
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,25 @@ class SiteCheck:
         return tuple(one for one in self.findings if one.level is level)
 
     @property
+    def levels(self) -> dict[str, int]:
+        """How many findings of each level."""
+        return {level.value: len(self.of(level)) for level in Level}
+
+    @property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """By code: how many findings, and about how many patients; the most severe first, then the most frequent."""
+        order = list(Level)
+        counts = Counter((order.index(one.level), one.code) for one in self.findings)
+        codes = dict.fromkeys(
+            code for (_, code), _ in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+        )
+        found = {code: [one for one in self.findings if one.code == code] for code in codes}
+        return {
+            code: {**{level.value: sum(one.level is level for one in of) for level in Level}, "patients": _patients(of)}
+            for code, of in found.items()
+        }
+
+    @property
     def used(self) -> int:
         """Patients who would be used."""
         return self.patients - len(stay_out(self.findings))
@@ -46,24 +65,33 @@ class SiteCheck:
         return self.used > 0 and not any(not one.patient for one in self.of(Level.ERROR))
 
 
-def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> SiteCheck:
+def check_site(
+    site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None, watch: Watcher | None = None
+) -> SiteCheck:
     """Read every volume and mask of a site, as training would.
 
     Args:
         site: as `read_site` found it.
         run: with which `site` was read.
         progress: called with (patients done, of all).
+        watch: is called with each patient in turn; what it does not keep is gone.
     """
-    findings = list(site.findings)
-    contents: dict[str, tuple[Case, Path]] = {}
+    findings, review = [*site.findings, *table_findings(site)], Review()
     for done, case in enumerate(site.cases, start=1):
+        read = None
         try:
             read = read_patient(case, run.data)
-            findings += [*read.findings, *_duplicates(case, read, contents)]
+            findings += read.findings
         except StaysOutError as out:
             findings += out.findings
+        findings += review.patient(case, read)
+        if watch:
+            watch(case, read)
         if progress:
             progress(done, len(site.cases))
+    findings += review.finish()
+    place = {case.id: number for number, case in enumerate(site.cases)}
+    findings.sort(key=lambda one: place.get(one.patient, -1))
     labels = [case.label for case in site.cases]
     return SiteCheck(
         site=site.name,
@@ -77,20 +105,11 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
     )
 
 
+def _patients(findings: list[Finding]) -> int:
+    return len({one.patient for one in findings if one.patient})
+
+
 def _known(site: Site, run: RunConfig) -> dict[str, int]:
     """Of how many patients each covariate is known."""
     names = [covariate.name for covariate in run.data.covariates]
     return {name: sum(not math.isnan(case.covariates[i]) for case in site.cases) for i, name in enumerate(names)}
-
-
-def _duplicates(case: Case, read: Patient, contents: dict[str, tuple[Case, Path]]) -> list[Finding]:
-    """Volumes whose voxels were seen before, in another patient or modality. Adds to `contents`."""
-    found = []
-    for kind, volume in read.images.volumes.items():
-        digest = hashlib.sha256(f"{volume.voxels.shape}".encode() + volume.voxels.tobytes()).hexdigest()
-        first_case, first_file = contents.setdefault(digest, (case, case.files[kind]))
-        if first_file != case.files[kind]:
-            text = f"has the same voxels as {first_case.name_of(first_file)}"
-            one = SAME_VOXELS.finding(text, "another image", "Find out which of the two it is.")
-            found.append(one.of(case.id, case.name_of(case.files[kind])))
-    return found

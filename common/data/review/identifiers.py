@@ -30,7 +30,9 @@ _PATTERNS = {
     ),
     "a DICOM unique identifier": re.compile(r"(?<![\d.])[0-2](?:\.\d+){6,}(?![\d.])"),
     "a number as of a medical record": re.compile(r"(?<![\d.])\d{7,}(?![\d.])"),
-    "an accession or record number": re.compile(r"(?i)(?<![a-z])(?:acc(?:ession)?|mrn|pid|ssn|nhs)[-_:# ]*(?:no|nr)?[-_:.# ]*\d{4,}"),
+    "an accession or record number": re.compile(
+        r"(?i)(?<![a-z])(?:acc(?:ession)?|mrn|pid|ssn|nhs)[-_:# ]*(?:no|nr)?[-_:.# ]*\d{4,}"
+    ),
 }
 _TELLING = re.compile(  # the whole heading, in the languages of hospitals that asked
     r"(?i)(?:(?:patient|participant|subject)[_ ]?s?[_ ]?)?(?:(?:first|last|given|family|sur|full|middle|maiden)?[_ ]?name|vorname|"
@@ -97,7 +99,7 @@ def name_findings(patient: str, files: Iterable[str]) -> tuple[Finding, ...]:
         patient: name of the folder, which is the patient's id.
         files: relative to the data folder.
     """
-    found = {trace: "" for trace in traces(patient)}
+    found = dict.fromkeys(traces(patient), "")
     for file in files:
         for trace in traces(file.replace(patient, " ")):  # the id was looked at once
             found.setdefault(trace, file)
