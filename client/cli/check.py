@@ -85,8 +85,6 @@ def _print(result: "SiteCheck", console: Console) -> None:
         console.print(_codes(result))
     for finding in _spelled_out(result):
         _print_finding(finding, console)
-    for note in result.notes:
-        console.print(f"Note: {note}.", markup=False, highlight=False)
     verdict = "Usable" if result.usable else "Not fit for training yet"
     told = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in result.levels.items())
     said = f"{verdict}: {result.used} of {result.patients} patients. {told[0].upper()}{told[1:]}."

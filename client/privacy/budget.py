@@ -11,6 +11,7 @@ from pathlib import Path
 from client.privacy.ledger import Ledger, Marks, alone, append, read_ledger
 from common.config.site import SitePrivacy
 from common.data.cases import Site
+from common.data.gate.files import companion
 from common.errors import BUDGET_SPENT, DataError, PrivacyError
 from common.privacy.accounting import epsilon_of, steps_within
 from common.privacy.charge import Charge
@@ -112,8 +113,10 @@ def open_budget(site: Site, privacy: SitePrivacy, path: Path) -> Budget:
 
 
 def _digest(file: Path) -> str:
+    """Of the voxels' half where the file is one of a pair: headers of different patients may be equal."""
+    other = companion(file)
     try:
-        with file.open("rb") as content:
+        with (other if other and file.suffix == ".hdr" else file).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from error

@@ -132,6 +132,7 @@ class SiteConfig:
     data: str = ""  # folder of the patients, relative to site.toml; "": beside it
     patients: str = "sub-*"  # glob of the patients' folders
     exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
+    session: str = ""  # glob of the session that is used, such as "preop"; "": by the rule of `common.data.gate.sessions`
     files: FilePatterns = field(default_factory=bids_files)  # in site.toml: one glob or several; what it does not name is BIDS
     labels: LabelConfig = field(default_factory=LabelConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)

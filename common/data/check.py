@@ -4,7 +4,6 @@ All of this stays at the site.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,7 +27,6 @@ class SiteCheck:
     masks: int
     classes: dict[str, int]  # patients of each class, and `unlabelled`
     findings: tuple[Finding, ...]  # about the site, then patient by patient
-    notes: tuple[str, ...]
     covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
     def of(self, level: Level) -> tuple[Finding, ...]:
@@ -38,21 +36,19 @@ class SiteCheck:
     @property
     def levels(self) -> dict[str, int]:
         """How many findings of each level."""
-        return {level.value: len(self.of(level)) for level in Level}
+        return _by_level(list(self.findings))
 
     @property
     def codes(self) -> dict[str, dict[str, int]]:
-        """By code: how many findings, and about how many patients; the most severe first, then the most frequent."""
+        """By code: findings of each level, and how many patients have one; the gravest codes first, then the most frequent."""
+        by_code: dict[str, list[Finding]] = {}
+        for one in self.findings:
+            by_code.setdefault(one.code, []).append(one)
         order = list(Level)
-        counts = Counter((order.index(one.level), one.code) for one in self.findings)
-        codes = dict.fromkeys(
-            code for (_, code), _ in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+        ranked = sorted(
+            by_code.items(), key=lambda item: (min(order.index(one.level) for one in item[1]), -len(item[1]), item[0])
         )
-        found = {code: [one for one in self.findings if one.code == code] for code in codes}
-        return {
-            code: {**{level.value: sum(one.level is level for one in of) for level in Level}, "patients": _patients(of)}
-            for code, of in found.items()
-        }
+        return {code: {**_by_level(of), "patients": len({one.patient for one in of if one.patient})} for code, of in ranked}
 
     @property
     def used(self) -> int:
@@ -77,14 +73,10 @@ def check_site(
         watch: is called with each patient in turn; what it does not keep is gone.
     """
     findings, review = [*site.findings, *table_findings(site)], Review()
+    out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
-        read = None
-        try:
-            read = read_patient(case, run.data)
-            findings += read.findings
-        except StaysOutError as out:
-            findings += out.findings
-        findings += review.patient(case, read)
+        read, found = (None, ()) if case.id in out else _read(case, run)
+        findings += [*found, *review.patient(case, read)]
         if watch:
             watch(case, read)
         if progress:
@@ -100,13 +92,21 @@ def check_site(
         masks=sum(case.mask is not None for case in site.cases),
         classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
         findings=tuple(findings),
-        notes=site.notes,
         covariates=_known(site, run),
     )
 
 
-def _patients(findings: list[Finding]) -> int:
-    return len({one.patient for one in findings if one.patient})
+def _read(case: Case, run: RunConfig) -> tuple[Patient | None, tuple[Finding, ...]]:
+    """One patient, None where they stay out, and what was found."""
+    try:
+        read = read_patient(case, run.data)
+    except StaysOutError as error:
+        return None, error.findings
+    return read, read.findings
+
+
+def _by_level(findings: list[Finding]) -> dict[str, int]:
+    return {level.value: sum(one.level is level for one in findings) for level in Level}
 
 
 def _known(site: Site, run: RunConfig) -> dict[str, int]:

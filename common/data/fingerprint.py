@@ -28,11 +28,11 @@ BANDS, BITS = 4, 40  # tokens of a place, comparisons of a token
 FAINT = 0.1  # of the volume's 99th percentile: below lie air and what skull stripping cut away
 MOST_FAINT = 0.03  # of the points round a place may be faint: at the brain's rim all heads look alike
 CONTRAST = 0.01  # of the same percentile: an extremum that is weaker is noise
-MOST_TOKENS = 512  # of a volume: those with the smallest hash, so that two volumes keep the same ones
+MOST_TOKENS = 1024  # of a volume: those with the smallest hash, so that two volumes keep the same ones
 
-LEAST_SHARED = 8  # tokens that two volumes of one person share at least
-SAME_PERSON = 0.06  # of the smaller fingerprint
-SAME_SCAN = 0.2  # of the smaller fingerprint: T1 and contrast T1 of one session share less
+LEAST_SHARED = 12  # tokens that fingerprints of one person share at least
+SAME_PERSON = 0.03  # of the smaller fingerprint; measured by bench/twins.py: 0.013 at most between two persons
+SAME_SCAN = 0.2  # of the smaller fingerprint; T1 and contrast T1 of one session share 0.12 at most
 
 
 def fingerprint(volume: Volume) -> Fingerprint:

@@ -77,14 +77,14 @@ def _scaled_slices(
     volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig
 ) -> Array:
     """[S, H, W]: scaled by the whole volume's window, but no other slices than these."""
-    window = _window(volume.voxels, modality, data)
+    window = _window(volume, modality, data)
     slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
     return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
 
 
-def _window(voxels: Array, modality: str, data: DataConfig) -> tuple[float, float] | None:
+def _window(volume: Volume, modality: str, data: DataConfig) -> tuple[float, float] | None:
     """By the modality's intensity rule."""
     quantity = MODALITIES[modality].quantity
     if quantity is None:
-        return intensity_window(voxels, data.low_percentile, data.high_percentile)
-    return quantity_window(voxels, quantity.low, quantity.high, quantity.typical)
+        return intensity_window(volume.voxels, data.low_percentile, data.high_percentile, volume.levels)
+    return quantity_window(volume.voxels, quantity.low, quantity.high, quantity.typical)

@@ -114,7 +114,7 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     region, found = tumour_of(images)
     add(found)
     tumour = region is not None
-    region = foreground(images.reference.voxels) if region is None else region
+    region = foreground(images.reference.voxels, images.reference.levels) if region is None else region
     indices = choose_slices(region, data.slices, tumour=tumour, thickness=images.reference.spacing[2])
     placed = {name: resample(volume, images.reference) for name, volume in volumes.items()}
     present, found = present_of(images, placed, indices)

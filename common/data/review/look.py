@@ -1,7 +1,7 @@
 """What kind of image each of a patient's volumes looks like, as numbers that do not hang on the file's intensity scale.
 
-Each volume alone (quantiles inside the head, grey against white matter by the distance from sulci, bright and dark thin structures,
-the tumour against the rest), each pair alike (correlations), and each pair against one another (what is brighter in which).
+Each volume alone (quantiles inside the head, grey against white matter by the distance from sulci, bright and dark thin
+structures, the tumour against the rest), each pair alike (correlations), and each pair against one another (what is brighter in which).
 V volumes.
 """
 
@@ -67,8 +67,9 @@ def _image(slices: Array, deep: Mask, pixel: tuple[float, float]) -> _Image:
 
 def _beyond(image: Array, width: float, pixel: tuple[float, float]) -> Array:
     """The image less its surroundings."""
-    smooth = ndimage.gaussian_filter(image, (width * STEP / pixel[0], width * STEP / pixel[1], 0), truncate=3)
-    return image - smooth
+    smooth: Array = ndimage.gaussian_filter(image, (width * STEP / pixel[0], width * STEP / pixel[1], 0), truncate=3)
+    beyond: Array = image - smooth
+    return beyond
 
 
 def _alone(image: _Image, one: Thumbnail) -> list[float]:

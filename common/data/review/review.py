@@ -1,4 +1,4 @@
-"""Reviews a site, patient by patient: what lies in names and headers, and what images show that no rule about one file can see."""
+"""Reviews a site, patient by patient: what lies in names and headers, and what images show that no rule about one file sees."""
 
 import csv
 from collections.abc import Iterator

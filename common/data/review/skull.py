@@ -1,4 +1,4 @@
-"""Whether the skull, and with it perhaps the face, is still in an image: a ring of scalp that the dark skull parts from the brain."""
+"""Whether the skull, and perhaps the face, is still in an image: a ring of scalp that the dark skull parts from the brain."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def find_faces(one: Thumbnail) -> Iterator[Finding]:
     ringed = [name for name, share in shares.items() if share >= RING]
     if ringed and one.shows_a_head:
         found = f"scalp around the brain in {', '.join(ringed)} ({max(shares.values()):.0%} of the outermost {SCALP:g} mm)"
-        do = f"Remove it before the images leave the hospital's own machines in any way: {DEFACING}. Training itself sends no image."
+        do = f"Remove it before the images leave the hospital's machines in any way: {DEFACING}. Training sends no image."
         yield FACE.finding(found, "images without skull, or defaced", do)
 
 

@@ -94,7 +94,20 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "column", ["name", "patient_name", "Patient ID", "Surname", "birth_date", "dob", "date of birth", "address", "Geburtsdatum", "MRN", "phone"]
+    "column",
+    [
+        "name",
+        "patient_name",
+        "Patient ID",
+        "Surname",
+        "birth_date",
+        "dob",
+        "date of birth",
+        "address",
+        "Geburtsdatum",
+        "MRN",
+        "phone",
+    ],
 )
 def test_telling_headings(column: str) -> None:
     (finding,) = column_findings("participants.tsv", [{"participant_id": "sub-1", column: "xyzzy"}])
@@ -104,7 +117,10 @@ def test_telling_headings(column: str) -> None:
 
 
 def test_telling_cells_and_ages() -> None:
-    rows = [{"participant_id": "sub-1", "note": "n/a", "age": "61"}, {"participant_id": "sub-2", "note": "12.03.1954", "age": "93"}]
+    rows = [
+        {"participant_id": "sub-1", "note": "n/a", "age": "61"},
+        {"participant_id": "sub-2", "note": "12.03.1954", "age": "93"},
+    ]
     cell, age = column_findings("participants.tsv", rows)
     assert "the column note holds a date" in cell.found
     assert (age.level, age.found) == (Level.NOTE, "1 ages over 89 years")
@@ -112,4 +128,9 @@ def test_telling_cells_and_ages() -> None:
 
 @pytest.mark.parametrize("column", ["sex", "subtype", "scanner_name_code", "gene", "site", "centre", "grade", "birthweight"])
 def test_innocent_headings(column: str) -> None:
-    assert column_findings("participants.tsv", [{"participant_id": "sub-1", column: "n/a"}, {"participant_id": "sub-2", column: "b"}]) == ()
+    assert (
+        column_findings(
+            "participants.tsv", [{"participant_id": "sub-1", column: "n/a"}, {"participant_id": "sub-2", column: "b"}]
+        )
+        == ()
+    )
