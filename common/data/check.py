@@ -45,9 +45,8 @@ class SiteCheck:
         for one in self.findings:
             by_code.setdefault(one.code, []).append(one)
         order = list(Level)
-        ranked = sorted(
-            by_code.items(), key=lambda item: (min(order.index(one.level) for one in item[1]), -len(item[1]), item[0])
-        )
+        gravest = {code: min(order.index(one.level) for one in of) for code, of in by_code.items()}
+        ranked = sorted(by_code.items(), key=lambda item: (gravest[item[0]], -len(item[1]), item[0]))
         return {code: {**_by_level(of), "patients": len({one.patient for one in of if one.patient})} for code, of in ranked}
 
     @property
