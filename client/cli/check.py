@@ -88,7 +88,7 @@ def _print(result: "SiteCheck", console: Console) -> None:
     verdict = "Usable" if result.usable else "Not fit for training yet"
     told = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in result.levels.items())
     said = f"{verdict}: {result.used} of {result.patients} patients. {told[0].upper()}{told[1:]}."
-    console.print(said, style="green" if result.usable else "red", highlight=False)
+    console.print(said, style="green" if result.usable else "red", highlight=False, soft_wrap=True)
 
 
 def _codes(result: "SiteCheck") -> Table:

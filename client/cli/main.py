@@ -15,6 +15,7 @@ from rich.text import Text
 from client.cli.approvals import add_approve, add_audit_verify
 from client.cli.check import add_check
 from client.cli.deployment import add_verbs
+from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_pins(verbs)
     add_predict(verbs)
     add_approve(verbs)
+    add_ledger(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 
@@ -135,7 +137,7 @@ def _private(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
-    from client.privacy.budget import site_budget
+    from client.privacy.budget import NO_BUDGET, site_budget
     from common.data.cases import read_site
     from common.privacy.charge import Charge
 
@@ -153,15 +155,16 @@ def _budget(arguments: argparse.Namespace) -> int:
         "rounds_that_fit": fit,
         "rounds_planned": config.federation.rounds,
         "ledger": str(budget.path),
+        "one_person": [list(ids) for ids in budget.twins()],
     }
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        _print_budget(result, Console())
+        _print_budget(result, NO_BUDGET, Console())
     return 0
 
 
-def _print_budget(result: dict[str, Any], console: Console) -> None:
+def _print_budget(result: dict[str, Any], no_budget: str, console: Console) -> None:
     """One row a fact, then what it means for the planned run."""
     table = Table("privacy budget", "epsilon", title=Text(f"Site {result['site']}"), title_justify="left")
     table.columns[1].justify = "right"
@@ -171,9 +174,11 @@ def _print_budget(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(f"At delta {result['delta']:g}, for the patient who has spent most.", highlight=False)
     console.print(f"Ledger: {result['ledger']}", markup=False, highlight=False, soft_wrap=True)
+    for ids in result["one_person"]:
+        console.print(f"{', '.join(ids)}: one person, by the same volumes or by the ledger.", style="yellow", markup=False)
     planned, fit = result["rounds_planned"], result["rounds_that_fit"]
     if fit is None:
-        console.print("No limit is set. Set epsilon under [privacy] in site.toml: training then stops by itself.", markup=False)
+        console.print(f"{no_budget} Training then stops by itself when it is spent.", markup=False, style="yellow")
     elif fit >= planned:
         console.print(f"The planned run fits: {planned} rounds.", style="green")
     else:

@@ -35,6 +35,7 @@ class SitePolicy:
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
     secure_only: bool = False  # no update leaves but masked, by secure aggregation
+    min_summed: int = ranged(3, 2, 1000)  # a secure sum of fewer sites is not taken part in
     arrays: tuple[str, ...] = ("*",)  # globs of the names of the trained arrays that may leave
     max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
@@ -57,7 +58,9 @@ class SitePolicy:
     @classmethod
     def simulation(cls) -> "SitePolicy":
         """The policy of virtual sites, whose data are the researcher's own: everything may leave."""
-        return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1)
+        return cls(
+            share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1, min_summed=2
+        )
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class SitePrivacy:
     epsilon: float = ranged(0.0, 0.0, 1e6)  # that no patient may exceed; 0: none is set, and runs without privacy are taken too
     delta: float = ranged(1e-3, 1e-12, 0.5)
     ledger: str = "privacy-ledger.jsonl"  # relative to site.toml
+    same_patient: str = choice("refuse", "refuse", "charge")  # two patients who are one person: what a private round does
 
     def __post_init__(self) -> None:
         check_ranges(self, "privacy.")
@@ -174,6 +178,18 @@ def read_site_config(path: Path) -> SiteConfig:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return config
+
+
+def read_policy(path: Path, *, simulated: bool) -> SitePolicy:
+    """The policy of a site alone, without its patients; errors as `read_site_config`.
+
+    Args:
+        path: a site's folder, or its site.toml.
+        simulated: a folder without `site.toml` belongs to the researcher, so nothing in it is secret.
+    """
+    if simulated and path.suffix != ".toml" and not (path / "site.toml").exists():
+        return SitePolicy.simulation()
+    return read_site_config(path).policy
 
 
 def is_site(folder: Path) -> bool:

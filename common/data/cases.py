@@ -9,7 +9,7 @@ from pathlib import Path
 from common.config.covariates import read_number
 from common.config.modalities import MODALITIES
 from common.config.run import RunConfig
-from common.config.site import MASK, SiteConfig, SitePolicy, check_name, read_site_config
+from common.config.site import MASK, SiteConfig, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
 from common.data.gate.participants import is_missing
@@ -83,8 +83,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     if not path.exists():
         raise DataError(f"Site {path}: no such folder. Name a folder of patients (BIDS), or a site.toml.")
     config, home = read_site_config(path), path if path.is_dir() else path.parent
-    if simulated and path.is_dir() and not (path / "site.toml").exists():
-        config = replace(config, policy=SitePolicy.simulation())
+    config = replace(config, policy=read_policy(path, simulated=simulated))
     name = check_name(config.name or home.resolve().name)
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():

@@ -92,7 +92,7 @@ class SiteData:
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
         lesions = None if self.lesions is None else self.lesions[rows]
         arrays = (self.images[rows], self.present[rows], self.labels[rows])
-        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, self.folder)
+        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, folder=self.folder)
 
     def without_covariates(self) -> "SiteData":
         """The same patients as if nothing were known of them but their images."""
@@ -118,5 +118,5 @@ class SiteData:
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
             np.concatenate([site.covariates for site in sites]),
             np.concatenate(lesions) if len(lesions) == len(sites) else None,
-            sites[0].folder,
+            folder=sites[0].folder,
         )
