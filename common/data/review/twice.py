@@ -20,7 +20,7 @@ from common.data.volumes import Volume
 
 SAME_VOXELS = Kind("volume-twice", Level.WARNING, "two files hold the same voxels")
 SAME_IMAGE = Kind("volume-twice-near", Level.WARNING, "two files of a patient show one scan, in two forms")
-SAME_PATIENT = Kind("patient-twice", Level.WARNING, "two patients are, by their images, one person")
+SAME_PATIENT = Kind("person-twice", Level.WARNING, "two patients are, by their images, one person")
 KINDS = (SAME_VOXELS, SAME_IMAGE, SAME_PATIENT)
 # Measured on thumbnails: T1 and contrast T1 of 73 real patients reach 0.896 (fine) and 0.946, of phantoms 0.875 and 0.932;
 # copies with another gamma, rounded to 8 bits, 0.986 and 0.992 at least.
