@@ -108,12 +108,12 @@ def bids_files() -> FilePatterns:
 class ReadingConfig:
     """How the site's files are read where a file can be read in two ways."""
 
-    masks: str = choice("world", "world", "voxels")  # where a mask lies: where its header says, or on the voxels of its image
+    place: str = choice("header", "header", "voxels")  # of masks and images that do not meet, but have the first modality's shape
 
     @property
     def by_voxels(self) -> bool:
-        """Masks belong to the voxels of their images."""
-        return self.masks == "voxels"
+        """Images and masks of one shape belong voxel to voxel."""
+        return self.place == "voxels"
 
     def __post_init__(self) -> None:
         check_ranges(self, "reading.")

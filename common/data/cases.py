@@ -35,7 +35,7 @@ class Case:
     root: Path = Path()  # the data folder, from which messages name files
     covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
     session: str = ""  # label of the one whose files these are; "": the files lie in none
-    by_voxels: bool = False  # the site's masks belong to the voxels of their images (`reading.masks` in site.toml)
+    by_voxels: bool = False  # masks and images of one shape belong voxel to voxel (`reading.place` in site.toml)
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
