@@ -20,11 +20,15 @@ from common.config.site import (
     read_site_config,
 )
 from common.data.covariates import NO_WORD, absent_columns, of_row
-from common.data.gate.finding import Finding
+from common.data.gate.finding import Finding, Kind, Level
 from common.errors import ConfigError, DataError
 from common.tasks.task import Task
 
 UNLABELLED = -1
+TWIN = Kind("twin", Level.ERROR, "the same person is at another hospital of the run, and takes part there")
+TWIN_ELSEWHERE = TWIN.finding(
+    "this person is at another hospital of the run too", "one hospital", "See twins in docs/hospital.md."
+)
 _SHOWN = 10  # problems spelled out in one error
 
 
@@ -125,7 +129,8 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     raise_problems(f"Site {name}", problems)
     absent = len(participants.keys() - {folder.name for folder in folders})
     notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []
-    return Site(name, root, tuple(cases), config, tuple(notes))
+    left_out = tuple(TWIN_ELSEWHERE.of(case.id) for case in cases if f"{home.resolve().name}/{case.id}" in run.twins.left_out)
+    return Site(name, root, tuple(cases), config, tuple(notes), left_out)
 
 
 def read_participants(file: Path, column: str) -> dict[str, Participant]:

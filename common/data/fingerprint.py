@@ -21,6 +21,7 @@ from common.data.volumes import Array, Volume
 Fingerprint = NDArray[np.uint64]
 """Tokens of one volume, sorted, each once; empty where the volume shows nothing."""
 
+VERSION = 1  # raise it when the same volume begins to give other tokens
 STEP = 2.5  # mm of the grid that places are looked for on
 FINE, COARSE = 3.5, 5.0  # mm, the Gaussians' standard deviations
 NEAREST, FARTHEST = 8.0, 18.0  # mm from the place to the points that are compared: beyond the blob that made it a place
@@ -31,7 +32,7 @@ CONTRAST = 0.01  # of the same percentile: an extremum that is weaker is noise
 MOST_TOKENS = 1024  # of a volume: those with the smallest hash, so that two volumes keep the same ones
 
 LEAST_SHARED = 12  # tokens that fingerprints of one person share at least
-SAME_PERSON = 0.03  # of the smaller fingerprint; measured by bench/twins.py: 0.013 at most between two persons
+SAME_PERSON = 0.03  # of the smaller fingerprint; measured by bench/twins.py
 SAME_SCAN = 0.2  # of the smaller fingerprint; T1 and contrast T1 of one session share 0.12 at most
 
 
