@@ -111,7 +111,7 @@ def measure(data: Path, every: int) -> dict[str, Any]:
     names = list(tokens)
     matches = {frozenset((names[t.first], names[t.second])) for t in find_twins([*tokens.values()], [*tokens.values()])}
     false = [sorted(pair) for pair in matches if len(pair) == 2 and pair != KNOWN]
-    chosen = [*names[::every], *[name for name in names[-3:]]]
+    chosen = [*names[::every], *names[-3:]]
     found = {}
     for what, change in CHANGES.items():
         again = {name: joined(fingerprint(change(v)) for v in volumes[name]) for name in dict.fromkeys(chosen)}

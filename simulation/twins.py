@@ -17,7 +17,7 @@ SHOWN = 10  # pairs spelled out
 EXTERNAL, SITES = "external", "sites"
 GO_ON = {
     EXTERNAL: "Go on without them in training by `--set twins.with_external=drop`; if these are two persons, by `=keep`.",
-    SITES: "Go on with each at one hospital alone by `--set twins.between_sites=drop`; if these are two persons, by `=keep`.",
+    SITES: "Go on with each at one hospital alone by `--set twins.between_sites=drop`; two persons: `=keep`.",
 }
 
 Note = Callable[[str], None]

@@ -12,7 +12,8 @@ from common.data.gate.finding import stay_out
 from common.errors import DataError
 from server.report.publish import render_html
 from server.report.results import complete
-from simulation.experiment import Experiment, plan_experiment, read_all
+from simulation.experiment import plan_experiment, read_all
+from simulation.experiment_plan import Experiment
 from simulation.phantom import write_hospitals
 from simulation.twins import without_twins
 
@@ -57,7 +58,7 @@ def copied(data: Path, source: str, name: str) -> str:
     for file in patient.rglob("*.nii.gz"):
         to = data / name / "sub-9999" / "anat" / file.name.replace(patient.name, "sub-9999")
         to.parent.mkdir(parents=True, exist_ok=True)
-        image = nib.load(file)
+        image = nib.Nifti1Image.from_filename(file)
         flipped = image.affine @ np.array([[-1, 0, 0, image.shape[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         scale = 1.0 if "mask" in file.name else 0.37
         nib.save(nib.Nifti1Image((image.get_fdata()[::-1] * scale).astype(np.float32), flipped), to)
