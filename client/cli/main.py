@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.cli.approvals import add_approve, add_audit_verify
 from client.cli.deployment import add_verbs
+from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
@@ -23,7 +24,8 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from client.privacy.audit import PrivacyAudit
-    from common.data.check import Finding, SiteCheck
+    from common.data.check import SiteCheck
+    from common.data.gate.finding import Finding
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_pins(verbs)
     add_predict(verbs)
     add_approve(verbs)
+    add_ledger(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 
@@ -147,7 +150,7 @@ def _private(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
-    from client.privacy.budget import site_budget
+    from client.privacy.budget import NO_BUDGET, site_budget
     from common.data.cases import read_site
     from common.privacy.charge import Charge
 
@@ -165,15 +168,16 @@ def _budget(arguments: argparse.Namespace) -> int:
         "rounds_that_fit": fit,
         "rounds_planned": config.federation.rounds,
         "ledger": str(budget.path),
+        "one_person": [list(ids) for ids in budget.twins()],
     }
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        _print_budget(result, Console())
+        _print_budget(result, NO_BUDGET, Console())
     return 0
 
 
-def _print_budget(result: dict[str, Any], console: Console) -> None:
+def _print_budget(result: dict[str, Any], no_budget: str, console: Console) -> None:
     """One row a fact, then what it means for the planned run."""
     table = Table("privacy budget", "epsilon", title=Text(f"Site {result['site']}"), title_justify="left")
     table.columns[1].justify = "right"
@@ -183,9 +187,11 @@ def _print_budget(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(f"At delta {result['delta']:g}, for the patient who has spent most.", highlight=False)
     console.print(f"Ledger: {result['ledger']}", markup=False, highlight=False, soft_wrap=True)
+    for ids in result["one_person"]:
+        console.print(f"{', '.join(ids)}: one person, by the same volumes or by the ledger.", style="yellow", markup=False)
     planned, fit = result["rounds_planned"], result["rounds_that_fit"]
     if fit is None:
-        console.print("No limit is set. Set epsilon under [privacy] in site.toml: training then stops by itself.", markup=False)
+        console.print(f"{no_budget} Training then stops by itself when it is spent.", markup=False, style="yellow")
     elif fit >= planned:
         console.print(f"The planned run fits: {planned} rounds.", style="green")
     else:
@@ -208,36 +214,38 @@ def _check(arguments: argparse.Namespace) -> int:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(site, run, progress=lambda done, _: bar.update(task, completed=done))
     if arguments.json:
-        print(json.dumps(asdict(result), indent=2))
+        print(json.dumps({**asdict(result), "used": result.used, "usable": result.usable}, indent=2))
     else:
         _print_check(result, Console())
-    return 1 if result.problems else 0
+    return 0 if result.usable else 1
 
 
 def _print_check(result: "SiteCheck", console: Console) -> None:
     """Counts, then one row a finding, then the verdict."""
+    from common.data.gate.finding import Level
+
     counts = Table("what", "patients", title=Text(f"Site {result.site}"), title_justify="left")
     counts.columns[1].justify = "right"
     rows = {"all": result.patients, **result.modalities, "tumour mask": result.masks, **result.classes, **result.covariates}
     for name, count in rows.items():
         counts.add_row(Text(name), str(count), end_section=name in ("all", "tumour mask"))
     console.print(counts)
-    for title, findings in (("Problems", result.problems), ("Warnings", result.warnings)):
-        if findings:
-            console.print(_findings(title, findings))
-    for note in result.notes:
-        console.print(f"Note: {note}.", markup=False, highlight=False)
-    problems, warnings = len(result.problems), len(result.warnings)
-    verdict = "Fine" if not problems else "Not fit for training yet"
-    console.print(f"{verdict}. Problems: {problems}. Warnings: {warnings}.", style="red" if problems else "green")
+    for title, level in (("Errors: these patients stay out", Level.ERROR), ("Warnings", Level.WARNING), ("Notes", Level.NOTE)):
+        if result.of(level):
+            console.print(_findings(title, result.of(level)))
+    verdict = "Usable" if result.usable else "Not fit for training yet"
+    counts_said = f"Errors: {len(result.of(Level.ERROR))}. Warnings: {len(result.of(Level.WARNING))}."
+    said = f"{verdict}: {result.used} of {result.patients} patients. {counts_said}"
+    console.print(said, style="green" if result.usable else "red", highlight=False)
 
 
 def _findings(title: str, findings: "tuple[Finding, ...]") -> Table:
-    table = Table("patient", "file", "what", title=title, title_justify="left")
+    table = Table("patient", "file", "what", "code", title=title, title_justify="left")
     for column in table.columns:
         column.overflow = "fold"  # a file's name is of no use without its end
-    for finding in findings:
-        table.add_row(Text(finding.patient), Text(finding.file), Text(finding.sentence))
+    for one in findings:
+        text = f"{one.found}; expected {one.expected}. {one.do}"
+        table.add_row(Text(one.patient), Text(one.file), Text(text), Text(one.code))
     return table
 
 

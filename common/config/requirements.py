@@ -126,7 +126,7 @@ def require_usable_stage(config: Sections) -> None:
     if stage == "interpolate" and not (head_rounds and tuning_rounds > 0):
         raise ConfigError(
             f'evaluation.stage = "interpolate" needs head rounds and tuning rounds; training.head_rounds = '
-            f'{head_rounds} leaves {max(tuning_rounds, 0)} of federation.rounds = {rounds} to tune. Set evaluation.stage = "last".'
+            f'{head_rounds} leaves {max(tuning_rounds, 0)} of federation.rounds = {rounds}. Set evaluation.stage = "last".'
         )
 
 

@@ -33,6 +33,7 @@ from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
 from server.strategy.round_state import Address
 from server.strategy.secure_aggregation import SecureRound
 
+SUMMED = 3  # sites in a sum, at least, where there are so many
 Take = Callable[[int, RecordDict], None]  # a site's seat and its reply
 
 
@@ -52,7 +53,10 @@ class SecureAvg(FedMRIAvg):
         before = self.open if self.open.number == number else self.new_round(number, arrays)
         self.open = replace(before, asked=[], valid={}, failures={})
         there = dict(enumerate(self._seated(grid), start=1))
-        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
+        least = max(
+            2, min(SUMMED, len(there))
+        )  # a hospital takes part in sums of `policy.min_summed` only, 3 unless it says else
+        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, least)
         round_, there = self._handshake(grid, there, threshold, timeout)
         if round_ is None:
             return None, None
