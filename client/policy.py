@@ -240,9 +240,7 @@ def require_norm(norm: float, policy: SitePolicy) -> None:
         raise _refused("max_update_norm", text, "the update is larger than may leave the site")
 
 
-def keep_back(
-    reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None, epsilon: float | None = None
-) -> RecordDict:
+def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None, epsilon: float | None = None) -> RecordDict:
     """The reply without the numbers and words that the policy keeps; arrays are as they were.
 
     Every field is written anew, of its own type: nothing else fits through. Counts are 1 where `share_counts` is off or the

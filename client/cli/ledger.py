@@ -48,8 +48,12 @@ def _accept(arguments: argparse.Namespace) -> int:
     with alone(state):
         known = ledger_watch.known_head(log)
         if not known or known in ledger.hashes():
-            raise ConfigError(f"{home / site.privacy.ledger}: the ledger lacks nothing that the audit log knows of. Nothing was done.")
+            raise ConfigError(
+                f"{home / site.privacy.ledger}: the ledger lacks nothing that the audit log knows of. Nothing was done."
+            )
         ledger_watch.accept(log, ledger, reason)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"Written into {log}. The site goes on with {len(ledger.entries)} charges; later ones are forgotten.", style="yellow")
+    console.print(
+        f"Written into {log}. The site goes on with {len(ledger.entries)} charges; later ones are forgotten.", style="yellow"
+    )
     return 0

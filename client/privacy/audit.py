@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from client.privacy.canary_round import canary_round
+from client.privacy.round_audit import check_rounds
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import DataError
@@ -19,8 +21,6 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.privacy.accounting import noise_for
-from client.privacy.canary_round import canary_round
-from client.privacy.round_audit import check_rounds
 from common.privacy.audit import CanaryAudit, Check, noise_checks, removal_check, sampling_check, the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.noise import system_sample

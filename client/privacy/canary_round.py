@@ -2,8 +2,8 @@
 
 Canaries are made-up patients of the largest gradient that clipping allows; half of them take part, by chance. They go through
 `private_round`: its charge, sampling, clipping, noise and averaging. Only how a gradient comes of images is theirs
-(`client.privacy.round_audit` tries that on real patients). It proves gross faults at a low epsilon: at a claim of 1.4 a sound round
-lets some 0.3 be proved, at a claim of 8 nothing is left to prove, and a fault must cost several times the claim to be seen.
+(`client.privacy.round_audit` tries that on real patients). It proves gross faults at a low epsilon: at a claim of 1.4 a sound
+round lets some 0.3 be proved, at a claim of 8 nothing is left to prove, and a fault must cost several times the claim to be seen.
 """
 
 from typing import Any
@@ -45,11 +45,20 @@ def canary_round(charge: Charge, delta: float, generator: torch.Generator, canar
 
     def gradients(_: Any, point: Any, __: Any, rows: Any, *___: Any) -> dict[str, Tensor]:
         parts = torch.split(members[torch.as_tensor(np.asarray(rows))], sizes, dim=1)
-        return {name: part.reshape(-1, *start[name].shape).to(point.trained[name].device) for name, part in zip(names, parts, strict=True)}
+        return {
+            name: part.reshape(-1, *start[name].shape).to(point.trained[name].device)
+            for name, part in zip(names, parts, strict=True)
+        }
 
     rate = charge.sample_rate * len(members)
     seen = watch(
-        model, _nobody(len(members), config), config, 1, learning_rate=rate, head_gradients=gradients, embed_patients=lambda *_: None
+        model,
+        _nobody(len(members), config),
+        config,
+        1,
+        learning_rate=rate,
+        head_gradients=gradients,
+        embed_patients=lambda *_: None,
     )
     change = torch.cat([torch.from_numpy(seen.update.arrays[name] - start[name]).flatten() for name in names])
     audited, guesses, right = best_bound(-(directions @ change), taking_part, delta)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from flwr.app import RecordDict
 
 from client.policy import asked_arrays, keep_back, require_leaving, require_norm, require_summed

@@ -1,8 +1,9 @@
-"""All that a site's reply may hold: one row a field. What has no row does not leave (`client.policy`), and docs/privacy.md shows it."""
+"""All that a site's reply may hold, one row a field. What has no row does not leave (`client.policy`); see docs/privacy.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -21,6 +22,7 @@ from common.messages.round import (
 )
 from common.messages.secure_aggregation import MASKED, SECURE
 
+BEGIN, END = "<!-- leaving -->", "<!-- /leaving -->"  # around the table
 ALWAYS = "always"
 SUMMED = "`secure.enabled`, and `policy.min_summed` or more are summed"
 COUNTED = "`policy.share_counts`, from `policy.min_patients` on; else 1"
@@ -46,7 +48,9 @@ class Leaving:
 
 LEAVES = (
     Leaving(SITE, ConfigRecord, NAME, "the site's name", ALWAYS),
-    Leaving(SITE, ConfigRecord, ERROR, "one of our sentences on why a request failed; never a patient, a path or a count", ALWAYS),
+    Leaving(
+        SITE, ConfigRecord, ERROR, "one of our sentences on why a request failed; never a patient, a path or a count", ALWAYS
+    ),
     Leaving(SITE, ConfigRecord, COUNTS_SHARED, "whether the counts are true", ALWAYS),
     Leaving(
         SITE,
@@ -104,3 +108,20 @@ def leaving_table() -> str:
     """The rows in Markdown, for docs/privacy.md."""
     rows = [f"| `{row.record}` | `{row.field}` | {row.what} | {row.when} |" for row in LEAVES]
     return "\n".join(["| Record | Field | What it says | When it leaves |", "|---|---|---|---|", *rows])
+
+
+def written(text: str) -> str:
+    """A document with the table of today between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{leaving_table()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write the table into docs/privacy.md."""
+    file = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
+    file.write_text(written(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
