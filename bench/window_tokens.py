@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from common.config.run import RunConfig
 from common.data.cases import Case
-from common.data.slices import _window, find_region
-from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, load_volume, resample
+from common.data.gate.patient import read_patient
+from common.data.slices import _window
+from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, foreground
 from common.models.multimodal import MultiModalViT
 from common.training.device import autocast
 
@@ -83,17 +84,13 @@ def patient_tokens(
 
 def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
     """The modalities, scaled, and the mask, all on the first one's grid."""
-    names = [m for m in config.data.modalities if m in case.files]
-    read = {m: load_volume(case.files[m]) for m in names}
-    reference = read[names[0]]
-    mask, tumour = find_region(case, reference)
+    read = read_patient(case, config.data)
     scaled = {}
-    for m in names:
-        there = resample(read[m], reference)
-        scaled[m] = Volume(apply_window(there.voxels, _window(there.voxels, m, config.data)), there.affine)
-    region = Volume((mask if tumour else np.zeros_like(mask)).astype(np.float32), reference.affine)
-    brain, _ = find_region(Case(case.id, case.files, None, -1, None, None), reference)
-    return scaled | {"mask": region, "brain": Volume(brain.astype(np.float32), reference.affine)}
+    for m, there in read.volumes.items():
+        scaled[m] = Volume(apply_window(there.voxels, _window(there, m, config.data)), there.affine)
+    mask = read.region if read.tumour else np.zeros_like(read.region)
+    brain = foreground(read.reference.voxels)
+    return scaled | {kind: Volume(v.astype(np.float32), read.reference.affine) for kind, v in (("mask", mask), ("brain", brain))}
 
 
 def _tokens(

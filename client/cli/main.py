@@ -24,7 +24,8 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from client.privacy.audit import PrivacyAudit
-    from common.data.check import Finding, SiteCheck
+    from common.data.check import SiteCheck
+    from common.data.gate.finding import Finding
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,36 +214,38 @@ def _check(arguments: argparse.Namespace) -> int:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(site, run, progress=lambda done, _: bar.update(task, completed=done))
     if arguments.json:
-        print(json.dumps(asdict(result), indent=2))
+        print(json.dumps({**asdict(result), "used": result.used, "usable": result.usable}, indent=2))
     else:
         _print_check(result, Console())
-    return 1 if result.problems else 0
+    return 0 if result.usable else 1
 
 
 def _print_check(result: "SiteCheck", console: Console) -> None:
     """Counts, then one row a finding, then the verdict."""
+    from common.data.gate.finding import Level
+
     counts = Table("what", "patients", title=Text(f"Site {result.site}"), title_justify="left")
     counts.columns[1].justify = "right"
     rows = {"all": result.patients, **result.modalities, "tumour mask": result.masks, **result.classes, **result.covariates}
     for name, count in rows.items():
         counts.add_row(Text(name), str(count), end_section=name in ("all", "tumour mask"))
     console.print(counts)
-    for title, findings in (("Problems", result.problems), ("Warnings", result.warnings)):
-        if findings:
-            console.print(_findings(title, findings))
-    for note in result.notes:
-        console.print(f"Note: {note}.", markup=False, highlight=False)
-    problems, warnings = len(result.problems), len(result.warnings)
-    verdict = "Fine" if not problems else "Not fit for training yet"
-    console.print(f"{verdict}. Problems: {problems}. Warnings: {warnings}.", style="red" if problems else "green")
+    for title, level in (("Errors: these patients stay out", Level.ERROR), ("Warnings", Level.WARNING), ("Notes", Level.NOTE)):
+        if result.of(level):
+            console.print(_findings(title, result.of(level)))
+    verdict = "Usable" if result.usable else "Not fit for training yet"
+    counts_said = f"Errors: {len(result.of(Level.ERROR))}. Warnings: {len(result.of(Level.WARNING))}."
+    said = f"{verdict}: {result.used} of {result.patients} patients. {counts_said}"
+    console.print(said, style="green" if result.usable else "red", highlight=False)
 
 
 def _findings(title: str, findings: "tuple[Finding, ...]") -> Table:
-    table = Table("patient", "file", "what", title=title, title_justify="left")
+    table = Table("patient", "file", "what", "code", title=title, title_justify="left")
     for column in table.columns:
         column.overflow = "fold"  # a file's name is of no use without its end
-    for finding in findings:
-        table.add_row(Text(finding.patient), Text(finding.file), Text(finding.sentence))
+    for one in findings:
+        text = f"{one.found}; expected {one.expected}. {one.do}"
+        table.add_row(Text(one.patient), Text(one.file), Text(text), Text(one.code))
     return table
 
 

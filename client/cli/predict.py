@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from client.predict.inputs import PredictionInputs
     from client.predict.prediction import Answer
     from client.predict.prefetch import Read
+    from common.data.gate.finding import Finding
     from common.model_files.opened_model import OpenedModel
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -120,6 +121,7 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
     """All patients in batches; one that fails is named, and the others go on."""
     from client.predict.prediction import answer_table
 
+    odd: list[Finding] = []
     broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "out of distribution", "modalities")
     for column in rows.columns:
         column.overflow = "fold"  # half a class's name is no answer
@@ -130,10 +132,13 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
             for found in _batch(batch, broken, opened, arguments.evidence or "none"):
                 tables.append(answer_table(found))
                 _add_row(rows, found)
+                odd += [one for one in found.sliced.findings if one.level == "warning"]
                 if arguments.card:
                     _write_card(found, arguments.card / _card_name(found), quiet=True)
             bar.advance(task, len(batch))
     _say_many(tables, rows, broken, opened, arguments)
+    for one in [] if arguments.json else odd:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"Warning: {one}", style="yellow")
     return 1 if broken else 0
 
 
@@ -208,6 +213,7 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
     lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
     lines.append((f"Clinical covariates used: {told}." if (told := covariate_words(found)) else "", ""))
     lines.append((f"Slices used: {found.why_slices}.", ""))
+    lines += [(f"{one.level.capitalize()}: {one}", "" if one.level == "note" else "yellow") for one in found.sliced.findings]
     return [line for line in lines if line[0]]
 
 

@@ -17,6 +17,7 @@ from common.config.run import RunConfig
 from common.data.cache import default_cache, open_site
 from common.data.cases import Case, read_site
 from common.data.check import check_site
+from common.data.gate.finding import Level
 from common.errors import DataError, FedMRIError
 from common.models.arrays import get_arrays
 from common.models.backbones.weights import find_weights
@@ -82,13 +83,15 @@ def check_data(home: SiteHome, config: RunConfig | None) -> Generator[Finding, N
     labelled = found.patients - found.classes["unlabelled"]
     known = "".join(f", {count} with {name}" for name, count in found.covariates.items())
     text = f"{found.patients} patients, {labelled} with a label{known}"
-    if found.problems:
-        yield Finding("data", FAILED, f"{text}; problems: {len(found.problems)}, warnings: {len(found.warnings)}.", see)
-    elif found.warnings:
-        yield Finding("data", WARNING, f"{text}; warnings: {len(found.warnings)}.", see)
+    errors, warnings, out = len(found.of(Level.ERROR)), len(found.of(Level.WARNING)), found.patients - found.used
+    said = f"{text}; stay out: {out}, errors: {errors}, warnings: {warnings}."
+    if not found.usable:
+        yield Finding("data", FAILED, said, see)
+    elif errors or warnings:
+        yield Finding("data", WARNING, said, see)
     else:
         yield Finding("data", OK, f"{text}.")
-    return not found.problems
+    return found.usable
 
 
 def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ S slices, M modalities, C classes, h x w patches, Q clinical covariates.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,8 @@ class Answer:
 
     @property
     def missing(self) -> list[str]:
-        """Modalities that the model knows and the patient lacks."""
-        return [m for m in self.config.data.modalities if m not in self.case.files]
+        """Modalities that the model knows and the patient lacks, or that show nothing in the slices."""
+        return [m for m in self.config.data.modalities if m not in self.used]
 
     @property
     def why_slices(self) -> str:
@@ -208,6 +208,7 @@ def answer_table(one: Answer) -> dict[str, Any]:
             "through": "tumour" if one.sliced.tumour else "brain",
             "why": one.why_slices,
         },
+        "findings": [asdict(finding) for finding in one.sliced.findings],
         "evidence": _evidence_table(one),
         "note": RESEARCH,
     }

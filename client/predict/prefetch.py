@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
-
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.slices import Sliced, slice_case
@@ -16,23 +14,6 @@ from common.errors import DataError
 AHEAD = 2  # patients a thread that may wait in memory, some megabytes each
 
 Read = tuple[Case, Sliced | DataError]
-
-
-def read_patient(case: Case, data: DataConfig, threads: int = 1) -> Sliced:
-    """`slice_case` for a prediction: a modality without any signal is an error, not passed over.
-
-    Raises:
-        DataError: as `slice_case`; or an image is the same everywhere in the slices that the model looks at.
-    """
-    sliced = slice_case(case, data, threads=threads)
-    for m in np.flatnonzero(sliced.present):
-        if np.ptp(sliced.images[:, m]) == 0:
-            name = data.modalities[m]
-            raise DataError(
-                f"{case.where(case.files[name])}: {name} has no signal in the slices that the model uses. "
-                "Correct the file, or leave it out."
-            )
-    return sliced
 
 
 @contextmanager
@@ -49,7 +30,7 @@ def reading(cases: tuple[Case, ...], data: DataConfig) -> Iterator[Iterator[Read
 
         def begin() -> None:
             for case in left:
-                running.append((case, pool.submit(read_patient, case, data, -(-cores // at_once))))
+                running.append((case, pool.submit(slice_case, case, data, threads=-(-cores // at_once))))
                 return
 
         for _ in range(AHEAD * at_once):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.cases import Case
-from common.data.volumes import load_volume
+from common.data.gate.files import load_volume
 from common.errors import DataError
 from common.files import write_atomic
 
@@ -72,8 +72,10 @@ def _file_facts(case: Case, file: Path, cache: Path) -> tuple[str, ...]:
 
 
 def _digest(case: Case, file: Path) -> str:
+    """Of the voxels' half where the file is one of a pair: headers of different patients may be equal."""
+    other = companion(file)
     try:
-        with file.open("rb") as content:
+        with (other if other and file.suffix == ".hdr" else file).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{case.where(file)}: cannot be read ({error.strerror}).") from error

@@ -219,7 +219,7 @@ def _open(context: SiteContext, config: RunConfig) -> Prepared:
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)
     if config.model.pooling.fits:
         patients = with_lesions(patients, site, config.data, context.cache)
-    return Prepared(site, *split(patients, config.evaluation.holdout))
+    return Prepared(site.only(patients.ids), *split(patients, config.evaluation.holdout))
 
 
 def require_same_code(task: Task) -> None:

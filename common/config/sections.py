@@ -103,7 +103,7 @@ class TrainingConfig:
     ssl_rounds: int = ranged(0, 0, 100000)  # before all others: adapters by DINO, iBOT and KoLeo alone, on all patients
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
-    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient in them; 0: copies that lack modalities instead
+    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient that each of them adds; 0: copies that lack modalities
     warmup_rounds: int = ranged(1, 0, 10000)
     gradient_clip: float = ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = choice("auto", "auto", "fp32", "bf16")
@@ -143,6 +143,9 @@ class FederationConfig:
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
+    # Bounds on one site of three or more (`server.strategy.influence`). 0: a half and 2 among hospitals, none in simulation.
+    max_site_share: float = ranged(0.0, 0.0, 1.0)  # of the round's weight, and of weight times length of the change; 1: off
+    clip_ratio: float = ranged(0.0, 0.0, 1e9)  # to which multiple of the other sites' median norm a longer change is shortened
 
     @property
     def aggregator(self) -> Aggregator:

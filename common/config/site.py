@@ -105,6 +105,21 @@ def bids_files() -> FilePatterns:
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """How the site's files are read where a file can be read in two ways."""
+
+    masks: str = choice("world", "world", "voxels")  # where a mask lies: where its header says, or on the voxels of its image
+
+    @property
+    def by_voxels(self) -> bool:
+        """Masks belong to the voxels of their images."""
+        return self.masks == "voxels"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "reading.")
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Where the labels are, and which class of the run each of the site's words means."""
 
@@ -121,8 +136,10 @@ class SiteConfig:
     data: str = ""  # folder of the patients, relative to site.toml; "": beside it
     patients: str = "sub-*"  # glob of the patients' folders
     exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
+    session: str = ""  # glob of the session that is used, such as "preop"; "": by the rule of `common.data.gate.sessions`
     files: FilePatterns = field(default_factory=bids_files)  # in site.toml: one glob or several; what it does not name is BIDS
     labels: LabelConfig = field(default_factory=LabelConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
     policy: SitePolicy = field(default_factory=SitePolicy)
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
     connection: SiteConnection = field(default_factory=SiteConnection)

@@ -1,36 +1,55 @@
 """The slice cache: one memory-mapped array a site, named by the content of its sources and the settings.
 
-Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`. Labels and covariates are not in it:
-they are read fresh from the site. A build happens under a lock in a folder beside, and is renamed when it is whole.
+Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`, which holds what was found of every patient. Those
+who stay out (`common.data.gate`) have no row. Labels and covariates are not in it: they are read fresh from the site. A build
+happens under a lock in a folder beside, and is renamed when it is whole.
 """
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from common.config.sections import DataConfig
-from common.data.cases import Case, Site, raise_problems
+from common.data.cases import Case, Site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
+from common.data.gate.files import companion
+from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
 from common.data.slices import prepare_case
 from common.errors import DataError
 from common.files import locked, sync_folder, write_atomic
 
-VERSION = 1  # raise it when the same sources and settings begin to give other slices
+VERSION = 2  # raise it when the same sources and settings begin to give other slices
+SPELLED_OUT = 10  # findings in the error of a site that cannot be used
 BYTES_PER_WORKER = 2**24  # of source files: for less, starting a process costs more than it saves
 
 Progress = Callable[[int, int], None]  # (patients done, of all)
-Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]
+Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], tuple[Finding, ...]]
+
+logger = logging.getLogger(__name__)
+_said: set[str] = set()  # keys of cache entries whose findings this process has logged
+
+
+class Stored(NamedTuple):
+    """What a cache entry holds, of N patients that are used."""
+
+    images: npt.NDArray[np.float16]  # [N, S, M, H, W]
+    present: npt.NDArray[np.bool_]  # [N, M]
+    rows: list[int]  # N, among the patients that were asked for
+    findings: tuple[Finding, ...]  # of everybody
 
 
 def default_cache() -> Path:
@@ -50,58 +69,97 @@ def open_site(
         workers: processes that build; None: by the number of cores and the amount of data.
         progress: called while building.
 
+    Returns:
+        Those patients who can be used; the log says who stays out and why, and what else was found.
+
     Raises:
-        DataError: patients whose files cannot be used (all of them, by name), or a cache folder that cannot be written.
+        DataError: nobody can be used (it says why), or a cache folder that cannot be written.
     """
-    key = content_key(site, data)
-    stored = _load(cache / key, site, data)
+    asked = site.only({case.id for case in site.cases} - stay_out(site.findings))
+    if not asked.cases:
+        raise nobody_left(site, site.findings)
+    key = content_key(asked, data)
+    stored = _load(cache / key, asked, data)
     if stored is None:
         try:
             with locked(cache / f".{key}.lock"):  # one builder a key
-                stored = _load(cache / key, site, data)  # another process may just have built it
+                stored = _load(cache / key, asked, data)  # another process may just have built it
                 if stored is None:
-                    _build(site, data, cache / key, _workers(site, workers), progress)
-                    stored = _load(cache / key, site, data)
+                    _build(asked, data, cache / key, _workers(asked, workers), progress)
+                    stored = _load(cache / key, asked, data)
         except OSError as error:
             raise DataError(f"Slice cache {cache}: {error}. Name a folder to write to (FEDMRI_CACHE).") from error
     if stored is None:
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
-    images, present = stored
-    labels = np.array([case.label for case in site.cases], dtype=np.int64)
-    covariates = as_array([case.covariates for case in site.cases], data.covariates)
-    return SiteData(site.name, tuple(case.id for case in site.cases), images, present, labels, key, covariates)
+    cases, findings = [asked.cases[row] for row in stored.rows], (*site.findings, *stored.findings)
+    _say(site, key, findings, len(cases))
+    labels = np.array([case.label for case in cases], dtype=np.int64)
+    covariates = as_array([case.covariates for case in cases], data.covariates)
+    ids = tuple(case.id for case in cases)
+    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings, folder=cache)
+
+
+def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
+    """The error of a site none of whose patients can be used."""
+    errors = [str(one).removesuffix(".") for one in findings if one.level is Level.ERROR]
+    more = f"; and {len(errors) - SPELLED_OUT} more" if len(errors) > SPELLED_OUT else ""
+    return DataError(f"Site {site.name}: no patient can be used. {'; '.join(errors[:SPELLED_OUT])}{more}.")
+
+
+def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
+    """Log what was found, once a process: who stays out as errors, and the rest."""
+    if key in _said:
+        return
+    _said.add(key)
+    levels = {Level.ERROR: logging.ERROR, Level.WARNING: logging.WARNING, Level.NOTE: logging.INFO}
+    for finding in findings:
+        logger.log(levels[finding.level], "Site %s: %s", site.name, finding)
+    if used < len(site.cases):
+        logger.error("Site %s: %d of %d patients are used; the others stay out.", site.name, used, len(site.cases))
 
 
 def content_key(site: Site, data: DataConfig) -> str:
     """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
-    cases = [[case.id, {kind: _digest(case, file) for kind, file in case.sources()}] for case in site.cases]
+    cases = [[*_name(case), {kind: _digest(file) for kind, file in case.sources()}] for case in site.cases]
     return hashlib.sha256(json.dumps([VERSION, data.of_slices(), cases], sort_keys=True).encode()).hexdigest()
 
 
-def _digest(case: Case, file: Path) -> str:
+def _name(case: Case) -> list[str]:
+    return [case.id, "masks by voxels"] if case.by_voxels else [case.id]
+
+
+def _digest(file: Path) -> str:
+    """Of the content; of a file that cannot be read its error, so that it is tried again when it can be."""
+    other = companion(file)
+    return " ".join(_digest_of_one(part) for part in ((file, other) if other else (file,)))
+
+
+def _digest_of_one(file: Path) -> str:
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{case.where(file)}: cannot be read ({error.strerror}).") from error
+        return f"unreadable: {error.errno}"
 
 
-def _load(folder: Path, site: Site, data: DataConfig) -> Prepared | None:
-    """Images and presence from a finished build; None where there is none, or a damaged one."""
+def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
+    """A finished build; None where there is none, or a damaged one."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        present = np.array(index["present"], dtype=bool)
+        present, rows = np.array(index["present"], dtype=bool), [int(row) for row in index["rows"]]
+        findings = tuple(Finding(**{**row, "level": Level(row["level"])}) for row in index["findings"])
         with (folder / "images.npy").open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == index["sha256"]
-        whole = whole and images.shape == _shape(site, data) and images.dtype == np.float16
-        return (images, present) if whole and present.shape == images.shape[::2][:2] else None
+        whole = whole and images.shape == _shape(len(rows), data) and images.dtype == np.float16
+        whole = whole and set(rows) <= set(range(len(site.cases)))
+        return Stored(images, present, rows, findings) if whole and present.shape == images.shape[::2][:2] else None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
-def _shape(site: Site, data: DataConfig) -> tuple[int, ...]:
-    return (len(site.cases), data.slices, len(data.modalities), data.size, data.size)
+def _shape(patients: int, data: DataConfig) -> tuple[int, ...]:
+    return (patients, data.slices, len(data.modalities), data.size, data.size)
 
 
 def _build(site: Site, data: DataConfig, folder: Path, workers: int, progress: Progress | None) -> None:
@@ -120,27 +178,45 @@ def _build(site: Site, data: DataConfig, folder: Path, workers: int, progress: P
 
 
 def _write(folder: Path, site: Site, data: DataConfig, workers: int, progress: Progress | None) -> None:
-    file, total = folder / "images.npy", len(site.cases)
-    images = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=_shape(site, data))
+    draft, total = folder / "draft.npy", len(site.cases)
+    images = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float16, shape=_shape(total, data))
     present = np.zeros((total, len(data.modalities)), dtype=bool)
-    problems: dict[int, str] = {}
+    findings: dict[int, tuple[Finding, ...]] = {}
+    out: set[int] = set()
     for done, (row, result) in enumerate(_prepare_all(site.cases, data, workers), start=1):
-        if isinstance(result, DataError):
-            problems[row] = str(result).removesuffix(".")
+        if isinstance(result, StaysOutError):
+            findings[row] = result.findings
+            out.add(row)
         else:
-            images[row], present[row] = result
+            images[row], present[row], findings[row] = result
         if progress:
             progress(done, total)
-    raise_problems(f"Site {site.name}", [problems[row] for row in sorted(problems)])
+    found, rows = [one for row in sorted(findings) for one in findings[row]], [row for row in range(total) if row not in out]
+    if not rows:
+        raise nobody_left(site, found)
     images.flush()
+    checksum = _keep(draft, images, rows, folder / "images.npy")
+    index = {"version": VERSION, "sha256": checksum, "present": present[rows].tolist(), "rows": rows}
+    write_atomic(folder / "index.json", json.dumps({**index, "findings": [asdict(one) for one in found]}).encode())
+
+
+def _keep(draft: Path, images: npt.NDArray[np.float16], rows: list[int], file: Path) -> str:
+    """Make `file` of these rows of the draft, which it takes the place of; returns its SHA-256."""
+    if len(rows) == len(images):
+        os.rename(draft, file)
+    else:
+        kept = np.lib.format.open_memmap(file, mode="w+", dtype=images.dtype, shape=(len(rows), *images.shape[1:]))
+        for to, row in enumerate(rows):
+            kept[to] = images[row]
+        kept.flush()
+        draft.unlink()
     with file.open("rb") as content:
         checksum = hashlib.file_digest(content, "sha256").hexdigest()
         os.fsync(content.fileno())
-    index = {"version": VERSION, "sha256": checksum, "present": present.tolist()}
-    write_atomic(folder / "index.json", json.dumps(index).encode())
+    return checksum
 
 
-def _prepare_all(cases: tuple[Case, ...], data: DataConfig, workers: int) -> Iterator[tuple[int, Prepared | DataError]]:
+def _prepare_all(cases: tuple[Case, ...], data: DataConfig, workers: int) -> Iterator[tuple[int, Prepared | StaysOutError]]:
     """Each case's row and slices, or what is wrong with it, as they get ready."""
     left = dict(enumerate(cases))
     if workers > 1:
@@ -160,15 +236,15 @@ def _prepare_all(cases: tuple[Case, ...], data: DataConfig, workers: int) -> Ite
         yield row, _outcome(partial(prepare_case, case, data))
 
 
-def _outcome(work: Callable[[], Prepared]) -> Prepared | DataError:
+def _outcome(work: Callable[[], Prepared]) -> Prepared | StaysOutError:
     try:
         return work()
-    except DataError as error:
-        return error
+    except StaysOutError as out:
+        return out
 
 
 def _workers(site: Site, wanted: int | None) -> int:
     if wanted is not None:
         return max(1, wanted)
-    size = sum(file.stat().st_size for case in site.cases for _, file in case.sources())
+    size = sum(file.stat().st_size for case in site.cases for _, file in case.sources() if file.is_file())
     return min(len(os.sched_getaffinity(0)), len(site.cases), 1 + size // BYTES_PER_WORKER)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from common.config.sections import DataConfig
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
-from common.data.slices import find_region
-from common.data.volumes import Volume, centre_of, choose_slices, crop_slices, load_volume
+from common.data.gate.patient import read_patient
+from common.data.volumes import Volume, crop_slices
 from common.errors import DataError
 from common.files import write_atomic
 
@@ -29,7 +29,7 @@ def with_lesions(patients: SiteData, site: Site, data: DataConfig, cache: Path) 
     """The site's patients, as `open_site` gave them, with `lesions` filled in.
 
     Args:
-        patients: all of the site, in its order.
+        patients: those of the site who are used.
         site: as `read_site` found it.
         data: as for `open_site`.
         cache: the same folder.
@@ -38,10 +38,10 @@ def with_lesions(patients: SiteData, site: Site, data: DataConfig, cache: Path) 
         DataError: a mask that cannot be used, or a cache that cannot be written.
     """
     file = cache / f"{patients.key}.lesions.npz"
-    shape = (len(site.cases), data.slices, data.size, data.size)
+    shape = (len(patients), data.slices, data.size, data.size)
     found = _load(file, shape)
     if found is None:
-        found = np.stack([slice_lesion(case, data) for case in site.cases])
+        found = np.stack([slice_lesion(case, data) for case in site.only(patients.ids).cases])
         packed = io.BytesIO()
         np.savez_compressed(packed, lesions=found)
         try:
@@ -53,14 +53,11 @@ def with_lesions(patients: SiteData, site: Site, data: DataConfig, cache: Path) 
 
 def slice_lesion(case: Case, data: DataConfig) -> Lesions:
     """The part of each pixel of `slice_case`'s images that is tumour, [S, H, W] from 0 to `WHOLE`; zeros without a mask."""
-    first = next(m for m in data.modalities if m in case.files)
-    reference = load_volume(case.files[first], case.where(case.files[first]))
-    region, tumour = find_region(case, reference)
-    if not tumour:
+    read = read_patient(case, data)
+    if not read.tumour:
         return np.zeros((data.slices, data.size, data.size), np.uint8)
-    indices = choose_slices(region, data.slices, tumour=True, thickness=reference.spacing[2])
-    volume = Volume(region.astype(np.float32), reference.affine)
-    part = crop_slices(volume, indices, centre_of(region, reference.spacing), data.field_of_view, data.size)
+    volume = Volume(read.region.astype(np.float32), read.reference.affine)
+    part = crop_slices(volume, read.indices, read.centre, data.field_of_view, data.size)
     return np.round(part.clip(0, 1) * WHOLE).astype(np.uint8)
 
 

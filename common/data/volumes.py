@@ -1,28 +1,80 @@
-"""Volumes: read in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
+"""Volumes: in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
 
 Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
 An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right.
 No module imported here needs torch, so that the cache's worker processes start fast.
 """
 
-import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
-
-from common.errors import DataError
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thinner: neighbours of 1 mm show the same
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
+COUNTED_AT_ONCE = 2**20  # voxels
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of itself, unchanged: before any choice between its statements.
+
+    Attributes:
+        form: what kind of file it is, such as "NIfTI-1".
+        shape: of the stored array, all axes.
+        dtype: of the stored values, such as "int16".
+        slope, inter: that the values were multiplied with and shifted by; 1 and 0 where the file has none.
+        pixdim: lengths of the first three axes, in the file's unit.
+        unit: of lengths, in mm; 1 where the file names none.
+        qform_code, sform_code: 0 where that statement is not made.
+        qform, sform: affines [4, 4] of the stored axes, in the file's unit; None where the code is 0.
+    """
+
+    form: str
+    shape: tuple[int, ...]
+    dtype: str
+    slope: float = 1.0
+    inter: float = 0.0
+    pixdim: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    unit: float = 1.0
+    qform_code: int = 0
+    sform_code: int = 0
+    qform: npt.NDArray[np.float64] | None = None
+    sform: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The values of a volume whose file stores small integers, and how many voxels have each: percentiles without sorting.
+
+    Attributes:
+        values: [L], rising, all finite.
+        counts: [L], above 0.
+    """
+
+    values: Array
+    counts: npt.NDArray[np.int64]
+
+    def above(self, threshold: float) -> "Levels":
+        """Those above."""
+        kept = self.values > threshold
+        return Levels(self.values[kept], self.counts[kept])
+
+    def percentile(self, q: float | tuple[float]) -> Any:
+        """What `np.percentile` gives of all the voxels, to the last bit and of the same type; there is at least one."""
+        below = np.cumsum(self.counts)
+        place = (int(below[-1]) - 1) * np.true_divide(q if isinstance(q, int | float) else q[0], 100)
+        first = int(np.floor(place))
+        pair = self.values[np.searchsorted(below, (first, min(first + 1, int(below[-1]) - 1)), side="right")]
+        part = float(place - first)
+        return np.quantile(pair, part if isinstance(q, int | float) else (part,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +83,8 @@ class Volume:
 
     voxels: Array
     affine: npt.NDArray[np.float64]
+    header: Header | None = None  # of the file that it was read from; None: it was computed
+    levels: Levels | None = None  # of the stored voxels; None: too many, or it was computed
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -44,36 +98,36 @@ class Volume:
         return same_shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
 
 
-def load_volume(file: Path, name: str = "") -> Volume:
-    """Read a NIfTI file (1 or 2, gzipped or not) whole, checksum included, and turn it to RAS.
+def levels_of(raw: npt.NDArray[Any], scaled: Callable[[npt.NDArray[Any]], Array]) -> Levels | None:
+    """The levels of stored integers of up to 16 bits; None for other types, and where scaling gives what is not finite.
 
     Args:
-        file: .nii or .nii.gz.
-        name: the patient and the file as messages should name them; the default is the file's name.
-
-    Raises:
-        DataError: missing, truncated, damaged, or not one 3D frame of numbers.
+        raw: as stored.
+        scaled: what stored integers mean.
     """
-    name = name or file.name
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}).") from error
-    try:
-        raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        image = nib.as_closest_canonical(_kind(raw).from_bytes(raw))
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # a damaged header can fail anywhere inside nibabel
-        what = str(error) or type(error).__name__
-        raise DataError(f"{name}: truncated or damaged NIfTI ({what}). Copy it anew.") from error
-    if voxels.ndim > 3 and voxels.size == np.prod(voxels.shape[:3]):
-        voxels = voxels.reshape(voxels.shape[:3])
-    if voxels.ndim != 3 or not voxels.size:
-        raise DataError(f"{name}: expected one volume with three axes, got shape {voxels.shape}.")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"{name}: its affine has no volume; expected a NIfTI header with voxel sizes and orientation.")
-    return Volume(np.ascontiguousarray(voxels), affine)
+    if raw.dtype.kind not in "iu" or raw.dtype.itemsize > 2:
+        return None
+    counts, low = _counted(raw.ravel(order="K")), int(np.iinfo(raw.dtype).min)
+    there = np.flatnonzero(counts)
+    values = scaled((there + low).astype(raw.dtype))
+    order = np.argsort(values, kind="stable")
+    return Levels(values[order], counts[there[order]]) if np.isfinite(values).all() else None
+
+
+def _counted(flat: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How often each of the integers that the type can hold occurs, from its lowest up."""
+    bits = 8 * flat.dtype.itemsize
+    if bits == 8:  # two at once: numpy widens each number that it counts to 64 bits, which is what takes the time
+        even = flat[: flat.size // 2 * 2]
+        counts = _counted(np.ascontiguousarray(even).view(np.uint8).view(np.uint16)).reshape(256, 256)
+        both: npt.NDArray[np.int64] = counts.sum(0) + counts.sum(1)
+        both[flat[even.size :].view(np.uint8)] += 1
+        return np.roll(both, 128) if flat.dtype.kind == "i" else both
+    low, counts = int(np.iinfo(flat.dtype).min), np.zeros(1 << bits, np.int64)
+    for begin in range(0, flat.size, COUNTED_AT_ONCE):
+        part = flat[begin : begin + COUNTED_AT_ONCE]
+        counts += np.bincount(part if not low else part.astype(np.intp) - low, minlength=counts.size)
+    return counts
 
 
 def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
@@ -89,17 +143,29 @@ def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
     return Volume(voxels.astype(np.float32), reference.affine)
 
 
-def foreground(voxels: Array) -> Mask:
+def foreground(voxels: Array, levels: Levels | None = None) -> Mask:
     """What is not air: finite voxels above 5% of the positive voxels' 99th percentile.
 
     Zero background, faint noise and small negative values fall out; so does everything in a volume without contrast.
     Where no voxel is positive, foreground is what lies above the lowest value.
+
+    Args:
+        voxels: [X, Y, Z].
+        levels: of them, where they are known: the same answer sooner.
     """
+    if levels is not None:
+        return np.asarray(voxels > _air(levels))
     finite = np.isfinite(voxels)
     positive = voxels[finite & (voxels > 0)]
     if positive.size:
         return finite & (voxels > BACKGROUND * np.percentile(positive, 99))
     return finite & (voxels > np.min(voxels, where=finite, initial=np.inf))
+
+
+def _air(levels: Levels) -> Any:
+    """What foreground lies above."""
+    positive = levels.above(0)
+    return BACKGROUND * positive.percentile(99) if positive.values.size else levels.values[0]
 
 
 def scale_intensity(voxels: Array, low: float, high: float) -> Array:
@@ -110,12 +176,18 @@ def scale_intensity(voxels: Array, low: float, high: float) -> Array:
     return apply_window(voxels, intensity_window(voxels, low, high))
 
 
-def intensity_window(voxels: Array, low: float, high: float) -> tuple[float, float] | None:
+def intensity_window(voxels: Array, low: float, high: float, levels: Levels | None = None) -> tuple[float, float] | None:
     """The percentiles `low` and `high` of the volume's foreground; None for a volume without contrast."""
-    inside = voxels[foreground(voxels)]
-    if not inside.size:
-        return None
-    bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
+    if levels is not None:
+        inside = levels.above(_air(levels))
+        if not inside.values.size:
+            return None
+        bottom, top = (float(inside.percentile((q,))[0]) for q in (low, high))
+    else:
+        shown = voxels[foreground(voxels)]
+        if not shown.size:
+            return None
+        bottom, top = (float(value) for value in np.percentile(shown, (low, high)))
     return (bottom, top) if top > bottom else None
 
 
@@ -208,11 +280,6 @@ def crop_slices(
     along_x = (columns @ slab).reshape(size, ny, -1)  # [W, Y, S]
     along_y = rows @ along_x.swapaxes(0, 1).reshape(ny, -1)
     return np.ascontiguousarray(along_y.reshape(size, size, -1).transpose(2, 0, 1))
-
-
-def _kind(raw: bytes) -> Any:
-    """The nibabel class for a NIfTI file's bytes."""
-    return nib.Nifti2Image if nib.Nifti2Header.may_contain_header(raw) else nib.Nifti1Image
 
 
 def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArray[np.int64]:

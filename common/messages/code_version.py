@@ -28,6 +28,7 @@ TRAVELS = (
     "common/data/cases.py",
     "common/data/covariates.py",
     "common/data/dataset.py",
+    "common/data/gate/*.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
     "common/data/slices.py",

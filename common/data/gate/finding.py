@@ -4,8 +4,10 @@ Findings stay at the site. What leaves, by policy, are counts by code.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from common.errors import DataError
 
 
 class Level(StrEnum):
@@ -40,8 +42,47 @@ class Finding:
 
     def __str__(self) -> str:
         """As one sentence after another, for a terminal or a log."""
-        where = ", ".join(part for part in (f"patient {self.patient}" if self.patient else "", self.file) if part)
-        return f"{where or 'site'}: {self.found}; expected {self.expected}. {self.do} [{self.code}]"
+        where = ", ".join(part for part in (f"Patient {self.patient}" if self.patient else "", self.file) if part)
+        return f"{where or 'Site'}: {self.found}; expected {self.expected}. {self.do} [{self.code}]"
+
+    def of(self, patient: str, file: str = "") -> "Finding":
+        """The same, of this patient and file."""
+        return replace(self, patient=patient, file=self.file or file)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding, as the table in docs/hospital.md has it; a rule says which kinds it finds.
+
+    Attributes:
+        code: of its findings.
+        level: of its findings, where a finding does not say another one.
+        means: what it means, in one line.
+    """
+
+    code: str
+    level: Level
+    means: str
+
+    def finding(self, found: str, expected: str, do: str, *, file: str = "", level: Level | None = None) -> Finding:
+        """One of this kind; whose it is, and in which file, `Finding.of` says where the rule does not know."""
+        return Finding("", self.code, level or self.level, file, found, expected, do)
+
+
+class StaysOutError(DataError):
+    """A patient who cannot be used; `findings` says why, and what else was found."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__(" ".join(str(one) for one in self.findings if one.level is Level.ERROR))
+
+    def named(self, file: str) -> "StaysOutError":
+        """The same, of this file."""
+        return StaysOutError(one.of("", file) for one in self.findings)
+
+    def __reduce__(self) -> tuple[type["StaysOutError"], tuple[tuple[Finding, ...]]]:
+        """It crosses from the cache's worker processes."""
+        return StaysOutError, (self.findings,)
 
 
 def stay_out(findings: Iterable[Finding]) -> frozenset[str]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.data.cases import Case, Site
-from common.data.volumes import foreground, load_volume
+from common.data.gate.files import load_volume
+from common.data.volumes import foreground
 
 SLICES = 16  # of a volume, evenly chosen, say enough
 LAPLACIAN = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])  # blind to edges and slopes (Immerkaer 1996)

@@ -59,7 +59,7 @@ def expected(run: Path, phantom: Path, modalities=MODALITIES, mask=True) -> np.n
     opened = opened_once(run)
     found = next((phantom / "anat").glob("*mask*")) if mask else None
     case = Case("x", {m: volume(phantom, m) for m in modalities}, found, UNLABELLED, None, None, phantom)
-    images, present = prepare_case(case, opened.config.data)
+    images, present, _ = prepare_case(case, opened.config.data)
     data = SiteData("x", ("x",), images[None], present[None], np.array([-1]), "")
     return predict(opened, data)[0]
 

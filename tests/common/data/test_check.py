@@ -12,6 +12,7 @@ from common.config.run import RunConfig
 from common.config.sections import DataConfig
 from common.data.cases import read_site
 from common.data.check import check_site
+from common.data.gate.finding import Level
 
 AWAY = np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 ALL = ["t1", "t1c", "t2", "flair", "mask"]
@@ -37,7 +38,8 @@ def test_a_good_site(write_site, run) -> None:
     assert (result.site, result.patients, result.masks) == ("bonn", 2, 1)
     assert result.modalities == {"t1": 1, "t1c": 2, "t2": 1, "flair": 2}
     assert result.classes == {"a": 0, "b": 1, "unlabelled": 1}
-    assert (result.problems, result.warnings) == ((), ())
+    assert result.findings == ()
+    assert (result.used, result.usable) == (2, True)
 
 
 def test_problems(write_site, run) -> None:
@@ -46,18 +48,19 @@ def test_problems(write_site, run) -> None:
     file.write_bytes(file.read_bytes()[:500])
     config = replace(run, data=DataConfig(modalities=("t1", "flair")))
     result = check_site(read_site(root, config), config)
-    assert found(result.problems) == [("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz"), ("sub-3", "")]
-    assert result.problems[0].sentence.startswith("truncated or damaged NIfTI")
-    assert result.problems[1].sentence == "has none of the run's modalities t1, flair"
+    assert found(result.of(Level.ERROR)) == [("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz"), ("sub-3", "")]
+    assert [one.code for one in result.findings] == ["file-truncated", "no-modality-of-the-run"]
+    assert (result.used, result.usable) == (1, True)
+    (root / "sub-2" / "anat" / "sub-2_T1w.nii.gz").write_bytes(b"")
+    assert not check_site(read_site(root, config), config).usable
 
 
 @pytest.mark.parametrize(
     ("kind", "voxels", "affine", "sentence"),
     [
-        ("T2w", np.full((20, 24, 6), 7.0), None, "is constant"),
         ("T2w", np.where(noise() > 190, np.nan, noise()), None, "not finite"),
         ("T2w", noise(), np.diag([1.0, 5, 1, 1]), "thick slices that are not axial (1 x 5 x 1 mm)"),
-        ("T2w", noise(), AWAY, "does not overlap"),
+        ("T2w", noise(), AWAY, "is the same everywhere"),
         ("desc-tumour_mask", np.zeros((20, 24, 6)), None, "is an empty mask"),
         ("desc-tumour_mask", np.ones((10, 24, 6)), np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
         ("desc-tumour_mask", np.ones((9, 9, 9)), AWAY, "lies outside"),
@@ -68,15 +71,15 @@ def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.nda
     file = root / "sub-1" / "anat" / f"sub-1_{kind}.nii.gz"
     save(file, voxels, affine)
     result = check_site(read_site(root, run), run)
-    assert result.problems == ()
-    assert found(result.warnings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
-    assert sentence in result.warnings[0].sentence
+    assert result.of(Level.ERROR) == ()
+    assert found(result.findings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
+    assert sentence in result.findings[0].found
 
 
 def test_thick_axial_slices_are_fine(write_site, run) -> None:
     root = write_site("s", {"sub-1": ["t1"]})
     save(root / "sub-1" / "anat" / "sub-1_T1w.nii.gz", noise(), np.diag([0.5, 0.5, 6, 1]))
-    assert check_site(read_site(root, run), run).warnings == ()
+    assert check_site(read_site(root, run), run).findings == ()
 
 
 def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
@@ -86,16 +89,16 @@ def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
     image = nib.Nifti1Image.from_filename(one / "sub-1_T1w.nii.gz")
     save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))  # the same, stored as LAS
     result = check_site(read_site(root, run), run)
-    assert found(result.warnings) == [
+    assert found(result.findings) == [
         ("sub-1", "sub-1/anat/sub-1_T2w.nii.gz"),
         ("sub-2", "sub-2/anat/sub-2_FLAIR.nii.gz"),
     ]
-    assert all(w.sentence == "has the same voxels as sub-1/anat/sub-1_T1w.nii.gz" for w in result.warnings[1:])
+    assert all(one.found == "has the same voxels as sub-1/anat/sub-1_T1w.nii.gz" for one in result.findings)
 
 
 @pytest.mark.real_data
 def test_a_real_hospital(real_data: Path) -> None:
     result = check_site(read_site(real_data / "tcga-lgg" / "fg", RunConfig()), RunConfig())
-    assert (result.patients, result.masks, result.problems) == (14, 14, ())
+    assert (result.patients, result.masks, result.findings) == (14, 14, ())
     assert result.modalities == {"t1": 13, "t1c": 12, "t2": 0, "flair": 14}
     assert result.classes["unlabelled"] == 0

@@ -11,9 +11,9 @@ import common.data.lesions as module
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.data.gate.files import load_volume
 from common.data.lesions import WHOLE, slice_lesion, with_lesions
 from common.data.slices import prepare_case
-from common.data.volumes import load_volume
 
 PATIENTS = {"sub-1": ["t1", "flair", "mask"], "sub-2": ["t1c"]}
 
@@ -29,7 +29,7 @@ def test_it_lies_where_the_images_show_the_tumour(site, small) -> None:
     assert case.mask is not None
     voxels = 1 + load_volume(case.mask).voxels
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), case.files["t1"])
-    images, _ = prepare_case(case, replace(small, low_percentile=0.0, high_percentile=100.0))
+    images, *_ = prepare_case(case, replace(small, low_percentile=0.0, high_percentile=100.0))
     found = slice_lesion(case, small)
     assert found.shape == images[:, 0].shape
     assert (found == WHOLE).any()

@@ -1,0 +1,35 @@
+"""What the rules of the gate look at: one patient's images as they were read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.data.gate.finding import Finding, Kind, Level
+from common.data.volumes import Volume
+
+MASK = "mask"
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One patient's images, of the run's modalities alone.
+
+    Attributes:
+        volumes: by modality, in the run's order; the first one's grid is the one that slices are cut from.
+        mask: the tumour's, where there is one.
+        files: names of the files by modality, and of `mask`, as findings have them.
+        by_voxels: the site says that masks belong to the voxels of their images, wherever headers put them.
+    """
+
+    volumes: Mapping[str, Volume]
+    mask: Volume | None
+    files: Mapping[str, str]
+    by_voxels: bool = False
+
+    @property
+    def reference(self) -> Volume:
+        """The first modality."""
+        return next(iter(self.volumes.values()))
+
+    def finding(self, kind: Kind, of: str, found: str, expected: str, do: str, *, level: Level | None = None) -> Finding:
+        """A finding about one of the files, `of` a modality or `mask`."""
+        return kind.finding(found, expected, do, file=self.files[of], level=level)

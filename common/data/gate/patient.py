@@ -1,0 +1,162 @@
+"""The gate: one patient's files are read and judged here, for `check`, training, prediction and the exported bundle alike.
+
+S slices, X x Y x Z voxels. No module imported here needs torch, nor anything of FedMRI but what stands in the bundle too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from common.data.gate.files import read_file
+from common.data.gate.finding import Finding, Level, StaysOutError
+from common.data.gate.images import MASK, Images
+from common.data.gate.masks import tumour_of
+from common.data.gate.presence import NOT_WANTED, present_of
+from common.data.gate.rules import RULES
+from common.data.volumes import Mask, Volume, centre_of, choose_slices, foreground, resample
+
+
+class Files(Protocol):
+    """One patient's files: `common.data.cases.Case`, or the bundle's own."""
+
+    @property
+    def id(self) -> str:
+        """Of the patient."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """By modality."""
+
+    @property
+    def mask(self) -> Path | None:
+        """The tumour's."""
+
+    @property
+    def by_voxels(self) -> bool:
+        """`Images.by_voxels`."""
+
+    def name_of(self, file: Path) -> str:
+        """A file's name in messages."""
+
+
+class Cut(Protocol):
+    """How a patient is cut: `common.config.sections.DataConfig`, or the bundle's own."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """Of the run, in its order."""
+
+    @property
+    def slices(self) -> int:
+        """How many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """One patient who may be used.
+
+    Attributes:
+        images: as they were read.
+        volumes: the present modalities, on the grid of `reference`.
+        reference: the first modality.
+        region: what the slices go through, [X, Y, Z].
+        tumour: the region is the mask's tumour; else the brain.
+        indices: of the chosen slices [S], along Z.
+        centre: of the field of view, (x, y) in mm from the centre of voxel 0.
+        findings: warnings and notes, in the order of the files.
+    """
+
+    images: Images
+    volumes: Mapping[str, Volume]
+    reference: Volume
+    region: Mask
+    tumour: bool
+    indices: npt.NDArray[np.int64]
+    centre: tuple[float, float]
+    findings: tuple[Finding, ...]
+
+
+def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
+    """Read one patient's files, judge them, and choose the slices.
+
+    Args:
+        case: its files of the run's modalities, and its mask, are read whole, each once.
+        data: the run's modalities and number of slices.
+        threads: that read volumes side by side; unpacking leaves Python's lock to others.
+
+    Raises:
+        StaysOutError: at least one finding is an error; it carries all findings.
+    """
+    findings: list[Finding] = []
+
+    def add(found: Iterable[Finding]) -> None:
+        findings.extend(one.of(case.id) for one in found)
+
+    names = [m for m in data.modalities if m in case.files]
+    if not names:
+        add([_none_wanted(case, data)])
+        raise StaysOutError(findings)
+    with ThreadPoolExecutor(threads) as pool:
+        read = list(_spread(pool, threads)(lambda kind: _read(case, kind), [*names, *([MASK] if case.mask else [])]))
+    for _, found in read:
+        add(found)
+    _raise_errors(findings)
+    volumes = {name: volume for name, (volume, _) in zip(names, read, strict=False) if volume}
+    files = {kind: case.name_of(_file(case, kind)) for kind in (*names, *([MASK] if case.mask else []))}
+    images = Images(volumes, read[-1][0] if case.mask else None, files, case.by_voxels)
+    for rule in RULES:
+        add(rule(images))
+    region, found = tumour_of(images)
+    add(found)
+    tumour = region is not None
+    region = foreground(images.reference.voxels, images.reference.levels) if region is None else region
+    indices = choose_slices(region, data.slices, tumour=tumour, thickness=images.reference.spacing[2])
+    placed = {name: resample(volume, images.reference) for name, volume in volumes.items()}
+    present, found = present_of(images, placed, indices)
+    add(found)
+    _raise_errors(findings)
+    centre = centre_of(region, images.reference.spacing)
+    return Patient(images, present, images.reference, region, tumour, indices, centre, tuple(findings))
+
+
+def inspect(case: Files, data: Cut) -> tuple[Finding, ...]:
+    """All findings of one patient, errors among them, as training and prediction would have them."""
+    try:
+        return read_patient(case, data).findings
+    except StaysOutError as out:
+        return out.findings
+
+
+def _raise_errors(findings: Sequence[Finding]) -> None:
+    if any(one.level is Level.ERROR for one in findings):
+        raise StaysOutError(findings)
+
+
+def _none_wanted(case: Files, data: Cut) -> Finding:
+    found = f"none of {', '.join(data.modalities)}; it has {', '.join(case.files) or 'nothing'}"
+    return NOT_WANTED.finding(found, "a modality of the run", "Add files, or leave the patient out (exclude).")
+
+
+def _read(case: Files, kind: str) -> tuple[Volume | None, Iterable[Finding]]:
+    """A file's volume and findings; None where it cannot be used."""
+    file = _file(case, kind)
+    try:
+        return read_file(file, case.name_of(file))
+    except StaysOutError as out:
+        return None, out.findings
+
+
+def _file(case: Files, kind: str) -> Path:
+    file = case.mask if kind == MASK else case.files[kind]
+    assert file is not None  # nobody asks for the mask of a patient without one
+    return file
+
+
+def _spread(pool: ThreadPoolExecutor, threads: int) -> Callable[..., Iterator[Any]]:
+    """Side by side, or with one thread one after the other."""
+    return pool.map if threads > 1 else map

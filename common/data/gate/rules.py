@@ -1,0 +1,20 @@
+"""The registry: every rule, and every kind of finding.
+
+A new rule is a function in the file of its subject, a `Kind` in that file's `KINDS`, and a line in `RULES`.
+"""
+
+from collections.abc import Callable, Iterable
+
+from common.data.gate import files, geometry, intensities, masks, presence
+from common.data.gate.finding import Finding, Kind
+from common.data.gate.images import Images
+
+Rule = Callable[[Images], Iterable[Finding]]
+
+RULES: tuple[Rule, ...] = (
+    geometry.coarse,
+    intensities.constant,
+    intensities.not_finite,
+)
+
+KINDS: tuple[Kind, ...] = (*files.KINDS, *geometry.KINDS, *intensities.KINDS, *masks.KINDS, *presence.KINDS)
