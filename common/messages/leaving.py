@@ -1,8 +1,9 @@
-"""All that a site's reply may hold: one row a field. What has no row does not leave (`client.policy`), and docs/privacy.md shows it."""
+"""All that a site's reply may hold, one row a field. What has no row does not leave (`client.policy`); see docs/privacy.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -23,6 +24,7 @@ from common.messages.secure_aggregation import MASKED, SECURE
 from common.messages.survey import ANSWER, SURVEY
 from common.messages.twins import SEALED, TWINS
 
+BEGIN, END = "<!-- leaving -->", "<!-- /leaving -->"  # around the table
 ALWAYS = "always"
 SUMMED = "`secure.enabled`, and `policy.min_summed` or more are summed"
 COMPARED = '`policy.twins` other than "off"'
@@ -122,3 +124,20 @@ def leaving_table() -> str:
     """The rows in Markdown, for docs/privacy.md."""
     rows = [f"| `{row.record}` | `{row.field}` | {row.what} | {row.when} |" for row in LEAVES]
     return "\n".join(["| Record | Field | What it says | When it leaves |", "|---|---|---|---|", *rows])
+
+
+def written(text: str) -> str:
+    """A document with the table of today between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{leaving_table()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write the table into docs/privacy.md."""
+    file = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
+    file.write_text(written(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
