@@ -5,6 +5,7 @@ which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,8 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.config.run import config_from_json
 from common.config.site import SitePolicy, read_hours
+from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.messages.leaving import KINDS, unlisted
 from common.messages.round import (
     ARRAYS,
     CHANGE,
@@ -37,24 +40,20 @@ from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
     AdvertisedKeys,
+    AdvertiseKeys,
     KeyShares,
     MaskedInput,
+    Unmask,
     UnmaskShares,
     from_record,
     read_masked,
 )
+from common.messages.survey import SURVEY, read_answer
+from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
-KINDS: Mapping[str, type] = {
-    CHANGE: ArrayRecord,
-    METRICS: MetricRecord,
-    SITE: ConfigRecord,
-    SECURE: ConfigRecord,
-    MASKED: ArrayRecord,
-    SUMS: ArrayRecord,
-}
 COUNTS = (NUM_EXAMPLES, LABELLED)
 STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
@@ -102,6 +101,65 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
         raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
 
 
+def require_summed(asked: RecordDict, policy: SitePolicy) -> None:
+    """Refuse a stage of a secure round whose sum would be of too few sites: who knows the others' updates knows this one's.
+
+    Args:
+        asked: the request; of other stages than the first and the last nothing is asked.
+        policy: `min_summed` is read.
+
+    Raises:
+        PolicyError: fewer than `policy.min_summed` need stay, or have stayed.
+        FederationError: the stage's message cannot be read.
+    """
+    stage = secure_stage(asked)
+    if stage == AdvertiseKeys.stage:
+        summed = from_record(asked.get(SECURE), AdvertiseKeys).threshold
+    elif stage == Unmask.stage:
+        summed = len(from_record(asked.get(SECURE), Unmask).survivors)
+    else:
+        return
+    if summed < policy.min_summed:
+        text = f"a sum of {summed} sites, policy.min_summed is {policy.min_summed}"
+        raise _refused("min_summed", text, f"the site takes part in sums of {policy.min_summed} sites or more only")
+
+
+def surveyed(policy: SitePolicy) -> list[str]:
+    """The topics that a survey may be told."""
+    return [topic for topic in TOPICS if _named(topic, policy.survey)]
+
+
+def require_surveying(policy: SitePolicy, *, private: bool, cohort: int) -> None:
+    """Refuse to answer a survey.
+
+    Args:
+        policy: `survey` and `min_patients` are read.
+        private: the site trains with differential privacy only: counts have no noise.
+        cohort: the number of patients.
+
+    Raises:
+        PolicyError: no topic may be told, or not without noise, or not of so few.
+    """
+    if not surveyed(policy):
+        raise _refused("survey", "it names no topic", "the site answers no surveys")
+    if private:
+        text = "site.toml sets a privacy budget, and counts have no noise. Nothing left the site."
+        raise PolicyError(text, public="the site shares nothing without differential privacy")
+    if cohort < policy.min_patients:
+        text = f"{cohort} patients, policy.min_patients is {policy.min_patients}"
+        raise _refused("min_patients", text, "the site has too few patients to answer surveys")
+
+
+def require_comparing(policy: SitePolicy) -> None:
+    """Refuse to compare patients with other hospitals'.
+
+    Raises:
+        PolicyError: the policy has it off.
+    """
+    if policy.twins == "off":
+        raise _refused("twins", "it is off", "the site does not compare its patients with other hospitals'")
+
+
 def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None = None) -> None:
     """Refuse a reply whose arrays may not leave.
 
@@ -120,17 +178,27 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
     if CALIBRATION in asked:
         allowed = {METRICS, SITE, SUMS}
+    if SURVEY in asked:
+        allowed = {METRICS, SITE, SURVEY}
+    if TWINS in asked:
+        allowed = {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == CHANGE and policy.secure_only:
                 raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
+    if extra := next(unlisted(reply), ""):
+        raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
     size = reply_bytes(reply)
     if size > policy.max_megabytes * 1e6:
         text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
         raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
     if CALIBRATION in asked:
         _require_sums(reply, asked, policy)
+    elif SURVEY in reply:
+        _require_answer(reply, policy)
+    elif TWINS in reply:
+        _require_told(reply, asked, policy)
     elif CHANGE in reply:
         _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
@@ -161,9 +229,47 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
-            from_record(reply.get(SECURE), STAGE_REPLIES[stage])
+            _require_nothing_beside(reply.get(SECURE), from_record(reply.get(SECURE), STAGE_REPLIES[stage]))
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
+
+
+def _require_answer(reply: RecordDict, policy: SitePolicy) -> None:
+    """The rules for the answer to a survey: topics that may be told, and counts in steps of the hospital's own minimum."""
+    try:
+        answer = read_answer(reply)
+    except FederationError as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks else [])} - set(surveyed(policy))
+    if barred:
+        raise _refused("survey", f"the answer tells {sorted(barred)}", "the reply holds more than was agreed")
+    if answer.least < policy.min_patients:
+        raise _refused("min_patients", f"counts in steps of {answer.least}", "the reply holds more than was agreed")
+
+
+def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for a message of the comparison of patients: it holds what its stage has, and a number only if that may leave."""
+    require_comparing(policy)
+    try:
+        told: object = from_record(reply.get(TWINS), REPLIES[stage_of(asked)])
+        _require_nothing_beside(reply.get(TWINS), told)
+        if isinstance(told, Sent):
+            read_sealed(reply.get(SEALED), SEALED)
+    except (FederationError, KeyError) as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    if isinstance(told, Compared) and (told.shared or told.left_out) and not policy.share_twins:
+        raise _refused("share_twins", "it is not set, and the reply has a number", "the reply holds more than was agreed")
+
+
+def _require_nothing_beside(record: object, message: Any) -> None:
+    """Refuse fields that the message does not have.
+
+    Raises:
+        FederationError: there is one.
+    """
+    named = {field.name for field in fields(message)} | {"stage"}
+    if isinstance(record, ConfigRecord) and set(record) - named:
+        raise FederationError(f"fields {sorted(printable(name, 40) for name in set(record) - named)[:3]}")
 
 
 def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
@@ -220,7 +326,7 @@ def require_norm(norm: float, policy: SitePolicy) -> None:
         raise _refused("max_update_norm", text, "the update is larger than may leave the site")
 
 
-def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None) -> RecordDict:
+def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None, epsilon: float | None = None) -> RecordDict:
     """The reply without the numbers and words that the policy keeps; arrays are as they were.
 
     Every field is written anew, of its own type: nothing else fits through. Counts are 1 where `share_counts` is off or the
@@ -230,6 +336,7 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
         reply: of the bundle.
         policy: `metrics`, `share_metrics`, `share_counts` and `min_patients` are read.
         cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
+        epsilon: of the run, as worked out outside the bundle; None: only what the reply says is known.
     """
     metrics, site = reply.metric_records.get(METRICS, MetricRecord()), reply.config_records.get(SITE, ConfigRecord())
     told = site.get(COUNTS_SHARED) is True
@@ -242,12 +349,12 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
     if policy.share_metrics and not small:
         terms = {k: v for k, v in metrics.items() if k not in (*COUNTS, ROUND) and _named(k, policy.metrics)}
         kept |= {printable(k, 64): float(v) for k, v in terms.items() if isinstance(v, int | float)}
-    epsilon = site.get(EPSILON)
+    said = site.get(EPSILON) if epsilon is None else epsilon
     fields: dict[str, Any] = {
         NAME: printable(str(site.get(NAME, "")), MAX_NAME),
         ERROR: printable(str(site.get(ERROR, "")), MAX_TEXT),
         COUNTS_SHARED: shared,
-        EPSILON: epsilon if isinstance(epsilon, float) else -1.0,
+        EPSILON: said if isinstance(said, float) else -1.0,
     }
     rest = {name: record for name, record in reply.items() if name not in (METRICS, SITE)}
     return RecordDict({**rest, METRICS: MetricRecord(kept), SITE: ConfigRecord(fields)})

@@ -12,6 +12,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from common.errors import ConfigError
 
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list",
+    list: "a list",
+    dict: "a table",
+}
+
 
 @dataclass(frozen=True)
 class OneOf:
@@ -158,7 +168,7 @@ def _require_setting(kinds: Mapping[str, type], tag: str, key: str, name: str) -
     settings = {each: sorted(f.name for f in fields(kind)) for each, kind in kinds.items()}
     if key not in settings[tag]:
         others = [each for each in kinds if key in settings[each]]
-        hint = f" {', '.join(others)} has it." if others else ""
+        hint = f" {', '.join(others)} {'have' if len(others) > 1 else 'has'} it." if others else ""
         known = ", ".join(settings[tag]) or "no settings"
         anew = f'Take it out, or begin anew with {name} = {{name = "{tag}"}}.'
         raise ConfigError(f"Unknown key '{name}.{key}'. Known here: {known} ({name} is {tag}).{hint} {anew}")
@@ -218,4 +228,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return {str(key): _convert(get_args(hint)[1], item, f"{name}.{key}") for key, item in value.items()}
     if origin is None and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
-    raise ConfigError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
+    raise ConfigError(f"{name}: expected {_kind(hint)}, got {value!r}.")
+
+
+def _kind(hint: Any) -> str:
+    """In TOML's words, which are the user's; Python's where TOML has none."""
+    kind = get_origin(hint) or hint
+    return KINDS.get(kind, str(getattr(kind, "__name__", kind)))

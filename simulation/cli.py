@@ -161,7 +161,11 @@ def _run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
     )
     with Shown() as shown:
-        report = run_experiment(plan, shown.note, shown.progress, shown.on_round)
+        try:
+            report = run_experiment(plan, shown.note, shown.progress, shown.on_round)
+        except KeyboardInterrupt:
+            shown.note(f"Finished rounds are kept in {plan.out}. To go on: the same command with --resume.")
+            raise
     return _show(report, arguments)
 
 

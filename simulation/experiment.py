@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,48 +13,27 @@ from common.cli import config_path
 from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
 from common.data.cases import read_site
+from common.data.dataset import SiteData
 from common.errors import ConfigError, DataError
 from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
 from server.report.privacy_audit import refutations, with_audit
-from server.report.publish import write_page, write_report
+from server.report.publish import write_report
 from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.example import copy_weights
+from simulation.experiment_plan import Experiment
 from simulation.flower import run_federation
+from simulation.twins import without_twins
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what, done, in all
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What `fedmri-sim run` was asked for, checked.
-
-    Attributes:
-        config: of the run, with the weights' path made absolute.
-        source, settings: the same as a file and as key=value texts, as the ServerApp reads them.
-        sites: training sites; external: held-out ones.
-        models: folder where trained baselines are kept, to be shared by folds.
-        resume: go on with the run that `out` holds.
-    """
-
-    config: RunConfig
-    source: Path
-    settings: tuple[str, ...]
-    data: Path
-    sites: tuple[str, ...]
-    external: tuple[str, ...]
-    out: Path
-    cache: Path
-    models: Path
-    resume: bool = False
 
 
 def plan_experiment(
@@ -86,6 +64,11 @@ def plan_experiment(
     if not held_out:
         raise ConfigError("--external: expected the name of a site folder, or several joined by '+'.")
     sites = training_sites(data, held_out)
+    if len(sites) < checked.federation.min_sites:
+        raise ConfigError(
+            f"federation.min_sites = {checked.federation.min_sites} asks for more training sites than {data} has beside the "
+            f"external one: {', '.join(sites)}. Set a smaller federation.min_sites, or add sites."
+        )
     return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines", resume)
 
 
@@ -111,6 +94,9 @@ def run_experiment(
     if plan.config.model.weights in SHIPPED_FILES:
         copy_weights()
     refused = read_all(plan, note, progress)
+    asked, (plan, twins) = plan, without_twins(plan, note, progress)
+    if plan is not asked:
+        refused = read_all(plan, lambda _: None, progress)
     run_config: dict[str, str | bool] = {
         "config": str(plan.source),
         "set": json.dumps(plan.settings),
@@ -120,8 +106,8 @@ def run_experiment(
         "resume": plan.resume,
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
-    report = read_report(plan.out)
-    write_page(plan.out, report)
+    report = read_report(plan.out) | {"twins": twins}
+    write_report(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
         report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:
@@ -138,24 +124,53 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     Raises:
         DataError: the external site is refused, or too few others are left.
     """
-    refused = []
+    refused: list[str] = []
+    trains: dict[str, SiteData] = {}
     for name in (*plan.external, *plan.sites):
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
-            open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            trains |= {} if name in plan.external else {name: patients}
         except DataError as error:
             if name in plan.external:
                 raise
             note(str(error))
             refused.append(name)
-    if len(plan.sites) - len(refused) < plan.config.federation.min_sites:
+    if len(trains) < plan.config.federation.min_sites:
         raise DataError(
-            f"{len(plan.sites) - len(refused)} of {len(plan.sites)} training sites can be used; the run asks for "
-            f"{plan.config.federation.min_sites} (federation.min_sites). Mend {', '.join(refused) or plan.data}."
+            f"{len(trains)} of {len(plan.sites)} training sites can be used; the run asks for "
+            f"{plan.config.federation.min_sites} (federation.min_sites). Mend {', '.join(refused)}."
         )
+    require_learnable(plan.config, trains)
     if refused:
         note(f"The federation goes on without {', '.join(refused)}.")
     return tuple(refused)
+
+
+def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
+    """Refuse, before anything trains, what the patients that were read cannot teach.
+
+    Args:
+        config: of the run.
+        sites: the training sites' patients.
+
+    Raises:
+        DataError: a covariate that is known of nobody, or fewer sites with labels than the aggregator needs in head rounds.
+    """
+    names = [covariate.name for covariate in config.data.covariates]
+    unknown = set(names).intersection(*(patients.known_of_nobody(names) for patients in sites.values()))
+    if unknown:
+        raise DataError(
+            f"data.covariates names {', '.join(sorted(unknown))}, which is known of no patient at any training site "
+            f"({', '.join(sites)}). Correct the name or the tables (participants.tsv), or take it out."
+        )
+    strategy = config.federation.strategy
+    labelled = [name for name, patients in sites.items() if len(patients.labelled)]
+    if config.training.head_rounds and len(labelled) < strategy.least_sites:
+        raise DataError(
+            f'federation.strategy = "{strategy.name}" needs {strategy.least_sites} sites with labelled patients in head rounds; '
+            f'they are {len(labelled)} ({", ".join(labelled) or "none"}). Choose another, such as federation.strategy = "fedavg".'
+        )
 
 
 def add_audits(

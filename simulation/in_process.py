@@ -56,7 +56,7 @@ def rounds(
             replies[name] = _reply(model, arrays, patients, config, name, number, before.get(name))
             if isinstance(config.federation.strategy, Scaffold):
                 before[name] = LastRound(arrays, replies[name].update.change)
-        arrays, state, _ = aggregate(round_plan(config, number), state, arrays, received(replies))
+        arrays, state, _ = aggregate(round_plan(config.federation, config, number), state, arrays, received(replies))
         yield arrays
 
 

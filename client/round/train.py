@@ -18,6 +18,8 @@ from flwr.app import RecordDict
 
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
+from client.round.left_out import without_twins
+from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
 from common.aggregation.scaffold import Scaffold
@@ -37,7 +39,7 @@ from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
-from common.secure.fixed_point import FixedPoint
+from common.secure.fixed_point import UNCOUNTABLE, FixedPoint
 from common.training.local import train_round
 from common.training.scaffold import LastRound, drift
 from common.training.trainable import unlabelled_weight
@@ -74,7 +76,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     model, config, arrays = agreed_model(content, task, context)
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
-    site, patients, _ = prepared_patients(context, config)
+    site, patients, _ = prepared_patients(context, config, task.run)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     rank = own_rank(site.config.policy, config)
@@ -82,10 +84,11 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
     told = SiteReply(context.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
     if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
-        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
-            told.weight(unlabelled_weight(config, task.round))
-        )
+        _require_weight(told.weight(unlabelled_weight(config, task.round)), config)
     seed = site_seed(config.seed, context.name, task.round)
+    if site.config.policy.secure_only and not context.simulated:
+        seed = own_seed()
+        patients = patients if config.privacy.enabled else own_patients(patients)  # a private round draws its own
     epsilon = -1.0
     if config.privacy.enabled:
         from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
@@ -94,7 +97,8 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
 
         def charge(cost: Charge) -> None:
             nonlocal epsilon
-            epsilon = budget.charge(cost, task.run)
+            budget.charge(cost, task.run)
+            epsilon = budget.run_epsilon(task.run, config.privacy.delta)
 
         update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge, rank=rank)
     else:
@@ -108,6 +112,20 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     if isinstance(config.federation.strategy, Scaffold):
         remember(_memory(context, task.run), task.round, LastRound(arrays, change.change))
     return replace(told, update=change, epsilon=epsilon, metrics=metrics), site
+
+
+def _require_weight(weight: float, config: RunConfig) -> None:
+    """Refuse to stand in a sum without a weight: it would be a sum of fewer than the others believe.
+
+    Raises:
+        FederationError: the weight is 0, or counts as 0.
+    """
+    if not FixedPoint.for_sites(2, 1.0, config.secure.max_weight).share(min(weight, config.secure.max_weight)):
+        raise FederationError(
+            f"The site's weight in the round is {weight:g}: its update would hide nobody else's in the sum. A site whose "
+            "patients have no label needs federation.unlabelled_weight above 0.",
+            public=UNCOUNTABLE,
+        )
 
 
 def site_drift(context: SiteContext, task: Task, config: RunConfig, arrays: Arrays) -> Arrays | None:
@@ -163,15 +181,15 @@ def own_weights(context: SiteContext) -> str:
     return str(home_folder(context) / Path(weights).expanduser()) if weights else ""
 
 
-def prepared_patients(context: SiteContext, config: RunConfig) -> Prepared:
-    """The site and its slices.
+def prepared_patients(context: SiteContext, config: RunConfig, run: str = "") -> Prepared:
+    """The site and its slices, without those who take no part in this run (`client.round.left_out`).
 
     In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
     site's volumes twenty times. A hospital reads its folder anew in each round.
     """
     if not context.simulated:
-        return _open(context, config)
-    found = _simulated_patients(context, config)
+        return _open(context, config, run)
+    found = _simulated_patients(context, config, run)
     if isinstance(found, FedMRIError):
         raise found
     return found
@@ -182,21 +200,21 @@ def prepared_budget(context: SiteContext, site: Site, run: str) -> Budget:
     if not context.simulated:
         return site_budget(site, context.folder)
     path = context.cache / "ledgers" / (Path(run).name or "run") / f"{context.name}.jsonl"
-    return open_budget(site, site.config.privacy, path)
+    return open_budget(site, site.config.privacy, path, context.cache)
 
 
 @lru_cache(maxsize=256)
-def _simulated_patients(context: SiteContext, config: RunConfig) -> Prepared | FedMRIError:
+def _simulated_patients(context: SiteContext, config: RunConfig, run: str) -> Prepared | FedMRIError:
     """Open once; an error is a result, so that it is remembered too."""
     try:
-        return _open(context, config)
+        return _open(context, config, run)
     except FedMRIError as error:
         return error
 
 
-def _open(context: SiteContext, config: RunConfig) -> Prepared:
+def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = read_site(context.folder, config, simulated=context.simulated)
+    site = without_twins(read_site(context.folder, config, simulated=context.simulated), context, run)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)

@@ -19,6 +19,7 @@ def require_consistent(config: Sections) -> None:
     require_usable_ssl_rounds(config)
     require_measured_centre(config)
     require_trained_pooling(config)
+    require_usable_stage(config)
     require_usable_strategy(config)
     require_usable_pair_rule(config)
     if config.privacy.enabled:
@@ -115,6 +116,17 @@ def require_trained_pooling(config: Sections) -> None:
         raise ConfigError(
             f'model.pooling = "{pooling.name}" cannot run with {name}: its fit to tumour masks would leave without noise. '
             'Choose another, such as model.pooling = "centre".'
+        )
+
+
+def require_usable_stage(config: Sections) -> None:
+    """Refuse an interpolation between the head-only model and the tuned one where a run has not both."""
+    stage, head_rounds, rounds = config.evaluation.stage, config.training.head_rounds, config.federation.rounds
+    tuning_rounds = rounds - head_rounds - config.training.ssl_rounds
+    if stage == "interpolate" and not (head_rounds and tuning_rounds > 0):
+        raise ConfigError(
+            f'evaluation.stage = "interpolate" needs head rounds and tuning rounds; training.head_rounds = '
+            f'{head_rounds} leaves {max(tuning_rounds, 0)} of federation.rounds = {rounds}. Set evaluation.stage = "last".'
         )
 
 

@@ -96,7 +96,7 @@ def open_site(
     labels = np.array([case.label for case in cases], dtype=np.int64)
     covariates = as_array([case.covariates for case in cases], data.covariates)
     ids = tuple(case.id for case in cases)
-    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings)
+    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings, folder=cache)
 
 
 def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:

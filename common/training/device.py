@@ -22,7 +22,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
     Args:
         device: that the model is on.
-        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and on a CPU whose matrix unit multiplies bf16 natively (AMX).
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU. On a CPU bf16 comes where it is asked for by name only: two machines,
+            with and without a matrix unit for it (AMX), must not answer differently for one configuration.
     """
-    native = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and native))
+    wanted = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)

@@ -6,17 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rich.console import Console
 from rich.live import Live
 
-from common.cli import add_debug
+from common.cli import add_debug, output
 from common.deployment.supervisor import end, running
 from server.deployment.certificates import CA
 from server.deployment.home import Home, ServerSettings, open_home
 from server.deployment.provision import init_home, renew_certificate
 from server.deployment.registry import admit, revoke, synchronise
 from server.deployment.service import serve, serve_in_background
-from server.deployment.status import as_json, server_status, show
+from server.deployment.status import ServerStatus, as_json, server_status, show
 from server.deployment.superlink_nodes import connect
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -61,6 +60,8 @@ def _add_registry(verbs: Verbs) -> None:
     verb.add_argument("key", type=Path, metavar="KEYFILE", help="the public key that it sent")
     verb.add_argument("--name", required=True, help="of the hospital, in the report too")
     verb.add_argument("--again", action="store_true", help="take back a key that was revoked")
+    text = "patients that were agreed with it: no more count in the mean, whatever it says; admit it again to change them"
+    verb.add_argument("--patients", type=int, default=0, metavar="N", help=text)
     verb = _verb(verbs, "revoke", "let a hospital in no more", _revoke)
     verb.add_argument("name", metavar="NAME")
 
@@ -107,8 +108,9 @@ def _renew(arguments: argparse.Namespace) -> int:
 
 def _admit(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    site = admit(home, arguments.key, arguments.name, again=arguments.again)
-    _say(f"Admitted {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
+    site = admit(home, arguments.key, arguments.name, again=arguments.again, patients=arguments.patients)
+    agreed = f", {site.patients} patients at most" if site.patients else ""
+    _say(f"Admitted {site.name}, key {site.fingerprint}{agreed}. {_tell_superlink(home)}")
     _say("Compare the fingerprint with the hospital by telephone: `ssh-keygen -lf keys/site.pub` there.")
     return 0
 
@@ -151,13 +153,24 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(status), indent=2))
     elif arguments.watch:
-        with Live(show(status), auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_SECONDS)
-                live.update(show(server_status(home)), refresh=True)
+        _watch(home, status)
     else:
-        Console().print(show(status))
+        output().print(show(status))
     return 0 if status.superlink == "serving" and status.front in ("serving", "none") else 1
+
+
+def _watch(home: Home, status: ServerStatus) -> None:
+    """Until it is interrupted: in place on a terminal, one after the other into a file or a pipe."""
+    console = output()
+    if not console.is_terminal:
+        while True:
+            console.print(show(status))
+            time.sleep(WATCH_SECONDS)
+            status = server_status(home)
+    with Live(show(status), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(show(server_status(home)), refresh=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:

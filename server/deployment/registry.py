@@ -1,7 +1,7 @@
 """The sites that may take part: one public key each, in `sites/`; the SuperLink is made to follow this registry."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,6 +26,7 @@ class AdmittedSite:
     name: str
     line: str  # OpenSSH public key, without a comment
     key: bytes  # the same as PEM, as Flower holds it
+    patients: int = 0  # that were agreed with it, and at most count; 0: nothing was agreed
 
     @property
     def fingerprint(self) -> str:
@@ -52,10 +53,12 @@ def read_key(file: Path, name: str) -> AdmittedSite:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         kind = content.split()[0].decode("ascii", "replace")
         raise ConfigError(f"{file}: expected a key on a NIST curve (ecdsa-sha2-nistp384), got {kind}. {MAKE_KEY}")
+    agreed = re.search(rb" patients=([1-9][0-9]{0,6})$", content)
     line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     if content.decode("utf-8", "replace").split()[:2] != line.split() or b"\n" in content:
         raise ConfigError(f"{file}: expected one plain public key on one line. {MAKE_KEY}")
-    return AdmittedSite(name, line, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return AdmittedSite(name, line, pem, int(agreed[1]) if agreed else 0)
 
 
 def admitted(home: Home) -> tuple[AdmittedSite, ...]:
@@ -75,7 +78,12 @@ def admitted(home: Home) -> tuple[AdmittedSite, ...]:
     return sites
 
 
-def admit(home: Home, file: Path, name: str, *, again: bool = False) -> AdmittedSite:
+def agreed_patients(home: Home) -> dict[str, int]:
+    """How many patients were agreed with each site; sites with whom nothing was agreed are not in it."""
+    return {site.name: site.patients for site in admitted(home) if site.patients}
+
+
+def admit(home: Home, file: Path, name: str, *, again: bool = False, patients: int = 0) -> AdmittedSite:
     """Enter a site into the registry; `synchronise` passes it on to the SuperLink.
 
     Args:
@@ -83,15 +91,19 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
         file: the site's public key, one line as OpenSSH writes it.
         name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
+        patients: the most of them that count, whatever the site says; 0: nothing was agreed.
 
     Raises:
-        ConfigError: no fitting key, the name is taken, the key is admitted under another name, or was revoked.
+        ConfigError: an impossible number, no fitting key, the name is taken, the key is admitted under another name, or was
+            revoked.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ConfigError(
             f"--name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
         )
-    site = read_key(file, name)
+    if not 0 <= patients < 10**7:
+        raise ConfigError(f"--patients {patients}: expected the number of patients that was agreed with the hospital.")
+    site = replace(read_key(file, name), patients=patients)
     for other in admitted(home):
         if other.key == site.key and other.name != name:
             raise ConfigError(f"This key is admitted already, as {other.name}. Each site needs a key of its own. {MAKE_KEY}")
@@ -102,7 +114,8 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False) -> Admitted
     before = [old for old in _revoked_files(home) if read_key(old, name).key == site.key]
     if before and not again:
         raise ConfigError(f"This key was revoked ({before[0]}). Let the hospital make a new one, or take it back with --again.")
-    write_atomic(_folder(home) / f"{name}.pub", f"{site.line} {name}\n".encode())
+    agreed = f" patients={patients}" if patients else ""
+    write_atomic(_folder(home) / f"{name}.pub", f"{site.line} {name}{agreed}\n".encode())
     for old in before:
         old.unlink()
     return site

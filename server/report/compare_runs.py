@@ -89,11 +89,23 @@ def _pair(first: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]
     hospital, other = (table(each["provenance"]).get("external") for each in (first, report))
     if hospital != other:
         return {"paired": None, "unpaired": "another external hospital: its patients are not the same"}
+    if _other_content(first, report):
+        return {"paired": None, "unpaired": "an external hospital of the same name with other images"}
     try:
         paired = compare_reports(report, first)
     except FedMRIError as error:
         return {"paired": None, "unpaired": str(error)}
     return {"paired": paired, "unpaired": None} if paired["n"] else {"paired": None, "unpaired": "no labelled patient in common"}
+
+
+def _other_content(first: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether equal settings of slices made other slices of the external patients; unknown of old reports: no."""
+    ways, keys = [], []
+    for one in (first, report):
+        provenance = table(one["provenance"])
+        ways.append(table(provenance.get("config")).get("data"))
+        keys.append(table(provenance.get("data")).get("external_key"))
+    return ways[0] == ways[1] and all(keys) and keys[0] != keys[1]
 
 
 def _config_differences(reports: Sequence[Report]) -> dict[str, list[Any]]:

@@ -16,6 +16,15 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one site had in a round: shares of the weight and of the change, and what its change was multiplied by."""
+
+    weight: float | None
+    change: float | None
+    scale: float | None
+
+
+@dataclass(frozen=True)
 class Round:
     """One round. `mcc` is the external value, for information only."""
 
@@ -26,11 +35,13 @@ class Round:
     sites: str | None  # how many updates were used
     there: tuple[str, ...]  # the sites whose update was used, where their names are known
     failures: tuple[Failure, ...]
+    retried: tuple[Failure, ...]  # in attempts after which the round was asked again
     paused: tuple[str, ...]
     mcc: float | None
     loss: float | None
     deviation: float | None  # of the product of the mean low-rank factors from the mean of the products, relative
     left: float | None  # of it, after what `federation.low_rank` has made of it
+    influence: Mapping[str, Part]  # by site
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -52,12 +63,19 @@ def decode_round(value: Any) -> Round:
         sites=str(len(sites)) if isinstance(sites, list | dict) else None if sites is None else str(sites),
         there=names(sites),
         failures=tuple(_failure(each) for each in listed(entry.get("failures"))),
+        retried=tuple(_failure(each) for each in listed(entry.get("retried"))),
         paused=names(entry.get("paused")),
         mcc=measure(seen).value,
         loss=real(table(entry.get("train")).get("loss")),
         deviation=real(table(entry.get("low_rank")).get("deviation")),
         left=real(table(entry.get("low_rank")).get("left")),
+        influence={site: _part(value) for site, value in table(entry.get("influence")).items()},
     )
+
+
+def _part(value: Any) -> Part:
+    entry = table(value)
+    return Part(*(real(entry.get(name)) for name in ("weight", "change", "scale")))
 
 
 def _failure(value: Any) -> Failure:

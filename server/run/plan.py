@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class RunPlan:
     out: Path
     cache: Path
     resume: bool = False  # go on with the run that `out` holds
+    agreed: Mapping[str, int] = field(default_factory=dict)  # patients that were agreed with each hospital, where any were
 
 
 def run_folder(run_config: Mapping[str, Any], run_id: int) -> Path:
@@ -58,7 +59,8 @@ def read_plan(run_config: Mapping[str, Any], out: Path) -> RunPlan:
     data = Path(str(run_config.get("data", "")) or default_cache() / "example").expanduser()
     config = load_config(config_path(str(run_config.get("config", "demo"))), _settings(str(run_config.get("set", "[]"))))
     external = split_external(str(run_config.get("external", "")) or "external")
-    return RunPlan(config, data, _sites(str(run_config.get("sites", FOLDERS)), data, external), external, out, cache, resume)
+    sites, agreed = _sites(str(run_config.get("sites", FOLDERS)), data, external), _agreed(str(run_config.get("agreed", "{}")))
+    return RunPlan(config, data, sites, external, out, cache, resume, agreed)
 
 
 def split_external(text: str) -> tuple[str, ...]:
@@ -114,8 +116,10 @@ def require_fresh(out: Path) -> None:
     """Refuse a folder in which a run has been: its rounds and the new ones would be one muddle.
 
     Raises:
-        FederationError: it holds a report, a model or rounds.
+        FederationError: it holds a report, a model or rounds, or is a file.
     """
+    if out.exists() and not out.is_dir():
+        raise FederationError(f"Run folder {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
     marks = ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints", "open-round.json")
     found = [name for name in marks if (out / name).exists()]
     if found:
@@ -132,6 +136,17 @@ def _sites(kind: str, data: Path, external: tuple[str, ...]) -> tuple[str, ...]:
         raise ConfigError(f'Run configuration key \'sites\': expected "{FOLDERS}" or "{NODES}", got {kind!r}.')
     require_external(data, external)
     return ()
+
+
+def _agreed(text: str) -> dict[str, int]:
+    """Patients that were agreed, by hospital."""
+    try:
+        agreed = json.loads(text)
+    except (ValueError, RecursionError):
+        agreed = None
+    if not isinstance(agreed, dict) or not all(type(number) is int and number > 0 for number in agreed.values()):
+        raise ConfigError(f"Run configuration key 'agreed': expected a JSON table of numbers of patients, got {text!r}.")
+    return agreed
 
 
 def _settings(text: str) -> tuple[str, ...]:

@@ -19,7 +19,11 @@ from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
 from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
+from common.training.plain import told_terms
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
+from server.strategy.influence import Influence, influences
+
+LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
 
 
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
@@ -57,6 +61,19 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     if reply.round != round_number:
         raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
     return reply
+
+
+def known_metrics(metrics: Mapping[str, float], config: RunConfig) -> tuple[dict[str, float], str]:
+    """The run's own metrics within a sane range, and the names of what else came: a site must not write what it likes into
+    records, charts and means.
+
+    Args:
+        metrics: by name, as a site told them.
+        config: of the run.
+    """
+    names = {*told_terms(config.objective), "loss", "seconds"}
+    kept = {name: value for name, value in metrics.items() if name in names and abs(value) <= LARGEST_METRIC}
+    return kept, ", ".join(sorted(metrics.keys() - kept.keys()))
 
 
 def norm_outliers(replies: Mapping[str, SiteReply], ratio: float) -> dict[str, str]:
@@ -102,13 +119,29 @@ def weigh(replies: Sequence[SiteReply], unlabelled_weight: float) -> list[float]
     return weights
 
 
-def round_plan(config: RunConfig, round_number: int) -> FederationConfig:
+def influence_of(plan: FederationConfig, replies: Mapping[str, SiteReply]) -> dict[str, Influence]:
+    """Each site's part in the round, in the order of the sites' names.
+
+    Args:
+        plan: `unlabelled_weight` and the bounds are read.
+        replies: by site, those that are valid.
+    """
+    ordered = [replies[site] for site in sorted(replies)]
+    weights = weigh(ordered, plan.unlabelled_weight)
+    return dict(zip(sorted(replies), influences([reply.update.norm for reply in ordered], weights, plan), strict=True))
+
+
+def weighted_changes(replies: Mapping[str, SiteReply], influence: Mapping[str, Influence]) -> Iterator[tuple[Change, float]]:
+    """What the aggregator takes of each site: its change within the bounds, and its weight."""
+    return ((one.scaled(replies[site].update.change), one.weight) for site, one in influence.items())
+
+
+def round_plan(plan: FederationConfig, config: RunConfig, round_number: int) -> FederationConfig:
     """The plan by which a round is aggregated: the run's, but that measured mean features are averaged.
 
     A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well. In
     self-supervised rounds an unlabelled patient counts as much as a labelled one.
     """
-    plan = config.federation
     if is_ssl_round(config, round_number):
         return replace(plan, unlabelled_weight=unlabelled_weight(config, round_number))
     if is_centre_round(config, round_number) and plan.strategy.from_sum:
@@ -130,10 +163,9 @@ def aggregate(
     Returns:
         The new global arrays, the aggregator's new state, and each loss term averaged over the sites that report it.
     """
-    ordered = [replies[site] for site in sorted(replies)]
-    weights = weigh(ordered, plan.unlabelled_weight)
-    changes = zip((reply.update.change for reply in ordered), weights, strict=True)
-    return *step(plan.aggregator, state, current, changes), _mean_terms(ordered, weights)
+    influence = influence_of(plan, replies)
+    ordered, weights = [replies[site] for site in influence], [one.weight for one in influence.values()]
+    return *step(plan.aggregator, state, current, weighted_changes(replies, influence)), _mean_terms(ordered, weights)
 
 
 def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[str, SiteReply], new: Arrays) -> dict[str, float]:
@@ -145,9 +177,7 @@ def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[s
         replies: by site, those that went into the mean.
         new: the global arrays that came of them.
     """
-    ordered = [replies[site] for site in sorted(replies)]
-    weights = weigh(ordered, plan.unlabelled_weight)
-    found = pair_figures(current, [(r.update.change, w) for r, w in zip(ordered, weights, strict=True)], new)
+    found = pair_figures(current, list(weighted_changes(replies, influence_of(plan, replies))), new)
     return found if plan.low_rank.takes_pairs else {name: value for name, value in found.items() if name != "left"}
 
 

@@ -5,7 +5,7 @@ what came and aggregates as soon as enough sites are in. `start` is the loop aro
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 
@@ -25,10 +25,21 @@ from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, trained_names
-from server.strategy.aggregation import aggregate, judge_reply, low_rank_figures, noised_sum, norm_outliers, round_plan, step
+from server.strategy.aggregation import (
+    aggregate,
+    influence_of,
+    judge_reply,
+    known_metrics,
+    low_rank_figures,
+    noised_sum,
+    norm_outliers,
+    round_plan,
+    step,
+)
+from server.strategy.influence import as_agreed, at_hospitals, told
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
-from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
+from server.strategy.round_state import Address, FailedAttempt, OpenRound, ResumePoint, RoundRecord, finished
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
@@ -49,6 +60,7 @@ class FedMRIAvg(FedAvg):
         template: the trained arrays of the agreed model, which every reply must resemble.
         config: of the run, for noise that hides whole hospitals (`site_level`); None: none is added.
         progress: notified of the round's state, requests, replies and failures.
+        agreed: patients that were agreed with a hospital when it was let in; no more count. Others count what they say.
     """
 
     def __init__(
@@ -59,9 +71,11 @@ class FedMRIAvg(FedAvg):
         sites: Sequence[str] = (),
         config: RunConfig | None = None,
         progress: Progress | None = None,
+        agreed: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=plan.min_sites, min_available_nodes=plan.min_sites)
-        self.plan, self.task, self.template, self.sites = plan, task, template, tuple(sites)
+        self.plan = plan if sites else at_hospitals(plan)
+        self.task, self.template, self.sites, self.agreed = task, template, tuple(sites), dict(agreed or {})
         self.config = config or RunConfig()
         self.site_level = self.config.site_level
         self.progress = progress or Progress()
@@ -170,15 +184,25 @@ class FedMRIAvg(FedAvg):
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
-        plan = round_plan(self.config, server_round)
+        state.valid = as_agreed(state.valid, self.agreed)
+        plan = round_plan(self.plan, self.config, server_round)
+        state.influence = self.influence(plan)
         new, self.state, terms = aggregate(plan, self.state, state.current, state.valid)
         if self.config.model.adapter.pairs:
             state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
 
+    def influence(self, plan: FederationConfig) -> dict[str, dict[str, float]]:
+        """Each site's part in the round that is about to be aggregated; one that was bounded is said."""
+        found = influence_of(plan, self.open.valid)
+        for site, one in found.items():
+            if one.scale < 1.0:
+                log(WARNING, "Round %d: %s: its change was shortened to %.3g of its length", self.open.number, site, one.scale)
+        return told(found)
+
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:
         """What the aggregator makes of the sites' sum: their weighted mean change and total weight."""
-        aggregator = round_plan(self.config, self.open.number).aggregator
+        aggregator = round_plan(self.plan, self.config, self.open.number).aggregator
         new, self.state = step(aggregator, self.state, self.open.current, iter([summed]))
         return pack_arrays(new)
 
@@ -220,6 +244,7 @@ class FedMRIAvg(FedAvg):
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
             if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
+            self.open.retried += [FailedAttempt(attempt, *failure) for failure in sorted(self.open.failures.items())]
         state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
@@ -284,7 +309,13 @@ class FedMRIAvg(FedAvg):
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
         self.open.bytes_up += self.payload_bytes(content)
-        return judge_reply(content, self.open.current, self.open.number, self.plan)
+        reply = judge_reply(content, self.open.current, self.open.number, self.plan)
+        kept, dropped = known_metrics(reply.metrics, self.config)
+        if dropped:
+            log(
+                WARNING, "Round %d: %s told metrics that are not the run's, or out of range: %s", reply.round, reply.site, dropped
+            )
+        return replace(reply, metrics=kept)
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""

@@ -60,7 +60,7 @@ def test_plain_values_make_an_equal_configuration() -> None:
         ({"way": {"name": ["mean"]}}, "way: expected one of mean, momentum"),
         ({"way": 3}, "way: expected one of mean, momentum.*got 3"),
         ({"way": {"name": "mean", "beta": 0.5}}, r"Unknown key 'way\.beta'. Known here: rate"),
-        ({"way": {"name": "mean", "rate": "x"}}, r"way\.rate: expected float, got 'x'"),
+        ({"way": {"name": "mean", "rate": "x"}}, r"way\.rate: expected a number, got 'x'"),
         ({"all": {"median": {}}}, r"Unknown key 'all\.median'. Known here: mean, momentum"),
         ({"all": {"mean": {"beta": 1}}}, r"Unknown key 'all\.mean\.beta'"),
         ({"all": {"mean": 1.0}}, r"all\.mean: expected a table"),

@@ -17,7 +17,8 @@ from simulation import baselines
 from simulation.baselines import measure, plan_baselines, run_job
 from simulation.cli import main
 from simulation.cross_site import plan_folds, pool_folds, run_cross_site
-from simulation.experiment import Experiment, plan_experiment, read_all
+from simulation.experiment import plan_experiment, read_all
+from simulation.experiment_plan import Experiment
 from simulation.phantom import write_hospitals
 
 CONFIG = """
@@ -262,3 +263,43 @@ def test_commands_end_with_one_line_and_the_right_code(config: Path, data: Path,
         with pytest.raises(SystemExit) as ended:
             main([verb, "--help"])
         assert ended.value.code == 0
+
+
+def test_more_sites_than_there_are_is_refused_before_anything_is_read(config: Path, data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"federation.min_sites = 9 asks for more training sites than .*hospital-a, hospital-b"):
+        plan(config, data, settings=("min_sites=9",))
+
+
+def test_an_aggregator_with_too_few_labelled_sites_is_refused_before_training(config: Path, data: Path) -> None:
+    table = data / "hospital-a" / "participants.tsv"
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    column = rows[0].index("subtype")
+    table.write_text(
+        "\n".join("\t".join(["n/a" if i == column and n else c for i, c in enumerate(r)]) for n, r in enumerate(rows))
+    )
+    planned = plan(config, data, settings=("strategy=median", "min_sites=3", "head_rounds=1"))
+    with pytest.raises(DataError, match=r'"median" needs 3 sites with labelled patients in head rounds; they are 1 \(hospital-b'):
+        read_all(planned, lambda sentence: None, lambda what, done, total: None)
+
+
+def test_a_covariate_that_nobody_has_is_refused_before_training(config: Path, data: Path) -> None:
+    planned = plan(config, data, settings=('data.covariates=[{name = "kps", scale = 20.0}]',))
+    with pytest.raises(DataError, match="names kps, which is known of no patient at any training site"):
+        read_all(planned, lambda sentence: None, lambda what, done, total: None)
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_refused(config: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data.parent / "taken").write_text("x")
+    arguments = [
+        "run",
+        "--config",
+        str(config),
+        "--data",
+        str(data),
+        "--external",
+        "external",
+        "--out",
+        str(data.parent / "taken"),
+    ]
+    assert main(arguments) == 1
+    assert "it is a file. Name another." in " ".join(capsys.readouterr().err.split())

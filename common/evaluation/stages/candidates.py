@@ -52,7 +52,7 @@ def candidates(stage: str, load: Callable[[int], Arrays], last: int, head_rounds
     head = [_of(before, load)] if head_rounds else []
     between = [_between(head[0], rounds[0], share) for share in SHARES if head]
     found = {BEST: [*rounds, *head], INTERPOLATE: [rounds[0], *head, *between]}
-    return found.get(stage, [*rounds, *head, average, *between])
+    return found.get(stage, [*rounds, *head, *([average] if len(tuned) > 1 else []), *between])
 
 
 def mean(load: Callable[[int], Arrays], numbers: Sequence[int]) -> Arrays:

@@ -10,7 +10,7 @@ from server.report.page import presence
 from server.report.page.chart import Chart, Line, draw, round_axis, value_axis
 from server.report.page.svg import Axis, mcc_axis
 from server.report.page.values import number
-from server.report.round import Round
+from server.report.round import Part, Round
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,39 @@ class Rounds:
     axis: Markup
     legend: tuple[tuple[Markup, str], ...]
     failing: tuple[tuple[str, str], ...]
+    parts: tuple["SitePart", ...]
+
+
+@dataclass(frozen=True)
+class SitePart:
+    """How much one site moved the model: mean shares over its rounds, the largest, and in how many its change was shortened."""
+
+    site: str
+    weight: float
+    change: float
+    largest: float
+    shortened: int
 
 
 def read(rows: tuple[Round, ...]) -> Rounds:
     """The rounds of a report; it may have none."""
-    return Rounds(rows, _charts(rows), presence.grid(rows), presence.axis(rows), presence.legend(rows), _failing(rows))
+    axis, legend = presence.axis(rows), presence.legend(rows)
+    return Rounds(rows, _charts(rows), presence.grid(rows), axis, legend, _failing(rows), _parts(rows))
+
+
+def _parts(rows: Sequence[Round]) -> tuple[SitePart, ...]:
+    """By site, of the rounds whose record tells it."""
+    found: dict[str, list[Part]] = {}
+    for row in rows:
+        for site, part in row.influence.items():
+            found.setdefault(site, []).append(part)
+    return tuple(_part(site, parts) for site, parts in sorted(found.items()))
+
+
+def _part(site: str, parts: Sequence[Part]) -> SitePart:
+    weights, changes = [part.weight or 0.0 for part in parts], [part.change or 0.0 for part in parts]
+    shortened = sum(part.scale is not None and part.scale < 1 for part in parts)
+    return SitePart(site, sum(weights) / len(parts), sum(changes) / len(parts), max(changes), shortened)
 
 
 def _failing(rounds: Sequence[Round]) -> tuple[tuple[str, str], ...]:
@@ -36,6 +64,8 @@ def _failing(rounds: Sequence[Round]) -> tuple[tuple[str, str], ...]:
     for row in rounds:
         for failure in row.failures:
             found.setdefault((failure.site, failure.reason), []).append(str(row.number or "?"))
+        for failure in row.retried:
+            found.setdefault((failure.site, f"{failure.reason}; the round was asked again"), []).append(str(row.number or "?"))
     return tuple(
         (site, f"{reason} ({'round' if len(when) == 1 else 'rounds'} {', '.join(when)})")
         for (site, reason), when in sorted(found.items())
@@ -53,7 +83,7 @@ def _charts(rows: Sequence[Round]) -> tuple[tuple[str, Markup], ...]:
                 _line(seen, axis, "MCC"),
             )
         )
-    losses = [(row.number, row.loss) for row in rows if row.loss is not None]
+    losses = [(row.number, row.loss) for row in rows if row.loss]  # of a round that only measures it is 0
     if losses:
         axis = value_axis([value for _, value in losses])
         charts.append(

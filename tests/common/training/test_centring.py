@@ -61,13 +61,13 @@ def test_a_federation_takes_off_the_mean_of_all_its_patients_whatever_the_server
             counts_shared=True,
         )
     state = config.federation.strategy.init(start)
-    arrays, _, _ = aggregate(round_plan(config, 1), state, start, replies)
+    arrays, _, _ = aggregate(round_plan(config.federation, config, 1), state, start, replies)
     before = np.concatenate([embeddings(TrainedModel(model, start, config), site) for site in sites])
     after = np.concatenate([embeddings(TrainedModel(model, arrays, config), site) for site in sites])
     np.testing.assert_allclose(after, before - before.mean(0), atol=2e-4)
     for number in (2, 3, 4):
         assert CENTRE not in trained_names(start, config, number)
-        assert round_plan(config, number) is config.federation
+        assert round_plan(config.federation, config, number) is config.federation
 
 
 def test_an_absent_modality_stays_zero() -> None:

@@ -125,7 +125,7 @@ def test_a_factor_that_alternates_begins_anew_after_them() -> None:
 
 def test_an_unlabelled_patient_weighs_as_much_as_a_labelled_one_in_them() -> None:
     config = config_of(1)
-    assert [round_plan(config, number).unlabelled_weight for number in (1, 2, 4)] == [1.0, 0.3, 0.3]
+    assert [round_plan(config.federation, config, number).unlabelled_weight for number in (1, 2, 4)] == [1.0, 0.3, 0.3]
 
 
 def test_scaffold_corrects_no_round_by_one_of_another_kind() -> None:

@@ -26,7 +26,7 @@ def test_the_smallest_file_is_enough(tmp_path) -> None:
         ("", "address: expected host:port"),
         ('address = "nowhere"', "address: expected host:port"),
         (GOOD + "port = 1", "Unknown key 'port'"),
-        (GOOD + 'superlink_port = "9092"', "superlink_port: expected int"),
+        (GOOD + 'superlink_port = "9092"', "superlink_port: expected a whole number"),
         (GOOD + "health_port = 70000", "health_port: expected a number from 1 to 65535"),
         (GOOD + 'front = "apache"', "front: expected one of nginx, none"),
         (GOOD + 'listen = "example.org:8443"', "listen: expected IP:port"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
-from server.deployment.registry import admit, admitted, read_key, revoke, synchronise
+from server.deployment.registry import admit, admitted, agreed_patients, read_key, revoke, synchronise
 from server.deployment.superlink_nodes import Node, Nodes
 
 
@@ -173,3 +173,15 @@ def test_the_superlink_follows_the_registry_whatever_it_knew(home, key) -> None:
     fresh = Ledger()  # the database was lost
     synchronise(home, fresh)
     assert letting_in(fresh) == {"a", "b", "c"}
+
+
+def test_agreed_patients_are_kept_with_the_key_and_are_the_coordinators_word(home, key) -> None:
+    file = key()
+    file.write_text(file.read_text().strip() + " patients=9999999\n")  # what a hospital writes there counts for nothing
+    assert admit(home, file, "hospital-a").patients == 0
+    assert agreed_patients(home) == {}
+    site = admit(home, file, "hospital-a", patients=40)
+    assert admitted(home) == (site,)
+    assert agreed_patients(home) == {"hospital-a": 40}
+    with pytest.raises(ConfigError, match="--patients -1: expected the number of patients"):
+        admit(home, file, "hospital-a", patients=-1)

@@ -130,3 +130,11 @@ def test_errors_in_a_sentence(runs, capsys):
     (runs[1] / "report.json").write_text(json.dumps(broken))
     with pytest.raises(FedMRIError):
         compare_runs([runs[1], runs[1]])
+
+
+def test_hospitals_of_one_name_with_other_images_are_not_paired(tmp_path: Path) -> None:
+    for name, key in (("first", "a" * 64), ("second", "b" * 64), ("third", "a" * 64)):
+        write_report(tmp_path / name, other(data={"external_key": key}))
+    _, second, third = compare_runs([tmp_path / name for name in ("first", "second", "third")])["runs"]
+    assert "same name with other images" in second["unpaired"]
+    assert third["unpaired"] is None

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from common.aggregation.fedavgm import FedAvgM
+from common.config.run import RunConfig
 from common.config.sections import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, write_reply
 from common.messages.update import Update
 from common.models.arrays import Arrays
-from server.strategy.aggregation import aggregate, judge_reply, noised_sum, norm_outliers, step, weigh
+from server.strategy.aggregation import aggregate, judge_reply, known_metrics, noised_sum, norm_outliers, step, weigh
 
 CURRENT = {"w": np.zeros((2, 2), np.float32)}
 
@@ -142,3 +143,10 @@ def test_an_aggregator_that_diverges_ends_the_run_by_name() -> None:
     plan = FederationConfig(strategy=FedAvgM(server_learning_rate=1000.0))
     with pytest.raises(FederationError, match="'fedavgm' has diverged: Array w"):
         aggregate(plan, plan.strategy.init(CURRENT), CURRENT, {"a": reply(1e36)})
+
+
+def test_a_site_cannot_write_what_it_likes_into_the_rounds_metrics() -> None:
+    told = {"loss": 0.5, "classification": 1e308, "accuracy_of_everybody_else": 0.1, "seconds": 3.0}
+    kept, dropped = known_metrics(told, RunConfig())
+    assert kept == {"loss": 0.5, "seconds": 3.0}
+    assert dropped == "accuracy_of_everybody_else, classification"

@@ -47,7 +47,7 @@ def test_the_product_follows_the_listed_arms_its_last_key_fastest(tmp_path: Path
         ('name = "base"', 'name = "base"\nset = ["rounds=2"]', "Unknown key 'arms.set'"),
         ("[0, 1]", "[0, 0]", "seeds: expected"),
         ("[0, 1]", "[]", "seeds: expected"),
-        ("[0, 1]", '["0"]', "seeds: expected int"),
+        ("[0, 1]", '["0"]', "seeds: expected a whole number"),
         ('folds = ["a", "b+c"]', "", "data 'phantoms': expected a folder, and folds"),
         ('[[arms]]\nname = "base"', "", "there is none"),
         ('name = "base"', 'name = "base"\n[[arms]]\nname = "base"', "arms: expected each once"),

@@ -1,0 +1,138 @@
+"""How much one site may move the model in a round: bounds on its weight and on its part of the change, and what each site had.
+
+A site's number of patients is its own claim, and so is the length of its change. Whoever claims ten million patients, or sends a
+change of twenty times the usual length, would own the mean. Three bounds, each with its own reason:
+
+1. patients: no more than were agreed with the hospital when it was let in (`fedmri-server admit --patients`);
+2. length: a change that is longer than `clip_ratio` times the median of the other sites' is shortened to that;
+3. share: neither a site's weight nor its weight times the length of its change is more than `max_site_share` of the round's.
+
+Of two sites nobody can say which is the odd one, so 2 and 3 begin with three. An honest change within the bounds stays what it
+is, to the last bit. n sites.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from common.aggregation.aggregator import Change
+from common.config.sections import FederationConfig
+from common.messages.round import SiteReply
+
+LEAST_SITES = 3
+HOSPITAL_SHARE, HOSPITAL_RATIO = 0.5, 2.0  # where a setting is 0 and the sites are hospitals
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One site's part in a round.
+
+    Attributes:
+        weight: in the mean, after the bounds.
+        scale: what its change was multiplied by; 1: within the bounds.
+        norm: of its change, before.
+    """
+
+    weight: float
+    scale: float
+    norm: float
+
+    @property
+    def moved(self) -> float:
+        """Its weight times the length of what was taken of its change."""
+        return self.weight * self.scale * self.norm
+
+    def scaled(self, change: Change) -> Change:
+        """What is taken of its change."""
+        if self.scale == 1.0:
+            return change
+        return {name: (array * np.float32(self.scale)).astype(np.float32) for name, array in change.items()}
+
+
+def at_hospitals(plan: FederationConfig) -> FederationConfig:
+    """The plan with a bound for hospitals wherever a setting leaves it to the place. In simulation there is none by itself."""
+    share, ratio = plan.max_site_share or HOSPITAL_SHARE, plan.clip_ratio or HOSPITAL_RATIO
+    return replace(plan, max_site_share=share, clip_ratio=ratio)
+
+
+def as_agreed(replies: Mapping[str, SiteReply], agreed: Mapping[str, int]) -> dict[str, SiteReply]:
+    """The replies with no more patients than were agreed; sites with whom nothing was agreed keep what they say.
+
+    Args:
+        replies: by site, those that are valid.
+        agreed: patients by site.
+    """
+    return {site: _as_agreed(reply, agreed.get(site, 0)) for site, reply in replies.items()}
+
+
+def _as_agreed(reply: SiteReply, most: int) -> SiteReply:
+    if not most or reply.patients <= most:
+        return reply
+    return replace(reply, patients=most, labelled=min(reply.labelled, most))
+
+
+def influences(norms: Sequence[float], weights: Sequence[float], plan: FederationConfig) -> list[Influence]:
+    """Each site's part in the round, within the bounds.
+
+    Args:
+        norms: of the changes [n].
+        weights: of the sites [n].
+        plan: its `max_site_share` and `clip_ratio`; 0: no bound.
+    """
+    voters = sum(norm > 0 and weight > 0 for norm, weight in zip(norms, weights, strict=True))
+    if voters < LEAST_SITES:
+        return [Influence(weight, 1.0, norm) for norm, weight in zip(norms, weights, strict=True)]
+    scales = _shortened(norms, plan.clip_ratio)
+    if plan.max_site_share:
+        weights = capped(weights, plan.max_site_share)
+        moved = [weight * scale * norm for weight, scale, norm in zip(weights, scales, norms, strict=True)]
+        scales = [
+            scale * (most / own) if most < own else scale
+            for scale, own, most in zip(scales, moved, capped(moved, plan.max_site_share), strict=True)
+        ]
+    return [Influence(weight, scale, norm) for weight, scale, norm in zip(weights, scales, norms, strict=True)]
+
+
+def _shortened(norms: Sequence[float], ratio: float) -> list[float]:
+    """What brings each change to `ratio` times the median of the others' norms; sites that changed nothing do not count."""
+    if not ratio:
+        return [1.0] * len(norms)
+    found = []
+    for place, norm in enumerate(norms):
+        others = [other for i, other in enumerate(norms) if i != place and other > 0]
+        most = ratio * float(np.median(others))
+        found.append(most / norm if norm > most else 1.0)
+    return found
+
+
+def capped(values: Sequence[float], share: float) -> list[float]:
+    """The values, the largest of them lowered to one level, so that none is more than `share` of their sum.
+
+    Where fewer values are above 0 than it takes (two cannot both be at most a third), they become equal.
+
+    Args:
+        values: [n], 0 or more.
+        share: above 0.
+    """
+    left = sorted((value for value in values if value > 0), reverse=True)
+    for lowered in range(len(left)):
+        room = 1.0 - lowered * share
+        rest = sum(left[lowered:])
+        level = share * rest / room if room > 1e-12 else left[-1]
+        if left[lowered] <= level * (1 + 1e-12):
+            return [min(value, level) for value in values] if lowered else list(values)
+    return [min(value, left[-1]) if left else value for value in values]
+
+
+def told(influence: Mapping[str, Influence]) -> dict[str, dict[str, float]]:
+    """Of the round's record: each site's share of the weight and of the change, and what its change was multiplied by."""
+    weight, moved = sum(one.weight for one in influence.values()), sum(one.moved for one in influence.values())
+    return {
+        site: {
+            "weight": one.weight / weight if weight else 0.0,
+            "change": one.moved / moved if moved else 0.0,
+            "scale": one.scale,
+        }
+        for site, one in sorted(influence.items())
+    }
