@@ -174,21 +174,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
-    stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
-    if CALIBRATION in asked:
-        allowed = {METRICS, SITE, SUMS}
-    if SURVEY in asked:
-        allowed = {METRICS, SITE, SURVEY}
-    if TWINS in asked:
-        allowed = {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
-    for name, record in reply.items():
-        if name not in allowed or not isinstance(record, KINDS[name]):
-            if name == CHANGE and policy.secure_only:
-                raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
-            raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
-    if extra := next(unlisted(reply), ""):
-        raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
+    _require_records(reply, _allowed(asked), policy)
     size = reply_bytes(reply)
     if size > policy.max_megabytes * 1e6:
         text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
@@ -202,7 +188,30 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     elif CHANGE in reply:
         _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
-        _require_stage_reply(reply, asked, policy, str(stage))
+        _require_stage_reply(reply, asked, policy, str(secure_stage(asked)))
+
+
+def _allowed(asked: RecordDict) -> set[str]:
+    """The records that a reply to this request may hold."""
+    if CALIBRATION in asked:
+        return {METRICS, SITE, SUMS}
+    if SURVEY in asked:
+        return {METRICS, SITE, SURVEY}
+    if TWINS in asked:
+        return {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
+    stage = secure_stage(asked)
+    return {METRICS, SITE, CHANGE if stage is None else MASKED if stage == MaskedInput.stage else SECURE}
+
+
+def _require_records(reply: RecordDict, allowed: set[str], policy: SitePolicy) -> None:
+    """Each record must be one of those allowed, and hold nothing but what is listed (`common.messages.leaving`)."""
+    for name, record in reply.items():
+        if name not in allowed or not isinstance(record, KINDS[name]):
+            if name == CHANGE and policy.secure_only:
+                raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
+            raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
+    if extra := next(unlisted(reply), ""):
+        raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
