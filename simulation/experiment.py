@@ -13,13 +13,15 @@ import numpy as np
 from common.cli import config_path
 from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
-from common.data.cases import read_site
+from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
+from common.data.gate.finding import Level
 from common.errors import ConfigError, DataError
 from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
+from common.training.trainable import needs_labels, no_label
 from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_page, write_report
 from server.report.report import read_report
@@ -31,6 +33,7 @@ from simulation.flower import run_federation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
+SHOWN = 5  # patients who stay out, spelled out of each site
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
@@ -146,10 +149,13 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     """
     refused: list[str] = []
     trains: dict[str, SiteData] = {}
+    measured = 0  # labelled patients of the external hospital
     for name in (*plan.external, *plan.sites):
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
             patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            say_left_out(site, patients, note)
+            measured += len(patients.labelled) if name in plan.external else 0
             trains |= {} if name in plan.external else {name: patients}
         except DataError as error:
             if name in plan.external:
@@ -162,9 +168,23 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
             f"{plan.config.federation.min_sites} (federation.min_sites). Mend {', '.join(refused)}."
         )
     require_learnable(plan.config, trains)
+    if not measured:
+        note(f"No patient of the external hospital {'+'.join(plan.external)} has a label: nothing can be measured there.")
     if refused:
         note(f"The federation goes on without {', '.join(refused)}.")
     return tuple(refused)
+
+
+def say_left_out(site: Site, patients: SiteData, note: Note) -> None:
+    """Say which patients of a site stay out and why, the first of them in full, and what is odd about the site as a whole."""
+    out = [one for one in patients.findings if one.level is Level.ERROR]
+    odd = [one for one in patients.findings if one.level is Level.WARNING and not one.patient]
+    for one in (*odd, *out[:SHOWN]):
+        note(f"{site.name}: {one}")
+    if out:
+        note(
+            f"{site.name}: {len(patients)} of {len(site.cases)} patients are used; `fedmri-site check` lists what keeps others out."
+        )
 
 
 def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
@@ -175,7 +195,8 @@ def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
         sites: the training sites' patients.
 
     Raises:
-        DataError: a covariate that is known of nobody, or fewer sites with labels than the aggregator needs in head rounds.
+        DataError: no label at all, a covariate that is known of nobody, or fewer sites with labels than the aggregator needs in
+            head rounds.
     """
     names = [covariate.name for covariate in config.data.covariates]
     unknown = set(names).intersection(*(patients.known_of_nobody(names) for patients in sites.values()))
@@ -186,6 +207,8 @@ def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
         )
     strategy = config.federation.strategy
     labelled = [name for name, patients in sites.items() if len(patients.labelled)]
+    if not labelled and needs_labels(config):
+        raise DataError(no_label(config))
     if config.training.head_rounds and len(labelled) < strategy.least_sites:
         raise DataError(
             f'federation.strategy = "{strategy.name}" needs {strategy.least_sites} sites with labelled patients in head rounds; '
