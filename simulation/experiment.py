@@ -182,9 +182,7 @@ def say_left_out(site: Site, patients: SiteData, note: Note) -> None:
     for one in (*odd, *out[:SHOWN]):
         note(f"{site.name}: {one}")
     if out:
-        note(
-            f"{site.name}: {len(patients)} of {len(site.cases)} patients are used; `fedmri-site check` lists what keeps others out."
-        )
+        note(f"{site.name}: {len(patients)} of {len(site.cases)} patients are used; see `fedmri-site check` for the others.")
 
 
 def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:

@@ -27,7 +27,7 @@ from common.data.cases import Case, Site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.gate.files import companion
-from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
+from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.slices import prepare_case
 from common.errors import DataError
 from common.files import locked, sync_folder, write_atomic
@@ -75,7 +75,7 @@ def open_site(
     Raises:
         DataError: nobody can be used (it says why), or a cache folder that cannot be written.
     """
-    asked = site.only({case.id for case in site.cases} - stay_out(site.findings))
+    asked = site.usable()
     if not asked.cases:
         raise nobody_left(site, site.findings)
     key = content_key(asked, data)

@@ -102,6 +102,6 @@ def needs_labels(config: RunConfig) -> bool:
 def no_label(config: RunConfig) -> str:
     """What to say of a federation without one label."""
     return (
-        f"No patient of any training site has a label (column {config.task.label} of participants.tsv): nothing can be learned of "
-        "the classes. `fedmri-site check` says at each site why; go on without labels by --unlabelled."
+        f"No patient of any training site has a label (column {config.task.label} of participants.tsv): nothing can be learned "
+        "of the classes. `fedmri-site check` says at each site why; go on without labels by --unlabelled."
     )

@@ -58,7 +58,7 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
     """
     with tempfile.TemporaryDirectory(prefix="fedmri-check-") as scratch:
         place = site or made_up_site(Path(scratch) / "noise", trained.config.data)
-        cases = _some(read_site(place, trained.config, simulated=True))
+        cases = _some(read_site(place, trained.config, simulated=True).usable())
         patients = _patients(cases, trained.config.data)
         expected = _probabilities(trained, patients)
         found = {
