@@ -13,9 +13,8 @@ import numpy as np
 from common.cli import config_path
 from common.config.run import RunConfig, load_config
 from common.data.cache import open_site
-from common.data.cases import Site, read_site
+from common.data.cases import read_site
 from common.data.dataset import SiteData
-from common.data.gate.finding import Level
 from common.errors import ConfigError, DataError
 from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
@@ -33,7 +32,6 @@ from simulation.flower import run_federation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-SHOWN = 5  # patients who stay out, spelled out of each site
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
@@ -154,7 +152,6 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
             patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
-            say_left_out(site, patients, note)
             measured += len(patients.labelled) if name in plan.external else 0
             trains |= {} if name in plan.external else {name: patients}
         except DataError as error:
@@ -173,16 +170,6 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     if refused:
         note(f"The federation goes on without {', '.join(refused)}.")
     return tuple(refused)
-
-
-def say_left_out(site: Site, patients: SiteData, note: Note) -> None:
-    """Say which patients of a site stay out and why, the first of them in full, and what is odd about the site as a whole."""
-    out = [one for one in patients.findings if one.level is Level.ERROR]
-    odd = [one for one in patients.findings if one.level is Level.WARNING and not one.patient]
-    for one in (*odd, *out[:SHOWN]):
-        note(f"{site.name}: {one}")
-    if out:
-        note(f"{site.name}: {len(patients)} of {len(site.cases)} patients are used; see `fedmri-site check` for the others.")
 
 
 def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:

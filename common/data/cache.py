@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]  # (patients done, of all)
 Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], tuple[Finding, ...]]
 
 logger = logging.getLogger(__name__)
-_said: set[str] = set()  # keys of cache entries whose findings this process has logged
+_said: set[tuple[str, str, tuple[Finding, ...]]] = set()  # folder, key and findings that this process has logged
 
 
 class Stored(NamedTuple):
@@ -108,9 +108,10 @@ def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
 
 def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
     """Log what was found, once a process: who stays out as errors, and the rest."""
-    if key in _said:
+    mark = (str(site.root), key, tuple(findings))
+    if mark in _said:
         return
-    _said.add(key)
+    _said.add(mark)
     levels = {Level.ERROR: logging.ERROR, Level.WARNING: logging.WARNING, Level.NOTE: logging.INFO}
     for finding in findings:
         logger.log(levels[finding.level], "Site %s: %s", site.name, finding)

@@ -31,6 +31,7 @@ TRAVELS = (
     "common/data/gate/*.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
+    "common/data/site_table.py",
     "common/data/slices.py",
     "common/data/volumes.py",
     "common/evaluation/**/*.py",
