@@ -72,7 +72,7 @@ def in_metres(image: nib.Nifti1Image) -> nib.Nifti1Image:
 
 
 def squeezed(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    return nib.Nifti1Image(np.asarray(image.dataobj), np.diag([0.05, 0.05, 0.05, 1]) @ image.affine)
+    return nib.Nifti1Image(np.asarray(image.dataobj), np.diag([0.02, 0.02, 0.02, 1]) @ image.affine)
 
 
 def with_header(site: Path, kind: str, **fields: bytes) -> None:
@@ -243,7 +243,7 @@ def renamed_patient(site: Path, new: str) -> None:
 
 
 GEOMETRY: dict[str, tuple[Spoil, str, str]] = {
-    "sform and qform at odds": (lambda s: reheader(s, "flair", sform_elsewhere), "forms-differ", "warning"),
+    "sform and qform at odds": (lambda s: reheader(s, "flair", sform_elsewhere), "sform-qform-differ", "error"),
     "no orientation codes": (lambda s: reheader(s, "t2", no_codes), "orientation-unknown", "warning"),
     "pixdim at odds with the affine": (lambda s: reheader(s, "t2", pixdim_off), "pixdim-differs", "warning"),
     "lengths in metres": (lambda s: reheader(s, "t2", in_metres), "unit-not-mm", "note"),
@@ -290,7 +290,9 @@ MASKS: dict[str, tuple[Spoil, str, str]] = {
 NAMES: dict[str, tuple[Spoil, str, str]] = {
     "two sessions": (two_sessions, "session-chosen", "warning"),
     "contrast under acq-": (lambda s: renamed(s, "t1c", f"{P1}_acq-postgd_T1w.nii.gz"), "contrast-by-name", "note"),
-    "contrast not told": (lambda s: renamed(s, "t1c", f"{P1}_acq-mprage_T1w.nii.gz"), "contrast-unclear", "error"),
+    "name and sidecar contradict": (lambda s: path(s, "t1c").with_name(f"{P1}_ce-gadolinium_T1w.json").write_text(
+        '{"ContrastBolusIngredient": "none"}'), "contrast-unclear", "error"),
+    "two T1": (lambda s: renamed(s, "t1c", f"{P1}_acq-mprage_T1w.nii.gz"), "file-twins", "error"),
     "run- twins": (lambda s: [shutil.copy(path(s, "t2"), path(s, "t2").with_name(f"{P1}_run-{r}_T2w.nii.gz")) for r in (1, 2)]
                    + [path(s, "t2").unlink()], "file-twins", "error"),
     "mask named as a segmentation": (lambda s: renamed(s, "mask", f"{P1}_dseg.nii.gz"), "mask-by-name", "note"),
@@ -299,7 +301,7 @@ NAMES: dict[str, tuple[Spoil, str, str]] = {
     "a link to nothing for a folder": (lambda s: (s / "sub-0003").symlink_to("gone"), "link-broken", "error"),
 }  # fmt: skip
 TABLES: dict[str, tuple[Spoil, str, str]] = {
-    "no table": (lambda s: (s / "participants.tsv").unlink(), "table-none", "note"),
+    "no table": (lambda s: (s / "participants.tsv").unlink(), "labels-none", "warning"),
     "no sub- in the ids": (lambda s: table(s, HEAD, ROW1[4:], ROW2[4:]), "rows-matched", "note"),
     "no label anywhere": (lambda s: table(s, HEAD, f"{P1}\t61\tF\tn/a", f"{P2}\t47\tM\tn/a"), "labels-none", "warning"),
     "a row too many": (lambda s: table(s, HEAD, ROW1, ROW2, "sub-0009\t50\tM\tidh-wildtype"), "rows-without-patient", "note"),
@@ -374,8 +376,6 @@ def test_images_are_found_under_their_code(a_full_site, name) -> None:
     spoil, code, level = IMAGES[name]
     spoil(a_full_site)
     assert (code, level) in found(check(a_full_site))
-    others = {one.patient for one in check(a_full_site).findings} - {P1, P2}
-    assert not others
 
 
 def test_a_whole_site_that_cannot_be_read_says_why(tmp_path) -> None:
