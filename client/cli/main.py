@@ -15,6 +15,7 @@ from rich.text import Text
 from client.cli.approvals import add_approve, add_audit_verify
 from client.cli.check import add_check
 from client.cli.deployment import add_verbs
+from client.cli.importing import add_import
 from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
 from common.cli import add_debug, config_path, run_command
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_budget(verbs)
     _add_audit(verbs)
     _add_pins(verbs)
+    add_import(verbs, main)
     add_predict(verbs)
     add_approve(verbs)
     add_ledger(verbs)

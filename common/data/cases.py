@@ -19,7 +19,11 @@ from common.data.site_table import UNREAD_AGE, SiteTable, open_table, target_of,
 from common.errors import ConfigError, DataError
 
 TWICE = Kind("patient-twice", Level.ERROR, "two patients' folders of one name")
-KINDS = (TWICE,)
+TWIN = Kind("twin", Level.ERROR, "the same person is at another hospital of the run, and takes part there")
+KINDS = (TWICE, TWIN)
+TWIN_ELSEWHERE = TWIN.finding(
+    "this person is at another hospital of the run too", "one hospital", "See twins in docs/hospital.md."
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         book = Notebook(folder.name, findings=list(found.findings))
         cases[folder.name] = _case(folder.name, root, found, table, config, run, book)
         findings += book.findings
+    findings += [TWIN_ELSEWHERE.of(case) for case in cases if f"{home.resolve().name}/{case}" in run.twins.left_out]
     out = stay_out(findings)
     used = [case for case in cases.values() if case.id not in out]
     if table.column and used and all(case.label == UNLABELLED for case in used):
