@@ -1,6 +1,7 @@
 """`fedmri-sim survey`: what the site folders of a simulation hold; each folder's policy decides, as at a hospital."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def survey_folders(data: Path, config: RunConfig, progress: Callable[[str, int, 
             site = read_site(folder, config, simulated=True)
             policy = site.config.policy
             require_surveying(policy, private=bool(site.config.privacy.epsilon), cohort=len(site.cases))
-            facts = site_facts(site, config, lambda done, total, name=folder.name: progress(f"reading {name}", done, total))
+            facts = site_facts(site, config, partial(progress, f"reading {folder.name}"))
             answers[folder.name] = answer(facts, config, policy.min_patients, surveyed(policy))
         except FedMRIError as error:
             failures[folder.name] = str(error)

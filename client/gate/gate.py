@@ -221,7 +221,7 @@ def _task(content: RecordDict) -> Task:
 
 def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
     calibration = asked.config_records.get(CALIBRATION)
-    stage = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
+    stage: dict[str, Any] = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
     stage |= {"survey": True} if SURVEY in asked else {}
     stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
     return {"run": task.run, "round": task.round, **stage}

@@ -42,12 +42,12 @@ def learnt(groups: tuple[int, ...], least: int, most: int, *, findings: bool = F
             cells = [count for row in table for count in row] + ([shared] if shared is not None else [])
             releases[repr(told)].append((told[0], cells))
     found = []
-    for told, worlds in releases.items():
+    for known, worlds in releases.items():
         if not 0 < worlds[0][0] < most - 2 * least:  # beyond, the list of tables is cut off
             continue
         for column in zip(*(cells for _, cells in worlds), strict=True):
             if any(count < least for count in column) and not set(range(least)) <= set(column):
-                found.append(f"{told}: {sorted(set(column))}")
+                found.append(f"{known}: {sorted(set(column))}")
     return found
 
 

@@ -11,8 +11,9 @@ import client.round.survey as at_site
 from client.round.dispatch import answer
 from common.config.run import RunConfig, config_from_table
 from common.data.survey import Facts
+from common.data.survey import answer as told_of
 from common.errors import FederationError
-from common.messages.survey import ANSWER, SURVEY
+from common.messages.survey import ANSWER, SURVEY, write_answer
 from server.report.survey import render_survey, survey_table, write_survey_page
 from server.run.survey import NAME, survey
 from tests.server.made_up_sites import plan
@@ -120,7 +121,7 @@ def test_another_survey_of_the_same_patients_is_refused(asked, people, config):
 
 def test_an_answer_with_more_than_the_policy_lets_out_does_not_leave(asked, tmp_path, monkeypatch):
     (tmp_path / "a" / "site.toml").write_text('[policy]\nsurvey = ["classes"]\n')
-    real = at_site.answer
+    real = told_of
     monkeypatch.setattr(at_site, "answer", lambda facts, run, least, _: real(facts, run, least, ["ages"]))
     monkeypatch.setattr(at_site, "settled", lambda path, facts, told, asked: told)
     assert asked()["failures"]["a"] == "the reply holds more than was agreed"
@@ -143,7 +144,7 @@ def test_an_answer_with_more_than_the_policy_lets_out_does_not_leave(asked, tmp_
     ],
 )
 def test_an_answer_of_another_form_costs_its_site_its_part(asked, monkeypatch, text):
-    real = at_site.write_answer
+    real = write_answer
 
     def other(*given):
         content = real(*given)

@@ -18,7 +18,7 @@ from common.data.gate.finding import stay_out
 from common.errors import FederationError, PolicyError
 from common.messages.code_version import code_hash
 from common.messages.round import Task
-from common.messages.twins import SEALED, TWINS
+from common.messages.twins import SEALED, TWINS, write_told
 from common.secure.sealed_tokens import group_key, keyed, seal, unseal
 from server.run.twins import Exchange
 from server.strategy.progress import Progress
@@ -177,11 +177,11 @@ def test_sealed_fingerprints_open_for_their_sender_and_key_alone():
 
 def test_a_reply_with_more_than_its_stage_has_does_not_leave(homes, federation, monkeypatch):
     run, _, _ = federation
-    real = at_site.write_told
+    real = write_told
 
     def chatty(*given):
         content = real(*given)
-        content[TWINS]["patient"] = "sub-1"
+        content[TWINS] = ConfigRecord({**content.config_records[TWINS], "patient": "sub-1"})
         return content
 
     monkeypatch.setattr(at_site, "write_told", chatty)
