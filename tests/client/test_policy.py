@@ -68,7 +68,7 @@ def test_a_request_for_two_things_is_answered_with_neither(name) -> None:
     [("offer", {"public": b"k", "patient": "sub-1"}), ("compare", {"shared": 1, "left_out": 3}), ("elsewhere", {}), ("send", {})],
 )
 def test_of_the_comparison_of_patients_only_its_own_messages_leave(stage, message) -> None:
-    """In turn: a field too many, a number that the policy keeps, a stage that there is none, and fingerprints that are not there."""
+    """In turn: a field too many, a number that the policy keeps, a stage that there is none, fingerprints that are not there."""
     asked = RecordDict({**write_task(Task(1, "{}", "c", "b"), None), "twins": ConfigRecord({"stage": stage})})
     with pytest.raises(PolicyError) as refused:
         require_leaving(RecordDict({"twins": ConfigRecord({"stage": stage, **message})}), asked, SitePolicy(twins="drop"))
