@@ -217,6 +217,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps({**asdict(result), "used": result.used, "usable": result.usable}, indent=2))
     else:
         _print_check(result, Console())
+        if not site.config.privacy.epsilon:
+            from client.privacy.budget import NO_BUDGET
+
+            Console(highlight=False, markup=False).print(f"Note: {NO_BUDGET}")
     return 0 if result.usable else 1
 
 
