@@ -21,10 +21,13 @@ from common.messages.round import (
     SITE,
 )
 from common.messages.secure_aggregation import MASKED, SECURE
+from common.messages.survey import ANSWER, SURVEY
+from common.messages.twins import SEALED, TWINS
 
 BEGIN, END = "<!-- leaving -->", "<!-- /leaving -->"  # around the table
 ALWAYS = "always"
 SUMMED = "`secure.enabled`, and `policy.min_summed` or more are summed"
+COMPARED = '`policy.twins` other than "off"'
 COUNTED = "`policy.share_counts`, from `policy.min_patients` on; else 1"
 
 
@@ -89,6 +92,19 @@ LEAVES = (
         "*",
         "after the last round: sums over held-back patients, and moments of the features of all",
         "`policy.share_calibration`, of `policy.min_patients` or more, without `policy.secure_only`, budget and private run",
+    ),
+    Leaving(TWINS, ConfigRecord, "stage", "the stage of the comparison that is answered", COMPARED),
+    Leaving(TWINS, ConfigRecord, "public", "a public key of this comparison alone", COMPARED),
+    Leaving(TWINS, ConfigRecord, "letters", "the group's key, encrypted for each other site", COMPARED),
+    Leaving(TWINS, ConfigRecord, "shared", "whether the next number is true", COMPARED),
+    Leaving(TWINS, ConfigRecord, "left_out", "patients whom the site leaves out as another's", "`policy.share_twins`; else 0"),
+    Leaving(SEALED, ArrayRecord, SEALED, "keyed fingerprints of the patients, encrypted for the other sites", COMPARED),
+    Leaving(
+        SURVEY,
+        ConfigRecord,
+        ANSWER,
+        "counts in steps of `policy.min_patients`, and intensity landmarks",
+        "topics of `policy.survey`, from `policy.min_patients` on, without a budget",
     ),
 )
 KINDS: dict[str, type] = {row.record: row.kind for row in LEAVES}

@@ -1,7 +1,7 @@
-"""Embeddings of masked crops for head rounds: each view of a patient is drawn once in a run, from randomness of its own.
+"""Embeddings of masked crops for head rounds, each view of a patient drawn from randomness of its own.
 
-A view depends on the seed of the run, its number and the patient, and on nobody else: it is computed once for all head rounds,
-and the pooled and local baselines see the same ones. N patients, V views, M modalities, E width of an embedding.
+A view depends on the seed of the run, its number and the patient, and on nobody else: the pooled and local baselines see the same
+ones, and need not compute them again. N patients, V views, M modalities, E width of an embedding.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.run import RunConfig
@@ -32,10 +33,12 @@ def embed_views(trained: TrainedModel, patients: SiteData, numbers: Sequence[int
     """
     kept, config = Kept(trained, patients), trained.config
     names = [_name(number, config) for number in numbers]
+    new: dict[int, dict[str, NDArray[np.float32]]] = {}
     for number, name in zip(numbers, names, strict=True):
         rows = [row for row in range(len(patients)) if kept.lacks(row, name)]
-        found = _compute(trained, patients, rows, number)
-        kept.add({row: {name: one.cpu().numpy()} for row, one in zip(rows, found, strict=True)})
+        for row, one in zip(rows, _compute(trained, patients, rows, number), strict=True):
+            new.setdefault(row, {})[name] = one.cpu().numpy()
+    kept.add(new)
     views = torch.from_numpy(np.array([[kept.get(row, name) for row in range(len(patients))] for name in names]))
     parts = views.unflatten(-1, (-1, trained.model.width))  # CLS, then the modalities: an absent one's part is all zeros
     return less_centre(trained, views, (parts[..., 1:, :] != 0).any(-1))
