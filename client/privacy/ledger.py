@@ -184,7 +184,7 @@ def _begin(lines: list[str], ledger: Ledger, salt_file: Path) -> str:
     kept = _read_salt(salt_file)
     if kept and kept != ledger.salt:
         raise PrivacyError(
-            f"Privacy ledger's salt {salt_file}: it is another ledger's. Move it away with that one; keep both. Nothing was trained."
+            f"Privacy ledger's salt {salt_file}: it is another ledger's. Move both of them away. Nothing was trained."
         )
     if not kept:
         try:
