@@ -5,6 +5,7 @@ which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.config.run import config_from_json
 from common.config.site import SitePolicy, read_hours
+from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
 from common.messages.leaving import KINDS, unlisted
@@ -46,6 +48,8 @@ from common.messages.secure_aggregation import (
     from_record,
     read_masked,
 )
+from common.messages.survey import SURVEY, read_answer
+from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
@@ -120,6 +124,42 @@ def require_summed(asked: RecordDict, policy: SitePolicy) -> None:
         raise _refused("min_summed", text, f"the site takes part in sums of {policy.min_summed} sites or more only")
 
 
+def surveyed(policy: SitePolicy) -> list[str]:
+    """The topics that a survey may be told."""
+    return [topic for topic in TOPICS if _named(topic, policy.survey)]
+
+
+def require_surveying(policy: SitePolicy, *, private: bool, cohort: int) -> None:
+    """Refuse to answer a survey.
+
+    Args:
+        policy: `survey` and `min_patients` are read.
+        private: the site trains with differential privacy only: counts have no noise.
+        cohort: the number of patients.
+
+    Raises:
+        PolicyError: no topic may be told, or not without noise, or not of so few.
+    """
+    if not surveyed(policy):
+        raise _refused("survey", "it names no topic", "the site answers no surveys")
+    if private:
+        text = "site.toml sets a privacy budget, and counts have no noise. Nothing left the site."
+        raise PolicyError(text, public="the site shares nothing without differential privacy")
+    if cohort < policy.min_patients:
+        text = f"{cohort} patients, policy.min_patients is {policy.min_patients}"
+        raise _refused("min_patients", text, "the site has too few patients to answer surveys")
+
+
+def require_comparing(policy: SitePolicy) -> None:
+    """Refuse to compare patients with other hospitals'.
+
+    Raises:
+        PolicyError: the policy has it off.
+    """
+    if policy.twins == "off":
+        raise _refused("twins", "it is off", "the site does not compare its patients with other hospitals'")
+
+
 def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None = None) -> None:
     """Refuse a reply whose arrays may not leave.
 
@@ -138,6 +178,10 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
     if CALIBRATION in asked:
         allowed = {METRICS, SITE, SUMS}
+    if SURVEY in asked:
+        allowed = {METRICS, SITE, SURVEY}
+    if TWINS in asked:
+        allowed = {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == CHANGE and policy.secure_only:
@@ -151,6 +195,10 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
         raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
     if CALIBRATION in asked:
         _require_sums(reply, asked, policy)
+    elif SURVEY in reply:
+        _require_answer(reply, policy)
+    elif TWINS in reply:
+        _require_told(reply, asked, policy)
     elif CHANGE in reply:
         _require_update(reply, asked, policy, update)
     elif MASKED in reply or SECURE in reply:
@@ -181,9 +229,47 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
-            from_record(reply.get(SECURE), STAGE_REPLIES[stage])
+            _require_nothing_beside(reply.get(SECURE), from_record(reply.get(SECURE), STAGE_REPLIES[stage]))
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
+
+
+def _require_answer(reply: RecordDict, policy: SitePolicy) -> None:
+    """The rules for the answer to a survey: topics that may be told, and counts in steps of the hospital's own minimum."""
+    try:
+        answer = read_answer(reply)
+    except FederationError as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks else [])} - set(surveyed(policy))
+    if barred:
+        raise _refused("survey", f"the answer tells {sorted(barred)}", "the reply holds more than was agreed")
+    if answer.least < policy.min_patients:
+        raise _refused("min_patients", f"counts in steps of {answer.least}", "the reply holds more than was agreed")
+
+
+def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for a message of the comparison of patients: it holds what its stage has, and a number only if that may leave."""
+    require_comparing(policy)
+    try:
+        told: object = from_record(reply.get(TWINS), REPLIES[stage_of(asked)])
+        _require_nothing_beside(reply.get(TWINS), told)
+        if isinstance(told, Sent):
+            read_sealed(reply.get(SEALED), SEALED)
+    except (FederationError, KeyError) as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    if isinstance(told, Compared) and (told.shared or told.left_out) and not policy.share_twins:
+        raise _refused("share_twins", "it is not set, and the reply has a number", "the reply holds more than was agreed")
+
+
+def _require_nothing_beside(record: object, message: Any) -> None:
+    """Refuse fields that the message does not have.
+
+    Raises:
+        FederationError: there is one.
+    """
+    named = {field.name for field in fields(message)} | {"stage"}
+    if isinstance(record, ConfigRecord) and set(record) - named:
+        raise FederationError(f"fields {sorted(printable(name, 40) for name in set(record) - named)[:3]}")
 
 
 def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:

@@ -1,11 +1,12 @@
 """The hospital's privacy ledger: every private step that its patients' data were ever used for, kept at the site.
 
 One JSON object a line, each with the hash of the one before it: damage, and a line that is changed, put elsewhere or missing in
-the middle, is noticed. Lines missing at the end are not, nor is a chain forged whole: the ledger is the hospital's own.
+the middle, is noticed. Lines missing at the end the audit log knows of
+(`client.gate.ledger_watch`); a chain forged whole is not noticed: the ledger is the hospital's own.
 The file is replaced whole (write, fsync, rename) under a lock, so after any crash it holds all charges that were acknowledged.
-A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of what is
-in their volumes (`client.privacy.marks`), and who shares one of them, with a patient or with anybody linked to that patient, is
-the same person (`client.privacy.people`). The salt lies among the site's keys: a copy of the ledger alone tells no id.
+A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of what
+is in their volumes (`client.privacy.marks`), and who shares one of them, with a patient or with anybody linked to that patient,
+is the same person (`client.privacy.people`). The salt lies among the site's keys: a copy of the ledger alone tells no id.
 """
 
 import hashlib

@@ -192,6 +192,16 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class TwinsConfig:
+    """The same person at two hospitals (`common.data.twins`): what becomes of such a patient. docs/privacy.md"""
+
+    with_external: str = choice("refuse", "refuse", "drop", "keep")  # trains here, is measured there; drop: trains nowhere
+    between_sites: str = choice("drop", "drop", "refuse", "keep")  # trains at two hospitals; drop: at the first alone
+    exchange: bool = False  # at a real federation: hospitals compare keyed fingerprints before the first round
+    left_out: tuple[str, ...] = ()  # SITE/PATIENT, who take no part; `fedmri-sim` writes here whom it drops
+
+
+@dataclass(frozen=True)
 class Sections:
     """All of them, each within its own ranges; `common.config.run.RunConfig` is the one whose sections also fit each other."""
 
@@ -205,4 +215,5 @@ class Sections:
     secure: SecureConfig = field(default_factory=SecureConfig)
     site_level: SiteLevelConfig = field(default_factory=SiteLevelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    twins: TwinsConfig = field(default_factory=TwinsConfig)
     seed: int = ranged(0, 0, 2**31 - 1)

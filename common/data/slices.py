@@ -14,7 +14,7 @@ from common.config.modalities import MODALITIES
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.gate.finding import Finding
-from common.data.gate.patient import read_patient
+from common.data.gate.patient import Patient, read_patient
 from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window
 
 
@@ -49,7 +49,11 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     Raises:
         StaysOutError: the patient cannot be used (`common.data.gate`).
     """
-    read = read_patient(case, data, threads=threads)
+    return cut_patient(read_patient(case, data, threads=threads), data, threads=threads)
+
+
+def cut_patient(read: Patient, data: DataConfig, *, threads: int = 1) -> Sliced:
+    """Scale and crop one patient, as the gate read them."""
     images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
     with ThreadPoolExecutor(threads) as pool:
         spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
@@ -58,6 +62,15 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
             images[:, data.modalities.index(modality)] = slices
     present = np.array([m in read.volumes for m in data.modalities])
     return Sliced(images, present, read.indices, read.reference.voxels.shape[2], read.tumour, read.findings)
+
+
+def cut_tumour(read: Patient, data: DataConfig) -> Mask | None:
+    """The mask's tumour [S, H, W] in the squares of `cut_patient`; None where there is none."""
+    if not read.tumour:
+        return None
+    slab = Volume(read.region[:, :, read.indices].astype(np.float32), read.reference.affine)
+    inside: Mask = crop_slices(slab, np.arange(len(read.indices)), read.centre, data.field_of_view, data.size) >= 0.5
+    return inside
 
 
 def _scaled_slices(

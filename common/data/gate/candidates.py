@@ -1,5 +1,6 @@
 """The files of a patient that could be an image or a mask, and the patterns of site.toml among them."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -124,10 +125,10 @@ def _fits_parts(path: Sequence[str], glob: Sequence[str]) -> bool:
 
 def without_copies(files: Sequence[Candidate]) -> Iterator[Candidate]:
     """Each file once: links to one and the same, and the two halves of a .hdr and .img pair, of which the .img is named."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for one in sorted(files, key=lambda one: (one.file.is_symlink(), one.path)):
         end = one.name.end.lower()
-        target = one.file.resolve()
+        target = os.path.realpath(one.file)  # of a link to itself too, where `resolve` raises
         twin = re.sub(r"\.hdr(\.gz)?$", r".img\1", one.file.name, flags=re.IGNORECASE)
         if target in seen or (end.startswith(".hdr") and any(other.file.name == twin for other in files)):
             continue
