@@ -70,10 +70,10 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
     with _submitting(home):
-        return _submit(home, run_config, out)
+        return _submit(home, run_config, out, SURVEY_NAME if wanted.survey else "report.json")
 
 
-def _submit(home: Home, run_config: dict[str, Any], out: Path) -> SubmittedRun:
+def _submit(home: Home, run_config: dict[str, Any], out: Path, result: str) -> SubmittedRun:
     """See `submit`; nobody else submits meanwhile."""
     _require_free(home)
     require_free(out)
@@ -88,7 +88,6 @@ def _submit(home: Home, run_config: dict[str, Any], out: Path) -> SubmittedRun:
         raise FederationError(
             "The checkout changed while it was submitted. Cancel the run with `fedmri-server cancel`, and try again."
         )
-    result = SURVEY_NAME if wanted.survey else "report.json"
     run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told, result)
     write_atomic(home.state / LAST_NAME, json.dumps({"id": run.id, "out": str(out), "bundle": run.bundle}).encode())
     return run
