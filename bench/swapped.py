@@ -1,6 +1,6 @@
 """Fit and measure the weights by which `check` tells modalities that were mixed up: every hospital left out in turn.
 
-    python bench/swapped.py measure REAL PHANTOMS out.json     # detection and false alarms, each hospital by weights of the others
+    python bench/swapped.py measure REAL PHANTOMS out.json     # each hospital by weights of the others
     python bench/swapped.py fit REAL PHANTOMS common/data/review/swapped.json
 
 REAL holds `tcga-lgg/SITE/sub-*` and `cases/*`; PHANTOMS is what `fedmri-sim phantom PHANTOMS --sites 3 --patients 6 --external 4
@@ -47,7 +47,10 @@ def examples(real: Path, phantoms: Path) -> Iterator[Example]:
     folders = [(path.parent.name, path) for path in sorted(real.glob("tcga-lgg/*/sub-*"))]
     folders += [(path.name, path) for path in sorted(real.glob("cases/*"))]
     for hospital, folder in folders + [(f"phantom {p.parent.name}", p) for p in sorted(phantoms.glob("*/sub-*"))]:
-        found = {name: next((f for end in ends for f in folder.rglob(f"*{end}.nii.gz") if _is(f, end)), None) for name, ends in SUFFIXES.items()}
+        found = {
+            name: next((f for end in ends for f in folder.rglob(f"*{end}.nii.gz") if _is(f, end)), None)
+            for name, ends in SUFFIXES.items()
+        }
         volumes = {name: load_volume(file) for name, file in found.items() if file}
         reference = next(iter(volumes.values()))
         volumes = {name: resample(volume, reference) for name, volume in volumes.items()}
@@ -69,7 +72,8 @@ def subsets(seen: Look) -> list[Look]:
     count = len(seen.names)
     chosen = [list(c) for n in range(1, count + 1) for c in itertools.combinations(range(count), n)]
     return [
-        Look(tuple(seen.names[i] for i in c), seen.alone[c], seen.alike[np.ix_(c, c)], seen.against[np.ix_(c, c)]) for c in chosen
+        Look(tuple(seen.names[i] for i in c), seen.alone[c], seen.alike[np.ix_(c, c)], seen.against[np.ix_(c, c)], seen.masked)
+        for c in chosen
     ]
 
 
@@ -95,7 +99,9 @@ def fit(known: list[Example]) -> Weights:
             ways, rows = design(part, scale)
             true = ways.index(tuple(NAMES.index(name) for name in part.names))
             groups.setdefault(len(part.names), []).append((rows, true, weight))
-    stacked = [(np.stack([r for r, _, _ in g]), np.array([t for _, t, _ in g]), np.array([w for _, _, w in g])) for g in groups.values()]
+    stacked = [
+        (np.stack([r for r, _, _ in g]), np.array([t for _, t, _ in g]), np.array([w for _, _, w in g])) for g in groups.values()
+    ]
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total, gradient = PENALTY * weights @ weights, 2 * PENALTY * weights
@@ -107,15 +113,15 @@ def fit(known: list[Example]) -> Weights:
             total -= weight @ np.log(chances[at] + 1e-300)
             chances[at] -= 1
             gradient = gradient + np.einsum("na,nap->p", chances * weight[:, None], rows)
-        return total, gradient
+        return float(total), gradient
 
     found = minimize(loss, np.zeros(SIZE), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
     return Weights(scale.mean, scale.scale, found)
 
 
-def judged(namings: Namings, names: tuple[int, ...]) -> tuple[str, bool]:
+def judged(namings: Namings, names: tuple[int, ...], masked: bool) -> tuple[str, bool]:
     """What `find_swapped` would say: which doubt, and any."""
-    if namings.chance(names) < UNLIKELY:
+    if namings.chance(names) < UNLIKELY[masked]:
         return "kind", True
     if 0 in names and 1 in names and namings.odds_against(names) > ENHANCED:
         return "contrast", True
@@ -127,6 +133,7 @@ def measure(known: list[Example]) -> dict[str, object]:
     tables: dict[str, dict[str, Counter[str]]] = {}
     confusion: Counter[str] = Counter()
     alarms = []
+    lowest: dict[str, list[float]] = {}
     for hospital in dict.fromkeys(one.hospital for one in known):
         here = [one for one in known if one.hospital == hospital]
         twins = set(SAME_PERSON) if any(one.patient in SAME_PERSON for one in here) else set()
@@ -136,15 +143,22 @@ def measure(known: list[Example]) -> dict[str, object]:
             namings = name_volumes(one.seen, weights)
             group = f"{'real' if one.real else 'phantom'}, {'mask' if one.mask else 'no mask'}"
             table = tables.setdefault(group, {})
-            table.setdefault("untouched", Counter())[judged(namings, names)[0] or "silent"] += 1
-            if judged(namings, names)[1]:
+            lowest.setdefault(group, []).append(round(namings.chance(names), 6))
+            table.setdefault("untouched", Counter())[judged(namings, names, one.mask)[0] or "silent"] += 1
+            if judged(namings, names, one.mask)[1]:
                 alarms.append(f"{group}: {one.patient}")
             if one.real and not one.mask:
                 best = namings.ways[int(namings.chances.argmax())]
                 confusion.update(f"{NAMES[a]} taken for {NAMES[b]}" for a, b in zip(names, best, strict=True))
             for what, wrong in wrong_names(names):
-                table.setdefault(what, Counter())["found" if judged(namings, wrong)[1] else "missed"] += 1
-    return {"tables": tables, "false_alarms": alarms, "best_naming_no_mask": dict(sorted(confusion.items()))}
+                table.setdefault(what, Counter())["found" if judged(namings, wrong, one.mask)[1] else "missed"] += 1
+    least = {group: sorted(chances)[:5] for group, chances in lowest.items()}
+    return {
+        "tables": tables,
+        "least_chances_of_the_true_kinds": least,
+        "false_alarms": alarms,
+        "best_naming_no_mask": dict(sorted(confusion.items())),
+    }
 
 
 def wrong_names(names: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:

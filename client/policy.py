@@ -4,7 +4,8 @@ The same rules are held twice: by the bundle's own code (`client.round.dispatch`
 which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.config.run import config_from_json
 from common.config.site import SitePolicy, read_hours
+from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
 from common.messages.leaving import KINDS, unlisted
@@ -46,6 +48,8 @@ from common.messages.secure_aggregation import (
     from_record,
     read_masked,
 )
+from common.messages.survey import SURVEY, read_answer
+from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
@@ -120,6 +124,42 @@ def require_summed(asked: RecordDict, policy: SitePolicy) -> None:
         raise _refused("min_summed", text, f"the site takes part in sums of {policy.min_summed} sites or more only")
 
 
+def surveyed(policy: SitePolicy) -> list[str]:
+    """The topics that a survey may be told."""
+    return [topic for topic in TOPICS if _named(topic, policy.survey)]
+
+
+def require_surveying(policy: SitePolicy, *, private: bool, cohort: int) -> None:
+    """Refuse to answer a survey.
+
+    Args:
+        policy: `survey` and `min_patients` are read.
+        private: the site trains with differential privacy only: counts have no noise.
+        cohort: the number of patients.
+
+    Raises:
+        PolicyError: no topic may be told, or not without noise, or not of so few.
+    """
+    if not surveyed(policy):
+        raise _refused("survey", "it names no topic", "the site answers no surveys")
+    if private:
+        text = "site.toml sets a privacy budget, and counts have no noise. Nothing left the site."
+        raise PolicyError(text, public="the site shares nothing without differential privacy")
+    if cohort < policy.min_patients:
+        text = f"{cohort} patients, policy.min_patients is {policy.min_patients}"
+        raise _refused("min_patients", text, "the site has too few patients to answer surveys")
+
+
+def require_comparing(policy: SitePolicy) -> None:
+    """Refuse to compare patients with other hospitals'.
+
+    Raises:
+        PolicyError: the policy has it off.
+    """
+    if policy.twins == "off":
+        raise _refused("twins", "it is off", "the site does not compare its patients with other hospitals'")
+
+
 def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None = None) -> None:
     """Refuse a reply whose arrays may not leave.
 
@@ -134,10 +174,35 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
-    stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
-    if CALIBRATION in asked:
-        allowed = {METRICS, SITE, SUMS}
+    _require_records(reply, {METRICS, SITE, *_holding(asked)}, policy)
+    size = reply_bytes(reply)
+    if size > policy.max_megabytes * 1e6:
+        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
+        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
+    if CHANGE in reply:
+        _require_update(reply, asked, policy, update)
+    for name in sorted(RULES.keys() & {*reply, *({SUMS} if CALIBRATION in asked else ())}):
+        RULES[name](reply, asked, policy)
+
+
+def _holding(asked: RecordDict) -> set[str]:
+    """Names of the records that hold what a request asks for.
+
+    Raises:
+        PolicyError: it asks for several things: the rules of one are not those of another.
+    """
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE) if name in asked]
+    if len(wanted) > 1:
+        raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
+    if TWINS in asked:
+        return {TWINS, SEALED} if stage_of(asked) == Sent.stage else {TWINS}
+    if SECURE in asked:
+        return {MASKED if secure_stage(asked) == MaskedInput.stage else SECURE}
+    return {CALIBRATION: {SUMS}, SURVEY: {SURVEY}}.get(wanted[0], set()) if wanted else {CHANGE}
+
+
+def _require_records(reply: RecordDict, allowed: set[str], policy: SitePolicy) -> None:
+    """Each record must be one of those allowed, and hold nothing but what is listed (`common.messages.leaving`)."""
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == CHANGE and policy.secure_only:
@@ -145,16 +210,6 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
     if extra := next(unlisted(reply), ""):
         raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
-    size = reply_bytes(reply)
-    if size > policy.max_megabytes * 1e6:
-        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
-        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
-    if CALIBRATION in asked:
-        _require_sums(reply, asked, policy)
-    elif CHANGE in reply:
-        _require_update(reply, asked, policy, update)
-    elif MASKED in reply or SECURE in reply:
-        _require_stage_reply(reply, asked, policy, str(stage))
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -173,17 +228,57 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     require_norm(update.norm, policy)
 
 
-def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """The rules for one stage of a secure round: the reply holds its message and nothing else."""
+    stage = str(secure_stage(asked))
     try:
         if stage == MaskedInput.stage:
             before = asked_arrays(asked)
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
-            from_record(reply.get(SECURE), STAGE_REPLIES[stage])
+            _require_nothing_beside(reply.get(SECURE), from_record(reply.get(SECURE), STAGE_REPLIES[stage]))
     except (FederationError, KeyError) as error:
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
+
+
+def _require_answer(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for the answer to a survey: topics that may be told, and counts in steps of the hospital's own minimum."""
+    del asked  # a survey has no settings: nobody can ask for less, and subtract
+    try:
+        answer = read_answer(reply)
+    except FederationError as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks else [])} - set(surveyed(policy))
+    if barred:
+        raise _refused("survey", f"the answer tells {sorted(barred)}", "the reply holds more than was agreed")
+    if answer.least < policy.min_patients:
+        raise _refused("min_patients", f"counts in steps of {answer.least}", "the reply holds more than was agreed")
+
+
+def _require_told(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
+    """The rules for a message of the comparison of patients: it holds what its stage has, and a number only if that may leave."""
+    require_comparing(policy)
+    try:
+        told: object = from_record(reply.get(TWINS), REPLIES[stage_of(asked)])
+        _require_nothing_beside(reply.get(TWINS), told)
+        if isinstance(told, Sent):
+            read_sealed(reply.get(SEALED), SEALED)
+    except (FederationError, KeyError) as error:
+        raise _refused("records", str(error), "the reply holds more than was agreed") from error
+    if isinstance(told, Compared) and (told.shared or told.left_out) and not policy.share_twins:
+        raise _refused("share_twins", "it is not set, and the reply has a number", "the reply holds more than was agreed")
+
+
+def _require_nothing_beside(record: object, message: Any) -> None:
+    """Refuse fields that the message does not have.
+
+    Raises:
+        FederationError: there is one.
+    """
+    named = {field.name for field in fields(message)} | {"stage"}
+    if isinstance(record, ConfigRecord) and set(record) - named:
+        raise FederationError(f"fields {sorted(printable(name, 40) for name in set(record) - named)[:3]}")
 
 
 def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
@@ -200,6 +295,15 @@ def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> N
         raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
     least = min(smallest_cohort(sums), policy.min_patients)
     require_calibrating(policy, private=False, cohort=int(least))
+
+
+RULES: Mapping[str, Callable[[RecordDict, RecordDict, SitePolicy], None]] = {
+    SUMS: _require_sums,
+    SURVEY: _require_answer,
+    TWINS: _require_told,
+    MASKED: _require_stage_reply,
+    SECURE: _require_stage_reply,
+}
 
 
 def _require_named(arrays: Arrays, policy: SitePolicy) -> None:

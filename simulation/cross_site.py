@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ def _is_done(run: Path, config: RunConfig) -> bool:
     """
     if not (run / "report.json").is_file():
         return False
-    if config_from_table(read_report(run)["provenance"]["config"]) != config:
+    was = config_from_table(read_report(run)["provenance"]["config"])
+    if replace(was, twins=replace(was.twins, left_out=config.twins.left_out)) != config:  # whom a run dropped, it wrote there
         raise FederationError(f"{run} holds a fold of another configuration. Name another --out, or remove it.")
     return (run / "baselines.json").is_file() or not config.evaluation.baselines

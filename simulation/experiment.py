@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,42 +21,20 @@ from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
 from common.training.trainable import needs_labels, no_label
 from server.report.privacy_audit import refutations, with_audit
-from server.report.publish import write_page, write_report
+from server.report.publish import write_report
 from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.example import copy_weights
+from simulation.experiment_plan import Experiment
 from simulation.flower import run_federation
+from simulation.twins import without_twins
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what, done, in all
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What `fedmri-sim run` was asked for, checked.
-
-    Attributes:
-        config: of the run, with the weights' path made absolute.
-        source, settings: the same as a file and as key=value texts, as the ServerApp reads them.
-        sites: training sites; external: held-out ones.
-        models: folder where trained baselines are kept, to be shared by folds.
-        resume: go on with the run that `out` holds.
-    """
-
-    config: RunConfig
-    source: Path
-    settings: tuple[str, ...]
-    data: Path
-    sites: tuple[str, ...]
-    external: tuple[str, ...]
-    out: Path
-    cache: Path
-    models: Path
-    resume: bool = False
 
 
 def plan_experiment(
@@ -118,6 +95,9 @@ def run_experiment(
     if plan.config.model.weights in SHIPPED_FILES:
         copy_weights()
     refused = read_all(plan, note, progress)
+    asked, (plan, twins) = plan, without_twins(plan, note, progress)
+    if plan is not asked:
+        refused = read_all(plan, lambda _: None, progress)
     run_config: dict[str, str | bool] = {
         "config": str(plan.source),
         "set": json.dumps(plan.settings),
@@ -127,8 +107,8 @@ def run_experiment(
         "resume": plan.resume,
     }
     run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
-    report = read_report(plan.out)
-    write_page(plan.out, report)
+    report = read_report(plan.out) | {"twins": twins}
+    write_report(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
         report = add_audits(plan, report, refused, note, progress)
     if plan.config.evaluation.baselines:

@@ -37,9 +37,11 @@ from client.policy import (
     keep_back,
     reply_bytes,
     require_calibrating,
+    require_comparing,
     require_hours,
     require_leaving,
     require_summed,
+    require_surveying,
     secure_stage,
 )
 from client.privacy.ledger import Ledger, migrate, read_ledger
@@ -50,6 +52,8 @@ from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
 from common.messages.calibration import CALIBRATION, SUMS
 from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
 from common.messages.secure_aggregation import MASKED, SECURE, MaskedInput, Unmask
+from common.messages.survey import SURVEY
+from common.messages.twins import TWINS, stage_of
 from common.privacy.charge import Charge
 from common.text import printable
 
@@ -159,6 +163,10 @@ class Gate:
             private = bool(site.privacy.epsilon) or config.privacy.enabled
             require_calibrating(site.policy, private=private, cohort=self._cohort(site))
             require_one_split(state, config)
+        if TWINS in asked:
+            require_comparing(site.policy)
+        if SURVEY in asked:
+            require_surveying(site.policy, private=bool(site.privacy.epsilon), cohort=self._cohort(site))
         self._require_one_sum(state, site, asked, task)  # last of the rules: what is refused before has told nothing
         folder = state / "bundles" / sha256
         approved.unpack(bundle, folder)
@@ -276,7 +284,9 @@ def _task(content: RecordDict) -> Task:
 
 def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
     calibration = asked.config_records.get(CALIBRATION)
-    stage = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
+    stage: dict[str, Any] = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
+    stage |= {"survey": True} if SURVEY in asked else {}
+    stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
     return {"run": task.run, "round": task.round, **stage}
 
 

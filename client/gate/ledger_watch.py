@@ -1,9 +1,9 @@
-"""The audit log holds the privacy ledger's last head, so that a ledger which was deleted, cut or put back from a backup is noticed.
+"""The audit log holds the privacy ledger's last head: a ledger that was deleted, cut or put back from a backup is noticed.
 
 After each message under which the ledger grew, the gate writes a line with the ledger's head. A ledger that has no line of that
-hash any more has forgotten charges: training with privacy stays closed until the ledger is back, or until a person decides to go on
-without (`fedmri-site ledger accept`), which stands in the log with their reason. Who deletes the log too is not noticed: copy its
-last hash elsewhere (`fedmri-site audit verify`).
+hash any more has forgotten charges: training with privacy stays closed until the ledger is back, or until a person decides to go
+on without (`fedmri-site ledger accept`), which stands in the log with their reason. Who deletes the log too is not noticed: copy
+its last hash elsewhere (`fedmri-site audit verify`).
 """
 
 import json
@@ -52,9 +52,9 @@ def require_known(log: Path, ledger: Ledger, path: Path) -> None:
     if head and head not in ledger.hashes():
         state = "is not there" if not ledger.lines else "lacks charges that were written"
         raise PrivacyError(
-            f"Privacy ledger {path}: {state}; the audit log knows of a line {head[:12]}. It was deleted, cut, or put back from an "
-            "older backup. Put the newest back. If it is lost: `fedmri-site ledger accept SITE --reason TEXT` goes on without, "
-            "and what was spent since is then spent twice."
+            f"Privacy ledger {path}: {state}; the audit log knows of a line {head[:12]}. It was deleted, cut, or put back from "
+            "an older backup. Put the newest back. If it is lost: `fedmri-site ledger accept SITE --reason TEXT` goes on without "
+            "it, and what was spent since is then spent twice."
         )
 
 

@@ -49,8 +49,8 @@ def require_unsummed(state: Path, session: str, config: RunConfig, round_number:
     inputs = inputs_hash(config, round_number, arrays).hex()
     if inputs in _lines(state / SUMMED_NAME):
         raise FederationError(
-            f"Round {round_number} trains what was summed before: with other sites in the sum, or fewer, the difference could tell "
-            "a site's update. Change the run's seed, so that it begins elsewhere.",
+            f"Round {round_number} trains what was summed before: with other sites in the sum, or fewer, the difference could "
+            "tell a site's update. Change the run's seed, so that it begins elsewhere.",
             public=f"{OUT_OF_STEP}: the site has taken part in a sum of this training before",
         )
     _add(state / TRAINED_NAME, f"{_session(session)} {inputs}")

@@ -2,8 +2,8 @@
 
 Canaries are made-up patients of the largest gradient that clipping allows; half of them take part, by chance. They go through
 `private_round`: its charge, sampling, clipping, noise and averaging. Only how a gradient comes of images is theirs
-(`client.privacy.round_audit` tries that on real patients). It proves gross faults at a low epsilon: at a claim of 1.4 a sound round
-lets some 0.3 be proved, at a claim of 8 nothing is left to prove, and a fault must cost several times the claim to be seen.
+(`client.privacy.round_audit` tries that on real patients). It proves gross faults at a low epsilon: at a claim of 1.4 a sound
+round lets some 0.3 be proved, at a claim of 8 nothing is left to prove, and a fault must cost several times the claim to be seen.
 """
 
 from typing import Any

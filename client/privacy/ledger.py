@@ -1,11 +1,12 @@
 """The hospital's privacy ledger: every private step that its patients' data were ever used for, kept at the site.
 
 One JSON object a line, each with the hash of the one before it: damage, and a line that is changed, put elsewhere or missing in
-the middle, is noticed. Lines missing at the end are not, nor is a chain forged whole: the ledger is the hospital's own.
+the middle, is noticed. Lines missing at the end the audit log knows of
+(`client.gate.ledger_watch`); a chain forged whole is not noticed: the ledger is the hospital's own.
 The file is replaced whole (write, fsync, rename) under a lock, so after any crash it holds all charges that were acknowledged.
-A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of what is
-in their volumes (`client.privacy.marks`), and who shares one of them, with a patient or with anybody linked to that patient, is
-the same person (`client.privacy.people`). The salt lies among the site's keys: a copy of the ledger alone tells no id.
+A charge belongs to patients, whatever run, model or folder they come in: each is known by salted hashes of their id and of what
+is in their volumes (`client.privacy.marks`), and who shares one of them, with a patient or with anybody linked to that patient,
+is the same person (`client.privacy.people`). The salt lies among the site's keys: a copy of the ledger alone tells no id.
 """
 
 import hashlib
@@ -180,7 +181,12 @@ def _write(path: Path, lines: list[str]) -> None:
 
 def _begin(lines: list[str], ledger: Ledger, salt_file: Path) -> str:
     """The first line, and before it the salt, safe on the disk; returns the line's hash."""
-    if _read_salt(salt_file) != ledger.salt:
+    kept = _read_salt(salt_file)
+    if kept and kept != ledger.salt:
+        raise PrivacyError(
+            f"Privacy ledger's salt {salt_file}: it is another ledger's. Move both of them away. Nothing was trained."
+        )
+    if not kept:
         try:
             salt_file.parent.mkdir(parents=True, exist_ok=True)
             write_secret(salt_file, f"{ledger.salt}\n".encode(), replace=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.cases import Case
-from common.data.gate.files import load_volume
+from common.data.gate.files import companion, load_volume
 from common.errors import DataError
 from common.files import write_atomic
 

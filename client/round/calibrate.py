@@ -53,7 +53,7 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
     """
     model, config, arrays = agreed_model(content, task, context)
     asked = read_asked(content, config)
-    site, training, held = prepared_patients(context, config)
+    site, training, held = prepared_patients(context, config, task.run)
     require_hours(site.config.policy, datetime.now().astimezone())
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256})
     private = config.privacy.enabled or bool(site.config.privacy.epsilon)

@@ -23,7 +23,9 @@ from client.round.secure_aggregation import (
     unmask,
 )
 from client.round.site_context import SiteContext, find_site_context
+from client.round.survey import survey_site
 from client.round.train import require_same_code, train_site
+from client.round.twins import answer_twins
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy, read_policy
 from common.errors import ConfigError, DataError, FederationError, FedMRIError
@@ -40,6 +42,8 @@ from common.messages.secure_aggregation import (
     inputs_hash,
     write_stage_reply,
 )
+from common.messages.survey import SURVEY
+from common.messages.twins import TWINS
 from common.messages.update import Update
 from common.models.arrays import flat
 from common.privacy.site_level import clip_change
@@ -63,6 +67,14 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         context = find_site_context(task, node_config)
         if CALIBRATION in content:
             leaving, site = calibrate_site(content, task, context)
+            require_leaving(leaving, content, site.config.policy)
+            return keep_back(leaving, site.config.policy)
+        if SURVEY in content:
+            leaving, site = survey_site(task, context)
+            require_leaving(leaving, content, site.config.policy)
+            return keep_back(leaving, site.config.policy)
+        if TWINS in content:
+            leaving, site = answer_twins(content, task, context, state)
             require_leaving(leaving, content, site.config.policy)
             return keep_back(leaving, site.config.policy)
         if SECURE in content:

@@ -18,6 +18,7 @@ from flwr.app import RecordDict
 
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
+from client.round.left_out import without_twins
 from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
@@ -75,7 +76,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     model, config, arrays = agreed_model(content, task, context)
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
-    site, patients, _ = prepared_patients(context, config)
+    site, patients, _ = prepared_patients(context, config, task.run)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     rank = own_rank(site.config.policy, config)
@@ -180,15 +181,15 @@ def own_weights(context: SiteContext) -> str:
     return str(home_folder(context) / Path(weights).expanduser()) if weights else ""
 
 
-def prepared_patients(context: SiteContext, config: RunConfig) -> Prepared:
-    """The site and its slices.
+def prepared_patients(context: SiteContext, config: RunConfig, run: str = "") -> Prepared:
+    """The site and its slices, without those who take no part in this run (`client.round.left_out`).
 
     In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
     site's volumes twenty times. A hospital reads its folder anew in each round.
     """
     if not context.simulated:
-        return _open(context, config)
-    found = _simulated_patients(context, config)
+        return _open(context, config, run)
+    found = _simulated_patients(context, config, run)
     if isinstance(found, FedMRIError):
         raise found
     return found
@@ -203,17 +204,17 @@ def prepared_budget(context: SiteContext, site: Site, run: str) -> Budget:
 
 
 @lru_cache(maxsize=256)
-def _simulated_patients(context: SiteContext, config: RunConfig) -> Prepared | FedMRIError:
+def _simulated_patients(context: SiteContext, config: RunConfig, run: str) -> Prepared | FedMRIError:
     """Open once; an error is a result, so that it is remembered too."""
     try:
-        return _open(context, config)
+        return _open(context, config, run)
     except FedMRIError as error:
         return error
 
 
-def _open(context: SiteContext, config: RunConfig) -> Prepared:
+def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = read_site(context.folder, config, simulated=context.simulated)
+    site = without_twins(read_site(context.folder, config, simulated=context.simulated), context, run)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)

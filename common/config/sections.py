@@ -103,7 +103,7 @@ class TrainingConfig:
     ssl_rounds: int = ranged(0, 0, 100000)  # before all others: adapters by DINO, iBOT and KoLeo alone, on all patients
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
-    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient that each of them adds; 0: copies that lack modalities
+    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient, new ones in each of them; 0: copies that lack modalities
     warmup_rounds: int = ranged(1, 0, 10000)
     gradient_clip: float = ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = choice("auto", "auto", "fp32", "bf16")
@@ -193,6 +193,16 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class TwinsConfig:
+    """The same person at two hospitals (`common.data.twins`): what becomes of such a patient. docs/privacy.md"""
+
+    with_external: str = choice("refuse", "refuse", "drop", "keep")  # trains here, is measured there; drop: trains nowhere
+    between_sites: str = choice("drop", "drop", "refuse", "keep")  # trains at two hospitals; drop: at the first alone
+    exchange: bool = False  # at a real federation: hospitals compare keyed fingerprints before the first round
+    left_out: tuple[str, ...] = ()  # SITE/PATIENT, who take no part; `fedmri-sim` writes here whom it drops
+
+
+@dataclass(frozen=True)
 class Sections:
     """All of them, each within its own ranges; `common.config.run.RunConfig` is the one whose sections also fit each other."""
 
@@ -206,4 +216,5 @@ class Sections:
     secure: SecureConfig = field(default_factory=SecureConfig)
     site_level: SiteLevelConfig = field(default_factory=SiteLevelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    twins: TwinsConfig = field(default_factory=TwinsConfig)
     seed: int = ranged(0, 0, 2**31 - 1)

@@ -30,6 +30,9 @@ class SitePolicy:
     share_metrics: bool = False  # the training losses
     metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
     share_calibration: bool = False  # sums over held-out patients, and of features of all; docs/hospital.md
+    twins: str = choice("off", "off", "keep", "drop", "refuse")  # look for patients whom others have too; what then
+    share_twins: bool = False  # how many patients are left out of a run for being at another hospital too
+    survey: tuple[str, ...] = ()  # globs of the topics that a survey may be told; docs/hospital.md
     share_pictures: bool = False  # slices of patients in the report, where this site is the external one
     min_patients: int = ranged(10, 1, 1_000_000)  # a smaller cohort sends no counts, losses or sums
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
@@ -58,9 +61,8 @@ class SitePolicy:
     @classmethod
     def simulation(cls) -> "SitePolicy":
         """The policy of virtual sites, whose data are the researcher's own: everything may leave."""
-        return cls(
-            share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1, min_summed=2
-        )
+        told: dict[str, Any] = {"twins": "drop", "share_twins": True, "survey": ("*",), "min_summed": 2}
+        return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1, **told)
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,12 @@ def bids_files() -> FilePatterns:
 class ReadingConfig:
     """How the site's files are read where a file can be read in two ways."""
 
-    masks: str = choice("world", "world", "voxels")  # where a mask lies: where its header says, or on the voxels of its image
+    place: str = choice("header", "header", "voxels")  # of masks and images that do not meet, but have the first modality's shape
 
     @property
     def by_voxels(self) -> bool:
-        """Masks belong to the voxels of their images."""
-        return self.masks == "voxels"
+        """Images and masks of one shape belong voxel to voxel."""
+        return self.place == "voxels"
 
     def __post_init__(self) -> None:
         check_ranges(self, "reading.")

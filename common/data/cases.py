@@ -19,7 +19,11 @@ from common.data.site_table import UNREAD_AGE, SiteTable, open_table, target_of,
 from common.errors import ConfigError, DataError
 
 TWICE = Kind("patient-twice", Level.ERROR, "two patients' folders of one name")
-KINDS = (TWICE,)
+TWIN = Kind("twin", Level.ERROR, "the same person is at another hospital of the run, and takes part there")
+KINDS = (TWICE, TWIN)
+TWIN_ELSEWHERE = TWIN.finding(
+    "this person is at another hospital of the run too", "one hospital", "See twins in docs/hospital.md."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Case:
     root: Path = Path()  # the data folder, from which messages name files
     covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
     session: str = ""  # label of the one whose files these are; "": the files lie in none
-    by_voxels: bool = False  # the site's masks belong to the voxels of their images (`reading.masks` in site.toml)
+    by_voxels: bool = False  # masks and images of one shape belong voxel to voxel (`reading.place` in site.toml)
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
@@ -103,6 +107,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         book = Notebook(folder.name, findings=list(found.findings))
         cases[folder.name] = _case(folder.name, root, found, table, config, run, book)
         findings += book.findings
+    findings += [TWIN_ELSEWHERE.of(case) for case in cases if f"{home.resolve().name}/{case}" in run.twins.left_out]
     out = stay_out(findings)
     used = [case for case in cases.values() if case.id not in out]
     if table.column and used and all(case.label == UNLABELLED for case in used):

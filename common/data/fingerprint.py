@@ -21,6 +21,7 @@ from common.data.volumes import Array, Volume
 Fingerprint = NDArray[np.uint64]
 """Tokens of one volume, sorted, each once; empty where the volume shows nothing."""
 
+VERSION = 1  # raise it when the same volume begins to give other tokens
 STEP = 2.5  # mm of the grid that places are looked for on
 FINE, COARSE = 3.5, 5.0  # mm, the Gaussians' standard deviations
 NEAREST, FARTHEST = 8.0, 18.0  # mm from the place to the points that are compared: beyond the blob that made it a place
@@ -31,7 +32,7 @@ CONTRAST = 0.01  # of the same percentile: an extremum that is weaker is noise
 MOST_TOKENS = 1024  # of a volume: those with the smallest hash, so that two volumes keep the same ones
 
 LEAST_SHARED = 12  # tokens that fingerprints of one person share at least
-SAME_PERSON = 0.03  # of the smaller fingerprint; measured by bench/twins.py: 0.013 at most between two persons
+SAME_PERSON = 0.03  # of the smaller fingerprint; measured by bench/twins.py
 SAME_SCAN = 0.2  # of the smaller fingerprint; T1 and contrast T1 of one session share 0.12 at most
 
 
@@ -75,7 +76,7 @@ def _blurred(voxels: Array, spacing: tuple[float, float, float]) -> Array:
     """The volume under the finer Gaussian, on a grid of STEP mm round its middle; beyond its edges lies 0."""
     for axis, length in enumerate(spacing):
         weights = _gaussian(voxels.shape[axis], length)
-        voxels = np.moveaxis(np.tensordot(weights, voxels, axes=(1, axis)), 0, axis)
+        voxels = np.asarray(np.moveaxis(np.tensordot(weights, voxels, axes=(1, axis)), 0, axis), dtype=np.float32)
     return voxels
 
 
@@ -85,7 +86,7 @@ def _gaussian(count: int, length: float) -> Array:
     at = (np.arange(points) - (points - 1) / 2) * STEP
     voxels = (np.arange(count) - (count - 1) / 2) * length
     weights = np.exp(-0.5 * ((at[:, None] - voxels) / FINE) ** 2) * (length / (FINE * np.sqrt(2 * np.pi)))
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def _extrema(blobs: Array, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -95,7 +96,8 @@ def _extrema(blobs: Array, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
     inner = np.zeros(blobs.shape, dtype=np.bool_)
     inner[1:-1, 1:-1, 1:-1] = True
     whole = np.argwhere((peaks | pits) & allowed & inner)
-    return whole + np.stack([_vertex(blobs, whole, axis) for axis in range(3)], axis=1)
+    beyond = np.stack([_vertex(blobs, whole, axis) for axis in range(3)], axis=1)
+    return np.asarray(whole + beyond, dtype=np.float64)
 
 
 def _vertex(blobs: Array, places: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
@@ -103,7 +105,7 @@ def _vertex(blobs: Array, places: NDArray[np.int64], axis: int) -> NDArray[np.fl
     step = np.eye(3, dtype=np.int64)[axis]
     before, here, after = (blobs[tuple((places + k * step).T)].astype(np.float64) for k in (-1, 0, 1))
     bend = before - 2 * here + after
-    return np.clip(0.5 * (before - after) / np.where(bend == 0, np.inf, bend), -0.5, 0.5)
+    return np.asarray(np.clip(0.5 * (before - after) / np.where(bend == 0, np.inf, bend), -0.5, 0.5))
 
 
 def _around(fine: Array, places: NDArray[np.float64], points: NDArray[np.float64]) -> Array:

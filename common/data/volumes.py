@@ -6,7 +6,7 @@ No module imported here needs torch, so that the cache's worker processes start 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Header:
         pixdim: lengths of the first three axes, in the file's unit.
         unit: of lengths, in mm; 1 where the file names none.
         qform_code, sform_code: 0 where that statement is not made.
-        qform, sform: affines [4, 4] of the stored axes, in the file's unit; None where the code is 0.
+        qform, sform: affines [4, 4] of the stored axes, in mm; None where the code is 0.
+        affine: the one that is used, of the stored axes, in mm.
     """
 
     form: str
@@ -48,6 +49,7 @@ class Header:
     sform_code: int = 0
     qform: npt.NDArray[np.float64] | None = None
     sform: npt.NDArray[np.float64] | None = None
+    affine: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +121,8 @@ def _counted(flat: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     bits = 8 * flat.dtype.itemsize
     if bits == 8:  # two at once: numpy widens each number that it counts to 64 bits, which is what takes the time
         even = flat[: flat.size // 2 * 2]
-        counts = _counted(np.ascontiguousarray(even).view(np.uint8).view(np.uint16)).reshape(256, 256)
-        both: npt.NDArray[np.int64] = counts.sum(0) + counts.sum(1)
+        pairs = _counted(np.ascontiguousarray(even).view(np.uint8).view(np.uint16)).reshape(256, 256)
+        both: npt.NDArray[np.int64] = pairs.sum(0) + pairs.sum(1)
         both[flat[even.size :].view(np.uint8)] += 1
         return np.roll(both, 128) if flat.dtype.kind == "i" else both
     low, counts = int(np.iinfo(flat.dtype).min), np.zeros(1 << bits, np.int64)
@@ -153,19 +155,19 @@ def foreground(voxels: Array, levels: Levels | None = None) -> Mask:
         voxels: [X, Y, Z].
         levels: of them, where they are known: the same answer sooner.
     """
+    return np.isfinite(voxels) & (voxels > air(voxels, levels)) if levels is None else np.asarray(voxels > air(voxels, levels))
+
+
+def air(voxels: Array, levels: Levels | None = None) -> Any:
+    """What `foreground` lies above: 0 or more, or the lowest value where none is positive."""
     if levels is not None:
-        return np.asarray(voxels > _air(levels))
+        above = levels.above(0)
+        return BACKGROUND * above.percentile(99) if above.values.size else levels.values[0]
     finite = np.isfinite(voxels)
     positive = voxels[finite & (voxels > 0)]
     if positive.size:
-        return finite & (voxels > BACKGROUND * np.percentile(positive, 99))
-    return finite & (voxels > np.min(voxels, where=finite, initial=np.inf))
-
-
-def _air(levels: Levels) -> Any:
-    """What foreground lies above."""
-    positive = levels.above(0)
-    return BACKGROUND * positive.percentile(99) if positive.values.size else levels.values[0]
+        return BACKGROUND * np.percentile(positive, 99)
+    return np.min(voxels, where=finite, initial=np.inf)
 
 
 def scale_intensity(voxels: Array, low: float, high: float) -> Array:
@@ -179,7 +181,7 @@ def scale_intensity(voxels: Array, low: float, high: float) -> Array:
 def intensity_window(voxels: Array, low: float, high: float, levels: Levels | None = None) -> tuple[float, float] | None:
     """The percentiles `low` and `high` of the volume's foreground; None for a volume without contrast."""
     if levels is not None:
-        inside = levels.above(_air(levels))
+        inside = levels.above(air(voxels, levels))
         if not inside.values.size:
             return None
         bottom, top = (float(inside.percentile((q,))[0]) for q in (low, high))

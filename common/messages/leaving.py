@@ -1,8 +1,9 @@
-"""All that a site's reply may hold: one row a field. What has no row does not leave (`client.policy`), and docs/privacy.md shows it."""
+"""All that a site's reply may hold, one row a field. What has no row does not leave (`client.policy`); see docs/privacy.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -20,9 +21,13 @@ from common.messages.round import (
     SITE,
 )
 from common.messages.secure_aggregation import MASKED, SECURE
+from common.messages.survey import ANSWER, SURVEY
+from common.messages.twins import SEALED, TWINS
 
+BEGIN, END = "<!-- leaving -->", "<!-- /leaving -->"  # around the table
 ALWAYS = "always"
 SUMMED = "`secure.enabled`, and `policy.min_summed` or more are summed"
+COMPARED = '`policy.twins` other than "off"'
 COUNTED = "`policy.share_counts`, from `policy.min_patients` on; else 1"
 
 
@@ -88,6 +93,19 @@ LEAVES = (
         "after the last round: sums over held-back patients, and moments of the features of all",
         "`policy.share_calibration`, of `policy.min_patients` or more, without `policy.secure_only`, budget and private run",
     ),
+    Leaving(TWINS, ConfigRecord, "stage", "the stage of the comparison that is answered", COMPARED),
+    Leaving(TWINS, ConfigRecord, "public", "a public key of this comparison alone", COMPARED),
+    Leaving(TWINS, ConfigRecord, "letters", "the group's key, encrypted for each other site", COMPARED),
+    Leaving(TWINS, ConfigRecord, "shared", "whether the next number is true", COMPARED),
+    Leaving(TWINS, ConfigRecord, "left_out", "patients whom the site leaves out as another's", "`policy.share_twins`; else 0"),
+    Leaving(SEALED, ArrayRecord, SEALED, "keyed fingerprints of the patients, encrypted for the other sites", COMPARED),
+    Leaving(
+        SURVEY,
+        ConfigRecord,
+        ANSWER,
+        "counts in steps of `policy.min_patients`, and intensity landmarks",
+        "topics of `policy.survey`, from `policy.min_patients` on, without a budget",
+    ),
 )
 KINDS: dict[str, type] = {row.record: row.kind for row in LEAVES}
 
@@ -106,3 +124,20 @@ def leaving_table() -> str:
     """The rows in Markdown, for docs/privacy.md."""
     rows = [f"| `{row.record}` | `{row.field}` | {row.what} | {row.when} |" for row in LEAVES]
     return "\n".join(["| Record | Field | What it says | When it leaves |", "|---|---|---|---|", *rows])
+
+
+def written(text: str) -> str:
+    """A document with the table of today between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{leaving_table()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write the table into docs/privacy.md."""
+    file = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
+    file.write_text(written(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

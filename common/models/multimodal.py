@@ -12,7 +12,7 @@ B patients, S slices, M modalities, H x W pixels, P patches of one modality, N t
 Q clinical covariates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -164,14 +164,13 @@ class MultiModalViT(nn.Module):
         prefix, tokens, rope = self.tokens(x, masks)
         if not self.apart:
             return Alone(prefix, tokens, rope)
-        B, S, M, P, D = tokens.shape
-        rows, columns = present.nonzero(as_tuple=True)
-        chosen = tokens[rows, :, columns].reshape(-1, P, D)
-        z = self.backbone.encode(torch.cat([prefix.expand(len(chosen), -1, -1), chosen], dim=1), 0, self.apart, rope)
-        z = z.view(-1, S, *z.shape[1:])
-        all_ = z.new_zeros(B, M, *z.shape[1:]).index_put((rows, columns), z).transpose(1, 2)
-        first = prefix.shape[1]
-        return Alone(all_[..., :first, :], all_[..., first:, :], rope)
+        (B, S, M, P, D), first = tokens.shape, prefix.shape[1]
+        found = tokens.new_zeros(B, S, M, first + P, D)
+        for rows, count, index in _groups(present, S):
+            chosen = tokens[index].reshape(-1, P, D)
+            z = self.backbone.encode(torch.cat([prefix.expand(len(chosen), -1, -1), chosen], dim=1), 0, self.apart, rope)
+            found = found.index_put(index, z.view(len(rows), S, count, first + P, D).to(found.dtype))
+        return Alone(found[..., :first, :], found[..., first:, :], rope)
 
     def together(self, alone: Alone, present: Tensor) -> Features:
         """The blocks in which modalities attend to each other.
@@ -185,11 +184,7 @@ class MultiModalViT(nn.Module):
         B, S, _, P, D = alone.patches.shape
         cls = alone.patches.new_zeros(B, S, D)
         patches = alone.patches.new_zeros(alone.patches.shape)  # in this order in memory: a mean sums in it
-        counts = present.sum(1)
-        for count in sorted(set(counts.tolist())):
-            rows = (counts == count).nonzero().squeeze(1)
-            kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
-            index = (rows.view(-1, 1, 1), torch.arange(S, device=rows.device).view(1, S, 1), kept)  # [b, S, count]
+        for rows, count, index in _groups(present, S):
             prefix = alone.prefix[index].mean(2).flatten(0, 1) if self.apart else alone.prefix.expand(len(rows) * S, -1, -1)
             z = torch.cat([prefix, alone.patches[index].reshape(len(rows) * S, count * P, D)], dim=1)
             positions = None if alone.rope is None else alone.rope.repeat(count, 1)  # every modality has the same ones
@@ -219,6 +214,15 @@ class MultiModalViT(nn.Module):
     def apart(self) -> int:
         """How many of the first blocks see each modality by itself."""
         return len(self.backbone.blocks) - self.joint_blocks if self.joint_blocks else 0
+
+
+def _groups(present: Tensor, slices: int) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor, Tensor]]]:
+    """Patients with equally many modalities: rows [b], how many, and the index of their tokens in [B, S, M], to [b, S, count]."""
+    counts, every = present.sum(1), torch.arange(slices, device=present.device).view(1, slices, 1)
+    for count in sorted(set(counts.tolist())):
+        rows = (counts == count).nonzero().squeeze(1)
+        kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
+        yield rows, count, (rows.view(-1, 1, 1), every, kept)
 
 
 def less_mean(embedding: Tensor, present: Tensor, centre: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def steps_within(epsilon: float, delta: float, one: Charge, spent: Iterable[Char
 
 
 def last_true(fits: Callable[[int], bool], most: int, guess: int = 1) -> int:
-    """The largest n up to `most` that fits, where everything below it does; 0 where not even 1 does. It looks near `guess` first."""
+    """The largest n up to `most` that fits, where all below it do; 0 where not even 1 does. It looks near `guess` first."""
     low, high = 0, most + 1  # the first fits, the second does not
     at, step = min(max(guess, 1), most), 1
     while high - low > 1:

@@ -26,9 +26,9 @@ class Charge:
     def of_group(self, cases: int) -> "Charge":
         """What the steps cost a person whose data stand in so many of a site's patients, each sampled by itself.
 
-        Such a person is in a step where any of the cases is, and moves it by as many clipping norms as they have cases: that
-        bounds the true mixture, which one gets from it by choosing how many are in, and shrinking and noising the step.
+        A step's sum with k cases is at most as telling as k sums with one case each, of which the noises add up to that of the
+        one: whoever has the k sums can add them. So it costs no more than k times the steps with noise / sqrt(k).
         """
         if cases <= 1:
             return self
-        return Charge(self.noise_multiplier / cases, 1.0 - (1.0 - self.sample_rate) ** cases, self.steps)
+        return Charge(self.noise_multiplier / math.sqrt(cases), self.sample_rate, self.steps * cases)

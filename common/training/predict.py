@@ -44,7 +44,7 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
 def predict_subsets(
     trained: TrainedModel, patients: SiteData, wanted: Mapping[int, Sequence[Subset]]
 ) -> Iterator[tuple[int, Subset, NDArray[np.float64]]]:
-    """Class probabilities [C] of patients as if they had some of their modalities only; the same that `predict` gives.
+    """Class probabilities [C] of patients as if they had some of their modalities only; to rounding those that `predict` gives.
 
     Args:
         trained: a model and its arrays.

@@ -87,6 +87,11 @@ def _add_run(verbs: Verbs) -> None:
     verb.add_argument("--cache", type=Path, metavar="DIR", help="of the prepared external patients")
     verb.add_argument("--resume", action="store_true", help="go on from RUN's last checkpoint")
     verb.add_argument("--detach", action="store_true", help="return at once; `status` shows its progress")
+    verb = _verb(verbs, "survey", "ask the hospitals that are connected what they have, before anything trains", _survey)
+    verb.add_argument("--config", metavar="NAME|FILE", required=True, help="whose classes and modalities are asked for")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="for survey.json and its page (default: a new one in HOME/runs)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
     _verb(verbs, "cancel", "stop the run that is on; it can be resumed", _cancel)
 
 
@@ -178,6 +183,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from server.cli.run import run  # noqa: PLC0415  what trains takes seconds to load
 
     return run(arguments)
+
+
+def _survey(arguments: argparse.Namespace) -> int:
+    from server.cli.survey import survey  # noqa: PLC0415  as above
+
+    return survey(arguments)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:

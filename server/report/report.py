@@ -15,6 +15,7 @@ from server.report.privacy import Aggregation, Claim, decode_aggregation, decode
 from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
 from server.report.stage import Stage, decode_stage
+from server.report.twins import Twins, decode_twins
 
 KEYS = {
     "external": dict,
@@ -103,6 +104,7 @@ class Report:
     calibration: Calibration | None
     decision: Decision | None
     stage: Stage | None
+    twins: Twins | None
     ood: OutOfDistribution | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
@@ -127,6 +129,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         calibration=decode_calibration(report["calibration"]),
         decision=decode_decision(report.get("decision")),
         stage=decode_stage(report.get("stage")),
+        twins=decode_twins(report.get("twins")),
         ood=_ood(table(report.get("ood"))),
         privacy=decode_claims(report["privacy"]),
         aggregation=decode_aggregation(report.get("aggregation")),

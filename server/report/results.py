@@ -24,6 +24,7 @@ EMPTY: dict[str, Any] = {
     "ood": None,
     "decision": {},
     "stage": {},
+    "twins": {},
     "privacy": {},
     "aggregation": {},
     "provenance": {},
@@ -61,6 +62,8 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         `ood`: `rate`, `threshold`, `flagged`, `of`.
         `decision`: of `common.evaluation.calibration.decision`: what the class offsets did, or why there are none.
         `stage`: of `server.run.stage`: which arrays were kept and why; empty where `evaluation.stage` is "last".
+        `twins`: `pairs` of `first`, `second` (SITE/PATIENT), `kind`, `overlap`, `left_out`; `patients`, `incomparable`; at a real
+        federation `sites` {site: patients it left out, or None}, `failures` {site: why}; empty where nobody looked.
         `privacy`: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
         `server.report.privacy_audit` where there is one.
         `aggregation`: of `server.run.privacy_claims.aggregation_claims`: what the server saw of the updates, and noise for

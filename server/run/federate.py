@@ -40,6 +40,7 @@ from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
+from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord
@@ -132,6 +133,8 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         else FedMRIAvg(config.federation, task, template, plan.sites, config, progress, plan.agreed)
     )
     strategy.presence.held_out = plan.external
+    twins = kept_twins(plan) if start.round else compare_sites(grid, plan, task, strategy.presence, progress)
+    keep_twins(plan, twins)
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
         result = strategy.start(
             grid,
@@ -152,7 +155,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             calibrated = calibrate(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, kept, patients, unfinished, calibrated)
+        finish(plan, model, kept, patients, unfinished, calibrated, twins)
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
@@ -172,6 +175,7 @@ def finish(
     patients: SiteData,
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
+    twins: dict[str, Any] | None = None,
 ) -> None:
     """Write the model, measure it, write the results.
 
@@ -182,6 +186,7 @@ def finish(
         patients: external.
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
+        twins: of `server.run.twins`.
     """
     rounds, arrays = read_rounds(plan.out), kept.arrays
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
@@ -210,6 +215,7 @@ def finish(
         "ood": final.ood_summary,
         "decision": final.decision,
         "stage": kept.told,
+        "twins": twins or {},
         "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
         "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         "provenance": provenance,

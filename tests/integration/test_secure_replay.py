@@ -1,4 +1,4 @@
-"""A coordinator who keeps to the protocol, but asks twice: with fewer sites the difference of two sums would be one site's update.
+"""A coordinator who keeps to the protocol, but asks twice: with fewer sites the sums' difference would be one site's update.
 
 Requests go the way that they go at a hospital, gate and all; only the bundle answers in this process, not in one of its own.
 """
@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from client.gate import gate
 from client.gate.gate import Gate
@@ -109,6 +110,8 @@ class Hospitals:
 @pytest.fixture
 def hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Hospitals]:
     monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path / "cache"))
+    for name in ("_task_id", "_run_id", "_node_id"):  # what Flower knows of the task that a process is for
+        monkeypatch.setattr(TaskIdentity, name, 7)
     updates: dict[str, Values] = {}
     train = vars(dispatch)["train_site"]
 

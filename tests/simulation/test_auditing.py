@@ -29,7 +29,8 @@ from simulation import auditing, experiment
 from simulation.auditing import CANARIES, AuditJob, audit_site, audit_sites
 from simulation.baselines import open_folders
 from simulation.cli import _show
-from simulation.experiment import Experiment, add_audits, run_experiment
+from simulation.experiment import add_audits, run_experiment
+from simulation.experiment_plan import Experiment
 from simulation.phantom import write_hospitals
 
 RECIPE = """

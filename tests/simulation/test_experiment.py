@@ -17,7 +17,8 @@ from simulation import baselines
 from simulation.baselines import measure, plan_baselines, run_job
 from simulation.cli import main
 from simulation.cross_site import plan_folds, pool_folds, run_cross_site
-from simulation.experiment import Experiment, plan_experiment, read_all
+from simulation.experiment import plan_experiment, read_all
+from simulation.experiment_plan import Experiment
 from simulation.phantom import write_hospitals
 
 CONFIG = """

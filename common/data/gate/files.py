@@ -199,8 +199,7 @@ def _frames_advice(shape: tuple[int, ...]) -> str:
 def _oriented(image: Any, raw: npt.NDArray[Any], findings: list[Finding]) -> Volume:
     """The volume in RAS, scaled, in millimetres."""
     header = header_of(image)
-    affine = np.array(image.get_best_affine(), dtype=np.float64)
-    affine[:3] *= header.unit
+    affine = header.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         text = f"an affine without volume ({'; '.join(' '.join(f'{v:.4g}' for v in row) for row in affine[:3])})"
         raise _refused(NO_SPACE, text, "voxel sizes and orientation in the header", REMAKE)
@@ -239,6 +238,13 @@ def header_of(image: Any) -> Header:
         unit=unit,
         qform_code=q,
         sform_code=s,
-        qform=np.asarray(image.get_qform(), np.float64) if q > 0 else None,
-        sform=np.asarray(image.get_sform(), np.float64) if s > 0 else None,
+        qform=_in_mm(image.get_qform(), unit) if q > 0 else None,
+        sform=_in_mm(image.get_sform(), unit) if s > 0 else None,
+        affine=_in_mm(image.get_best_affine(), unit),
     )
+
+
+def _in_mm(affine: npt.NDArray[Any], unit: float) -> npt.NDArray[np.float64]:
+    scaled = np.array(affine, np.float64)
+    scaled[:3] *= unit
+    return scaled

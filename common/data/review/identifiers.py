@@ -35,13 +35,14 @@ _PATTERNS = {
     ),
 }
 _TELLING = re.compile(  # the whole heading, in the languages of hospitals that asked
-    r"(?i)(?:(?:patient|participant|subject)[_ ]?s?[_ ]?)?(?:(?:first|last|given|family|sur|full|middle|maiden)?[_ ]?name|vorname|"
-    r"nachname|nom|prenom|nombre|apellidos?|birth(?:[_ ]?(?:date|day))?|date[_ ]?of[_ ]?birth|dob|geburtsdatum|geburtstag|address|"
-    r"adresse|street|strasse|city|zip(?:[_ ]?code)?|post(?:al)?[_ ]?code|plz|phone|telephone|telefon|mobile|fax|e[-_ ]?mail|mrn|"
+    r"(?i)(?:(?:patient|participant|subject)[_ ]?s?[_ ]?)?(?:(?:first|last|given|family|sur|full|middle|maiden)?[_ ]?name|"
+    r"vorname|nachname|nom|prenom|nombre|apellidos?|birth(?:[_ ]?(?:date|day))?|date[_ ]?of[_ ]?birth|dob|geburtsdatum|geburtstag|"
+    r"address|adresse|street|strasse|city|zip(?:[_ ]?code)?|post(?:al)?[_ ]?code|plz|phone|telephone|telefon|mobile|fax|e[-_ ]?mail|mrn|"
     r"medical[_ ]?record(?:[_ ]?(?:number|no))?|accession(?:[_ ]?(?:number|no))?|patient[_ ]?id|ssn|nhs(?:[_ ]?number)?|"
     r"insurance(?:[_ ]?(?:number|no))?|(?:referring[_ ]?)?physician)"
 )
-# DICOM elements (group, element) that name a person, as an extension of a NIfTI file holds them: little-endian, implicit or explicit.
+# DICOM elements (group, element) that name a person, as an extension of a NIfTI file holds them: little-endian, implicit or
+# explicit.
 _DICOM = {
     b"\x10\x00\x10\x00": "PatientName",
     b"\x10\x00\x20\x00": "PatientID",

@@ -1,5 +1,6 @@
-"""Reviews a site, patient by patient: what lies in names and headers, and what images show that no rule about one file can see."""
+"""Reviews a site, patient by patient: what lies in names and headers, and what images show that no rule about one file sees."""
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import nibabel as nib
 
-from common.data.cases import Case
+from common.data.cases import Case, Site
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.patient import Patient
 from common.data.review import identifiers, skull, swapped, twice
@@ -43,6 +44,19 @@ class Review:
     def finish(self) -> list[Finding]:
         """What can be said once all patients were seen."""
         return list(self.volumes.find_twice())
+
+
+def table_findings(site: Site) -> list[Finding]:
+    """What the columns of the site's table tell of its patients; nothing where it cannot be read, which is told elsewhere."""
+    table = site.config.labels.table
+    file = next((folder / table for folder in (site.root, site.root.parent) if (folder / table).is_file()), None)
+    if file is None:
+        return []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            return list(identifiers.column_findings(table, list(csv.DictReader(text, delimiter="\t", restkey="", restval=""))))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _of_images(case: Case, read: Patient) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ NAMES = ("t1", "t1c", "t2", "flair")  # that can be told
 PAIRS = tuple((a, b) for a in range(len(NAMES)) for b in range(a + 1, len(NAMES)))
 KIND_OF = (0, 0, 1, 2)  # of each name: with or without contrast, T1 is T1 by its tissues
 LIMIT = 3.0  # standard deviations that a number may lie off the mean
-UNLIKELY = 0.002  # probability of the names' kinds below which they are doubted; measured, see docs/hospital.md
+UNLIKELY = {True: 0.002, False: 0.001}  # with and without a mask: probability of the names' kinds below which they are doubted
 ENHANCED = 4.0  # log odds from which T1 and contrast T1 are doubted
 SURE = 0.5  # of another kind for one volume, to be named
 ALONE_SIZE, PAIR_SIZE = ALONE + 1, ALIKE + 1 + AGAINST
@@ -74,7 +74,7 @@ def find_swapped(seen: Look) -> Iterator[tuple[str, Finding]]:
     names = tuple(NAMES.index(name) for name in seen.names)
     namings = name_volumes(seen, shipped_weights())
     named = namings.chance(names)
-    if named < UNLIKELY:
+    if named < UNLIKELY[seen.masked]:
         for volume, name in enumerate(names):
             kind, chance = namings.kind(volume)
             if kind != KIND_OF[name] and chance >= SURE:

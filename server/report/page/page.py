@@ -30,6 +30,7 @@ from server.report.page import (
 )
 from server.report.privacy import Aggregation, Audit, Claim
 from server.report.report import Report
+from server.report.twins import Twins
 
 UNAUDITED = Audit(None, (), None, None, None, None)
 
@@ -53,6 +54,7 @@ class View:
     subgroups: tuple[subgroups.Kind, ...]
     rounds: rounds.Rounds
     stage: stage.Section | None
+    twins: Twins | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     patients: tuple[patients.Row, ...]
@@ -76,6 +78,7 @@ class View:
             "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
             "stage": (self.stage, "Round kept"),
+            "twins": (self.twins, "Same person twice"),
             "privacy": (self.privacy, "Privacy"),
             "patients": (self.patients, "Patients"),
             "words": (True, "Glossary"),
@@ -103,6 +106,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         subgroups=subgroups.read(report.subgroups),
         rounds=rounds.read(report.rounds),
         stage=stage.read(report.stage),
+        twins=report.twins,
         privacy=report.privacy,
         aggregation=report.aggregation,
         patients=patients.read(report, pictures),

@@ -1,4 +1,4 @@
-"""A ledger that was deleted, cut or put back is noticed, and opens again by a person's decision alone, which stands in the log."""
+"""A ledger that was deleted, cut or put back is noticed, and opens again by a person's decision alone, kept in the log."""
 
 import json
 from pathlib import Path
@@ -87,9 +87,9 @@ def test_a_ledger_that_forgot_charges_closes_the_site_until_a_person_decides(hom
 def test_nothing_is_accepted_where_nothing_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     charged(home)
     before = (home / "state" / LOG_NAME).read_bytes()
-    assert main(["ledger", "accept", str(home), "--reason", "to be safe"]) == 1
+    assert main(["ledger", "accept", str(home), "--reason", "to be safe"]) == 2
     assert "lacks nothing" in " ".join(capsys.readouterr().err.split())
-    assert main(["ledger", "accept", str(home), "--reason", " "]) == 1
+    assert main(["ledger", "accept", str(home), "--reason", " "]) == 2
     assert (home / "state" / LOG_NAME).read_bytes() == before
 
 

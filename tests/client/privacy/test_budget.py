@@ -59,7 +59,9 @@ def test_a_budget_closes_the_site_to_runs_without_privacy() -> None:
     assert "8" not in refusal.value.public
 
 
-@pytest.mark.parametrize("line", ["epsilon = -1", "delta = 0", "delta = 1.5", 'ledger = ""', "epsilom = 3", 'same_patient = "perhaps"'])
+@pytest.mark.parametrize(
+    "line", ["epsilon = -1", "delta = 0", "delta = 1.5", 'ledger = ""', "epsilom = 3", 'same_patient = "perhaps"']
+)
 def test_a_wrong_budget_is_refused_by_name(tmp_path: Path, line: str) -> None:
     (tmp_path / "site.toml").write_text(f"[privacy]\n{line}\n")
     with pytest.raises(ConfigError, match=rf"privacy\.{line.split(maxsplit=1)[0]}"):

@@ -155,7 +155,7 @@ def test_no_noise_and_no_charge_are_caught(model: MultiModalViT, patients: SiteD
 
 
 def test_what_is_watched_is_what_the_round_does(model: MultiModalViT, patients: SiteData) -> None:
-    """The watched shares are clipped, add up to the movement, and one patient's are zero where there is nothing to learn of them."""
+    """The watched shares add up to the movement, and one patient's are zero where there is nothing to learn of them."""
     few = patients.select(range(FEW))
     config = replace(CONFIG, privacy=replace(CONFIG.privacy, noise_multiplier=0.0, sample_rate=1.0, steps=1))
     seen = watch(model, without(few, 0), config, HEAD, learning_rate=float(FEW))

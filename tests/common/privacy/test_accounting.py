@@ -143,7 +143,7 @@ def test_the_bound_of_a_group_holds_against_the_mixture_of_its_cases(cases: int,
     truth = one.self_compose(steps).get_epsilon_for_delta(1e-3)
     bound = epsilon_of([Charge(noise, rate, steps).of_group(cases)], 1e-3)
     assert truth <= bound + 0.01
-    assert bound <= 3 * truth
+    assert bound <= 2 * truth
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_every_patient_is_seen_whole_once_and_lacking_something_else(chance):
         assert len({copy.tobytes() for copy in shown}) == copies
 
 
-def test_each_head_round_adds_views_to_those_of_the_rounds_before(monkeypatch):
+def test_each_head_round_has_views_of_its_own(monkeypatch):
     config = config_from_table({"training": {"head_views": 3, "head_rounds": 2}})
     site = SiteData("a", ("x", "y"), np.zeros((2, 1, 4, 2, 2), np.float16), np.ones((2, 4), bool), np.array([2, 1]), "key")
     monkeypatch.setattr(
@@ -54,6 +54,6 @@ def test_each_head_round_adds_views_to_those_of_the_rounds_before(monkeypatch):
     trained = TrainedModel(cast(MultiModalViT, None), {}, config)
     for number in (1, 2):
         seen, labels = probing._embed_views(trained, site, number)
-        assert labels.tolist() == [2, 1] * (1 + 3 * number)
+        assert labels.tolist() == [2, 1] * 4
         assert (seen[:2] == 1).all()  # whole: all modalities
-        assert seen[2:, 0].tolist() == [n for n in range(3 * number) for _ in range(2)]
+        assert seen[2:, 0].tolist() == [n for n in range(3 * number - 3, 3 * number) for _ in range(2)]

@@ -17,6 +17,7 @@ from common.models.trained_model import TrainedModel
 from common.training import kept
 from common.training.forward import embed, forward_batches
 from common.training.local import train_round
+from common.training.predict import predict, predict_subsets
 from common.training.probing import COPIES
 from common.training.subset_embeddings import embed_subsets
 from common.training.trainable import CENTRE
@@ -88,6 +89,19 @@ def test_the_numbers_are_those_of_the_plain_way_to_the_last_bit(joint: int) -> N
     assert embed_subsets(trained, site, copies).numpy().tobytes() == wanted.tobytes()
     other = copies_of(site, seed=1)  # some of them known by now
     assert embed_subsets(trained, site, other).numpy().tobytes() == plain(trained, site, other).tobytes()
+
+
+def test_answers_to_subsets_are_those_of_asking_for_each_alone() -> None:
+    trained, site = trained_of(), site_of()
+    copies = copies_of(site)
+    wanted = {row: list(dict.fromkeys(map(tuple, copies[:, row].tolist()))) for row in (5, 0, 3, 1)}
+    found = {(row, subset): said for row, subset, said in predict_subsets(trained, site, wanted)}
+    assert len(found) == sum(map(len, wanted.values()))
+    for copy in copies:
+        alone = predict(trained, site, present=copy)
+        for row in wanted:
+            # A head of a few rows multiplies in another order than one of many.
+            np.testing.assert_allclose(found[row, tuple(copy[row].tolist())], alone[row], rtol=1e-5)
 
 
 def test_a_head_round_ends_in_the_bytes_of_one_that_knows_nothing(tmp_path: Path, passes: list[int]) -> None:

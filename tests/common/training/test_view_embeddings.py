@@ -1,6 +1,7 @@
 """Views of head rounds: masked crops of some slices, each drawn once, from the patient's own randomness."""
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,8 @@ from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.training import kept, view_embeddings
+from common.training import kept, probing, view_embeddings
+from common.training.local import train_round
 from common.training.view_embeddings import embed_views
 
 
@@ -85,6 +87,25 @@ def test_a_view_is_the_same_whoever_else_is_there_and_whenever_it_is_asked_for()
     assert absent.any()  # an absent modality stays zero, and so it is told from one that is there
     assert not absent[:, :, 0].any()
     np.testing.assert_allclose(parts[~absent].mean(-1), -0.1 * model.width**0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("centred", "views"), [(False, [0, 6, 12]), (True, [0, 6])])
+def test_every_head_round_that_trains_has_its_own(monkeypatch: pytest.MonkeyPatch, centred: bool, views: list[int]) -> None:
+    """A round that measures the mean features is none of them."""
+    asked = list[int]()
+
+    def counted(trained: TrainedModel, patients: SiteData, numbers: range) -> torch.Tensor:
+        assert len(numbers) == 6
+        asked.append(numbers[0])
+        return torch.zeros(len(numbers), len(patients), 5 * trained.model.width)
+
+    monkeypatch.setattr(probing, "embed_views", counted)
+    config = replace(config_of(), training=replace(config_of().training, head_rounds=3, head_steps=1))
+    config = replace(config, model=replace(config.model, centre_features=centred))
+    model = build_model(config)
+    for number in (1, 2, 3):
+        train_round(model, get_arrays(model), site_of(2), config, round_number=number, site_seed=1)
+    assert asked == views
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"block_mask_share": 1.0}])

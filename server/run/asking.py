@@ -1,0 +1,78 @@
+"""Asks sites one thing before the rounds or beside them, and notes who failed and why. No site's answer ends a run."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from common.errors import FederationError
+from common.messages.round import record_bytes
+from common.text import printable
+from server.strategy.aggregation import judge_status
+from server.strategy.messaging import error_name, exchange
+from server.strategy.progress import Progress
+from server.strategy.round_loop import EXPIRY_SLACK
+from server.strategy.round_state import Address
+
+
+class Asked(NamedTuple):
+    """The answers by site, and why the others gave none."""
+
+    told: dict[str, RecordDict]
+    failures: dict[str, str]
+
+
+def ask(grid: Grid, requests: Mapping[Address, RecordDict], number: int, timeout: float, group: str, progress: Progress) -> Asked:
+    """One exchange.
+
+    Args:
+        grid: Flower's, to send by.
+        requests: what each site is asked.
+        number: of the round that the requests name.
+        timeout: seconds.
+        group: what Flower calls the exchange.
+        progress: notified of sites.
+
+    Raises:
+        FederationError: the SuperLink is away.
+    """
+    messages = {
+        address.name: Message(content, address.node, MessageType.TRAIN, ttl=timeout + EXPIRY_SLACK, group_id=group)
+        for address, content in requests.items()
+    }
+    names = {id(message): name for name, message in messages.items()}
+    for name, message in messages.items():
+        progress.asked(name, _size(message.content))
+
+    def note(request: Message, reply: Message, seconds: float) -> None:
+        progress.answered(names[id(request)], seconds, 0 if reply.has_error() else _size(reply.content))
+
+    replies = exchange(grid, list(messages.values()), timeout, note, progress.tick)
+    asked = Asked({}, {})
+    for name, message in messages.items():
+        key = message.metadata.message_id
+        try:
+            asked.told[name] = _content(replies.came.get(key), replies.lost.get(key), number, timeout)
+        except FederationError as error:
+            asked.failures[name] = printable(str(error), 300)
+        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
+            asked.failures[name] = f"unreadable reply ({type(error).__name__})"
+        if name in asked.failures:
+            progress.failed(name, asked.failures[name])
+    return asked
+
+
+def _content(reply: Message | None, lost: str | None, number: int, timeout: float) -> RecordDict:
+    if reply is None:
+        raise FederationError(lost or f"no reply within {timeout:g} s")
+    if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
+        raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
+    judge_status(reply.content, number)
+    return reply.content
+
+
+def _size(content: RecordDict) -> int:
+    packed = sum(record_bytes(record) for record in content.array_records.values())
+    values = [value for record in content.values() if isinstance(record, ConfigRecord) for value in record.values()]
+    return packed + sum(len(value) for value in values if isinstance(value, bytes))

@@ -1,0 +1,30 @@
+"""What an experiment is: sites, external hospital, configuration and run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.run import RunConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `fedmri-sim run` was asked for, checked.
+
+    Attributes:
+        config: of the run, with the weights' path made absolute.
+        source, settings: the same as a file and as key=value texts, as the ServerApp reads them.
+        sites: training sites; external: held-out ones.
+        models: folder where trained baselines are kept, to be shared by folds.
+        resume: go on with the run that `out` holds.
+    """
+
+    config: RunConfig
+    source: Path
+    settings: tuple[str, ...]
+    data: Path
+    sites: tuple[str, ...]
+    external: tuple[str, ...]
+    out: Path
+    cache: Path
+    models: Path
+    resume: bool = False
