@@ -81,7 +81,7 @@ def plan_baselines(
 
 def _learns(folder: Path, config: RunConfig) -> bool:
     """Whether any of the patients of a site who train is labelled."""
-    cases = read_site(folder, config, simulated=True).cases
+    cases = read_site(folder, config, simulated=True).usable().cases
     held = held_back([case.id for case in cases], config.evaluation.holdout)
     return any(case.label >= 0 for case, back in zip(cases, held, strict=True) if not back)
 

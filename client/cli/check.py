@@ -44,6 +44,7 @@ def add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from client.privacy.budget import NO_BUDGET
     from client.review.page import Page
     from common.data.cases import read_site
     from common.data.check import check_site
@@ -70,6 +71,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(check_table(result), indent=2))
     else:
         _print(result, Console())
+        if not site.config.privacy.epsilon:
+            Console(highlight=False, markup=False).print(f"Note: {NO_BUDGET}")
         if arguments.html:
             Console().print(f"Page: {arguments.html}. It holds patients' images: it stays in the hospital.", markup=False)
     return 0 if result.usable else 1

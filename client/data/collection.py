@@ -27,7 +27,13 @@ class Copied:
 
 
 def copy_collection(
-    preset: Preset, source: Path, out: Path, *, table: Path | None = None, link: bool = False, progress: Callable[[int, int], None]
+    preset: Preset,
+    source: Path,
+    out: Path,
+    *,
+    table: Path | None = None,
+    link: bool = False,
+    progress: Callable[[int, int], None],
 ) -> Copied:
     """Make a site folder of a collection; patients that are in it stay as they are.
 
@@ -115,7 +121,9 @@ def _binary(file: Path, preset: Preset) -> Volume:
     unknown = values - {float(value) for value in preset.mask_labels}
     if unknown:
         known = ", ".join(preset.mask_labels)
-        raise DataError(f"{file.name}: expected the labels {known}, got {', '.join(f'{value:g}' for value in sorted(unknown))} too.")
+        raise DataError(
+            f"{file.name}: expected the labels {known}, got {', '.join(f'{value:g}' for value in sorted(unknown))} too."
+        )
     tumour = np.isin(volume.voxels, list(values - set(map(float, preset.no_tumour))))
     return replace(volume, voxels=tumour.astype(np.float32))
 
@@ -134,7 +142,10 @@ def _labels(preset: Preset, source: Path, table: Path | None, notes: list[str]) 
         found = re.fullmatch(preset.labels.id_pattern, cell)
         if found:
             rows[found[1]] = row
-    columns = {*(column for rule in preset.classes for column in rule.when), *filter(None, (preset.labels.age, preset.labels.sex))}
+    columns = {
+        *(column for rule in preset.classes for column in rule.when),
+        *filter(None, (preset.labels.age, preset.labels.sex)),
+    }
     absent = sorted(columns - set(next(iter(rows.values()), {})))
     if absent:
         raise DataError(f"{path.name}: no column {', '.join(absent)}, or no row of this collection. Is it the published table?")
@@ -162,4 +173,3 @@ def _age(cell: str) -> str:
     except ValueError:
         return MISSING
     return "89+" if years > 89 else f"{years:g}"
-

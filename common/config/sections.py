@@ -139,6 +139,7 @@ class FederationConfig:
     pause_after: int = ranged(3, 0, 100000)  # rounds in a row that a site fails before it is left alone for some; 0: never
     pause_rounds: int = ranged(5, 1, 100000)  # that it is left alone; then it is asked once more
     unlabelled_weight: float = ranged(1.0, 0.0, 1.0)  # weight of an unlabelled patient in the average, next to a labelled one
+    unlabelled: bool = False  # train though no patient of any site has a label (`--unlabelled`)
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of a site's change, all arrays together; 0: off
     max_update_ratio: float = ranged(
         30.0, 0.0, 1e9

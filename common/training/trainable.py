@@ -91,3 +91,17 @@ def rounds_before_tuning(config: RunConfig) -> int:
 def unlabelled_weight(config: RunConfig, round_number: int) -> float:
     """Weight of an unlabelled patient in the round's average: where no term reads a label, that of a labelled one."""
     return 1.0 if is_ssl_round(config, round_number) else config.federation.unlabelled_weight
+
+
+def needs_labels(config: RunConfig) -> bool:
+    """Whether a run is for nothing where no patient has a label: it trains classes, and does not say that this is meant."""
+    trains = any(term.name == config.task.term for term in config.objective.running())
+    return trains and not config.federation.unlabelled
+
+
+def no_label(config: RunConfig) -> str:
+    """What to say of a federation without one label."""
+    return (
+        f"No patient of any training site has a label (column {config.task.label} of participants.tsv): nothing can be learned "
+        "of the classes. `fedmri-site check` says at each site why; go on without labels by --unlabelled."
+    )
