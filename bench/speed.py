@@ -19,8 +19,12 @@ from common.files import write_atomic
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
+from common.objectives.masking import drop_modalities
+from common.training import kept
+from common.training.forward import embed, forward_batches
 from common.training.local import train_round
 from common.training.predict import predict
+from common.training.probing import COPIES
 
 PATIENTS = 16
 
@@ -49,6 +53,45 @@ def training(config: RunConfig) -> Callable[[], object]:
     return lambda: train_round(model, arrays, patients, config, round_number=1, site_seed=0)
 
 
+def head_round(*, known: bool) -> Callable[[], object]:
+    """A head round on patients with three modalities: the first, or a later one, which knows all embeddings."""
+    config, patients = head_config(), site(3)
+    model = build_model(config)
+    arrays = get_arrays(model)
+
+    def run() -> object:
+        if not known:
+            kept.forget()
+        return train_round(model, arrays, patients, config, round_number=1, site_seed=0)
+
+    return run
+
+
+def plain_head_round() -> Callable[[], object]:
+    """The same with the whole backbone for each copy."""
+    config, patients = head_config(), site(3)
+    trained, generator = TrainedModel(build_model(config), {}, config), torch.Generator().manual_seed(0)
+    has, steps = torch.from_numpy(patients.present), head_round(known=True)
+    copies = [has, *(drop_modalities(has, 1.0, generator) for _ in range(COPIES - 1))]
+
+    def run() -> object:
+        for present in copies:
+            list(forward_batches(trained, patients, embed, present=present.numpy()))
+        return steps()
+
+    return run
+
+
+def head_config() -> RunConfig:
+    """Two head rounds; modalities meet in the last two blocks."""
+    return config_of(
+        model={"joint_blocks": 2, "head_hidden": 0},
+        objective={"modality_dropout": 0.3},
+        training={"head_rounds": 2, "head_steps": 40},
+        federation={"rounds": 2},
+    )
+
+
 def prediction(modalities: int) -> Callable[[], object]:
     """Probabilities of patients who have so many modalities."""
     config = config_of()
@@ -66,7 +109,11 @@ def main(out: Path) -> None:
         "train: LoRA / all parameters": ratio(training(config_of()), training(config_of(model={"adapter": "full"}))),
         "train: LoRA on the last 2 of 5 blocks / on all": ratio(training(config_of(model={"blocks": 2})), training(config_of())),
         "train: whole objective / classification alone": ratio(training(config_of()), training(config_of(objective=supervised))),
-        "train: head alone / head and LoRA": ratio(training(config_of(training={"head_rounds": 1})), training(config_of())),
+        "train: head alone, features known / head and LoRA": ratio(
+            training(config_of(training={"head_rounds": 1})), training(config_of())
+        ),
+        "head round, the first / the whole backbone for each of 8 copies": ratio(head_round(known=False), plain_head_round()),
+        "head round, later / the whole backbone for each of 8 copies": ratio(head_round(known=True), plain_head_round()),
     }
     machine = {
         "machine": platform.machine(),

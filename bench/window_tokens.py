@@ -87,7 +87,7 @@ def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
     read = read_patient(case, config.data)
     scaled = {}
     for m, there in read.volumes.items():
-        scaled[m] = Volume(apply_window(there.voxels, _window(there.voxels, m, config.data)), there.affine)
+        scaled[m] = Volume(apply_window(there.voxels, _window(there, m, config.data)), there.affine)
     mask = read.region if read.tumour else np.zeros_like(read.region)
     brain = foreground(read.reference.voxels)
     return scaled | {kind: Volume(v.astype(np.float32), read.reference.affine) for kind, v in (("mask", mask), ("brain", brain))}

@@ -17,6 +17,7 @@ from common.config.site import SitePolicy, read_hours
 from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.messages.leaving import KINDS, unlisted
 from common.messages.round import (
     ARRAYS,
     CHANGE,
@@ -39,8 +40,10 @@ from common.messages.secure_aggregation import (
     MASKED,
     SECURE,
     AdvertisedKeys,
+    AdvertiseKeys,
     KeyShares,
     MaskedInput,
+    Unmask,
     UnmaskShares,
     from_record,
     read_masked,
@@ -51,17 +54,6 @@ from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
-KINDS: Mapping[str, type] = {
-    TWINS: ConfigRecord,
-    SURVEY: ConfigRecord,
-    SEALED: ArrayRecord,
-    CHANGE: ArrayRecord,
-    METRICS: MetricRecord,
-    SITE: ConfigRecord,
-    SECURE: ConfigRecord,
-    MASKED: ArrayRecord,
-    SUMS: ArrayRecord,
-}
 COUNTS = (NUM_EXAMPLES, LABELLED)
 STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
@@ -107,6 +99,29 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
     if cohort < policy.min_patients:
         text = f"sums over {cohort} patients, policy.min_patients is {policy.min_patients}"
         raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
+
+
+def require_summed(asked: RecordDict, policy: SitePolicy) -> None:
+    """Refuse a stage of a secure round whose sum would be of too few sites: who knows the others' updates knows this one's.
+
+    Args:
+        asked: the request; of other stages than the first and the last nothing is asked.
+        policy: `min_summed` is read.
+
+    Raises:
+        PolicyError: fewer than `policy.min_summed` need stay, or have stayed.
+        FederationError: the stage's message cannot be read.
+    """
+    stage = secure_stage(asked)
+    if stage == AdvertiseKeys.stage:
+        summed = from_record(asked.get(SECURE), AdvertiseKeys).threshold
+    elif stage == Unmask.stage:
+        summed = len(from_record(asked.get(SECURE), Unmask).survivors)
+    else:
+        return
+    if summed < policy.min_summed:
+        text = f"a sum of {summed} sites, policy.min_summed is {policy.min_summed}"
+        raise _refused("min_summed", text, f"the site takes part in sums of {policy.min_summed} sites or more only")
 
 
 def surveyed(policy: SitePolicy) -> list[str]:
@@ -159,12 +174,7 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
-    allowed = {METRICS, SITE, *_holding(asked)}
-    for name, record in reply.items():
-        if name not in allowed or not isinstance(record, KINDS[name]):
-            if name == CHANGE and policy.secure_only:
-                raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
-            raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
+    _require_records(reply, {METRICS, SITE, *_holding(asked)}, policy)
     size = reply_bytes(reply)
     if size > policy.max_megabytes * 1e6:
         text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
@@ -189,6 +199,17 @@ def _holding(asked: RecordDict) -> set[str]:
     if SECURE in asked:
         return {MASKED if secure_stage(asked) == MaskedInput.stage else SECURE}
     return {CALIBRATION: {SUMS}, SURVEY: {SURVEY}}.get(wanted[0], set()) if wanted else {CHANGE}
+
+
+def _require_records(reply: RecordDict, allowed: set[str], policy: SitePolicy) -> None:
+    """Each record must be one of those allowed, and hold nothing but what is listed (`common.messages.leaving`)."""
+    for name, record in reply.items():
+        if name not in allowed or not isinstance(record, KINDS[name]):
+            if name == CHANGE and policy.secure_only:
+                raise _refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
+            raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
+    if extra := next(unlisted(reply), ""):
+        raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -323,7 +344,7 @@ def require_norm(norm: float, policy: SitePolicy) -> None:
         raise _refused("max_update_norm", text, "the update is larger than may leave the site")
 
 
-def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None) -> RecordDict:
+def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = None, epsilon: float | None = None) -> RecordDict:
     """The reply without the numbers and words that the policy keeps; arrays are as they were.
 
     Every field is written anew, of its own type: nothing else fits through. Counts are 1 where `share_counts` is off or the
@@ -333,6 +354,7 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
         reply: of the bundle.
         policy: `metrics`, `share_metrics`, `share_counts` and `min_patients` are read.
         cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
+        epsilon: of the run, as worked out outside the bundle; None: only what the reply says is known.
     """
     metrics, site = reply.metric_records.get(METRICS, MetricRecord()), reply.config_records.get(SITE, ConfigRecord())
     told = site.get(COUNTS_SHARED) is True
@@ -345,12 +367,12 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
     if policy.share_metrics and not small:
         terms = {k: v for k, v in metrics.items() if k not in (*COUNTS, ROUND) and _named(k, policy.metrics)}
         kept |= {printable(k, 64): float(v) for k, v in terms.items() if isinstance(v, int | float)}
-    epsilon = site.get(EPSILON)
+    said = site.get(EPSILON) if epsilon is None else epsilon
     fields: dict[str, Any] = {
         NAME: printable(str(site.get(NAME, "")), MAX_NAME),
         ERROR: printable(str(site.get(ERROR, "")), MAX_TEXT),
         COUNTS_SHARED: shared,
-        EPSILON: epsilon if isinstance(epsilon, float) else -1.0,
+        EPSILON: said if isinstance(said, float) else -1.0,
     }
     rest = {name: record for name, record in reply.items() if name not in (METRICS, SITE)}
     return RecordDict({**rest, METRICS: MetricRecord(kept), SITE: ConfigRecord(fields)})

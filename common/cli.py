@@ -1,14 +1,18 @@
 """What the three commands share: how errors are shown, exit codes, where configurations are found."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
 
 from common.errors import ConfigError, FedMRIError
 
+FILE_WIDTH = 160  # columns of a table that no terminal limits
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -16,12 +20,20 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse, run the verb's `handler(arguments) -> int`, and turn our own errors into one or two lines.
 
     Returns:
-        The exit code: 0 success, 1 the work failed, 2 wrong use (a `ConfigError` counts as wrong use), 130 interrupted.
+        The exit code: 0 success, 1 the work failed, 2 wrong use (a `ConfigError` counts as wrong use), 130 interrupted, 141 the
+        reader of a pipe went away.
     """
     arguments = parser.parse_args(argv)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows a line when it is said, not when the program ends
     try:
-        return handler(arguments)
+        code = handler(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except FedMRIError as error:
         if arguments.debug:
             raise
@@ -30,6 +42,12 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def output() -> Console:
+    """Standard output for tables: as wide as the terminal, and wide enough where it is a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, FILE_WIDTH))
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,25 @@ def write_atomic(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into piece by piece, which takes the place of `path` once all is written; after an error, nothing changed.
+
+    The folder of `path` is made where it is absent.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with name.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    finally:
+        name.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write a file that only its owner may read from the first byte on, whole or not at all.
 

@@ -25,6 +25,7 @@ from common.errors import FederationError
 from common.messages.code_version import code_hash
 from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
+from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from simulation.superlink import SuperLink, own_superlink
 
@@ -63,6 +64,7 @@ def run_federation(
     out = out.expanduser().resolve()
     resumed = run_config.get("resume") is True
     require_folder(out, resume=resumed)
+    require_free(out)
     rounds = RoundFollower(out, on_round, told=len(read_rounds(out)) if resumed else 0)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)

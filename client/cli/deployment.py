@@ -12,7 +12,7 @@ from rich.text import Text
 from client.cli.doctor import add_doctor
 from client.deployment.home import SiteHome, open_home
 from client.deployment.provision import Provisioned, provision
-from common.cli import add_debug
+from common.cli import add_debug, output
 from common.deployment.supervisor import end
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(told, indent=2))
     else:
-        _print_status(told, Console())
+        _print_status(told, output())
     return 0 if told["connected"] else 1
 
 

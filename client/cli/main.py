@@ -5,17 +5,18 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from client.cli.approvals import add_approve, add_audit_verify
+from client.cli.check import add_check
 from client.cli.deployment import add_verbs
+from client.cli.importing import add_import
+from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
@@ -23,8 +24,6 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from client.privacy.audit import PrivacyAudit
-    from common.data.check import SiteCheck
-    from common.data.gate.finding import Finding
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,24 +31,16 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)  # ledger, log and slices are for this user alone
     parser = argparse.ArgumentParser(prog="fedmri-site", description="FedMRI at the hospital.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    _add_check(verbs)
+    add_check(verbs)
     _add_budget(verbs)
     _add_audit(verbs)
     _add_pins(verbs)
+    add_import(verbs, main)
     add_predict(verbs)
     add_approve(verbs)
+    add_ledger(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
-
-
-def _add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "Open every volume of a site and say what is wrong or odd. Nothing leaves this machine."
-    verb = verbs.add_parser("check", help="check the site's folder before joining", description=text)
-    verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder (BIDS), or its site.toml")
-    verb.add_argument("--config", metavar="NAME|FILE", help="the run's configuration: its classes and modalities")
-    verb.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_debug(verb)
-    verb.set_defaults(handler=_check)
 
 
 def _add_budget(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,7 +139,7 @@ def _private(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
-    from client.privacy.budget import site_budget
+    from client.privacy.budget import NO_BUDGET, site_budget
     from common.data.cases import read_site
     from common.privacy.charge import Charge
 
@@ -166,15 +157,16 @@ def _budget(arguments: argparse.Namespace) -> int:
         "rounds_that_fit": fit,
         "rounds_planned": config.federation.rounds,
         "ledger": str(budget.path),
+        "one_person": [list(ids) for ids in budget.twins()],
     }
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        _print_budget(result, Console())
+        _print_budget(result, NO_BUDGET, Console())
     return 0
 
 
-def _print_budget(result: dict[str, Any], console: Console) -> None:
+def _print_budget(result: dict[str, Any], no_budget: str, console: Console) -> None:
     """One row a fact, then what it means for the planned run."""
     table = Table("privacy budget", "epsilon", title=Text(f"Site {result['site']}"), title_justify="left")
     table.columns[1].justify = "right"
@@ -184,9 +176,11 @@ def _print_budget(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(f"At delta {result['delta']:g}, for the patient who has spent most.", highlight=False)
     console.print(f"Ledger: {result['ledger']}", markup=False, highlight=False, soft_wrap=True)
+    for ids in result["one_person"]:
+        console.print(f"{', '.join(ids)}: one person, by the same volumes or by the ledger.", style="yellow", markup=False)
     planned, fit = result["rounds_planned"], result["rounds_that_fit"]
     if fit is None:
-        console.print("No limit is set. Set epsilon under [privacy] in site.toml: training then stops by itself.", markup=False)
+        console.print(f"{no_budget} Training then stops by itself when it is spent.", markup=False, style="yellow")
     elif fit >= planned:
         console.print(f"The planned run fits: {planned} rounds.", style="green")
     else:
@@ -197,53 +191,6 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder. Name a site's folder or its site.toml.")
     return path
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from common.data.cases import read_site
-    from common.data.check import check_site
-
-    run = load_config(config_path(arguments.config)) if arguments.config else RunConfig()
-    site = read_site(_existing(arguments.site), run)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
-        result = check_site(site, run, progress=lambda done, _: bar.update(task, completed=done))
-    if arguments.json:
-        print(json.dumps({**asdict(result), "used": result.used, "usable": result.usable}, indent=2))
-    else:
-        _print_check(result, Console())
-    return 0 if result.usable else 1
-
-
-def _print_check(result: "SiteCheck", console: Console) -> None:
-    """Counts, then one row a finding, then the verdict."""
-    from common.data.gate.finding import Level
-
-    counts = Table("what", "patients", title=Text(f"Site {result.site}"), title_justify="left")
-    counts.columns[1].justify = "right"
-    rows = {"all": result.patients, **result.modalities, "tumour mask": result.masks, **result.classes, **result.covariates}
-    for name, count in rows.items():
-        counts.add_row(Text(name), str(count), end_section=name in ("all", "tumour mask"))
-    console.print(counts)
-    for title, level in (("Errors: these patients stay out", Level.ERROR), ("Warnings", Level.WARNING), ("Notes", Level.NOTE)):
-        if result.of(level):
-            console.print(_findings(title, result.of(level)))
-    for note in result.notes:
-        console.print(f"Note: {note}.", markup=False, highlight=False)
-    verdict = "Usable" if result.usable else "Not fit for training yet"
-    counts_said = f"Errors: {len(result.of(Level.ERROR))}. Warnings: {len(result.of(Level.WARNING))}."
-    said = f"{verdict}: {result.used} of {result.patients} patients. {counts_said}"
-    console.print(said, style="green" if result.usable else "red", highlight=False)
-
-
-def _findings(title: str, findings: "tuple[Finding, ...]") -> Table:
-    table = Table("patient", "file", "what", "code", title=title, title_justify="left")
-    for column in table.columns:
-        column.overflow = "fold"  # a file's name is of no use without its end
-    for one in findings:
-        text = f"{one.found}; expected {one.expected}. {one.do}"
-        table.add_row(Text(one.patient), Text(one.file), Text(text), Text(one.code))
-    return table
 
 
 if __name__ == "__main__":

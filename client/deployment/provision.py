@@ -25,6 +25,7 @@ POLICY = {
     "backbone_sha256": "hold the server to the agreed frozen weights (`fedmri-site pins`)",
     "initial_sha256": "hold the server to the agreed start of training (`fedmri-site pins`)",
     "secure_only": "true: updates leave masked only, the server sees no single site's",
+    "min_summed": "a masked update leaves only into a sum of so many sites or more",
     "arrays": "which trained arrays may leave: names with wildcards",
     "max_megabytes": "the largest reply that may leave",
     "max_update_norm": "the largest change of the adapters in one round, as a norm; 0: any",
@@ -36,7 +37,8 @@ POLICY = {
 PRIVACY = {
     "epsilon": "no patient may spend more, all runs together; training without privacy is refused then. 0: no budget",
     "delta": "the other half of the budget; below one over the number of patients",
-    "ledger": "where spending is recorded; keep it, and keep it in the backup",
+    "ledger": "where spending is recorded; keep it and its salt (beside the key), and keep them in the backup",
+    "same_patient": 'two patients who are one person: "refuse" the round, or "charge" the group, which costs far more',
 }
 CONNECTION = {
     "server": "the one address that this machine connects to, by TLS; nothing connects to this machine",

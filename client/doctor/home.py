@@ -11,8 +11,9 @@ from client.deployment.keys import certificate_fingerprint, read_ca, read_key
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
 from client.gate.approvals import approved
 from client.gate.audit_log import LOG_NAME, verify
+from client.gate.ledger_watch import require_known
 from client.policy import require_hours
-from client.privacy.budget import require_open
+from client.privacy.budget import NO_BUDGET, require_open
 from client.privacy.ledger import read_ledger
 from common.config.run import RunConfig
 from common.data.cache import default_cache
@@ -84,12 +85,19 @@ def check_bundles(home: SiteHome) -> Iterator[Finding]:
 
 
 def check_ledger(home: SiteHome) -> Iterator[Finding]:
-    """The privacy ledger can be trusted."""
+    """The privacy ledger can be trusted, and there is a budget."""
     privacy = home.config.privacy
     path = home.folder / privacy.ledger
-    charges = len(read_ledger(path).entries)
+    ledger = read_ledger(path, home.key.parent)
+    require_known(home.state / LOG_NAME, ledger, path)
+    charges = len(ledger.entries)
     limit = f"budget epsilon {privacy.epsilon:g}" if privacy.epsilon else "no budget is set"
-    yield Finding("ledger", OK, f"{path}: {charges} charges, {limit}." if charges else f"Nothing was charged yet; {limit}.")
+    salt = " Its salt, still in its first line, moves to the keys with the next private round." if ledger.salted else ""
+    text = f"{path}: {charges} charges, {limit}.{salt}" if charges else f"Nothing was charged yet; {limit}."
+    if privacy.epsilon:
+        yield Finding("ledger", OK, text)
+    else:
+        yield Finding("ledger", NOTE, f"{text} {NO_BUDGET}")
 
 
 def check_policy(home: SiteHome, config: RunConfig | None) -> Iterator[Finding]:

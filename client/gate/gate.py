@@ -11,6 +11,7 @@ approval.
 import hashlib
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,16 @@ from flwr.app import Context, Message, RecordDict
 from client.gate import approvals as approved
 from client.gate import audit_log
 from client.gate.bundle_process import run_bundle
-from client.gate.replay_guard import alone, keep_split, require_once, require_one_split, require_pinned_start
+from client.gate.ledger_watch import note_grown, note_moved, require_known
+from client.gate.replay_guard import (
+    alone,
+    keep_split,
+    note_summed,
+    require_once,
+    require_one_split,
+    require_pinned_start,
+    require_unsummed,
+)
 from client.policy import (
     asked_arrays,
     keep_back,
@@ -30,16 +40,18 @@ from client.policy import (
     require_comparing,
     require_hours,
     require_leaving,
+    require_summed,
     require_surveying,
     secure_stage,
 )
-from client.privacy.ledger import Ledger, read_ledger
+from client.privacy.ledger import Ledger, migrate, read_ledger
+from client.privacy.ledger import alone as alone_with_ledger
 from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
-from common.errors import ConfigError, FederationError, FedMRIError, PolicyError
+from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
 from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
-from common.messages.secure_aggregation import MASKED, SECURE
+from common.messages.secure_aggregation import MASKED, SECURE, MaskedInput, Unmask
 from common.messages.survey import SURVEY
 from common.messages.twins import TWINS, stage_of
 from common.privacy.charge import Charge
@@ -89,7 +101,7 @@ class Gate:
                 if broken:
                     raise broken
                 _require_awaited(message, time.monotonic() - came)
-                content, context = self._pass(message, context, bundle, site, task)
+                content, context = self._watched(message, context, bundle, site, task)
             except FedMRIError as error:
                 logger.exception("Refused.")
                 content = write_status(SiteReply(name, task.round, error=error.public))
@@ -113,6 +125,27 @@ class Gate:
         except ConfigError as error:
             return SiteConfig(), error
 
+    def _watched(
+        self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
+    ) -> tuple[RecordDict, Context]:
+        """As `_pass`; where the ledger grew, the log says how far, also when the message is refused after its charge."""
+        try:
+            return self._pass(message, context, bundle, site, task)
+        finally:
+            if self._ledger(site).exists():
+                with suppress(PrivacyError):  # a damaged one is refused where it is needed
+                    note_grown(self._state(site) / audit_log.LOG_NAME, self._read_ledger(site))
+
+    def _ledger(self, site: SiteConfig) -> Path:
+        return self.home / site.privacy.ledger
+
+    def _read_ledger(self, site: SiteConfig) -> Ledger:
+        return read_ledger(self._ledger(site), self._keys(site))
+
+    def _keys(self, site: SiteConfig) -> Path:
+        """The folder of the site's key, where the ledger's salt is too."""
+        return self.home / Path(site.connection.key).expanduser().parent
+
     def _pass(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
     ) -> tuple[RecordDict, Context]:
@@ -134,19 +167,30 @@ class Gate:
             require_comparing(site.policy)
         if SURVEY in asked:
             require_surveying(site.policy, private=bool(site.privacy.epsilon), cohort=self._cohort(site))
-        stage = secure_stage(asked)
-        if stage is not None:  # last of the rules: what is refused before has told nothing
-            require_once(state, str(asked[SECURE].get("session")), stage)  # type: ignore[union-attr]
+        self._require_one_sum(state, site, asked, task)  # last of the rules: what is refused before has told nothing
         folder = state / "bundles" / sha256
         approved.unpack(bundle, folder)
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
         content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
         require_leaving(content, asked, site.policy)
-        self._require_charged(site, task, content, before)
+        epsilon = self._require_charged(site, task, content, before)
         if SUMS in content:
             keep_split(state, config_from_json(task.config))
-        return keep_back(content, site.policy, cohort=self._cohort(site)), context
+        return keep_back(content, site.policy, cohort=self._cohort(site), epsilon=-1.0 if epsilon is None else epsilon), context
+
+    def _require_one_sum(self, state: Path, site: SiteConfig, asked: RecordDict, task: Task) -> None:
+        """The rules of a secure round: each stage once, sums of enough sites, and one sum of one training."""
+        stage = secure_stage(asked)
+        if stage is None:
+            return
+        require_summed(asked, site.policy)
+        session = str(asked[SECURE].get("session"))  # type: ignore[union-attr]
+        require_once(state, session, stage)
+        if stage == MaskedInput.stage:
+            require_unsummed(state, session, config_from_json(task.config), task.round, asked_arrays(asked))
+        elif stage == Unmask.stage:
+            note_summed(state, session)
 
     def _cohort(self, site: SiteConfig) -> int:
         """The number of patients' folders: an upper bound on the patients that the site can have trained on."""
@@ -154,41 +198,60 @@ class Gate:
         return sum(1 for folder in data.glob(site.patients) if folder.is_dir())
 
     def _open_ledger(self, site: SiteConfig, task: Task) -> Ledger | None:
-        """The ledger as it stands, where the hospital has set a budget.
+        """The ledger as it stands, where the hospital has set a budget or the run is private; its salt is moved to the keys.
 
         Raises:
-            PolicyError: the run trains without privacy.
-            PrivacyError: the ledger cannot be trusted.
+            PolicyError: the run trains without privacy, and the hospital has a budget.
+            PrivacyError: the ledger cannot be trusted, or has forgotten what the audit log knows of.
         """
-        if not site.privacy.epsilon:
-            return None
-        if not config_from_json(task.config).privacy.enabled:
+        private = _private(task)
+        if site.privacy.epsilon and not private:
             raise PolicyError(
                 "site.toml sets a privacy budget, but the run trains without privacy.",
                 public="the site trains with differential privacy only",
             )
-        return read_ledger(self.home / site.privacy.ledger)
+        if not private:
+            return None
+        path, log = self._ledger(site), self._state(site) / audit_log.LOG_NAME
+        ledger = self._read_ledger(site)
+        require_known(log, ledger, path)
+        if ledger.salted:
+            with alone_with_ledger(path):
+                migrate(path, self._keys(site))
+            ledger = self._read_ledger(site)
+            note_moved(log, ledger)
+        return ledger
 
-    def _require_charged(self, site: SiteConfig, task: Task, content: RecordDict, before: Ledger | None) -> None:
-        """An update leaves only after its charge, and only within the budget, by the gate's own count.
+    def _require_charged(self, site: SiteConfig, task: Task, content: RecordDict, before: Ledger | None) -> float | None:
+        """A private update leaves only after its charge, and only within the budget, by the gate's own count.
+
+        Returns:
+            Epsilon of the run so far, for the reply; None where no private update leaves.
 
         Raises:
             PolicyError: no charge was written, or the budget is exceeded.
         """
         if before is None or (CHANGE not in content and MASKED not in content):
-            return
-        after = read_ledger(self.home / site.privacy.ledger)
+            return None
+        after = self._read_ledger(site)
         plan = config_from_json(task.config).privacy
         due = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
         new = after.entries[len(before.entries) :]
         if after.lines[: len(before.lines)] != before.lines or [(e.charge, e.run) for e in new] != [(due, task.run)]:
             raise PolicyError("The bundle trained, but did not charge the round to the privacy ledger. Nothing left the site.")
-        from common.privacy.accounting import epsilon_of  # noqa: PLC0415  it brings torch, which most messages do without
+        from client.privacy.budget import epsilon_of_run  # noqa: PLC0415  they bring torch, which most messages do without
+        from common.privacy.accounting import epsilon_of  # noqa: PLC0415
 
         newest = after.entries[-1]
-        spent = max(epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort))
-        if not spent <= site.privacy.epsilon:
+        spent = max((epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort)), default=0.0)
+        if site.privacy.epsilon and not spent <= site.privacy.epsilon:
             raise PolicyError(f"The ledger is at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+        return epsilon_of_run(after, task.run, plan.delta)
+
+
+def _private(task: Task) -> bool:
+    """Whether a request is for a private run; one that cannot be read is the bundle's to refuse."""
+    return bool(task.config) and config_from_json(task.config).privacy.enabled
 
 
 def _require_awaited(message: Message, waited: float) -> None:

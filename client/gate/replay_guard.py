@@ -1,5 +1,5 @@
-"""What a gate must remember over messages: one at a time, each stage of a secure round once, where a run began, which patients
-sums for calibration were of."""
+"""What a gate must remember over messages: one at a time, each stage of a secure round once, one sum for what training reads,
+where a run began, which patients sums for calibration were of."""
 
 import hashlib
 import json
@@ -9,11 +9,12 @@ from typing import IO
 from common.config.run import RunConfig
 from common.errors import AuditLogError, FederationError, PolicyError, WeightsError
 from common.files import locked, write_atomic
-from common.messages.secure_aggregation import OUT_OF_STEP
+from common.messages.secure_aggregation import OUT_OF_STEP, inputs_hash
 from common.models.arrays import Arrays, arrays_sha256
 
 LOCK_NAME, STAGES_NAME, RUNS_NAME = "gate.lock", "secure-stages.txt", "runs.txt"
 SPLIT_NAME = "calibration-split.txt"
+TRAINED_NAME, SUMMED_NAME = "secure-trained.txt", "secure-summed.txt"
 KEPT = 10_000  # lines
 
 
@@ -34,6 +35,42 @@ def require_once(state: Path, session: str, stage: str) -> None:
     name = hashlib.sha256(f"{session}\0{stage}".encode()).hexdigest()
     if not _add(state / STAGES_NAME, name):
         raise FederationError(f"Stage {stage!r} of this secure round was asked before.", public=OUT_OF_STEP)
+
+
+def require_unsummed(state: Path, session: str, config: RunConfig, round_number: int, arrays: Arrays) -> None:
+    """Refuse to train for a sum what was summed before, in whatever run: the sums' difference could be one site's update.
+
+    Settings of evaluation, names and new attempts change nothing of what training reads. A round that failed before its masks
+    were taken off gave no sum, and may be asked for again. Call it while `alone`, before the site trains.
+
+    Raises:
+        FederationError: it was, or that cannot be told.
+    """
+    inputs = inputs_hash(config, round_number, arrays).hex()
+    if inputs in _lines(state / SUMMED_NAME):
+        raise FederationError(
+            f"Round {round_number} trains what was summed before: with other sites in the sum, or fewer, the difference could "
+            "tell a site's update. Change the run's seed, so that it begins elsewhere.",
+            public=f"{OUT_OF_STEP}: the site has taken part in a sum of this training before",
+        )
+    _add(state / TRAINED_NAME, f"{_session(session)} {inputs}")
+
+
+def note_summed(state: Path, session: str) -> None:
+    """Note that the masks of a round are about to be taken off. Call it while `alone`, before any share is given away.
+
+    Raises:
+        FederationError: the site did not train in it, or another round has summed the same, or that cannot be told.
+    """
+    found = [line.split()[1] for line in _lines(state / TRAINED_NAME) if line.split()[0] == _session(session)]
+    if not found:
+        raise FederationError("This site did not train in this secure round.", public=OUT_OF_STEP)
+    if not _add(state / SUMMED_NAME, found[-1]):
+        raise FederationError("The training of this secure round was summed in another.", public=OUT_OF_STEP)
+
+
+def _session(session: str) -> str:
+    return hashlib.sha256(session.encode()).hexdigest()[:32]
 
 
 def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> None:

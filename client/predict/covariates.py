@@ -7,8 +7,9 @@ from pathlib import Path
 from client.predict.inputs import SITE_FILE, PredictionInputs, site_home
 from common.config.covariates import Covariate
 from common.config.site import SiteConfig, read_site_config
-from common.data.cases import read_participants
 from common.data.covariates import NO_WORD, of_row
+from common.data.gate.participants import match_rows, one_row
+from common.data.gate.tables import read_table
 from common.errors import ConfigError
 
 Rows = Sequence[Covariate]
@@ -35,18 +36,27 @@ def with_covariates(asked: PredictionInputs, path: Path | None, words: Sequence[
     if not rows:
         return asked
     table = _table(path) if path else None
-    people = read_participants(table, "") if table else {}
+    names = tuple(row.name for row in rows)
+    matched = match_rows(read_table(table, columns=names), _everybody(asked, path)) if table else None
     cases, broken = [], dict(asked.broken)
     for case in asked.cases:
-        cells = {**(people[case.id].cells if case.id in people else {}), **said}
-        values, problems = of_row(cells, rows)
+        own = matched.rows.get(case.id, ()) if matched else ()
+        cells, differing, _ = one_row(own, case.session, asked.told.get(case.id, {}), names)
+        values, problems = of_row({**cells, **said}, rows)
+        problems += [f"rows of {table.name} say different things: {text}" for text in differing if table]
         if problems and asked.single:
             raise ConfigError(f"Patient {case.id}: {'; '.join(problems)}.")
         if problems:
             broken[case.id] = "; ".join(problems)
         else:
             cases.append(replace(case, covariates=values))
-    return replace(asked, cases=tuple(cases), broken=broken)
+    return replace(asked, cases=tuple(cases), broken=broken, findings=(*asked.findings, *(matched.findings if matched else ())))
+
+
+def _everybody(asked: PredictionInputs, path: Path | None) -> set[str]:
+    """Names of the patients, and of the folders beside a single one: a row that is theirs is not this patient's."""
+    beside = path.absolute().parent.iterdir() if asked.single and path else ()
+    return {*(case.id for case in asked.cases), *asked.broken, *(folder.name for folder in beside if folder.is_dir())}
 
 
 def _pair(word: str, rows: Rows) -> tuple[str, str]:

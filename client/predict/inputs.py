@@ -3,13 +3,15 @@
 Labels are not looked at. A patient with a problem is named, and keeps none of the others from an answer.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, NAMINGS, file_patterns, looked_for
 from common.config.site import MASK, MASKS, FilePatterns, SiteConfig, bids_files, find_sites, is_site, read_site_config
-from common.data.cases import UNLABELLED, Case, find_files, modalities_of, patient_folders
+from common.data.cases import UNLABELLED, Case, modalities_of, patient_folders
+from common.data.gate.finding import Finding
+from common.data.gate.patient_files import PatientFiles, find_files
 from common.errors import ConfigError, DataError
 
 SITE_FILE = "site.toml"
@@ -40,6 +42,8 @@ class PredictionInputs:
         single: it is about one patient.
         broken: {patient: what is wrong with their files}.
         weights: file of the backbone's weights that the site's own site.toml names; "": none.
+        findings: how the files of those in `cases` were read.
+        told: {patient: cells of the chosen session's row in the patient's sessions.tsv}.
     """
 
     name: str
@@ -47,6 +51,8 @@ class PredictionInputs:
     single: bool
     broken: dict[str, str] = field(default_factory=dict)
     weights: str = ""
+    findings: tuple[Finding, ...] = ()
+    told: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def find_patients(path: Path, modalities: Modalities = DEFAULT_MODALITIES) -> PredictionInputs:
@@ -86,7 +92,7 @@ def find_patients(path: Path, modalities: Modalities = DEFAULT_MODALITIES) -> Pr
             "(*t1.nii.gz, *t1ce.nii.gz, *t2.nii.gz, *flair.nii.gz); other names go into a site.toml, or into --files."
         )
     named = [(folder, _naming_of(folder, modalities)) for folder in folders]
-    return _all(path.resolve().name, named, path, "", modalities)
+    return _all(path.resolve().name, named, path, "", modalities, config)
 
 
 def patient_of_files(files: list[str]) -> PredictionInputs:
@@ -114,7 +120,7 @@ def patient_of_files(files: list[str]) -> PredictionInputs:
         raise ConfigError(f"--files: expected at least one of {', '.join(MODALITIES)}, such as t1=brain_t1.nii.gz.")
     first = next(iter(modalities_of(found).values()))
     name = first.name.split(".nii")[0]
-    return PredictionInputs(name, (_case(name, found, first.parent),), single=True)
+    return PredictionInputs(name, (_case(name, PatientFiles(found), first.parent, SiteConfig()),), single=True)
 
 
 def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionInputs:
@@ -127,24 +133,21 @@ def _site(home: Path, config: SiteConfig, modalities: Modalities) -> PredictionI
 
 
 def _all(
-    name: str,
-    folders: list[tuple[Path, FilePatterns]],
-    root: Path,
-    weights: str,
-    modalities: Modalities,
-    config: SiteConfig | None = None,
+    name: str, folders: list[tuple[Path, FilePatterns]], root: Path, weights: str, modalities: Modalities, config: SiteConfig
 ) -> PredictionInputs:
     """Every folder's patient; two folders of one name are named by their paths."""
     names = [folder.name for folder, _ in folders]
-    cases, broken = [], {}
+    cases, broken, findings, told = [], {}, [], {}
     for folder, files in folders:
         patient = folder.name if names.count(folder.name) == 1 else str(folder.relative_to(root))
-        found, troubles = find_files(folder, files, modalities)
-        if troubles:
-            broken[patient] = "; ".join(troubles)
+        found = find_files(folder, files, modalities, root=root, session=config.session)
+        if found.errors:
+            broken[patient] = "; ".join(found.errors)
         else:
             cases.append(_case(patient, found, root, config))
-    return PredictionInputs(name, tuple(cases), False, broken, weights)
+            told[patient] = found.cells
+            findings += [replace(one, patient=patient) for one in found.findings]
+    return PredictionInputs(name, tuple(cases), False, broken, weights, tuple(findings), told)
 
 
 def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
@@ -153,14 +156,16 @@ def _patient(folder: Path, modalities: Modalities) -> PredictionInputs:
     Raises:
         DataError: what is wrong with their files.
     """
-    name = folder.resolve().name
-    found, troubles = find_files(folder, _naming_of(folder, modalities), modalities)
-    if troubles:
-        raise DataError(f"Patient {name}: {'; '.join(troubles)}.")
+    name = folder.absolute().name
     home = site_home(folder)
-    config = read_site_config(home) if home else None
-    weights = _weights(home, config) if home and config else ""
-    return PredictionInputs(name, (_case(name, found, folder, config),), True, {}, weights)
+    config = read_site_config(home) if home else SiteConfig()
+    root = (home / Path(config.data).expanduser()).resolve() if home else None
+    found = find_files(folder.absolute(), _naming_of(folder, modalities), modalities, root=root, session=config.session)
+    if found.errors:
+        raise DataError(f"Patient {name}: {'; '.join(found.errors).removesuffix('.')}.")
+    weights = _weights(home, config) if home else ""
+    case = _case(name, found, folder.absolute(), config)
+    return PredictionInputs(name, (case,), True, {}, weights, found.findings, {name: found.cells})
 
 
 def _is_patient(folder: Path, config: SiteConfig, modalities: Modalities) -> bool:
@@ -175,7 +180,7 @@ def _holds_patient(folder: Path, modalities: Modalities) -> bool:
 
 
 def _finds_any(folder: Path, naming: FilePatterns, modalities: Modalities) -> bool:
-    return bool(modalities_of(find_files(folder, naming, modalities)[0]))
+    return bool(modalities_of(find_files(folder, naming, modalities).files))
 
 
 def _holds_folders(folder: Path, modalities: Modalities) -> bool:
@@ -186,7 +191,7 @@ def _holds_folders(folder: Path, modalities: Modalities) -> bool:
     naming = _naming_of(folder, modalities)
     if naming != bids_files():
         return False
-    found, _ = find_files(folder, naming, modalities)
+    found = find_files(folder, naming, modalities).files
     tops = {file.relative_to(folder).parts[0] for file in modalities_of(found).values()}
     own = {name for m in looked_for(modalities) for name in MODALITIES[m].folders}
     return any(top not in own and not top.startswith("ses-") for top in tops)
@@ -212,6 +217,10 @@ def _weights(home: Path, config: SiteConfig) -> str:
     return str(home / Path(own).expanduser()) if own else ""
 
 
-def _case(name: str, found: dict[str, Path], root: Path, config: SiteConfig | None = None) -> Case:
-    by_voxels = config is not None and config.reading.by_voxels
-    return Case(name, modalities_of(found), found.get(MASK), UNLABELLED, None, None, root, by_voxels=by_voxels)
+def _case(name: str, found: PatientFiles, root: Path, config: SiteConfig) -> Case:
+    files, by_voxels = found.files, config.reading.by_voxels
+    return Case(
+        *(name, modalities_of(files), files.get(MASK), UNLABELLED, None, None, root),
+        session=found.session,
+        by_voxels=by_voxels,
+    )

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from client.privacy.canary_round import canary_round
+from client.privacy.round_audit import check_rounds
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import DataError
@@ -19,7 +21,7 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.privacy.accounting import noise_for
-from common.privacy.audit import CanaryAudit, Check, canary_audit, noise_checks, removal_check, sampling_check, the_optimizer
+from common.privacy.audit import CanaryAudit, Check, noise_checks, removal_check, sampling_check, the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.noise import system_sample
 from common.training.device import place
@@ -83,6 +85,7 @@ def audit_privacy(
         *noise_checks(plan.noise_multiplier, plan.max_grad_norm),
         sampling_check(system_sample, len(patients), plan.sample_rate),
         share_check(model, patients, config),
+        *check_rounds(model, patients, config, round_kinds(config)),
     ]
     found = None
     if trained is not None and others is not None:
@@ -94,9 +97,9 @@ def audit_privacy(
 
 
 def run_canaries(generator: torch.Generator) -> CanaryAudit:
-    """The one-run audit of the mechanism. It depends on this machine and its software, on no patient and no setting."""
+    """The one-run audit of a whole round. It depends on this machine and its software, on no patient and no setting."""
     noise = noise_for(CANARY_EPSILON, CANARY_DELTA, CANARY_RATE, CANARY_STEPS)
-    return canary_audit(Charge(noise, CANARY_RATE, CANARY_STEPS), CANARY_DELTA, generator)
+    return canary_round(Charge(noise, CANARY_RATE, CANARY_STEPS), CANARY_DELTA, generator)
 
 
 def audit_table(result: PrivacyAudit, config: RunConfig) -> dict[str, Any]:
@@ -134,13 +137,17 @@ def _losses(trained: TrainedModel, patients: SiteData) -> NDArray[np.float64]:
 def share_check(model: MultiModalViT, patients: SiteData, config: RunConfig) -> Check:
     """No patient moves a step by more than the clipping norm, in the first round of each kind: head rounds, and others."""
     few = patients.select(range(min(PROBED, len(patients))))
-    head_rounds = min(config.training.head_rounds, config.federation.rounds)
-    kinds = ([1] if head_rounds else []) + ([head_rounds + 1] if head_rounds < config.federation.rounds else [])
     checks = [
         removal_check(partial(_clipped_sum, model, few, config, number), len(few), config.privacy.max_grad_norm)
-        for number in kinds
+        for number in round_kinds(config)
     ]
     return min(checks, key=lambda check: check.passed)  # one that failed, if any has
+
+
+def round_kinds(config: RunConfig) -> list[int]:
+    """Numbers of the first round of each kind: head rounds, where there are any, and others."""
+    head_rounds = min(config.training.head_rounds, config.federation.rounds)
+    return ([1] if head_rounds else []) + ([head_rounds + 1] if head_rounds < config.federation.rounds else [])
 
 
 def _clipped_sum(

@@ -4,16 +4,23 @@ The site decides, by its own `site.toml` and its own ledger; whatever a coordina
 is refused here, before any patient's data are touched.
 """
 
-import hashlib
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.privacy.ledger import Ledger, Marks, alone, append, read_ledger
+from client.privacy.ledger import Ledger, alone, append, read_ledger
+from client.privacy.marks import patient_facts
+from client.privacy.people import Marks
 from common.config.site import SitePrivacy
+from common.data.cache import default_cache
 from common.data.cases import Site
-from common.errors import BUDGET_SPENT, DataError, PrivacyError
+from common.errors import BUDGET_SPENT, PrivacyError
 from common.privacy.accounting import epsilon_of, steps_within
 from common.privacy.charge import Charge
+
+NO_BUDGET = (
+    "site.toml has no [privacy] epsilon: a private run protects nobody then, since the next request may be a plain one. Set it."
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,9 @@ class Budget:
 
     Attributes:
         limit: epsilon that no patient may exceed; 0: the hospital has set none, spending is recorded only.
-        facts: of each patient, what tells them from others: their id and the hashes of their volumes. They stay at the site.
+        facts: of each patient, what tells them from others: their id and the marks of their volumes. They stay at the site.
+        keys: folder of the ledger's salt; None: `keys` beside the ledger.
+        same_patient: "refuse" a charge where two patients of the site are one person, or "charge" the group's bound.
     """
 
     site: str
@@ -30,10 +39,12 @@ class Budget:
     delta: float
     path: Path
     facts: tuple[tuple[str, ...], ...]
+    keys: Path | None = None
+    same_patient: str = "refuse"
 
     def spent(self, *more: Charge) -> float:
         """Epsilon of the patient who has spent most, with `more` on top."""
-        return self._worst(read_ledger(self.path), more)
+        return self._worst(self._read(), more)
 
     def charge(self, charge: Charge, run: str) -> float:
         """Write a charge for all patients of the site, if the budget allows it; returns what is spent then.
@@ -42,7 +53,8 @@ class Budget:
             PrivacyError: it does not, or the ledger cannot be used.
         """
         with alone(self.path):
-            ledger = read_ledger(self.path)
+            ledger = self._read()
+            self._require_persons(ledger)
             after = self._worst(ledger, (charge,))
             if self.limit and not after <= self.limit:
                 before = self._worst(ledger, ())
@@ -51,21 +63,50 @@ class Budget:
                     f"{after:.3f}, beyond the hospital's {self.limit:g} (delta {self.delta:g}). See `fedmri-site budget`.",
                     public=BUDGET_SPENT,
                 )
-            append(self.path, ledger, charge, self._cohort(ledger), run)
+            append(self.path, ledger, charge, self._cohort(ledger), run, self.keys)
             return after
 
     def rounds_left(self, one: Charge) -> int | None:
         """How many more rounds of this cost fit; None where there is no limit."""
         if not self.limit:
             return None
-        ledger = read_ledger(self.path)
-        return min(
-            (steps_within(self.limit, self.delta, one, history) for history in ledger.histories(self._cohort(ledger))), default=0
-        )
+        ledger = self._read()
+        after = ledger.histories(self._cohort(ledger), (one,))
+        return min((steps_within(self.limit, self.delta, history[-1], history[:-1]) for history in after), default=0)
+
+    def run_epsilon(self, run: str, delta: float) -> float:
+        """Epsilon of all that this run has charged here: it follows from how often the site was asked, and from nothing else."""
+        return epsilon_of_run(self._read(), run, delta)
+
+    def twins(self) -> tuple[tuple[str, ...], ...]:
+        """Ids of the site's patients who are one person, as far as their volumes or the ledger tell; each group once."""
+        return self._twins(self._read())
+
+    def _twins(self, ledger: Ledger) -> tuple[tuple[str, ...], ...]:
+        cohort = self._cohort(ledger)
+        people, groups = ledger.people(cohort), defaultdict[str, list[str]](list)
+        for facts, marks in zip(self.facts, cohort, strict=True):
+            groups[people.person(marks)].append(facts[0].removeprefix("id:"))
+        return tuple(tuple(ids) for ids in groups.values() if len(ids) > 1)
+
+    def _require_persons(self, ledger: Ledger) -> None:
+        """Refuse two patients who are one person, where the hospital has a budget and says nothing else."""
+        if not self.limit or self.same_patient != "refuse":
+            return
+        if twins := self._twins(ledger):
+            shown = "; ".join(" and ".join(ids) for ids in twins[:5])
+            raise PrivacyError(
+                f"Site {self.site}: {shown}: one person, by the same volumes now or by the ledger. A step would move twice for "
+                'them. Take one out (exclude in site.toml), or set same_patient = "charge" under [privacy]: all are then charged '
+                "as a group, which costs far more."
+            )
+
+    def _read(self) -> Ledger:
+        return read_ledger(self.path, self.keys)
 
     def _worst(self, ledger: Ledger, more: tuple[Charge, ...]) -> float:
-        histories = ledger.histories(self._cohort(ledger))
-        return max((epsilon_of((*history, *more), self.delta) for history in histories), default=epsilon_of(more, self.delta))
+        histories = ledger.histories(self._cohort(ledger), more) or {more: 0}
+        return max(epsilon_of(history, self.delta) for history in histories)
 
     def _cohort(self, ledger: Ledger) -> tuple[Marks, ...]:
         return tuple(ledger.mark(*facts) for facts in self.facts)
@@ -85,6 +126,11 @@ def require_open(site: str, privacy: SitePrivacy) -> None:
         )
 
 
+def epsilon_of_run(ledger: Ledger, run: str, delta: float) -> float:
+    """Epsilon of what a run has charged, for a patient who was in all of it."""
+    return epsilon_of([entry.charge for entry in ledger.entries if entry.run == run], delta)
+
+
 def site_budget(site: Site, path: Path) -> Budget:
     """The budget of a hospital, whose ledger lies beside its site.toml.
 
@@ -93,27 +139,22 @@ def site_budget(site: Site, path: Path) -> Budget:
         path: of site.toml, or of the folder that holds it.
     """
     folder = path.parent if path.suffix == ".toml" else path
-    return open_budget(site, site.config.privacy, folder / site.config.privacy.ledger)
+    keys = folder / Path(site.config.connection.key).expanduser().parent
+    return open_budget(site, site.config.privacy, folder / site.config.privacy.ledger, default_cache(), keys)
 
 
-def open_budget(site: Site, privacy: SitePrivacy, path: Path) -> Budget:
+def open_budget(site: Site, privacy: SitePrivacy, path: Path, cache: Path, keys: Path | None = None) -> Budget:
     """The budget of a site's present patients.
 
     Args:
-        site: whose patients may spend it; all their volumes are read for their hashes.
+        site: whose patients may spend it; all their volumes are read for their marks, unless `cache` knows them.
         privacy: the site's epsilon and delta for one patient.
         path: of the ledger.
+        cache: folder of the volumes' marks.
+        keys: folder of the ledger's salt; None: `keys` beside the ledger.
 
     Raises:
         DataError: a volume that cannot be read.
     """
-    facts = tuple((f"id:{case.id}", *(f"volume:{_digest(file)}" for file in case.files.values())) for case in site.cases)
-    return Budget(site.name, privacy.epsilon, privacy.delta, path, facts)
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    facts = tuple(patient_facts(case, cache) for case in site.cases)
+    return Budget(site.name, privacy.epsilon, privacy.delta, path, facts, keys, privacy.same_patient)

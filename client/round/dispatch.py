@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 
-from client.policy import keep_back, require_leaving, require_norm
+from client.policy import asked_arrays, keep_back, require_leaving, require_norm, require_summed
 from client.round.calibrate import calibrate_site
 from client.round.secure_aggregation import (
     SiteSecrets,
@@ -25,8 +27,8 @@ from client.round.survey import survey_site
 from client.round.train import require_same_code, train_site
 from client.round.twins import answer_twins
 from common.config.run import RunConfig, config_from_json
-from common.config.site import SitePolicy
-from common.errors import FederationError, FedMRIError
+from common.config.site import SitePolicy, read_policy
+from common.errors import ConfigError, DataError, FederationError, FedMRIError
 from common.messages.calibration import CALIBRATION
 from common.messages.round import SiteReply, Task, read_task, write_reply, write_status
 from common.messages.secure_aggregation import (
@@ -37,6 +39,7 @@ from common.messages.secure_aggregation import (
     ShareKeys,
     Unmask,
     from_record,
+    inputs_hash,
     write_stage_reply,
 )
 from common.messages.survey import SURVEY
@@ -44,7 +47,7 @@ from common.messages.twins import TWINS
 from common.messages.update import Update
 from common.models.arrays import flat
 from common.privacy.site_level import clip_change
-from common.secure.fixed_point import UNCOUNTABLE, Values
+from common.secure.fixed_point import Values
 from common.training.trainable import unlabelled_weight
 
 logger = logging.getLogger("fedmri.client")
@@ -82,7 +85,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         return keep_back(leaving, site.config.policy)
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
-        reply = SiteReply(task.site, task.round, error=error.public)
+        reply = SiteReply(task.site, task.round, error=_public(error, task))
     except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
         logger.exception("The round failed at this site.")
         reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
@@ -99,6 +102,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     status = SiteReply(context.name, task.round)
     kept: SiteSecrets | None = None
     message: Any
+    require_summed(content, read_policy(context.folder, simulated=context.simulated))
     if stage == AdvertiseKeys.stage:
         asked = from_record(record, AdvertiseKeys)
         require_new(state, context.name, asked.request)
@@ -108,32 +112,54 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     elif stage == ShareKeys.stage:
         kept, message = share(from_record(record, ShareKeys), mine)
     elif stage == MaskedInput.stage:
-        kept = open_ciphertexts(from_record(record, MaskedInput), mine)
+        inputs = inputs_hash(config, task.round, asked_arrays(content))
+        require_new(state, context.name, inputs)
+        kept = replace(open_ciphertexts(from_record(record, MaskedInput), mine), inputs=inputs)
         reply, site = train_site(content, task, context, sealed=kept.request)  # only now that the round can succeed
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
-        weight = config.secure.max_weight if equal else reply.weight(unlabelled_weight(config, task.round))
+        weight = config.secure.max_weight if equal else _weight(reply.weight(unlabelled_weight(config, task.round)), config)
         message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
+        require_new(state, context.name, mine.inputs)
         message = unmask(from_record(record, Unmask), mine)
-        remember(state, context.name, mine.request)
+        remember(state, context.name, mine.request, mine.inputs)
     keep_secrets(state, context.name, kept)
     return write_stage_reply(status, message)
 
 
+def _public(error: FedMRIError, task: Task) -> str:
+    """What the coordinator is told. In a private run not even that it was a patient's file: who is there would be told by it."""
+    if not isinstance(error, DataError):
+        return error.public
+    try:
+        return FedMRIError.public_default if config_from_json(task.config).privacy.enabled else error.public
+    except ConfigError:
+        return error.public
+
+
+def _weight(weight: float, config: RunConfig) -> float:
+    """The weight as it is counted: a limit that the server moves must not tell by a refusal how many patients there are."""
+    most = config.secure.max_weight
+    if weight > most:
+        logger.warning("This site counts as %g patients in the sum, not %g: secure.max_weight of the run.", most, weight)
+    return min(weight, most)
+
+
 def _change(update: Update, config: RunConfig, policy: SitePolicy) -> Values:
-    """The update as one vector.
+    """The update as one vector, shortened as a whole where the run's limits are smaller; refused by the hospital's alone.
 
     Raises:
-        FederationError: it is larger than `federation.max_update_norm`: of a masked one the server cannot check it.
-        PolicyError: it is larger than the hospital's own `policy.max_update_norm`.
+        PolicyError: it is larger than `policy.max_update_norm`.
     """
-    allowed = config.federation.max_update_norm
-    if allowed and not update.norm <= allowed:
-        raise FederationError(
-            f"The update's norm is {update.norm:g}; federation.max_update_norm allows {allowed:g}.",
-            public=UNCOUNTABLE,
-        )
     require_norm(update.norm, policy)
     change = flat(update.change)
-    return clip_change(change, config.site_level.clip) if config.site_level.enabled else change
+    if config.site_level.enabled:
+        change = clip_change(change, config.site_level.clip)
+    worst, norm = float(np.abs(change).max(initial=0.0)), float(np.linalg.norm(change))
+    allowed = config.federation.max_update_norm or norm
+    share = min(1.0, config.secure.update_range / worst, allowed / norm) if worst else 1.0
+    if share < 1.0:
+        logger.warning("The update is shortened to %.3g of itself: secure.update_range or federation.max_update_norm.", share)
+        change = change * (share * (1 - 1e-9))  # so that rounding does not lead beyond the limit again
+    return change

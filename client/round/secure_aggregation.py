@@ -67,6 +67,7 @@ class SiteSecrets:
     senders: tuple[int, ...] = ()  # whose ciphertexts came; all of these are masked against
     seed_shares: tuple[bytes, ...] = ()
     key_shares: tuple[bytes, ...] = ()
+    inputs: bytes = b""  # `inputs_hash` of what was trained
 
 
 def begin(asked: AdvertiseKeys, config: RunConfig) -> tuple[SiteSecrets, AdvertisedKeys]:
@@ -195,6 +196,11 @@ def unmask(asked: Unmask, mine: SiteSecrets) -> UnmaskShares:
 def require_new(state: RecordDict, site: str, request: bytes) -> None:
     """Refuse a round that this site has helped to unmask: the difference of two sums could be one site's update.
 
+    Args:
+        state: of the node, for one run; over all runs the gate remembers (`client.gate.replay_guard`).
+        site: its name.
+        request: hash of a request (`request_hash`), or of what it trains on (`inputs_hash`).
+
     Raises:
         FederationError: it is known.
     """
@@ -202,9 +208,9 @@ def require_new(state: RecordDict, site: str, request: bytes) -> None:
         raise _refusal("this round was unmasked before")
 
 
-def remember(state: RecordDict, site: str, request: bytes) -> None:
-    """Note that the round of this request is unmasked, as far as this site goes."""
-    kept = [*_answered(state, site), request][-REMEMBERED:]
+def remember(state: RecordDict, site: str, *hashes: bytes) -> None:
+    """Note that the round of these hashes is unmasked, as far as this site goes."""
+    kept = [*_answered(state, site), *hashes][-REMEMBERED:]
     state[f"{SECURE}-done-{site}"] = ConfigRecord({"requests": kept})
 
 

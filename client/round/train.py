@@ -19,6 +19,7 @@ from flwr.app import RecordDict
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
 from client.round.left_out import without_twins
+from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
 from common.aggregation.scaffold import Scaffold
@@ -38,7 +39,7 @@ from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
-from common.secure.fixed_point import FixedPoint
+from common.secure.fixed_point import UNCOUNTABLE, FixedPoint
 from common.training.local import train_round
 from common.training.scaffold import LastRound, drift
 from common.training.trainable import unlabelled_weight
@@ -83,10 +84,11 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     require_pinned(site.config.policy, {"backbone_sha256": model.backbone_sha256, **first})
     told = SiteReply(context.name, task.round, patients=len(patients), labelled=len(patients.labelled), counts_shared=True)
     if sealed is not None and not config.site_level.enabled:  # refused before any budget is charged
-        FixedPoint.for_sites(2, config.secure.update_range, config.secure.max_weight).share(
-            told.weight(unlabelled_weight(config, task.round))
-        )
+        _require_weight(told.weight(unlabelled_weight(config, task.round)), config)
     seed = site_seed(config.seed, context.name, task.round)
+    if site.config.policy.secure_only and not context.simulated:
+        seed = own_seed()
+        patients = patients if config.privacy.enabled else own_patients(patients)  # a private round draws its own
     epsilon = -1.0
     if config.privacy.enabled:
         from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
@@ -95,7 +97,8 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
 
         def charge(cost: Charge) -> None:
             nonlocal epsilon
-            epsilon = budget.charge(cost, task.run)
+            budget.charge(cost, task.run)
+            epsilon = budget.run_epsilon(task.run, config.privacy.delta)
 
         update = private_round(model, arrays, patients, config, round_number=task.round, site_seed=seed, charge=charge, rank=rank)
     else:
@@ -109,6 +112,20 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     if isinstance(config.federation.strategy, Scaffold):
         remember(_memory(context, task.run), task.round, LastRound(arrays, change.change))
     return replace(told, update=change, epsilon=epsilon, metrics=metrics), site
+
+
+def _require_weight(weight: float, config: RunConfig) -> None:
+    """Refuse to stand in a sum without a weight: it would be a sum of fewer than the others believe.
+
+    Raises:
+        FederationError: the weight is 0, or counts as 0.
+    """
+    if not FixedPoint.for_sites(2, 1.0, config.secure.max_weight).share(min(weight, config.secure.max_weight)):
+        raise FederationError(
+            f"The site's weight in the round is {weight:g}: its update would hide nobody else's in the sum. A site whose "
+            "patients have no label needs federation.unlabelled_weight above 0.",
+            public=UNCOUNTABLE,
+        )
 
 
 def site_drift(context: SiteContext, task: Task, config: RunConfig, arrays: Arrays) -> Arrays | None:
@@ -183,7 +200,7 @@ def prepared_budget(context: SiteContext, site: Site, run: str) -> Budget:
     if not context.simulated:
         return site_budget(site, context.folder)
     path = context.cache / "ledgers" / (Path(run).name or "run") / f"{context.name}.jsonl"
-    return open_budget(site, site.config.privacy, path)
+    return open_budget(site, site.config.privacy, path, context.cache)
 
 
 @lru_cache(maxsize=256)

@@ -9,12 +9,21 @@ nothing but an exchange that discloses, and that a private run had to pay for.
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 from common.errors import ConfigError
 
 MISSING = "n/a"  # what an alias gives for a word that says nothing
 LIMIT = 4.0  # standardised values end here: one slip of a table must not drown the images
+
+
+def read_number(word: str) -> float | None:
+    """A finite number as people write one; None for other words, such as `1_0`, which Python would take for ten."""
+    if not re.fullmatch(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", word.strip()):
+        return None
+    value = float(word)
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,10 @@ class Covariate:
         return None if meant is None else float(self.values.index(meant))
 
     def _number(self, word: str) -> float | None:
-        try:
-            value = float(word.removesuffix("+"))  # BIDS lets `89+` hide the very old
-        except ValueError:
+        value = read_number(word.removesuffix("+"))  # BIDS lets `89+` hide the very old
+        if value is None or (self.low < self.high and not self.low <= value <= self.high):
             return None
-        within = self.low <= value <= self.high if self.low < self.high else math.isfinite(value)
-        return value if within else None
+        return value
 
 
 ROWS = (

@@ -103,7 +103,7 @@ class TrainingConfig:
     ssl_rounds: int = ranged(0, 0, 100000)  # before all others: adapters by DINO, iBOT and KoLeo alone, on all patients
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
-    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient in them; 0: copies that lack modalities instead
+    head_views: int = ranged(0, 0, 1000)  # masked crops of each patient, new ones in each of them; 0: copies that lack modalities
     warmup_rounds: int = ranged(1, 0, 10000)
     gradient_clip: float = ranged(3.0, 0.0, 1e6)  # 0: off
     precision: str = choice("auto", "auto", "fp32", "bf16")

@@ -38,6 +38,7 @@ class SitePolicy:
     backbone_sha256: str = ""  # pinned backbone; "": the one that this machine's configuration loads, whatever it is
     initial_sha256: str = ""  # pinned arrays of the first round; "": any
     secure_only: bool = False  # no update leaves but masked, by secure aggregation
+    min_summed: int = ranged(3, 2, 1000)  # a secure sum of fewer sites is not taken part in
     arrays: tuple[str, ...] = ("*",)  # globs of the names of the trained arrays that may leave
     max_megabytes: float = ranged(64.0, 0.001, 1e5)  # of one reply
     max_update_norm: float = ranged(0.0, 0.0, 1e9)  # of (reply - global), all arrays together; 0: any
@@ -60,7 +61,7 @@ class SitePolicy:
     @classmethod
     def simulation(cls) -> "SitePolicy":
         """The policy of virtual sites, whose data are the researcher's own: everything may leave."""
-        told: dict[str, Any] = {"twins": "drop", "share_twins": True, "survey": ("*",)}
+        told: dict[str, Any] = {"twins": "drop", "share_twins": True, "survey": ("*",), "min_summed": 2}
         return cls(share_counts=True, share_metrics=True, share_calibration=True, share_pictures=True, min_patients=1, **told)
 
 
@@ -86,6 +87,7 @@ class SitePrivacy:
     epsilon: float = ranged(0.0, 0.0, 1e6)  # that no patient may exceed; 0: none is set, and runs without privacy are taken too
     delta: float = ranged(1e-3, 1e-12, 0.5)
     ledger: str = "privacy-ledger.jsonl"  # relative to site.toml
+    same_patient: str = choice("refuse", "refuse", "charge")  # two patients who are one person: what a private round does
 
     def __post_init__(self) -> None:
         check_ranges(self, "privacy.")
@@ -108,12 +110,12 @@ def bids_files() -> FilePatterns:
 class ReadingConfig:
     """How the site's files are read where a file can be read in two ways."""
 
-    masks: str = choice("world", "world", "voxels")  # where a mask lies: where its header says, or on the voxels of its image
+    place: str = choice("header", "header", "voxels")  # of masks and images that do not meet, but have the first modality's shape
 
     @property
     def by_voxels(self) -> bool:
-        """Masks belong to the voxels of their images."""
-        return self.masks == "voxels"
+        """Images and masks of one shape belong voxel to voxel."""
+        return self.place == "voxels"
 
     def __post_init__(self) -> None:
         check_ranges(self, "reading.")
@@ -136,6 +138,7 @@ class SiteConfig:
     data: str = ""  # folder of the patients, relative to site.toml; "": beside it
     patients: str = "sub-*"  # glob of the patients' folders
     exclude: tuple[str, ...] = ()  # globs of patient ids to leave out
+    session: str = ""  # glob of the session that is used, such as "preop"; "": by the rule of `common.data.gate.sessions`
     files: FilePatterns = field(default_factory=bids_files)  # in site.toml: one glob or several; what it does not name is BIDS
     labels: LabelConfig = field(default_factory=LabelConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
@@ -177,6 +180,18 @@ def read_site_config(path: Path) -> SiteConfig:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return config
+
+
+def read_policy(path: Path, *, simulated: bool) -> SitePolicy:
+    """The policy of a site alone, without its patients; errors as `read_site_config`.
+
+    Args:
+        path: a site's folder, or its site.toml.
+        simulated: a folder without `site.toml` belongs to the researcher, so nothing in it is secret.
+    """
+    if simulated and path.suffix != ".toml" and not (path / "site.toml").exists():
+        return SitePolicy.simulation()
+    return read_site_config(path).policy
 
 
 def is_site(folder: Path) -> bool:

@@ -26,6 +26,7 @@ from common.config.sections import DataConfig
 from common.data.cases import Case, Site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
+from common.data.gate.files import companion
 from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
 from common.data.slices import prepare_case
 from common.errors import DataError
@@ -95,7 +96,7 @@ def open_site(
     labels = np.array([case.label for case in cases], dtype=np.int64)
     covariates = as_array([case.covariates for case in cases], data.covariates)
     ids = tuple(case.id for case in cases)
-    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings)
+    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings, folder=cache)
 
 
 def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
@@ -129,6 +130,11 @@ def _name(case: Case) -> list[str]:
 
 def _digest(file: Path) -> str:
     """Of the content; of a file that cannot be read its error, so that it is tried again when it can be."""
+    other = companion(file)
+    return " ".join(_digest_of_one(part) for part in ((file, other) if other else (file,)))
+
+
+def _digest_of_one(file: Path) -> str:
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,35 +1,29 @@
 """A site's folder as a list of cases: who is there, which modalities, which label. Opens no volume."""
 
-import csv
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, looked_for
+from common.config.covariates import read_number
+from common.config.modalities import MODALITIES
 from common.config.run import RunConfig
-from common.config.site import (
-    MASK,
-    NO_LABELS,
-    FilePatterns,
-    LabelConfig,
-    SiteConfig,
-    SitePolicy,
-    check_name,
-    read_site_config,
-)
-from common.data.covariates import NO_WORD, absent_columns, of_row
-from common.data.gate.finding import Finding, Kind, Level
+from common.config.site import MASK, SiteConfig, check_name, read_policy, read_site_config
+from common.data.gate.candidates import Notebook
+from common.data.gate.finding import Finding, Kind, Level, stay_out
+from common.data.gate.participants import is_missing
+from common.data.gate.patient_files import PatientFiles, find_files
+from common.data.site_table import UNLABELLED as UNLABELLED  # noqa: PLC0414  a case's label
+from common.data.site_table import UNREAD_AGE, SiteTable, open_table, target_of, values_of
 from common.errors import ConfigError, DataError
-from common.tasks.task import Task
 
-UNLABELLED = -1
+TWICE = Kind("patient-twice", Level.ERROR, "two patients' folders of one name")
 TWIN = Kind("twin", Level.ERROR, "the same person is at another hospital of the run, and takes part there")
+KINDS = (TWICE, TWIN)
 TWIN_ELSEWHERE = TWIN.finding(
     "this person is at another hospital of the run too", "one hospital", "See twins in docs/hospital.md."
 )
-_SHOWN = 10  # problems spelled out in one error
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,8 @@ class Case:
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
     covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
-    by_voxels: bool = False  # the site's masks belong to the voxels of their images (`reading.masks` in site.toml)
+    session: str = ""  # label of the one whose files these are; "": the files lie in none
+    by_voxels: bool = False  # masks and images of one shape belong voxel to voxel (`reading.place` in site.toml)
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
@@ -63,29 +58,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Site:
-    """One hospital's cases, sorted by id."""
+    """One hospital's patients, sorted by id; `common.data.cache.open_site` leaves out those with an error."""
 
     name: str
     root: Path  # the data folder
     cases: tuple[Case, ...]
     config: SiteConfig
-    notes: tuple[str, ...] = ()  # oddities that are no errors, for the site's own eyes
-    findings: tuple[Finding, ...] = ()  # about names and tables; a patient with an error stays out
+    findings: tuple[Finding, ...] = ()  # about names and tables, for the site's own eyes
 
     def only(self, patients: Iterable[str]) -> "Site":
         """The site with these of its patients alone."""
         kept = set(patients)
         return replace(self, cases=tuple(case for case in self.cases if case.id in kept))
-
-
-@dataclass(frozen=True)
-class Participant:
-    """One row of the table, label still in the site's own words."""
-
-    label: str
-    age: float | None
-    sex: str | None
-    cells: Mapping[str, str] = field(default_factory=dict, compare=False)  # the whole row by column
 
 
 def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
@@ -98,85 +82,65 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
 
     Raises:
         ConfigError: `site.toml` is wrong.
-        DataError: no folder, no patients, or any number of problems with patients, reported together.
+        DataError: no folder, no patient in it, or a table that cannot be read or is of other patients.
     """
     if not path.exists():
         raise DataError(f"Site {path}: no such folder. Name a folder of patients (BIDS), or a site.toml.")
     config, home = read_site_config(path), path if path.is_dir() else path.parent
-    if simulated and path.is_dir() and not (path / "site.toml").exists():
-        config = replace(config, policy=SitePolicy.simulation())
+    config = replace(config, policy=read_policy(path, simulated=simulated))
     name = check_name(config.name or home.resolve().name)
     root = (home / Path(config.data).expanduser()).resolve()
     if not root.is_dir():
         raise DataError(f"Site {name}: data folder {root} does not exist. Correct data in site.toml.")
     folders = patient_folders(name, root, config)
     try:
-        participants, notes = _read_table_of(home, root, config.labels, run)
+        table = open_table(home, root, config.labels, run, sorted({folder.name for folder in folders}))
     except (ConfigError, DataError) as error:
         raise type(error)(f"Site {name}: {error}") from error
-    problems = _duplicates(folders)
-    cases = []
+    findings, cases = [*table.findings, *_twice(folders)], {}
     for folder in folders:
-        found, troubles = find_files(folder, config.files, run.data.modalities)
-        participant = participants.get(folder.name, Participant("", None, None))
-        label, trouble = _target_of(participant.label, config.labels, run.task)
-        known, unread = of_row(participant.cells, run.data.covariates)
-        problems += [f"patient {folder.name}: {text}" for text in troubles + trouble + unread]
-        age, sex = participant.age, participant.sex
-        cases.append(
-            Case(folder.name, modalities_of(found), found.get(MASK), label, age, sex, root, known, config.reading.by_voxels)
-        )
-    raise_problems(f"Site {name}", problems)
-    absent = len(participants.keys() - {folder.name for folder in folders})
-    notes += [f"{absent} rows of {config.labels.table} have no patient folder"] if absent else []
-    left_out = tuple(TWIN_ELSEWHERE.of(case.id) for case in cases if f"{home.resolve().name}/{case.id}" in run.twins.left_out)
-    return Site(name, root, tuple(cases), config, tuple(notes), left_out)
+        found = find_files(folder, config.files, run.data.modalities, root=root, session=config.session)
+        book = Notebook(folder.name, findings=list(found.findings))
+        cases[folder.name] = _case(folder.name, root, found, table, config, run, book)
+        findings += book.findings
+    findings += [TWIN_ELSEWHERE.of(case) for case in cases if f"{home.resolve().name}/{case}" in run.twins.left_out]
+    out = stay_out(findings)
+    used = [case for case in cases.values() if case.id not in out]
+    if table.column and used and all(case.label == UNLABELLED for case in used):
+        findings.append(table.no_label())
+    return Site(name, root, tuple(cases.values()), config, tuple(findings))
 
 
-def read_participants(file: Path, column: str) -> dict[str, Participant]:
-    """Read a BIDS `participants.tsv`: `participant_id`, optionally `age` and `sex`, and the label's column.
-
-    Args:
-        file: tab-separated.
-        column: an absent column gives empty labels; the caller decides whether that is an error.
-
-    Raises:
-        DataError: not UTF-8 text, no `participant_id`, a row with too many cells, or an id twice; names the line.
-    """
-    header, rows = _read_table(file)
-    participants: dict[str, Participant] = {}
-    for number, row in rows:
-        if len(row) > len(header):
-            raise DataError(f"{file.name}, line {number}: expected {len(header)} cells between tabs, got {len(row)}.")
-        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
-        key = cells["participant_id"]
-        if key in participants:
-            raise DataError(f"{file.name}, line {number}: participant {key} occurs twice. Keep one row.")
-        sex = cells.get("sex", "")
-        participants[key] = Participant(
-            cells.get(column, ""), _number(cells.get("age", "")), None if _is_missing(sex) else sex.upper(), cells
-        )
-    return participants
-
-
-def raise_problems(where: str, problems: list[str]) -> None:
-    """Report all problems at once, the first ten in full.
-
-    Raises:
-        DataError: where there is any.
-    """
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(f"{where}: {'; '.join(problems[:_SHOWN])}{more}.")
+def _case(
+    name: str, root: Path, found: PatientFiles, table: SiteTable, config: SiteConfig, run: RunConfig, book: Notebook
+) -> Case:
+    """One patient; what is found in their row is said in `book`."""
+    cells = table.cells(found, run, book)
+    age, sex = cells.get("age", ""), cells.get("sex", "")
+    years = read_number(age.removesuffix("+"))
+    if years is None and not is_missing(age):
+        book.add(UNREAD_AGE, found=f"age {age!r} is no number of years", expected="such as 54", do="Correct it, or write n/a.")
+    return Case(
+        name,
+        modalities_of(found.files),
+        found.files.get(MASK),
+        target_of(cells, table.column, config.labels, run.task, book),
+        years,
+        None if is_missing(sex) else sex.upper(),
+        root,
+        values_of(cells, run, book),
+        found.session,
+        config.reading.by_voxels,
+    )
 
 
 def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
-    """The patients' folders, sorted by name.
+    """The patients' folders, sorted by name; among them links to nothing, which stand for patients too.
 
     Raises:
         DataError: there is none.
     """
-    folders = sorted((f for f in root.glob(config.patients) if f.is_dir()), key=lambda f: (f.name, f))
+    folders = sorted((f for f in root.glob(config.patients) if f.is_dir() or _is_lost(f)), key=lambda f: (f.name, f))
     kept = [f for f in folders if not any(fnmatchcase(f.name, pattern) for pattern in config.exclude)]
     if not kept:
         left_out = f" ({len(folders)} excluded)" if folders else ""
@@ -187,105 +151,19 @@ def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
     return kept
 
 
-def _duplicates(folders: list[Path]) -> list[str]:
-    names = [f.name for f in folders]
-    return [f"patient {name}: {names.count(name)} folders have this name" for name in sorted(set(names)) if names.count(name) > 1]
+def _is_lost(folder: Path) -> bool:
+    """A link to nothing where a patient's folder should be."""
+    return folder.is_symlink() and not folder.exists() and "." not in folder.name
 
 
-def find_files(
-    folder: Path, patterns: FilePatterns, modalities: Iterable[str] = DEFAULT_MODALITIES
-) -> tuple[dict[str, Path], list[str]]:
-    """The file of each modality and the mask, and what is wrong with them.
-
-    Args:
-        folder: of one patient.
-        patterns: globs relative to it, by modality.
-        modalities: that are looked for besides the default four.
-    """
-    wanted = looked_for(modalities)
-    matches = {kind: _matches(folder, globs) for kind, globs in patterns.items() if kind in (*wanted, MASK)}
-    for name in wanted:
-        for other in MODALITIES[name].unlike:
-            matches[name] -= _matches(folder, patterns[other])
-    problems = []
-    for kind, files in matches.items():
-        if len(files) > 1:
-            names = ", ".join(sorted(str(f.relative_to(folder)) for f in files)[:3])
-            problems.append(f"{len(files)} files match {kind} ({names}); narrow files.{kind} in site.toml")
-    if not any(matches[m] for m in wanted):
-        problems.append(f"no modality; expected a file for at least one of {', '.join(wanted)} (see files in site.toml)")
-    return {kind: min(files) for kind, files in matches.items() if files}, problems
+def _twice(folders: list[Path]) -> list[Finding]:
+    """Patients of one name in two places: whose files are whose is not known."""
+    names = Counter(folder.name for folder in folders)
+    do = "Rename them, or narrow patients in site.toml."
+    several = [(name, count) for name, count in sorted(names.items()) if count > 1]
+    return [TWICE.finding(f"{count} folders have this name", "one folder a patient", do).of(name) for name, count in several]
 
 
-def modalities_of(found: dict[str, Path]) -> dict[str, Path]:
+def modalities_of(found: Mapping[str, Path]) -> dict[str, Path]:
     """What `find_files` found, without the mask, in the table's order."""
     return {m: found[m] for m in MODALITIES if m in found}
-
-
-def _matches(folder: Path, globs: Iterable[str]) -> set[Path]:
-    return {f for pattern in globs for f in folder.glob(pattern) if f.is_file() and not f.name.startswith(".")}
-
-
-def _read_table_of(home: Path, root: Path, labels: LabelConfig, run: RunConfig) -> tuple[dict[str, Participant], list[str]]:
-    """The table's rows and notes about it; a table or column that `site.toml` names by itself must exist."""
-    task, covariates = run.task, run.data.covariates
-    wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not _is_missing(word))
-    if wrong:
-        raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
-    file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
-    if file is None:
-        if labels.table != LabelConfig.table:
-            raise DataError(f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table.")
-        unknown = [f"no {labels.table}: the model is told nobody's {covariate.name} here" for covariate in covariates]
-        return {}, [f"no {labels.table}: every patient is unlabelled", *unknown]
-    header, _ = _read_table(file)
-    absent = absent_columns(file.name, header, covariates)
-    if labels.column == NO_LABELS:
-        return read_participants(file, ""), ["labels.column is none: every patient is unlabelled", *absent]
-    column = labels.column or task.label
-    if column not in header:
-        if labels.column:
-            raise DataError(f"{file.name}: no column {column}. It has {', '.join(header)}. Correct labels.column.")
-        return read_participants(file, ""), [f"{file.name} has no column {column}: every patient is unlabelled", *absent]
-    return read_participants(file, column), absent
-
-
-def _read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and the numbered, non-empty rows of a tab-separated file."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file.name}: cannot be read as UTF-8 text with tabs ({error}).") from error
-    header = [cell.strip() for cell in rows[0][1]] if rows else []
-    if "participant_id" not in header or len(set(header)) != len(header):
-        raise DataError(
-            f"{file.name}: expected tab-separated columns, each once, participant_id among them; got {', '.join(header)}."
-        )
-    return header, rows[1:]
-
-
-def _target_of(word: str, labels: LabelConfig, task: Task) -> tuple[int, list[str]]:
-    """The task's target, or -1, and what is wrong."""
-    name = labels.map.get(word, word)
-    target = task.target(name)
-    if target is not None:
-        return target, []
-    if _is_missing(name):
-        return UNLABELLED, []
-    known = ", ".join(task.classes + tuple(labels.map))
-    return UNLABELLED, [f"label {word!r} is none of {known}; map it in site.toml under labels.map, or write n/a"]
-
-
-def _is_missing(word: str) -> bool:
-    return word.lower() in NO_WORD
-
-
-def _number(word: str) -> float | None:
-    """An age in years; None where missing, unreadable or not finite. BIDS lets `89+` hide the very old."""
-    try:
-        value = float(word.removesuffix("+"))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

@@ -3,19 +3,18 @@
 All of this stays at the site.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from common.config.modalities import looked_for
 from common.config.run import RunConfig
 from common.data.cases import Case, Site
-from common.data.gate.finding import Finding, Kind, Level, StaysOutError, stay_out
+from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
 from common.data.gate.patient import Patient, read_patient
+from common.data.review.review import Review, table_findings
 
-SAME_VOXELS = Kind("volume-twice", Level.WARNING, "two files hold the same voxels")
+Watcher = Callable[[Case, Patient | None], None]  # is given each patient as they were read; None where they stay out
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,27 @@ class SiteCheck:
     masks: int
     classes: dict[str, int]  # patients of each class, and `unlabelled`
     findings: tuple[Finding, ...]  # about the site, then patient by patient
-    notes: tuple[str, ...]
     covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
     def of(self, level: Level) -> tuple[Finding, ...]:
         """The findings of one level."""
         return tuple(one for one in self.findings if one.level is level)
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """How many findings of each level."""
+        return _by_level(list(self.findings))
+
+    @property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """By code: findings of each level, and how many patients have one; the gravest codes first, then the most frequent."""
+        by_code: dict[str, list[Finding]] = {}
+        for one in self.findings:
+            by_code.setdefault(one.code, []).append(one)
+        order = list(Level)
+        gravest = {code: min(order.index(one.level) for one in of) for code, of in by_code.items()}
+        ranked = sorted(by_code.items(), key=lambda item: (gravest[item[0]], -len(item[1]), item[0]))
+        return {code: {**_by_level(of), "patients": len({one.patient for one in of if one.patient})} for code, of in ranked}
 
     @property
     def used(self) -> int:
@@ -46,24 +60,29 @@ class SiteCheck:
         return self.used > 0 and not any(not one.patient for one in self.of(Level.ERROR))
 
 
-def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> SiteCheck:
+def check_site(
+    site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None, watch: Watcher | None = None
+) -> SiteCheck:
     """Read every volume and mask of a site, as training would.
 
     Args:
         site: as `read_site` found it.
         run: with which `site` was read.
         progress: called with (patients done, of all).
+        watch: is called with each patient in turn; what it does not keep is gone.
     """
-    findings = list(site.findings)
-    contents: dict[str, tuple[Case, Path]] = {}
+    findings, review = [*site.findings, *table_findings(site)], Review()
+    out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
-        try:
-            read = read_patient(case, run.data)
-            findings += [*read.findings, *_duplicates(case, read, contents)]
-        except StaysOutError as out:
-            findings += out.findings
+        read, found = (None, ()) if case.id in out else _read(case, run)
+        findings += [*found, *review.patient(case, read)]
+        if watch:
+            watch(case, read)
         if progress:
             progress(done, len(site.cases))
+    findings += review.finish()
+    place = {case.id: number for number, case in enumerate(site.cases)}
+    findings.sort(key=lambda one: place.get(one.patient, -1))
     labels = [case.label for case in site.cases]
     return SiteCheck(
         site=site.name,
@@ -72,25 +91,24 @@ def check_site(site: Site, run: RunConfig, *, progress: Callable[[int, int], Non
         masks=sum(case.mask is not None for case in site.cases),
         classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
         findings=tuple(findings),
-        notes=site.notes,
         covariates=_known(site, run),
     )
+
+
+def _read(case: Case, run: RunConfig) -> tuple[Patient | None, tuple[Finding, ...]]:
+    """One patient, None where they stay out, and what was found."""
+    try:
+        read = read_patient(case, run.data)
+    except StaysOutError as error:
+        return None, error.findings
+    return read, read.findings
+
+
+def _by_level(findings: list[Finding]) -> dict[str, int]:
+    return {level.value: sum(one.level is level for one in findings) for level in Level}
 
 
 def _known(site: Site, run: RunConfig) -> dict[str, int]:
     """Of how many patients each covariate is known."""
     names = [covariate.name for covariate in run.data.covariates]
     return {name: sum(not math.isnan(case.covariates[i]) for case in site.cases) for i, name in enumerate(names)}
-
-
-def _duplicates(case: Case, read: Patient, contents: dict[str, tuple[Case, Path]]) -> list[Finding]:
-    """Volumes whose voxels were seen before, in another patient or modality. Adds to `contents`."""
-    found = []
-    for kind, volume in read.images.volumes.items():
-        digest = hashlib.sha256(f"{volume.voxels.shape}".encode() + volume.voxels.tobytes()).hexdigest()
-        first_case, first_file = contents.setdefault(digest, (case, case.files[kind]))
-        if first_file != case.files[kind]:
-            text = f"has the same voxels as {first_case.name_of(first_file)}"
-            one = SAME_VOXELS.finding(text, "another image", "Find out which of the two it is.")
-            found.append(one.of(case.id, case.name_of(case.files[kind])))
-    return found

@@ -6,6 +6,7 @@ Shapes: N patients of a site, B of a batch, S slices, M modalities, H = W pixels
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class SiteData:
     covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
     lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them
     findings: tuple[Finding, ...] = ()  # of the whole site, as `open_site` made them; those of patients who stay out, too
+    folder: Path | None = None  # the cache, where what is computed of these patients may be kept too; None: nowhere
 
     def __post_init__(self) -> None:
         if not self.covariates.shape[1]:
@@ -90,7 +92,7 @@ class SiteData:
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
         lesions = None if self.lesions is None else self.lesions[rows]
         arrays = (self.images[rows], self.present[rows], self.labels[rows])
-        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions)
+        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, folder=self.folder)
 
     def without_covariates(self) -> "SiteData":
         """The same patients as if nothing were known of them but their images."""
@@ -116,4 +118,5 @@ class SiteData:
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),
             np.concatenate([site.covariates for site in sites]),
             np.concatenate(lesions) if len(lesions) == len(sites) else None,
+            folder=sites[0].folder,
         )

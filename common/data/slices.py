@@ -14,7 +14,7 @@ from common.config.modalities import MODALITIES
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.gate.finding import Finding
-from common.data.gate.patient import read_patient
+from common.data.gate.patient import Patient, read_patient
 from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window
 
 
@@ -49,7 +49,11 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     Raises:
         StaysOutError: the patient cannot be used (`common.data.gate`).
     """
-    read = read_patient(case, data, threads=threads)
+    return cut_patient(read_patient(case, data, threads=threads), data, threads=threads)
+
+
+def cut_patient(read: Patient, data: DataConfig, *, threads: int = 1) -> Sliced:
+    """Scale and crop one patient, as the gate read them."""
     images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
     with ThreadPoolExecutor(threads) as pool:
         spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
@@ -60,18 +64,27 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     return Sliced(images, present, read.indices, read.reference.voxels.shape[2], read.tumour, read.findings)
 
 
+def cut_tumour(read: Patient, data: DataConfig) -> Mask | None:
+    """The mask's tumour [S, H, W] in the squares of `cut_patient`; None where there is none."""
+    if not read.tumour:
+        return None
+    slab = Volume(read.region[:, :, read.indices].astype(np.float32), read.reference.affine)
+    inside: Mask = crop_slices(slab, np.arange(len(read.indices)), read.centre, data.field_of_view, data.size) >= 0.5
+    return inside
+
+
 def _scaled_slices(
     volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig
 ) -> Array:
     """[S, H, W]: scaled by the whole volume's window, but no other slices than these."""
-    window = _window(volume.voxels, modality, data)
+    window = _window(volume, modality, data)
     slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
     return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
 
 
-def _window(voxels: Array, modality: str, data: DataConfig) -> tuple[float, float] | None:
+def _window(volume: Volume, modality: str, data: DataConfig) -> tuple[float, float] | None:
     """By the modality's intensity rule."""
     quantity = MODALITIES[modality].quantity
     if quantity is None:
-        return intensity_window(voxels, data.low_percentile, data.high_percentile)
-    return quantity_window(voxels, quantity.low, quantity.high, quantity.typical)
+        return intensity_window(volume.voxels, data.low_percentile, data.high_percentile, volume.levels)
+    return quantity_window(volume.voxels, quantity.low, quantity.high, quantity.typical)

@@ -5,7 +5,8 @@ An axial image lies as radiologists look at it: row 0 is anterior, column 0 is t
 No module imported here needs torch, so that the cache's worker processes start fast.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 
 SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thinner: neighbours of 1 mm show the same
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
+COUNTED_AT_ONCE = 2**20  # voxels
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
 
 
@@ -32,7 +34,8 @@ class Header:
         pixdim: lengths of the first three axes, in the file's unit.
         unit: of lengths, in mm; 1 where the file names none.
         qform_code, sform_code: 0 where that statement is not made.
-        qform, sform: affines [4, 4] of the stored axes, in the file's unit; None where the code is 0.
+        qform, sform: affines [4, 4] of the stored axes, in mm; None where the code is 0.
+        affine: the one that is used, of the stored axes, in mm.
     """
 
     form: str
@@ -46,6 +49,34 @@ class Header:
     sform_code: int = 0
     qform: npt.NDArray[np.float64] | None = None
     sform: npt.NDArray[np.float64] | None = None
+    affine: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The values of a volume whose file stores small integers, and how many voxels have each: percentiles without sorting.
+
+    Attributes:
+        values: [L], rising, all finite.
+        counts: [L], above 0.
+    """
+
+    values: Array
+    counts: npt.NDArray[np.int64]
+
+    def above(self, threshold: float) -> "Levels":
+        """Those above."""
+        kept = self.values > threshold
+        return Levels(self.values[kept], self.counts[kept])
+
+    def percentile(self, q: float | tuple[float]) -> Any:
+        """What `np.percentile` gives of all the voxels, to the last bit and of the same type; there is at least one."""
+        below = np.cumsum(self.counts)
+        place = (int(below[-1]) - 1) * np.true_divide(q if isinstance(q, int | float) else q[0], 100)
+        first = int(np.floor(place))
+        pair = self.values[np.searchsorted(below, (first, min(first + 1, int(below[-1]) - 1)), side="right")]
+        part = float(place - first)
+        return np.quantile(pair, part if isinstance(q, int | float) else (part,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +86,7 @@ class Volume:
     voxels: Array
     affine: npt.NDArray[np.float64]
     header: Header | None = None  # of the file that it was read from; None: it was computed
+    levels: Levels | None = None  # of the stored voxels; None: too many, or it was computed
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -66,6 +98,38 @@ class Volume:
         """Whether voxels of both lie at the same places."""
         same_shape = self.voxels.shape == other.voxels.shape
         return same_shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
+
+
+def levels_of(raw: npt.NDArray[Any], scaled: Callable[[npt.NDArray[Any]], Array]) -> Levels | None:
+    """The levels of stored integers of up to 16 bits; None for other types, and where scaling gives what is not finite.
+
+    Args:
+        raw: as stored.
+        scaled: what stored integers mean.
+    """
+    if raw.dtype.kind not in "iu" or raw.dtype.itemsize > 2:
+        return None
+    counts, low = _counted(raw.ravel(order="K")), int(np.iinfo(raw.dtype).min)
+    there = np.flatnonzero(counts)
+    values = scaled((there + low).astype(raw.dtype))
+    order = np.argsort(values, kind="stable")
+    return Levels(values[order], counts[there[order]]) if np.isfinite(values).all() else None
+
+
+def _counted(flat: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How often each of the integers that the type can hold occurs, from its lowest up."""
+    bits = 8 * flat.dtype.itemsize
+    if bits == 8:  # two at once: numpy widens each number that it counts to 64 bits, which is what takes the time
+        even = flat[: flat.size // 2 * 2]
+        pairs = _counted(np.ascontiguousarray(even).view(np.uint8).view(np.uint16)).reshape(256, 256)
+        both: npt.NDArray[np.int64] = pairs.sum(0) + pairs.sum(1)
+        both[flat[even.size :].view(np.uint8)] += 1
+        return np.roll(both, 128) if flat.dtype.kind == "i" else both
+    low, counts = int(np.iinfo(flat.dtype).min), np.zeros(1 << bits, np.int64)
+    for begin in range(0, flat.size, COUNTED_AT_ONCE):
+        part = flat[begin : begin + COUNTED_AT_ONCE]
+        counts += np.bincount(part if not low else part.astype(np.intp) - low, minlength=counts.size)
+    return counts
 
 
 def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
@@ -81,17 +145,29 @@ def resample(volume: Volume, reference: Volume, *, order: int = 1) -> Volume:
     return Volume(voxels.astype(np.float32), reference.affine)
 
 
-def foreground(voxels: Array) -> Mask:
+def foreground(voxels: Array, levels: Levels | None = None) -> Mask:
     """What is not air: finite voxels above 5% of the positive voxels' 99th percentile.
 
     Zero background, faint noise and small negative values fall out; so does everything in a volume without contrast.
     Where no voxel is positive, foreground is what lies above the lowest value.
+
+    Args:
+        voxels: [X, Y, Z].
+        levels: of them, where they are known: the same answer sooner.
     """
+    return np.isfinite(voxels) & (voxels > air(voxels, levels)) if levels is None else np.asarray(voxels > air(voxels, levels))
+
+
+def air(voxels: Array, levels: Levels | None = None) -> Any:
+    """What `foreground` lies above: 0 or more, or the lowest value where none is positive."""
+    if levels is not None:
+        above = levels.above(0)
+        return BACKGROUND * above.percentile(99) if above.values.size else levels.values[0]
     finite = np.isfinite(voxels)
     positive = voxels[finite & (voxels > 0)]
     if positive.size:
-        return finite & (voxels > BACKGROUND * np.percentile(positive, 99))
-    return finite & (voxels > np.min(voxels, where=finite, initial=np.inf))
+        return BACKGROUND * np.percentile(positive, 99)
+    return np.min(voxels, where=finite, initial=np.inf)
 
 
 def scale_intensity(voxels: Array, low: float, high: float) -> Array:
@@ -102,12 +178,18 @@ def scale_intensity(voxels: Array, low: float, high: float) -> Array:
     return apply_window(voxels, intensity_window(voxels, low, high))
 
 
-def intensity_window(voxels: Array, low: float, high: float) -> tuple[float, float] | None:
+def intensity_window(voxels: Array, low: float, high: float, levels: Levels | None = None) -> tuple[float, float] | None:
     """The percentiles `low` and `high` of the volume's foreground; None for a volume without contrast."""
-    inside = voxels[foreground(voxels)]
-    if not inside.size:
-        return None
-    bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
+    if levels is not None:
+        inside = levels.above(air(voxels, levels))
+        if not inside.values.size:
+            return None
+        bottom, top = (float(inside.percentile((q,))[0]) for q in (low, high))
+    else:
+        shown = voxels[foreground(voxels)]
+        if not shown.size:
+            return None
+        bottom, top = (float(value) for value in np.percentile(shown, (low, high)))
     return (bottom, top) if top > bottom else None
 
 

@@ -15,7 +15,7 @@ from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import UNSCALED, Scaling
 from common.evaluation.comparison import measure, measure_difference
 from common.models.trained_model import TrainedModel
-from common.training.predict import predict
+from common.training.predict import predict_subsets
 
 Floats = NDArray[np.float64]
 Members = tuple[bool, ...]  # [M], of one subset
@@ -65,10 +65,19 @@ def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, s
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
-    all they have: at most one pass over the patients for each subset but the full one.
+    all they have. What each modality is by itself is computed once for all subsets.
     """
     M = patients.present.shape[1]
-    asked = {subset: _ask(trained, patients, subset, full, scaling) for subset in subsets_of(M)}
+    has = [tuple(row) for row in patients.present.tolist()]
+    within = {n: [s for s in subsets_of(M) if s != here and _within(s, here)] for n, here in enumerate(has)}
+    asked = {subset: np.full(full.shape, np.nan) for subset in subsets_of(M)}
+    for row, subset, raw in predict_subsets(trained, patients, within):
+        asked[subset][row] = raw
+    for found in asked.values():
+        answered = np.isfinite(found).all(1)
+        found[answered] = scaling.apply(found[answered])
+    for row, members in enumerate(has):
+        asked[members][row] = full[row]
     nothing = np.full(full.shape[1], np.nan)
     answers = {}
     for subset in asked:
@@ -90,14 +99,6 @@ def name_of(subset: Members, modalities: tuple[str, ...]) -> str:
     return "+".join(name for name, chosen in zip(modalities, subset, strict=True) if chosen)
 
 
-def _ask(trained: TrainedModel, patients: SiteData, subset: Members, full: Floats, scaling: Scaling) -> Floats:
-    """[N, C] from exactly this subset; NaN for patients who lack any of it, `full` for those who have no other modality."""
-    has_all = patients.present[:, list(subset)].all(1)
-    has_more = patients.present.sum(1) > sum(subset)
-    found = np.where((has_all & ~has_more)[:, None], full, np.nan)
-    rows = np.flatnonzero(has_all & has_more)
-    if len(rows):
-        some = patients if len(rows) == len(patients) else patients.select(rows)
-        raw = predict(trained, some, present=np.tile(np.array(subset), (len(rows), 1)))
-        found[rows] = scaling.apply(raw)
-    return found
+def _within(subset: Members, other: Members) -> bool:
+    """Whether all of a subset are in another."""
+    return all(here or not chosen for chosen, here in zip(subset, other, strict=True))

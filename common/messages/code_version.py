@@ -15,6 +15,8 @@ TRAVELS = (
     "client/privacy/__init__.py",
     "client/privacy/budget.py",
     "client/privacy/ledger.py",
+    "client/privacy/marks.py",
+    "client/privacy/people.py",
     "client/round/*.py",
     "common/*.py",
     "common/adapters/*.py",

@@ -58,7 +58,7 @@ class SiteReply:
     """A site's reply, checked. `update` is empty when `error` is not.
 
     `patients` and `labelled` are 1 where `counts_shared` is false: the site's policy keeps its numbers. `epsilon` is what the
-    site's ledger says its patients have spent, over all runs and at the site's own delta; below 0 where no ledger is kept.
+    run has charged at the site, at the run's delta: how often it was asked decides it, and no patient. Below 0: not private.
     """
 
     site: str

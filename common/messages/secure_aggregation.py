@@ -10,12 +10,14 @@ On the wire `letters` are the ciphertexts of shares, `letter_key` is the public 
 """
 
 import hashlib
+import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from common.config.run import RunConfig
 from common.errors import FederationError
 from common.messages.round import SiteReply, Task, unpack_array, write_status
 from common.models.arrays import Arrays, arrays_sha256
@@ -26,6 +28,11 @@ MASKED = "masked"  # name of the masked vector's record
 OUT_OF_STEP = "a message of secure aggregation was out of step, or not readable"
 MAX_BYTES = 4096  # of one key, share or ciphertext
 MAX_SITES = 1000
+
+# What training reads of a configuration. Not the seed, which a site that sends masked updates only does not follow; not what
+# weighs, clips or counts an update that is trained already; nothing of evaluation, not even who is held back.
+TRAINS = ("data", "model", "objective", "training", "task", "privacy")
+TRAINS_FEDERATION = ("rounds", "strategy", "low_rank")
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,14 @@ Kind = TypeVar("Kind")
 def request_hash(task: Task, arrays: Arrays) -> bytes:
     """Hash of what a round asks of every site alike: configuration, round and global arrays, not the run's name."""
     return hashlib.sha256(f"{task.config} {task.round} {arrays_sha256(arrays)}".encode()).digest()
+
+
+def inputs_hash(config: RunConfig, round_number: int, arrays: Arrays) -> bytes:
+    """Hash of what training reads: two sums of it, over different sites, would tell one site's update."""
+    told = json.loads(config.to_json())
+    read = {name: told[name] for name in TRAINS} | {name: told["federation"][name] for name in TRAINS_FEDERATION}
+    text = json.dumps([read, round_number, arrays_sha256(arrays)], sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
 
 
 def view_hash(began: AdvertiseKeys, peers: ShareKeys) -> bytes:

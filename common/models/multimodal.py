@@ -12,7 +12,7 @@ B patients, S slices, M modalities, H x W pixels, P patches of one modality, N t
 Q clinical covariates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +49,24 @@ class Features(NamedTuple):
 
     cls: Tensor
     patches: Tensor
+
+
+class Alone(NamedTuple):
+    """What the first blocks make of each modality by itself, whichever others there are: the part that all subsets share.
+
+    Attributes:
+        prefix: [B, S, M, R, D]; [1, R, D], the same for all, where no block comes before the modalities meet.
+        patches: [B, S, M, P, D]; zeros where the modality is absent.
+        rope: rotary positions of one modality's patches, where the backbone has them.
+    """
+
+    prefix: Tensor
+    patches: Tensor
+    rope: Tensor | None
+
+    def take(self, rows: list[int]) -> "Alone":
+        """The same of some of the patients."""
+        return Alone(self.prefix if self.prefix.ndim == 3 else self.prefix[rows], self.patches[rows], self.rope)
 
 
 class MultiModalViT(nn.Module):
@@ -124,12 +142,7 @@ class MultiModalViT(nn.Module):
 
     def centred(self, embedding: Tensor, present: Tensor) -> Tensor:
         """An embedding [B, E] less the mean features of the parts that are there; the zeros of an absent modality stay."""
-        if self.feature_centre is None:
-            return embedding
-        here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
-        mean = self.feature_centre.float() * self.width**0.5
-        off: Tensor = (mean * here.unsqueeze(2)).flatten(1)
-        return embedding - off
+        return embedding if self.feature_centre is None else less_mean(embedding, present, self.feature_centre)
 
     def token_weights(self, patches: Tensor) -> Tensor | None:
         """`Pooling.weights` of patches [B, S, M, P, D], in float32; None: all alike."""
@@ -144,18 +157,41 @@ class MultiModalViT(nn.Module):
             present: [B, M] bool, at least one a patient.
             masks: [B, S, M, P] bool, patches that the student must not see; None: sees all.
         """
-        B, S = x.shape[:2]
+        return self.together(self.alone(x, present, masks), present)
+
+    def alone(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Alone:
+        """The blocks in which each modality sees itself only, as the backbone was trained. Args as `features`."""
         prefix, tokens, rope = self.tokens(x, masks)
-        cls = tokens.new_zeros(B, S, tokens.shape[-1])
-        patches = torch.zeros_like(tokens)
-        counts = present.sum(1)
-        for count in sorted(set(counts.tolist())):
-            rows = (counts == count).nonzero().squeeze(1)
-            kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
-            index = (rows.view(-1, 1, 1), torch.arange(S, device=x.device).view(1, S, 1), kept)  # [b, S, count]
-            group_cls, group_patches = self._run(prefix, tokens[index], rope)
-            cls = cls.index_copy(0, rows, group_cls.to(cls.dtype))
-            patches = patches.index_put(index, group_patches.to(patches.dtype))
+        if not self.apart:
+            return Alone(prefix, tokens, rope)
+        (B, S, M, P, D), first = tokens.shape, prefix.shape[1]
+        found = tokens.new_zeros(B, S, M, first + P, D)
+        for rows, count, index in _groups(present, S):
+            chosen = tokens[index].reshape(-1, P, D)
+            z = self.backbone.encode(torch.cat([prefix.expand(len(chosen), -1, -1), chosen], dim=1), 0, self.apart, rope)
+            found = found.index_put(index, z.view(len(rows), S, count, first + P, D).to(found.dtype))
+        return Alone(found[..., :first, :], found[..., first:, :], rope)
+
+    def together(self, alone: Alone, present: Tensor) -> Features:
+        """The blocks in which modalities attend to each other.
+
+        Where they meet, the prefix tokens of a slice's modalities are averaged, and their patches stand in one sequence.
+
+        Args:
+            alone: of all these modalities, or of more.
+            present: [B, M] bool, at least one a patient.
+        """
+        B, S, _, P, D = alone.patches.shape
+        cls = alone.patches.new_zeros(B, S, D)
+        patches = alone.patches.new_zeros(alone.patches.shape)  # in this order in memory: a mean sums in it
+        for rows, count, index in _groups(present, S):
+            prefix = alone.prefix[index].mean(2).flatten(0, 1) if self.apart else alone.prefix.expand(len(rows) * S, -1, -1)
+            z = torch.cat([prefix, alone.patches[index].reshape(len(rows) * S, count * P, D)], dim=1)
+            positions = None if alone.rope is None else alone.rope.repeat(count, 1)  # every modality has the same ones
+            z = self.backbone.encode(z, self.apart, len(self.backbone.blocks), positions).view(len(rows), S, -1, D)
+            cls = cls.index_copy(0, rows, z[:, :, 0].to(cls.dtype))
+            group = z[:, :, prefix.shape[1] :].view(len(rows), S, count, P, D)
+            patches = patches.index_put(index, group.to(patches.dtype))
         return Features(cls, patches)
 
     def pixels(self, x: Tensor) -> Tensor:
@@ -179,23 +215,22 @@ class MultiModalViT(nn.Module):
         """How many of the first blocks see each modality by itself."""
         return len(self.backbone.blocks) - self.joint_blocks if self.joint_blocks else 0
 
-    def _run(self, prefix: Tensor, chosen: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Blocks over one group. chosen [b, S, m, P, D]; returns CLS [b, S, D] and patches in chosen's shape.
 
-        The first blocks see each modality by itself, as the backbone was trained; where the modalities meet, their prefix
-        tokens are averaged and their patches stand in one sequence.
-        """
-        b, S, m, P, D = chosen.shape
-        apart, blocks, first = self.apart, len(self.backbone.blocks), prefix.shape[1]
-        if apart:
-            z = torch.cat([prefix.expand(b * S * m, -1, -1), chosen.reshape(-1, P, D)], dim=1)
-            z = self.backbone.encode(z, 0, apart, rope)
-            merged, joined = z[:, :first].view(b * S, m, first, D).mean(1), z[:, first:].reshape(b * S, m * P, D)
-        else:
-            merged, joined = prefix.expand(b * S, -1, -1), chosen.reshape(b * S, m * P, D)
-        positions = None if rope is None else rope.repeat(m, 1)  # every modality has the same ones
-        z = self.backbone.encode(torch.cat([merged, joined], dim=1), apart, blocks, positions)
-        return z[:, 0].view(b, S, D), z[:, first:].view(b, S, m, P, D)
+def _groups(present: Tensor, slices: int) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor, Tensor]]]:
+    """Patients with equally many modalities: rows [b], how many, and the index of their tokens in [B, S, M], to [b, S, count]."""
+    counts, every = present.sum(1), torch.arange(slices, device=present.device).view(1, slices, 1)
+    for count in sorted(set(counts.tolist())):
+        rows = (counts == count).nonzero().squeeze(1)
+        kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
+        yield rows, count, (rows.view(-1, 1, 1), every, kept)
+
+
+def less_mean(embedding: Tensor, present: Tensor, centre: Tensor) -> Tensor:
+    """Embeddings [B, E] less the mean features [1 + M, D] (`feature_centre`) of the parts that are there, by present [B, M]."""
+    here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
+    mean = centre.float() * centre.shape[1] ** 0.5
+    off: Tensor = (mean * here.unsqueeze(2)).flatten(1)
+    return embedding - off
 
 
 def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ The accountant is Opacus' PRV (Gopi et al., NeurIPS 2021): adding up an epsilon 
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from common.privacy.charge import Charge
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
 
 LOOSE = 60.0  # beyond this epsilon the cheap bound is told: PRV would need gigabytes to say more exactly what protects nobody
+FINE, COARSE = 0.01, 1e-3  # the accountant's own error in epsilon, on top of the truth; of a large epsilon a thousandth
 LARGEST_NOISE = 1e4
 TOLERANCE = 1e-3  # relative, of a noise multiplier that is searched
 
@@ -29,8 +31,6 @@ def epsilon_of(history: Iterable[Charge], delta: float) -> float:
     Returns:
         0 for no step; infinite where a step had no noise. Above `LOOSE` the looser Renyi bound.
     """
-    from opacus.accountants import PRVAccountant, RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
-
     if not 0 < delta < 1:
         raise ValueError(f"Expected 0 < delta < 1, got {delta}.")
     merged: dict[tuple[float, float], int] = {}
@@ -42,9 +42,9 @@ def epsilon_of(history: Iterable[Charge], delta: float) -> float:
         return 0.0
     if any(noise == 0 for noise, _ in merged):
         return math.inf
-    steps = [(noise, rate, count) for (noise, rate), count in sorted(merged.items())]
-    rough = _ask(RDPAccountant(), steps, delta)
-    return rough if not rough < LOOSE else min(rough, _ask(PRVAccountant(), steps, delta))
+    steps = tuple((noise, rate, count) for (noise, rate), count in sorted(merged.items()))
+    rough = _renyi(steps, delta)
+    return rough if not rough < LOOSE else min(rough, _exact(steps, delta, max(FINE, rough * COARSE)))
 
 
 def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int, spent: Iterable[Charge] = ()) -> float:
@@ -55,18 +55,57 @@ def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int, spen
     """
     history = tuple(spent)
 
-    def fits(noise: float) -> bool:
-        return epsilon_of((*history, Charge(noise, sample_rate, steps)), delta) <= epsilon
+    def epsilon_at(noise: float) -> float:
+        return epsilon_of((*history, Charge(noise, sample_rate, steps)), delta)
 
-    if not fits(LARGEST_NOISE):
+    if not epsilon_at(LARGEST_NOISE) <= epsilon:
         raise ValueError(f"No noise keeps {steps} more steps within epsilon {epsilon:g}.")
-    low, high = 0.0, 1.0
-    while not fits(high):
-        low, high = high, high * 2
-    while high - low > TOLERANCE * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    return least_noise(epsilon_at, epsilon, _first_guess(epsilon, delta, sample_rate, steps))
+
+
+def least_noise(epsilon_at: Callable[[float], float], epsilon: float, guess: float) -> float:
+    """The least noise whose epsilon is within the target, to `TOLERANCE`; few evaluations, since little noise costs most time.
+
+    Args:
+        epsilon_at: falls with the noise; may be infinite.
+        epsilon: the target, which `LARGEST_NOISE` keeps to.
+        guess: where to begin; any number above 0 will do.
+    """
+    enough, least, step = min(guess, LARGEST_NOISE), 0.0, 1.03
+    at_enough, at_least = epsilon_at(enough), math.inf
+    while at_enough > epsilon:
+        least, at_least = enough, at_enough
+        enough = min(enough * max(step, min(at_enough / epsilon, 2.0)), LARGEST_NOISE)
+        at_enough, step = epsilon_at(enough), step * step
+    while not least:
+        below = enough / max(step, min(epsilon / max(at_enough, 1e-9), 1.5))
+        found, step = epsilon_at(below), step * step
+        if found <= epsilon:
+            enough, at_enough = below, found
+        else:
+            least, at_least = below, found
+    while enough - least > TOLERANCE * enough:
+        middle = _between(least, enough, at_least, at_enough, epsilon)
+        found = epsilon_at(middle)
+        if found <= epsilon:
+            enough, at_enough = middle, found
+        else:
+            least, at_least = middle, found
+    return enough
+
+
+def _between(least: float, enough: float, at_least: float, at_enough: float, epsilon: float) -> float:
+    """Noise between two whose epsilon would be the target, were epsilon a power of the noise; a little off the ends."""
+    if not (math.isfinite(at_least) and 0 < at_enough < at_least):
+        return math.sqrt(least * enough)
+    part = math.log(at_least / epsilon) / math.log(at_least / at_enough)
+    small = TOLERANCE / 2 / math.log(enough / least)  # half a tolerance: the end that is near moves over the answer
+    return float(least * (enough / least) ** min(max(part + small / 2, small), 1 - small))
+
+
+def _first_guess(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """Noise near the answer: what `_squared_mu` says of it."""
+    return 1 / math.sqrt(math.log1p(_mu_for(epsilon, delta) ** 2 / (sample_rate * sample_rate * steps)))
 
 
 def steps_within(epsilon: float, delta: float, one: Charge, spent: Iterable[Charge] = (), *, most: int = 100_000) -> int:
@@ -76,28 +115,65 @@ def steps_within(epsilon: float, delta: float, one: Charge, spent: Iterable[Char
     def fits(times: int) -> bool:
         return epsilon_of((*history, Charge(one.noise_multiplier, one.sample_rate, one.steps * times)), delta) <= epsilon
 
-    return last_true(fits, most)
+    done = sum(_squared_mu(charge) for charge in history)
+    each = _squared_mu(one)
+    guess = int((_mu_for(epsilon, delta) ** 2 - done) / each) if 0 < each < math.inf and done < math.inf else 1
+    return last_true(fits, most, guess)
 
 
-def last_true(fits: Callable[[int], bool], most: int) -> int:
-    """The largest n up to `most` that fits, where everything below it does; 0 where not even 1 does."""
-    low, high = 0, 1
-    while high <= most and fits(high):
-        low, high = high, high * 2
-    high = min(high, most + 1)
+def last_true(fits: Callable[[int], bool], most: int, guess: int = 1) -> int:
+    """The largest n up to `most` that fits, where all below it do; 0 where not even 1 does. It looks near `guess` first."""
+    low, high = 0, most + 1  # the first fits, the second does not
+    at, step = min(max(guess, 1), most), 1
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        if fits(at):
+            low, at = at, at + step
+        else:
+            high, at = at, at - step
+        step *= 2
+        if not low < at < high:  # both ends are known: halve what lies between from here on
+            at, step = (low + high) // 2, most
     return low
 
 
-def _ask(accountant: "IAccountant", steps: list[tuple[float, float, int]], delta: float) -> float:
+def _squared_mu(charge: Charge) -> float:
+    """About the square of mu, of the Gaussian mechanism that so many steps are (Dong et al., 2019); it adds up."""
+    noise = charge.noise_multiplier
+    if not noise or 1 / noise**2 > 700:
+        return math.inf
+    return charge.steps * charge.sample_rate**2 * math.expm1(1 / noise**2)
+
+
+def _mu_for(epsilon: float, delta: float) -> float:
+    """About the mu whose epsilon at delta this is: epsilon = mu tail + mu^2 / 2."""
+    tail = math.sqrt(2 * math.log(1 / delta))
+    return math.sqrt(tail * tail + 2 * epsilon) - tail
+
+
+Steps = tuple[tuple[float, float, int], ...]  # noise multiplier, sampling rate, how many
+
+
+@lru_cache(maxsize=4096)
+def _renyi(steps: Steps, delta: float) -> float:
+    from opacus.accountants import RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
+
+    return _ask(RDPAccountant(), steps, delta)
+
+
+@lru_cache(maxsize=4096)
+def _exact(steps: Steps, delta: float, error: float) -> float:
+    from opacus.accountants import PRVAccountant  # noqa: PLC0415  as above
+
+    return _ask(PRVAccountant(), steps, delta, eps_error=error)
+
+
+def _ask(accountant: "IAccountant", steps: Steps, delta: float, **settings: float) -> float:
     """An accountant's epsilon; infinite where its arithmetic fails."""
-    accountant.history = steps
+    accountant.history = list(steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RDP says when its best order is the first or last: the bound is valid all the same
         try:
-            answer = float(accountant.get_epsilon(delta))
+            answer = float(accountant.get_epsilon(delta, **settings))
         except (RuntimeError, ValueError, OverflowError, FloatingPointError):
             return math.inf
     return max(answer, 0.0) if not math.isnan(answer) else math.inf

@@ -21,12 +21,20 @@ from common.privacy.charge import Charge
 from common.privacy.noise import system_sample
 from common.privacy.optimizer import SystemNoiseOptimizer
 
-CHECKS = (SIZE, SEED, RATE, SHARE) = (
+PARTS = (SIZE, SEED, RATE, SHARE) = (  # of a step
     "noise of the promised size",
     "noise from no seed",
     "sampling rate as claimed",
     "one patient's share is bounded",
 )
+ROUND = (OTHERS, MOVES, NOISES, ROWS, LEAVES) = (  # of a whole round
+    "nobody's share depends on another",
+    "a round moves by bounded shares alone",
+    "each array's noise is its own",
+    "a round draws and charges alike",
+    "nothing leaves beside the update",
+)
+CHECKS = (*PARTS, *ROUND)
 CONFIDENCE = 0.95
 NOISE_VALUES = 20_000  # of one empty step, whose spread is measured
 ROUNDING = 1e-6  # of the sums that are compared, relative

@@ -7,7 +7,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
 from common.privacy.gradients import Parameters
-from common.privacy.noise import system_normal
+from common.privacy.noise import noised
 
 # Opacus' float32 norms come out short, by 3e-6 for 300,000 values and 6e-5 for 3,000,000, and what it clips by them too long: so
 # patients are clipped to a little less than the noise is measured by, and the bound is one.
@@ -54,7 +54,4 @@ class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         """Replaces Opacus' generators, which are seeded or need torchcsprng."""
         for parameter in self.params:
             total: Tensor = parameter.summed_grad  # type: ignore[attr-defined]
-            parameter.grad = total
-            if self.noise_std:
-                noise = system_normal(tuple(total.shape), self.noise_std)
-                parameter.grad = total + noise.to(total.device)
+            parameter.grad = noised(total, self.noise_std) if self.noise_std else total

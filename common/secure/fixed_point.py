@@ -16,10 +16,8 @@ from common.errors import FederationError
 MODULUS_BITS = 32
 MAX_LEVEL_BITS = 30  # Flower's quantisation counts in int32
 
-# One sentence for all three: which it was would tell a server that moves the limits how large a weight or an update is.
-UNCOUNTABLE = (
-    "the site's update is beyond secure.update_range, secure.max_weight or federation.max_update_norm; its log says which"
-)
+# One sentence for all: sites shorten what is beyond a run's limits (`client.round.dispatch`), so no limit can be asked about.
+UNCOUNTABLE = "the site's update cannot be counted in a sum, or the site has no weight in it; its log says which"
 
 Words = NDArray[np.uint32]
 Values = NDArray[np.float64]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from common.data.dataset import SiteData
 from common.models.trained_model import TrainedModel
-from common.training.forward import embed, forward_batches
 from common.training.plain import told_terms
+from common.training.subset_embeddings import embed_subsets
 from common.training.trainable import CENTRE
 from common.training.update import LocalUpdate
 
@@ -29,7 +29,7 @@ def centre_round(trained: TrainedModel, patients: SiteData) -> LocalUpdate:
         patients: those of the site that train, labelled or not.
     """
     began, start = time.monotonic(), trained.arrays
-    embeddings = np.concatenate([found.cpu().numpy() for found in forward_batches(trained, patients, embed)])
+    embeddings = embed_subsets(trained, patients, patients.present[None])[0].numpy()
     mean = mean_parts(embeddings.reshape(len(patients), *start[CENTRE].shape), patients.present)
     arrays = {name: array.copy() for name, array in sorted(start.items())}
     arrays[CENTRE] = start[CENTRE] + (mean / trained.model.width**0.5).astype(np.float32)

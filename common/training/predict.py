@@ -3,6 +3,7 @@
 N patients, B of a batch, S slices, M modalities, C classes, D width.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.models.multimodal import MultiModalViT
+from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
+from common.training.subsets import Subset, forward_subsets
 
 
 def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -37,6 +39,30 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
 
     rows = [found.softmax(-1).cpu() for found in forward_batches(trained, patients, logits, present=use)]
     return np.asarray(torch.cat(rows))
+
+
+def predict_subsets(
+    trained: TrainedModel, patients: SiteData, wanted: Mapping[int, Sequence[Subset]]
+) -> Iterator[tuple[int, Subset, NDArray[np.float64]]]:
+    """Class probabilities [C] of patients as if they had some of their modalities only; to rounding those that `predict` gives.
+
+    Args:
+        trained: a model and its arrays.
+        patients: of whom the rows are.
+        wanted: by row, subsets of the modalities that the patient has.
+
+    Yields:
+        Row, subset, probabilities.
+    """
+    classes, temperature = len(trained.config.task.classes), trained.config.objective.student_temperature
+
+    def probabilities(model: MultiModalViT, alone: Alone, present: Tensor, covariates: Tensor) -> Tensor:
+        cls, patches = model.together(alone, present)
+        cosines: Tensor = model.head(model.embed(cls, patches, present), covariates)
+        return (cosines[:, :classes].double() / temperature).softmax(-1)
+
+    for row, subset, found in forward_subsets(trained, patients, wanted, probabilities):
+        yield row, subset, np.asarray(found.cpu())
 
 
 def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig, *, pooled: bool = False) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """The first rounds: fit the head on features, and leave the backbone as it is (LP-FT: Kumar et al., ICLR 2022).
 
 A random head would send noise through the adapters and spoil pre-trained features before it has learned anything. Features need
-one forward pass; the head's steps on them cost next to nothing.
+one forward pass, which later head rounds need not repeat (`common.training.kept`); the head's steps on them cost next to nothing.
 
 Where the run takes clinical covariates, one more copy of each patient has no image at all (an embedding of zeros) and all that is
 known of them. Beside images the head soon answers right for all patients that it trains on, and then has nothing left to learn
@@ -17,17 +17,18 @@ from torch import Tensor
 from torch.func import functional_call
 
 from common.config.run import RunConfig
-from common.data.dataset import Batch, SiteData
+from common.data.dataset import SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.objectives.masking import drop_covariates, drop_modalities
 from common.objectives.term import StepOutputs
-from common.training.forward import Function, embed, forward_batches
+from common.training.device import choose_device
 from common.training.plain import PlainGradients, told_terms
 from common.training.round import Parameters, Point
+from common.training.subset_embeddings import embed_subsets
 from common.training.trainable import HEAD
-from common.training.views import global_views, some_slices
+from common.training.view_embeddings import embed_views
 
 # Of each patient: once as it is, else always with modalities dropped, where the run drops any. With two copies, and dropped by a
 # chance of 0.3, the head saw one in seven lacking something, and was wrong where much was missing.
@@ -35,7 +36,7 @@ COPIES = 8
 
 
 def head_rule(
-    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, generator: torch.Generator
+    model: MultiModalViT, arrays: Arrays, patients: SiteData, config: RunConfig, generator: torch.Generator, number: int
 ) -> PlainGradients:
     """The rule of a head round: descent on the features of all labelled patients at once; an unlabelled site takes no step.
 
@@ -44,15 +45,19 @@ def head_rule(
         arrays: the global model's.
         patients: the site's that train.
         config: `objective`, `training`, `task` and `evaluation.batch_size` are read.
-        generator: draws the modalities that are dropped, or the views, and in each step the covariates.
+        generator: draws the modalities that are dropped, and in each step the covariates.
+        number: of the head round, from 1, among those that train.
     """
     labelled = patients.select(patients.labelled)
     covariates, chance = torch.from_numpy(labelled.covariates), config.objective.covariate_dropout
 
     @cache
     def features() -> tuple[Tensor, Tensor]:
-        embed_copies = _embed_views if config.training.head_views else _embed
-        images, labels = embed_copies(TrainedModel(model, arrays, config), labelled, generator)
+        trained = TrainedModel(model, arrays, config)
+        if config.training.head_views:
+            images, labels = _embed_views(trained, labelled, number)
+        else:
+            images, labels = _embed(trained, labelled, generator)
         return _with_covariates_alone(images, labels, labelled)
 
     def outputs(point: Point) -> StepOutputs:
@@ -128,30 +133,27 @@ def _embed(trained: TrainedModel, patients: SiteData, generator: torch.Generator
     if config.objective.modality_dropout:  # drawn batch by batch: equal seeds give what they have always given
         batches = torch.split(has, config.evaluation.batch_size)
         copies += [torch.cat([drop_modalities(some, 1.0, generator) for some in batches]) for _ in range(COPIES - 1)]
-    embeddings = [found for present in copies for found in forward_batches(trained, patients, embed, present=present.numpy())]
-    labels = torch.as_tensor(patients.labels, device=embeddings[0].device)
-    return torch.cat(embeddings), labels.repeat(len(copies))
+    embeddings = embed_subsets(trained, patients, torch.stack(copies).numpy()).to(choose_device())
+    return embeddings.flatten(0, 1), torch.as_tensor(patients.labels, device=embeddings.device).repeat(len(copies))
 
 
-def _embed_views(trained: TrainedModel, patients: SiteData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _embed_views(trained: TrainedModel, patients: SiteData, number: int) -> tuple[Tensor, Tensor]:
     """Embeddings [(1 + V) N, E] of the patients as they are and of V views each, and their labels.
 
-    A head fitted to whole images alone learns what a crop, a mask or a missing modality takes away: on phantoms, views that were
-    drawn anew in each head round raised the external AUROC by 0.07 (docs/results.md). They are the global views of the tuning
-    rounds, of a random number of slices.
+    A head fitted to whole images alone learns what a crop, a mask or a missing modality takes away: on phantoms views raised the
+    external AUROC by 0.07 (docs/results.md). They are the global views of the tuning rounds, new ones in each
+    head round: kept ones from earlier rounds in their place taught less (docs/results.md).
+
+    Args:
+        trained: a model and its arrays.
+        patients: N, labelled.
+        number: of the head round, from 1, among those that train.
     """
-    config = trained.config
-
-    def embed_view(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> Tensor:
-        number = int(torch.randint(1, x.shape[1] + 1, (1,), generator=generator))
-        batch = Batch(some_slices(x, number, generator), present.cpu(), torch.empty(0), covariates.cpu())
-        views = global_views(batch, 1, config.objective, model.patch_size, generator)
-        embedding: Tensor = model(views.x, views.present, views.masks).embedding
-        return embedding.float()
-
-    functions: list[Function] = [embed, *[embed_view] * config.training.head_views]
-    embeddings = torch.cat([found for function in functions for found in forward_batches(trained, patients, function)])
-    return embeddings, torch.as_tensor(patients.labels, device=embeddings.device).repeat(len(functions))
+    views = trained.config.training.head_views
+    whole = embed_subsets(trained, patients, patients.present[None])
+    drawn = embed_views(trained, patients, range(views * (number - 1), views * number))
+    embeddings = torch.cat([whole, drawn]).to(choose_device())
+    return embeddings.flatten(0, 1), torch.as_tensor(patients.labels, device=embeddings.device).repeat(len(embeddings))
 
 
 def _with_covariates_alone(images: Tensor, labels: Tensor, patients: SiteData) -> tuple[Tensor, Tensor]:

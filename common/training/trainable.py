@@ -77,6 +77,12 @@ def is_head_round(config: RunConfig, round_number: int) -> bool:
     return config.training.ssl_rounds < round_number <= rounds_before_tuning(config)
 
 
+def head_rounds_until(config: RunConfig, round_number: int) -> int:
+    """How many rounds, this one included, have fitted the head; one that measured the mean features is none."""
+    numbers = range(1, round_number + 1)
+    return sum(is_head_round(config, number) and not is_centre_round(config, number) for number in numbers)
+
+
 def rounds_before_tuning(config: RunConfig) -> int:
     """Self-supervised rounds and head rounds."""
     return config.training.ssl_rounds + config.training.head_rounds

@@ -6,17 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rich.console import Console
 from rich.live import Live
 
-from common.cli import add_debug
+from common.cli import add_debug, output
 from common.deployment.supervisor import end, running
 from server.deployment.certificates import CA
 from server.deployment.home import Home, ServerSettings, open_home
 from server.deployment.provision import init_home, renew_certificate
 from server.deployment.registry import admit, revoke, synchronise
 from server.deployment.service import serve, serve_in_background
-from server.deployment.status import as_json, server_status, show
+from server.deployment.status import ServerStatus, as_json, server_status, show
 from server.deployment.superlink_nodes import connect
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -159,13 +158,24 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(status), indent=2))
     elif arguments.watch:
-        with Live(show(status), auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_SECONDS)
-                live.update(show(server_status(home)), refresh=True)
+        _watch(home, status)
     else:
-        Console().print(show(status))
+        output().print(show(status))
     return 0 if status.superlink == "serving" and status.front in ("serving", "none") else 1
+
+
+def _watch(home: Home, status: ServerStatus) -> None:
+    """Until it is interrupted: in place on a terminal, one after the other into a file or a pipe."""
+    console = output()
+    if not console.is_terminal:
+        while True:
+            console.print(show(status))
+            time.sleep(WATCH_SECONDS)
+            status = server_status(home)
+    with Live(show(status), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(show(server_status(home)), refresh=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:

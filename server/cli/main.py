@@ -86,7 +86,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if noise is None:
         _require("--epsilon", arguments.epsilon, arguments.epsilon > 0, "a number above 0")
         try:
-            with Console(stderr=True).status("Searching the noise; up to half a minute"):
+            with Console(stderr=True).status("Searching the noise"):
                 noise = noise_for(arguments.epsilon, arguments.delta, rate, steps)
         except ValueError as error:
             raise ConfigError(f"--epsilon {arguments.epsilon:g}: {error} Take fewer steps or a smaller sample rate.") from error

@@ -119,6 +119,8 @@ def _run(home: Home) -> dict[str, Any]:
 
 def _programs(status: ServerStatus, title: Text) -> Table:
     table = Table("program", "state", "since", "restarts", "last exit", "why", title=title, title_justify="left")
+    for column in table.columns:
+        column.no_wrap = column.header in WHOLE
     health = {"superlink": status.superlink, "nginx": status.front}
     for name, entry in status.programs.items():
         told: Mapping[str, Any] = entry if isinstance(entry, dict) else {}
@@ -132,11 +134,15 @@ def _programs(status: ServerStatus, title: Text) -> Table:
     return table
 
 
+WHOLE = ("site", "connection", "program", "state")  # of no use in pieces: the other columns give way
+
+
 def _site_table(status: ServerStatus) -> Table:
     """One row a site; what the run does at it only where there is a run."""
     table = Table("site", "connection", "last seen", *(RUN_COLUMNS if status.run else ()))
     for column in table.columns:
-        column.overflow = "fold"  # a site's name is of no use without its end
+        column.overflow = "fold"
+        column.no_wrap = column.header in WHOLE
     for site in status.sites:
         seen = _moment(str(site.run.get("last_seen") or site.last_seen))
         table.add_row(Text(site.name), _styled(site.connection), seen, *(_run_cells(site.run) if status.run else ()))

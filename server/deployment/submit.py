@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common.cli import CONFIGS, config_path
 from common.config.run import load_config
 from common.deployment.flower_cli import NAME, error_sentence, flwr, run_status, write_run_config
 from common.errors import ConfigError, FederationError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
 from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
@@ -20,6 +20,7 @@ from server.deployment.registry import agreed_patients
 from server.deployment.run_status import LAST_NAME, read_run_status
 from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
+from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from server.run.survey import NAME as SURVEY_NAME
 
@@ -28,6 +29,7 @@ STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
 ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
 SILENT_SECONDS = 600.0  # without a word from the SuperLink
 OVER = "finished"
+SUBMIT_LOCK = "submit.lock"
 
 OnStatus = Callable[[dict[str, Any]], None]
 
@@ -67,7 +69,14 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     out = Path(run_config["out"])
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
+    with _submitting(home):
+        return _submit(home, run_config, out, SURVEY_NAME if wanted.survey else "report.json")
+
+
+def _submit(home: Home, run_config: dict[str, Any], out: Path, result: str) -> SubmittedRun:
+    """See `submit`; nobody else submits meanwhile."""
     _require_free(home)
+    require_free(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     told = len(read_rounds(out))
@@ -79,7 +88,6 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
         raise FederationError(
             "The checkout changed while it was submitted. Cancel the run with `fedmri-server cancel`, and try again."
         )
-    result = SURVEY_NAME if wanted.survey else "report.json"
     run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told, result)
     write_atomic(home.state / LAST_NAME, json.dumps({"id": run.id, "out": str(out), "bundle": run.bundle}).encode())
     return run
@@ -156,6 +164,14 @@ def _run_config(wanted: Submission) -> dict[str, Any]:
         "resume": wanted.resume,
         "survey": wanted.survey,
     }
+
+
+def _submitting(home: Home) -> IO[bytes]:
+    """Of two who submit at once, one: the other would find no run yet, and start a second one."""
+    try:
+        return locked(home.state / SUBMIT_LOCK, wait=False)
+    except BlockingIOError as error:
+        raise FederationError("Another run is being submitted at this moment. See `fedmri-server status`.") from error
 
 
 def _require_free(home: Home) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from common.secure.threshold import hidden_among
 from server.report.decode import listed, names, real, table, whole
 
 
@@ -63,11 +64,23 @@ class SiteLevel:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """Whether the server saw sums only, of how many hospitals or more, and noise for whole hospitals."""
+    """Whether the server saw sums only, of how many hospitals or more, and noise for whole hospitals.
+
+    Attributes:
+        needed: whose shares, so many, take any mask off; None: the report does not say.
+    """
 
     secure: bool
     fewest: int | None
+    needed: int | None
     site_level: SiteLevel | None
+
+    @property
+    def collusion(self) -> tuple[tuple[int, int], ...]:
+        """How many hospitals tell the coordinator all, and among how many another's update is hidden then."""
+        if self.fewest is None or self.needed is None:
+            return ()
+        return tuple((k, hidden_among(self.fewest, self.needed, k)) for k in range(1, self.fewest))
 
 
 def decode_claims(value: Any) -> tuple[Claim, ...]:
@@ -105,7 +118,8 @@ def decode_aggregation(value: Any) -> Aggregation:
         clip=real(level.get("clip")),
         warning=_text(level.get("warning")),
     )
-    return Aggregation(entry.get("secure") is True, whole(entry.get("fewest")), found if level else None)
+    numbers = whole(entry.get("fewest")), whole(entry.get("needed"))
+    return Aggregation(entry.get("secure") is True, *numbers, found if level else None)
 
 
 def _claim(site: str, entry: Mapping[str, Any]) -> Claim:

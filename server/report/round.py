@@ -35,6 +35,7 @@ class Round:
     sites: str | None  # how many updates were used
     there: tuple[str, ...]  # the sites whose update was used, where their names are known
     failures: tuple[Failure, ...]
+    retried: tuple[Failure, ...]  # in attempts after which the round was asked again
     paused: tuple[str, ...]
     mcc: float | None
     loss: float | None
@@ -62,6 +63,7 @@ def decode_round(value: Any) -> Round:
         sites=str(len(sites)) if isinstance(sites, list | dict) else None if sites is None else str(sites),
         there=names(sites),
         failures=tuple(_failure(each) for each in listed(entry.get("failures"))),
+        retried=tuple(_failure(each) for each in listed(entry.get("retried"))),
         paused=names(entry.get("paused")),
         mcc=measure(seen).value,
         loss=real(table(entry.get("train")).get("loss")),

@@ -37,7 +37,7 @@ from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.plan import MODEL_NAME, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
-from server.run.resume import begin, close_round, only_run, resume, write_open
+from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
 from server.run.twins import compare_sites, keep_twins, kept_twins
@@ -52,10 +52,15 @@ NAMED_WEIGHTS = ("hub", "random", *SHIPPED_FILES)  # by `model.weights`; anythin
 
 @contextmanager
 def leave_error(out: Path) -> Iterator[None]:
-    """Write the sentence of an error that ends the run into RUN/error.json: Flower itself keeps none."""
-    (out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
+    """Write the sentence of an error that ends the run into RUN/error.json: Flower itself keeps none.
+
+    Where another server runs in the folder, it stays as it is: an error there would be taken for that run's.
+    """
     try:
         yield
+    except RunFolderTakenError as error:
+        log(ERROR, "%s", error)
+        raise
     except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
         log(ERROR, "The run ended with an error.", exc_info=error)
         with suppress(OSError):  # the disk may be what ended the run
@@ -97,6 +102,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     config = plan.config
     progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
     with only_run(plan.out), told_of_end(progress):
+        (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
         _federate(grid, plan, progress)
 
 
@@ -126,6 +132,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         if config.secure.enabled
         else FedMRIAvg(config.federation, task, template, plan.sites, config, progress, plan.agreed)
     )
+    strategy.presence.held_out = plan.external
     twins = kept_twins(plan) if start.round else compare_sites(grid, plan, task, strategy.presence, progress)
     keep_twins(plan, twins)
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:

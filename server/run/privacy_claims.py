@@ -8,6 +8,7 @@ from common.errors import BUDGET_SPENT
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
 from common.privacy.site_level import site_level_claim
+from common.secure.threshold import sites_needed
 
 ADJACENCY = "one patient's updates are replaced by zero; how many patients a site has is public"
 MECHANISM = "DP-SGD: Poisson sampling, clipping per patient, Gaussian noise of the operating system; PRV accountant"
@@ -31,8 +32,8 @@ def privacy_claims(config: RunConfig, rounds: Sequence[dict[str, Any]]) -> dict[
             also where its answer was lost, and again in every attempt.
 
     Returns:
-        {site: ...}: `epsilon` of this run at the run's delta (None: no bound), and `ledger_epsilon`, what the site says its
-        patients have spent in all runs, at its own delta.
+        {site: ...}: `epsilon` of this run at the run's delta (None: no bound), and `ledger_epsilon`, what the site says that
+        this run has charged there. What its patients have spent in other runs stays at the site.
     """
     if not config.privacy.enabled:
         return {}
@@ -69,13 +70,16 @@ def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], valu
         values: how many the largest round trains.
 
     Returns:
-        `secure`, `fewest` (sites in a sum), `site_level` (of `common.privacy.site_level`, or None).
+        `secure`, `fewest` (sites in a sum), `needed` (of the shares of how many any mask can be taken off), `site_level` (of
+        `common.privacy.site_level`, or None).
     """
     fewest = min((len(line["sites"]) for line in rounds), default=0)
     level = config.site_level
     releases = len(rounds) + sum(line.get("redone", 0) for line in rounds)  # a noised mean that went out stays out
     claim = site_level_claim(level, releases, values, fewest) if level.enabled and rounds else None
-    return {"secure": config.secure.enabled, "fewest": fewest, "site_level": claim}
+    asked = [len({*line["sites"], *(failure["site"] for failure in line["failures"])}) for line in rounds]
+    needed = min((sites_needed(n, config.secure.threshold, config.federation.min_sites) for n in asked), default=0)
+    return {"secure": config.secure.enabled, "fewest": fewest, "needed": min(needed, fewest), "site_level": claim}
 
 
 def _charged(line: dict[str, Any]) -> dict[str, int]:

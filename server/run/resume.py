@@ -32,16 +32,30 @@ LOCK_NAME = ".lock"
 ANEW = "Start a new run in another folder."
 
 
+class RunFolderTakenError(FederationError):
+    """Another server runs in the folder: nothing in it is ours to change."""
+
+
 def only_run(out: Path) -> IO[bytes]:
     """Hold the run folder alone, until what is returned is closed.
 
     Raises:
-        FederationError: another process runs in it: an earlier server that has not ended yet.
+        RunFolderTakenError: another process runs in it, such as an earlier server that has not ended yet.
     """
     try:
         return locked(out / LOCK_NAME, wait=False)
     except BlockingIOError as error:
-        raise FederationError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
+        raise RunFolderTakenError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
+
+
+def require_free(out: Path) -> None:
+    """Refuse, before anything is started or changed, a run folder in which a server is at work.
+
+    Raises:
+        RunFolderTakenError: one is.
+    """
+    if (out / LOCK_NAME).is_file():
+        only_run(out).close()
 
 
 def begin(plan: RunPlan, backbone: str) -> ResumePoint:

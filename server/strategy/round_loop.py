@@ -39,7 +39,7 @@ from server.strategy.aggregation import (
 from server.strategy.influence import as_agreed, at_hospitals, told
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
-from server.strategy.round_state import Address, OpenRound, ResumePoint, RoundRecord, finished
+from server.strategy.round_state import Address, FailedAttempt, OpenRound, ResumePoint, RoundRecord, finished
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
@@ -244,6 +244,7 @@ class FedMRIAvg(FedAvg):
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
             if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
+            self.open.retried += [FailedAttempt(attempt, *failure) for failure in sorted(self.open.failures.items())]
         state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:

@@ -12,6 +12,14 @@ from common.messages.round import SiteReply
 from common.models.arrays import Arrays
 
 
+class FailedAttempt(NamedTuple):
+    """One site in an attempt at a round that was then asked again."""
+
+    attempt: int  # from 1
+    site: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class RoundRecord:
     """One finished round, for `rounds.jsonl` and the report."""
@@ -22,7 +30,7 @@ class RoundRecord:
     bytes_up: int  # arrays from the sites
     bytes_down: int  # arrays to the sites
     sites: tuple[str, ...]  # whose update went into the mean
-    failures: dict[str, str]  # site -> reason
+    failures: dict[str, str]  # site -> reason, of the last attempt
     train: dict[str, float]  # loss terms
     external: dict[str, float]  # what `evaluate_fn` measured; for looking only
     epsilon: dict[str, float | None] = field(default_factory=dict)  # site -> what its ledger says is spent; None: no bound
@@ -31,6 +39,7 @@ class RoundRecord:
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
     low_rank: dict[str, float] = field(default_factory=dict)  # `common.low_rank.figures`, where single updates are seen
     influence: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> its part (`server.strategy.influence`)
+    retried: tuple[FailedAttempt, ...] = ()  # what went wrong in attempts that were followed by another
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class OpenRound:
     redone: int = 0
     low_rank: dict[str, float] = field(default_factory=dict)
     influence: dict[str, dict[str, float]] = field(default_factory=dict)
+    retried: list[FailedAttempt] = field(default_factory=list)
 
 
 def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, float]) -> RoundRecord:
@@ -101,6 +111,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
         redone=state.redone,
         low_rank=state.low_rank,
         influence=state.influence,
+        retried=tuple(state.retried),
         train=train,
         external={},
     )

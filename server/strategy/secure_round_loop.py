@@ -1,6 +1,5 @@
 """Secure aggregation in Flower's message API: a round is four exchanges, and an attempt that loses too many sites begins anew."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import WARNING
@@ -27,6 +26,7 @@ from common.messages.secure_aggregation import (
 from common.models.arrays import Arrays, shaped
 from common.privacy.site_level import noised_change
 from common.secure.fixed_point import FixedPoint
+from common.secure.threshold import sites_needed
 from server.strategy.aggregation import judge_status
 from server.strategy.progress import Progress
 from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
@@ -52,7 +52,7 @@ class SecureAvg(FedMRIAvg):
         before = self.open if self.open.number == number else self.new_round(number, arrays)
         self.open = replace(before, asked=[], valid={}, failures={})
         there = dict(enumerate(self._seated(grid), start=1))
-        threshold = max(self.plan.min_sites, math.ceil(self.secure.threshold * len(there) - 1e-9), len(there) // 2 + 1, 2)
+        threshold = sites_needed(len(there), self.secure.threshold, self.plan.min_sites)
         round_, there = self._handshake(grid, there, threshold, timeout)
         if round_ is None:
             return None, None

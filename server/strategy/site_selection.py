@@ -31,9 +31,14 @@ class Presence:
     def __init__(self, plan: FederationConfig, sites: Sequence[str], progress: Progress) -> None:
         self.plan, self.sites, self.progress = plan, sites, progress
         self.attendance = Attendance(plan.pause_after, plan.pause_rounds)
+        self.held_out: tuple[str, ...] = ()  # external hospitals: a node of such a name must not train
 
     def addresses(self, grid: Grid) -> list[Address]:
-        """All sites, in the order of their names."""
+        """All sites, in the order of their names.
+
+        Raises:
+            FederationError: a hospital that is to be held out is connected, and would train.
+        """
         if self.sites:
             nodes = sorted(self._asked_of(grid.get_node_ids))
             return [Address(site, nodes[i % len(nodes)], site) for i, site in enumerate(self.sites)] if nodes else []
@@ -41,6 +46,11 @@ class Presence:
             (printable(node.name, 80) or f"node-{node.node_id}", node.node_id) for node in self._asked_of(grid.get_nodes)
         )
         taken = [name for name, _ in named]
+        if both := sorted({*taken} & {*self.held_out}):
+            raise FederationError(
+                f"{', '.join(both)} is the external hospital of this run, and is connected as one that trains: what it would be "
+                "measured on, the model would have seen. Stop its service for this run, or hold out another hospital."
+            )
         return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
 
     def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.cli import add_debug
 from simulation.phantom.figure import write_figure
-from simulation.phantom.hospitals import ON_REQUEST, write_hospitals
+from simulation.phantom.hospitals import LAYOUTS, ON_REQUEST, write_hospitals
 
 
 def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,6 +30,12 @@ def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--also", nargs="+", default=[], choices=ON_REQUEST, metavar="MODALITY", help=f"write as well, of {', '.join(ON_REQUEST)}"
     )
     parser.add_argument("--grade", action="store_true", help="also write the WHO grade into participants.tsv")
+    parser.add_argument(
+        "--layout",
+        default="bids",
+        choices=LAYOUTS,
+        help="bids: masks under derivatives/, as the BIDS validator wants them (default); flat: beside the images",
+    )
     parser.add_argument("--seed", type=int, default=7, help="default 7")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="also draw one patient of each subtype")
     parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
@@ -52,6 +58,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
             broken=arguments.broken,
             also=tuple(dict.fromkeys(arguments.also)),
             grade=arguments.grade,
+            layout=arguments.layout,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             force=arguments.force,
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.config.modalities import DEFAULT_MODALITIES, MODALITIES
 from common.errors import DataError
 from common.files import write_atomic
-from simulation.phantom.hospitals import image_path
+from simulation.phantom.hospitals import LAYOUTS, image_path, mask_of
 from simulation.phantom.lesion import SUBTYPES
 
 NAMES = {
@@ -38,8 +38,8 @@ class _Shown:
         return image_path(self.folder.parent, self.folder.name, modality)
 
     def mask(self) -> NDArray[np.int16]:
-        path = self.folder / "anat" / f"{self.folder.name}_desc-tumour_mask.nii.gz"
-        image: Any = nibabel.load(path)
+        places = [mask_of(self.folder.parent, self.folder.name, layout) for layout in LAYOUTS]
+        image: Any = nibabel.load(next(place for place in places if place.is_file()))
         return np.asarray(image.dataobj, dtype=np.int16)
 
 

@@ -7,13 +7,12 @@ modalities, the grade) draws from generators of its own, so that everything else
 
 import functools
 import gzip
-import json
 import multiprocessing
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from common.config.modalities import MODALITIES
+from common.data.bids import describe_site, mask_path, write_json
 from common.errors import ConfigError
 from common.files import sync_folder
 from simulation.phantom.anatomy import grow_head, sample_build
@@ -36,7 +36,13 @@ from simulation.phantom.scanner import ECHO_PLANAR, SUBSLICES, Scan, acquire
 from simulation.phantom.sites import EXTERNAL, Hospital, broken_hospitals, hospital, label_sequence
 
 ON_REQUEST = {"adc": acquire_adc}  # modalities beyond the default four, and what makes their images
+LAYOUTS = ("bids", "flat")  # masks under derivatives/, as the BIDS validator wants them; masks beside the images, as once
 MISSING = 0.05  # chance that a patient lacks one of these, where the site does not say it
+ABOUT = (
+    "Simulated patients: anatomy, tumour and scanner are computed, and no real patient is behind any of them. They verify "
+    "software and claim nothing clinical. Made by `fedmri-sim phantom`; equal seeds give equal files. Images lie under "
+    "`sub-*/anat`, the tumour's masks under `derivatives/tumour`, what is known of the patients in `participants.tsv`."
+)
 Progress = Callable[[int, int], None]
 
 
@@ -63,6 +69,7 @@ def write_hospitals(
     broken: int = 0,
     also: tuple[str, ...] = (),
     grade: bool = False,
+    layout: str = "bids",
     progress: Progress | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -80,12 +87,13 @@ def write_hospitals(
         broken: patients of each fault of `simulation.phantom.broken`, otherwise like the external hospital's.
         also: of `ON_REQUEST`: modalities that are written besides.
         grade: whether participants.tsv has the column `grade`.
+        layout: one of `LAYOUTS`; images and masks are the same in both, to the byte.
         progress: called with (patients done, patients in all).
         force: replace what stands at `out`.
         workers: processes; default 2 or the number of cores, whichever is smaller; 1 works in this process.
 
     Raises:
-        ConfigError: numbers out of range, no such modality, or `out` exists, is not empty, and `force` is off.
+        ConfigError: numbers out of range, no such modality or layout, or `out` exists, is not empty, and `force` is off.
     """
     numbers = {
         "sites": (sites, 2),
@@ -97,6 +105,8 @@ def write_hospitals(
     _check(out, numbers, force)
     if unknown := sorted(set(also) - set(ON_REQUEST)):
         raise ConfigError(f"phantom hospitals: expected --also some of {', '.join(ON_REQUEST)}, got {', '.join(unknown)}.")
+    if layout not in LAYOUTS:
+        raise ConfigError(f"phantom hospitals: expected --layout one of {', '.join(LAYOUTS)}, got {layout}.")
     places = [(hospital(seed, number, labelled=number < sites - 1), patients) for number in range(sites)]
     places += [(hospital(seed, EXTERNAL, labelled=True), external)] if external else []
     places += [(site, broken) for site in broken_hospitals()] if broken else []
@@ -105,10 +115,10 @@ def write_hospitals(
         folder = Path(name) / out.name
         folder.mkdir()
         jobs = [(folder / site.folder, site, number) for site, count in places for number in range(count)]
-        work = functools.partial(_write_patient, seed=seed, also=also, grade=grade)
+        work = functools.partial(_write_patient, seed=seed, also=also, grade=grade, layout=layout)
         rows = _run(jobs, work, workers or min(2, os.cpu_count() or 1), progress)
         for site, count in places:
-            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)], also, grade)
+            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)], also, grade, layout)
         if out.exists():
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         folder.rename(out)
@@ -192,13 +202,12 @@ def _finished(jobs: list[Job], work: Callable[[Job], Row], workers: int) -> Iter
             raise
 
 
-def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool) -> Row:
+def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool, layout: str) -> Row:
     """Simulate one patient, write its files, return its row: id, age, sex, subtype, and the grade on request."""
     folder, site, number = job
     with threadpool_limits(1):  # the workers share the cores, and sums split over threads need not repeat to the byte
         patient = simulate_patient(site, number, seed, also)
-    anat = folder / patient.id / "anat"
-    anat.mkdir(parents=True)
+    (folder / patient.id / "anat").mkdir(parents=True)
     affine = site.scanner.affine
     for modality, image in patient.scan.images.items():
         content = nifti_bytes(np.rint(image).astype(np.int16), affine)
@@ -206,7 +215,9 @@ def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool) -> R
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
     mask = nifti_bytes(patient.scan.mask.astype(np.int16), affine)
-    (anat / f"{patient.id}_desc-tumour_mask.nii.gz").write_bytes(mask)
+    file = mask_of(folder, patient.id, layout)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(mask)
     age = "n/a" if patient.age is None else f"{patient.age:.0f}"
     labels = (patient.subtype, patient.grade)[: 1 + grade]
     return patient.id, age, patient.sex, *(label if site.labelled else "n/a" for label in labels)
@@ -218,7 +229,12 @@ def image_path(site: Path, patient: str, modality: str) -> Path:
     return site / patient / row.folders[0] / f"{patient}_{row.suffix}.nii.gz"
 
 
-def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, ...], grade: bool) -> None:
+def mask_of(site: Path, patient: str, layout: str = "bids") -> Path:
+    """Where a patient's mask lies, under the site's folder."""
+    return mask_path(site, patient) if layout == "bids" else site / patient / "anat" / f"{patient}_desc-tumour_mask.nii.gz"
+
+
+def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, ...], grade: bool, layout: str) -> None:
     """Write the files that describe the whole site."""
     table = [("participant_id", "age", "sex", "subtype", "grade")[: 4 + grade], *rows]
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
@@ -227,23 +243,19 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, 
         "share_pictures = true\nmin_patients = 1  # simulated patients have no secrets\n",
         encoding="utf-8",
     )
-    described = {
-        "Name": f"FedMRI phantom {site.name}: simulated, no real patient",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "raw",
-        "License": "CC0",
-        "GeneratedBy": [{"Name": "fedmri-sim phantom"}],
-    }
-    _write_json(folder / "dataset_description.json", described)
+    name, made_by = f"FedMRI phantom {site.name}: simulated, no real patient", "fedmri-sim phantom"
+    if layout == "bids":
+        describe_site(folder, name, made_by, ABOUT, table[0], {"License": "CC0", "Authors": ["FedMRI"]})
+    else:
+        described = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0"}
+        write_json(folder / "dataset_description.json", described | {"GeneratedBy": [{"Name": made_by}]})
     for suffix, (tr, te) in (("T1w", site.scanner.t1w), ("T2w", site.scanner.t2w), ("FLAIR", site.scanner.flair)):
+        if layout == "bids" and not any(folder.glob(f"sub-*/anat/*_{suffix}.nii.gz")):
+            continue  # a sidecar of nothing is an error of BIDS
         times = {"MagneticFieldStrength": site.scanner.field, "RepetitionTime": tr / 1000, "EchoTime": te / 1000}
         extra = {"InversionTime": round(site.scanner.inversion_time) / 1000} if suffix == "FLAIR" else {}
-        _write_json(folder / f"{suffix}.json", times | extra)  # BIDS inheritance: holds for all patients of the folder
+        write_json(folder / f"{suffix}.json", times | extra)  # BIDS inheritance: holds for all patients of the folder
     if "adc" in also:
         tr, te = ECHO_PLANAR
         times = {"MagneticFieldStrength": site.scanner.field, "RepetitionTime": tr / 1000, "EchoTime": te / 1000}
-        _write_json(folder / "ADC.json", times | {"Units": "um^2/s"})
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "ADC.json", times | {"Units": "um^2/s"})

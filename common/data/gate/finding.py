@@ -76,6 +76,10 @@ class StaysOutError(DataError):
         self.findings = tuple(findings)
         super().__init__(" ".join(str(one) for one in self.findings if one.level is Level.ERROR))
 
+    def named(self, file: str) -> "StaysOutError":
+        """The same, of this file."""
+        return StaysOutError(one.of("", file) for one in self.findings)
+
     def __reduce__(self) -> tuple[type["StaysOutError"], tuple[tuple[Finding, ...]]]:
         """It crosses from the cache's worker processes."""
         return StaysOutError, (self.findings,)

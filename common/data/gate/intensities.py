@@ -4,27 +4,95 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.data.gate.background import border_of
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.images import Images
+from common.data.volumes import Volume, foreground
+
+CLIPPED_SHARE = 0.02  # of the head that has the highest value: its bright end was cut off (real images: under 0.0005)
+FEWEST = 10  # values that an image has at least
+JUMPS = 10  # between neighbours, over more than half of what the type holds: numbers ran over
 
 NOT_FINITE = Kind("not-finite", Level.WARNING, "voxels that are no finite numbers count as background")
 CONSTANT = Kind("image-constant", Level.ERROR, "an image that is the same everywhere, or holds no number at all")
-KINDS = (NOT_FINITE, CONSTANT)
+WRAPPED = Kind("intensity-wrapped", Level.ERROR, "bright values ran over the end of the integer type and became negative")
+CLIPPED = Kind("intensity-clipped", Level.WARNING, "much of the head has the highest value: its bright end was cut off")
+FEW = Kind("image-few-values", Level.WARNING, "an image of a handful of values: a label map under the name of a modality")
+KINDS = (NOT_FINITE, CONSTANT, WRAPPED, CLIPPED, FEW)
 
 
 def not_finite(images: Images) -> Iterator[Finding]:
     """NaN and infinity."""
     for name, volume in images.volumes.items():
-        bad = int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
+        bad = 0 if volume.levels else int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
         if bad:
-            found = f"holds {bad} voxels that are not finite numbers; they count as background"
+            found = f"holds {bad} voxels that are not finite numbers ({bad / volume.voxels.size:.1%}); they count as background"
             yield images.finding(NOT_FINITE, name, found, "finite numbers", "Mend the step that wrote the file.")
 
 
 def constant(images: Images) -> Iterator[Finding]:
     """Images without any contrast."""
     for name, volume in images.volumes.items():
-        finite = volume.voxels[np.isfinite(volume.voxels)]
-        if not finite.size or finite.min() == finite.max():
-            value = f"{finite[0]:.6g}" if finite.size else "not a number"
+        low, high = _range(volume)
+        if not low < high:
+            value = f"{low:.6g}" if np.isfinite(low) else "not a number"
             yield images.finding(CONSTANT, name, f"is {value} everywhere", "an image", "Correct the file, or leave it out.")
+
+
+def few_values(images: Images) -> Iterator[Finding]:
+    """Label maps that are called images."""
+    for name, volume in images.volumes.items():
+        low, high = _range(volume)
+        values = volume.levels.values if volume.levels else np.unique(volume.voxels[::2, ::2, ::2])
+        if low < high and values.size < FEWEST:
+            listed = ", ".join(f"{value:.4g}" for value in values)
+            yield images.finding(
+                FEW, name, f"holds {values.size} values only ({listed})", "an image", "Look whether it is a mask."
+            )
+
+
+def clipped(images: Images) -> Iterator[Finding]:
+    """Images whose bright end was cut off."""
+    for name, volume in images.volumes.items():
+        low, high = _range(volume)
+        if not low < high or (volume.levels and volume.levels.values.size < FEWEST):
+            continue
+        at_top = int(volume.levels.counts[-1]) if volume.levels else int(np.count_nonzero(volume.voxels == high))
+        if at_top <= CLIPPED_SHARE * volume.voxels.size / 8:  # of a head that fills an eighth of the volume, at least
+            continue
+        share = at_top / max(1, int(np.count_nonzero(foreground(volume.voxels, volume.levels))))
+        if share > CLIPPED_SHARE and border_of(volume.voxels).value < high:
+            found = f"{share:.1%} of the head have the highest value, {high:.6g}: brighter ones were cut off"
+            yield images.finding(CLIPPED, name, found, "a bright end that is not cut off", "Convert anew without clipping.")
+
+
+def wrapped(images: Images) -> Iterator[Finding]:
+    """Signed integers that ran over: a very bright voxel beside a very negative one."""
+    for name, volume in images.volumes.items():
+        header, (low, high) = volume.header, _range(volume)
+        if header is None or header.dtype not in ("int8", "int16") or not low < 0 < high:
+            continue
+        half = np.float32(np.iinfo(header.dtype).max / 2 * abs(header.slope))
+        if low > -half or high < half:
+            continue
+        jumps = _jumps(volume, half)
+        if jumps >= JUMPS:
+            found = f"{jumps} neighbours jump from above {half:.6g} to below {-half:.6g} (range {low:.6g} to {high:.6g})"
+            yield images.finding(WRAPPED, name, found, "values that fit the type", "Convert anew, as unsigned 16 bit or floats.")
+
+
+def _jumps(volume: Volume, half: np.float32) -> int:
+    """Pairs of neighbours along x, one very bright and one very negative; the background's own value counts as neither."""
+    voxels, border = volume.voxels, np.float32(border_of(volume.voxels).value)
+    bright, dark = voxels > half, (voxels < -half) & (voxels != border)
+    return int(np.count_nonzero(bright[1:] & dark[:-1]) + np.count_nonzero(dark[1:] & bright[:-1]))
+
+
+def _range(volume: Volume) -> tuple[float, float]:
+    """Lowest and highest finite value; NaN where there is none."""
+    if volume.levels is not None:
+        return float(volume.levels.values[0]), float(volume.levels.values[-1])
+    finite = np.isfinite(volume.voxels)
+    if not finite.any():
+        return float("nan"), float("nan")
+    return float(np.min(volume.voxels, where=finite, initial=np.inf)), float(np.max(volume.voxels, where=finite, initial=-np.inf))

@@ -5,13 +5,16 @@ S slices, X x Y x Z voxels. No module imported here needs torch, nor anything of
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from common.config.modalities import MODALITIES
+from common.data.gate import geometry
+from common.data.gate.background import settle
 from common.data.gate.files import read_file
 from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.gate.images import MASK, Images
@@ -54,6 +57,10 @@ class Cut(Protocol):
     @property
     def slices(self) -> int:
         """How many."""
+
+    @property
+    def field_of_view(self) -> float:
+        """Edge in mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,23 +112,39 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
         read = list(_spread(pool, threads)(lambda kind: _read(case, kind), [*names, *([MASK] if case.mask else [])]))
     for _, found in read:
         add(found)
-    _raise_errors(findings)
     volumes = {name: volume for name, (volume, _) in zip(names, read, strict=False) if volume}
     files = {kind: case.name_of(_file(case, kind)) for kind in (*names, *([MASK] if case.mask else []))}
     images = Images(volumes, read[-1][0] if case.mask else None, files, case.by_voxels)
-    for rule in RULES:
+    for rule in RULES if volumes else ():
         add(rule(images))
+    if len(volumes) < len(names) or (case.mask and not images.mask):
+        raise StaysOutError(findings)
+    images, found = geometry.settled(images)
+    add(found)
+    images, found = _with_backgrounds(images)
+    add(found)
     region, found = tumour_of(images)
     add(found)
-    tumour = region is not None
-    region = foreground(images.reference.voxels) if region is None else region
-    indices = choose_slices(region, data.slices, tumour=tumour, thickness=images.reference.spacing[2])
-    placed = {name: resample(volume, images.reference) for name, volume in volumes.items()}
-    present, found = present_of(images, placed, indices)
+    _raise_errors(findings)
+    tumour, reference = region is not None, images.reference
+    region = foreground(reference.voxels, reference.levels) if region is None else region
+    indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
+    centre = centre_of(region, reference.spacing)
+    placed = {name: resample(volume, reference) for name, volume in images.volumes.items()}
+    present, found = present_of(images, placed, indices, centre, data.field_of_view)
     add(found)
     _raise_errors(findings)
-    centre = centre_of(region, images.reference.spacing)
-    return Patient(images, present, images.reference, region, tumour, indices, centre, tuple(findings))
+    return Patient(images, present, reference, region, tumour, indices, centre, tuple(findings))
+
+
+def _with_backgrounds(images: Images) -> tuple[Images, list[Finding]]:
+    """The images with their backgrounds at 0; maps of a quantity stay as they are."""
+    volumes, findings = dict(images.volumes), []
+    for name, volume in images.volumes.items():
+        if MODALITIES[name].quantity is None:
+            volumes[name], found = settle(volume)
+            findings += [images.finding_of(one, name) for one in found]
+    return replace(images, volumes=volumes), findings
 
 
 def inspect(case: Files, data: Cut) -> tuple[Finding, ...]:

@@ -5,16 +5,31 @@ A new rule is a function in the file of its subject, a `Kind` in that file's `KI
 
 from collections.abc import Callable, Iterable
 
-from common.data.gate import files, geometry, intensities, masks, presence
+from common.data.gate import background, files, geometry, intensities, masks, presence
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.images import Images
 
 Rule = Callable[[Images], Iterable[Finding]]
 
 RULES: tuple[Rule, ...] = (
+    geometry.forms,
+    geometry.no_codes,
+    geometry.pixdims,
+    geometry.extent,
+    geometry.elsewhere,
     geometry.coarse,
     intensities.constant,
+    intensities.few_values,
     intensities.not_finite,
+    intensities.clipped,
+    intensities.wrapped,
 )
 
-KINDS: tuple[Kind, ...] = (*files.KINDS, *geometry.KINDS, *intensities.KINDS, *masks.KINDS, *presence.KINDS)
+KINDS: tuple[Kind, ...] = (
+    *files.KINDS,
+    *geometry.KINDS,
+    *background.KINDS,
+    *intensities.KINDS,
+    *masks.KINDS,
+    *presence.KINDS,
+)

@@ -13,10 +13,10 @@ from torch import Tensor
 from common.data.dataset import SiteData
 from common.evaluation.ood.image_statistics import STATISTICS, image_statistics
 from common.evaluation.ood.modality_agreement import AGREEMENTS, modality_agreement
-from common.models.multimodal import MultiModalViT
+from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.training.forward import embed, forward_batches
 from common.training.predict import frozen_features
+from common.training.subsets import embed_alone, forward_subsets
 
 Matrix = NDArray[np.float64]
 
@@ -62,18 +62,19 @@ def _adapted(trained: TrainedModel, patients: SiteData) -> Matrix:
     """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
     width, modalities = trained.model.width, patients.present.shape[1]
     slices = np.unique((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1] // 1).astype(np.int64)
-    rows, columns = np.nonzero(patients.present)
-    alone = np.eye(modalities, dtype=bool)[columns]
-
-    def some_slices(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor) -> Tensor:
-        return embed(model, x[:, slices], present)
-
-    batches = [found.cpu().numpy() for found in forward_batches(trained, patients, some_slices, rows=rows, present=alone)]
+    alone = {
+        row: [tuple(one) for one in np.eye(modalities, dtype=bool)[here].tolist()] for row, here in enumerate(patients.present)
+    }
     found = np.full((len(patients), modalities, 2 * width), np.nan)
-    if batches:
-        parts = np.concatenate(batches).reshape(len(rows), 1 + modalities, width)
-        found[rows, columns] = np.concatenate([parts[:, 0], parts[np.arange(len(rows)), 1 + columns]], axis=1)
+    for row, subset, one in forward_subsets(trained, patients, alone, _less_mean, slices=slices.tolist()):
+        parts, column = one.cpu().numpy().reshape(1 + modalities, width), subset.index(True)
+        found[row, column] = np.concatenate([parts[0], parts[1 + column]])
     return found
+
+
+def _less_mean(model: MultiModalViT, alone: Alone, present: Tensor, _: Tensor) -> Tensor:
+    """Embeddings [B, E] less the mean features."""
+    return model.centred(embed_alone(model, alone, present), present)
 
 
 def _project(found: Matrix, numbers: int) -> Matrix:

@@ -30,7 +30,7 @@ def test_a_good_site(site: Path, capsys) -> None:
     assert main(["check", str(site)]) == 0
     out = capsys.readouterr().out
     assert "Site bonn" in out
-    assert "Fine. Problems: 0. Warnings: 0." in out
+    assert "Usable: 1 of 1 patients. 0 errors" in out
     assert "every patient is unlabelled" in out
 
 
@@ -41,7 +41,7 @@ def test_a_bad_site_names_patient_and_file(site: Path, capsys, monkeypatch) -> N
     captured = capsys.readouterr()
     assert "sub-[red]1" in captured.out
     assert "…" not in captured.out
-    assert "Problems: 1." in captured.out
+    assert "1 error," in captured.out
     assert "Traceback" not in captured.out + captured.err
 
 
@@ -52,7 +52,7 @@ def test_json(site: Path, capsys) -> None:
     result = json.loads(capsys.readouterr().out)
     assert result["site"] == "Bonn"
     assert result["modalities"]["t1"] == 1
-    assert [problem["patient"] for problem in result["problems"]] == ["sub-[red]1"]
+    assert [one["patient"] for one in result["findings"] if one["level"] == "error"] == ["sub-[red]1"]
 
 
 def test_a_configuration_names_the_classes(site: Path, tmp_path: Path, capsys) -> None:

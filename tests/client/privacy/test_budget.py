@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from client.privacy.budget import Budget, open_budget, require_open
-from common.config.site import SiteConfig, SitePrivacy, read_site_config
-from common.data.cases import Case, Site
+from client.privacy.budget import Budget, require_open
+from common.config.site import SitePrivacy, read_site_config
 from common.errors import ConfigError, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
@@ -53,17 +52,6 @@ def test_no_noise_is_beyond_every_limit(tmp_path: Path) -> None:
         budget(tmp_path, limit=1e6).charge(Charge(0.0, 0.5, 1), "run")
 
 
-def test_a_patient_is_followed_through_renaming(tmp_path: Path) -> None:
-    def site(name: str) -> Site:
-        volume = tmp_path / f"{name}.nii"
-        volume.write_bytes(b"the same volume")
-        return Site("du", tmp_path, (Case(name, {"t1": volume}, None, -1, None, None, tmp_path),), SiteConfig())
-
-    path = tmp_path / "ledger.jsonl"
-    open_budget(site("sub-1"), SitePrivacy(), path).charge(ROUND, "run")
-    assert open_budget(site("sub-renamed"), SitePrivacy(), path).spent() == pytest.approx(epsilon_of([ROUND], 1e-3))
-
-
 def test_a_budget_closes_the_site_to_runs_without_privacy() -> None:
     require_open("du", SitePrivacy())
     with pytest.raises(PrivacyError, match=r"privacy\.enabled") as refusal:
@@ -71,7 +59,9 @@ def test_a_budget_closes_the_site_to_runs_without_privacy() -> None:
     assert "8" not in refusal.value.public
 
 
-@pytest.mark.parametrize("line", ["epsilon = -1", "delta = 0", "delta = 1.5", 'ledger = ""', "epsilom = 3"])
+@pytest.mark.parametrize(
+    "line", ["epsilon = -1", "delta = 0", "delta = 1.5", 'ledger = ""', "epsilom = 3", 'same_patient = "perhaps"']
+)
 def test_a_wrong_budget_is_refused_by_name(tmp_path: Path, line: str) -> None:
     (tmp_path / "site.toml").write_text(f"[privacy]\n{line}\n")
     with pytest.raises(ConfigError, match=rf"privacy\.{line.split(maxsplit=1)[0]}"):

@@ -17,7 +17,7 @@ from common.config.run import config_from_table
 from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
-from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError
+from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError, FedMRIError
 from common.messages.code_version import code_hash
 from common.messages.round import CHANGE, Task, pack_arrays, read_reply, write_task
 from common.messages.secure_aggregation import request_hash
@@ -208,13 +208,28 @@ def test_a_secure_round_trains_what_all_sites_agreed_on_and_nothing_else(model, 
         sealed_round(model, SECURE, arrays=moved)
 
 
-def test_a_site_that_cannot_be_counted_is_refused_before_it_trains(model, site, monkeypatch):
-    site()
+def test_a_site_without_weight_stands_in_no_sum_and_is_refused_before_it_trains(model, site, monkeypatch):
+    """The sum would be the others' alone, and of fewer than they believe."""
+    site(data=patients((-1, -1)))
     monkeypatch.setattr(training, "train_round", lambda *_, **__: pytest.fail("trained"))
-    small = replace(SECURE, secure=replace(SECURE.secure, max_weight=2.0))
-    with pytest.raises(FederationError, match=r"secure\.max_weight") as caught:
-        sealed_round(model, small)
+    weightless = replace(SECURE, federation=replace(SECURE.federation, unlabelled_weight=0.0))
+    with pytest.raises(FederationError, match="weight in the round is 0") as caught:
+        sealed_round(model, weightless)
     assert caught.value.public == UNCOUNTABLE
+
+
+def test_a_limit_that_the_server_moves_refuses_nobody(model, site):
+    site()
+    reply, _ = sealed_round(model, replace(SECURE, secure=replace(SECURE.secure, max_weight=1.0)))
+    assert reply.patients == 3
+
+
+def test_a_private_run_does_not_tell_that_a_patients_file_is_unreadable(model, site):
+    site(error=DataError("Patient sub-7: damaged"))
+    reply, _ = ask(model, config=PRIVATE.to_json())
+    assert reply.error == FedMRIError.public_default != DataError.public_default
+    reply, _ = ask(model)
+    assert reply.error == DataError.public_default
 
 
 def test_arrays_of_another_model_are_refused(model, site):

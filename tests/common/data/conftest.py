@@ -18,6 +18,7 @@ SUFFIXES = {
     "flair": "FLAIR",
     "mask": "desc-tumour_mask",
 }
+FIRST: dict[str, str] = {}  # labels of the first patient alone
 WriteSite = Callable[..., Path]
 
 
@@ -33,9 +34,12 @@ def run(small: DataConfig) -> RunConfig:
 
 @pytest.fixture
 def write_site(tmp_path: Path) -> WriteSite:
-    """write_site(name, patients={id: [kinds]}, labels={id: word}): a BIDS folder of noisy 20 x 24 x 6 volumes."""
+    """write_site(name, patients={id: [kinds]}, labels={id: word}): a BIDS folder of noisy 20 x 24 x 6 volumes.
 
-    def write(name: str, patients: dict[str, list[str]], labels: dict[str, str] | None = None) -> Path:
+    Without `labels` the first patient is of class a, for a site without any is warned of; with `labels=None` there is no table.
+    """
+
+    def write(name: str, patients: dict[str, list[str]], labels: dict[str, str] | None = FIRST) -> Path:
         root = tmp_path / name
         for number, (patient, kinds) in enumerate(patients.items()):
             folder = root / patient / "anat"
@@ -47,6 +51,7 @@ def write_site(tmp_path: Path) -> WriteSite:
                     voxels = np.zeros_like(voxels)
                     voxels[8:12, 9:14, 2:4] = 1
                 nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"{patient}_{SUFFIXES[kind]}.nii.gz")
+        labels = {min(patients): "a"} if labels is FIRST else labels
         if labels is not None:
             rows = "".join(f"{patient}\t{word}\n" for patient, word in labels.items())
             (root / "participants.tsv").write_text("participant_id\tsubtype\n" + rows)

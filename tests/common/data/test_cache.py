@@ -163,7 +163,8 @@ def test_killed_workers_are_made_up_for(site, small, cache: Path, monkeypatch) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bad_patients_stay_out_and_the_others_train(site, small, cache: Path, workers: int, caplog) -> None:
+def test_bad_patients_stay_out_and_the_others_train(site, small, cache: Path, workers: int, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(module, "_said", set())
     file = site.cases[0].files["flair"]
     file.write_bytes(file.read_bytes()[:-100])
     data = open_site(site, small, cache, workers=workers)
@@ -174,7 +175,7 @@ def test_bad_patients_stay_out_and_the_others_train(site, small, cache: Path, wo
     for row, case in enumerate(site.cases[1:]):
         np.testing.assert_array_equal(data.images[row], prepare_case(case, small)[0])
     assert [(one.patient, one.file, one.code) for one in data.findings] == [
-        ("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz", "file-damaged")
+        ("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz", "file-truncated")
     ]
     assert [record.getMessage() for record in caplog.records] == [
         f"Site bonn: {data.findings[0]}",
@@ -185,6 +186,7 @@ def test_bad_patients_stay_out_and_the_others_train(site, small, cache: Path, wo
 def test_a_warm_start_repeats_what_was_found(site, small, cache: Path, builds: list[str], monkeypatch, caplog) -> None:
     file = site.cases[2].files["t2"]
     file.write_bytes(b"")
+    monkeypatch.setattr(module, "_said", set())
     first = open_site(site, small, cache, workers=1)
     said = [record.getMessage() for record in caplog.records]
     assert open_site(site, small, cache).findings == first.findings

@@ -49,7 +49,7 @@ def test_problems(write_site, run) -> None:
     config = replace(run, data=DataConfig(modalities=("t1", "flair")))
     result = check_site(read_site(root, config), config)
     assert found(result.of(Level.ERROR)) == [("sub-1", "sub-1/anat/sub-1_FLAIR.nii.gz"), ("sub-3", "")]
-    assert [one.code for one in result.findings] == ["file-damaged", "no-modality-of-the-run"]
+    assert [one.code for one in result.findings] == ["file-truncated", "no-modality-of-the-run"]
     assert (result.used, result.usable) == (1, True)
     (root / "sub-2" / "anat" / "sub-2_T1w.nii.gz").write_bytes(b"")
     assert not check_site(read_site(root, config), config).usable

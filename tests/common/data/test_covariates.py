@@ -11,14 +11,13 @@ from common.data.cases import read_site
 from common.data.check import check_site
 from common.data.covariates import as_array, of_row
 from common.data.dataset import SiteData
-from common.errors import DataError
 
 RUN = config_from_table({"data": {"covariates": ["age", "sex"]}, "task": {"classes": ["a", "b"]}})
 TABLE = "participant_id\tage\tsex\tsubtype\n"
 
 
 def site_of(write_site, table: str | None, **files: list[str]) -> Path:
-    folder = write_site("s", files or {f"sub-{n}": ["t1"] for n in (1, 2, 3, 4)})
+    folder = write_site("s", files or {f"sub-{n}": ["t1"] for n in (1, 2, 3, 4)}, None)
     if table is not None:
         (folder / "participants.tsv").write_text(table)
     return folder
@@ -31,36 +30,51 @@ def test_each_patient_has_their_own_and_whoever_is_in_no_row_has_none(write_site
     assert found.dtype == np.float32
     nan = np.nan
     np.testing.assert_array_equal(found, [[61, 0], [nan, 1], [45.5, nan], [nan, nan]])
-    assert site.notes == ()
+    assert site.findings == ()
     assert [case.label for case in site.cases] == [0, 1, 0, -1]
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("sub-1\t54Y\tF\ta", r"patient sub-1: age '54Y' is not a number in years from 0 to 120; correct the table, or write n/a"),
-        ("sub-1\t1954\tF\ta", "patient sub-1: age '1954' is not a number in years from 0 to 120"),
-        ("sub-1\t54\tw\ta", "patient sub-1: sex 'w' is not one of F, M"),
+        ("sub-1\t5_4\tF\ta", "age '5_4' is not a number"),
+        ("sub-1\t\u0665\u0664\tF\ta", "is not a number"),
+        (
+            "sub-1\t54Y\tF\ta",
+            "age '54Y' is not a number in years from 0 to 120; expected a value that the run can take, or n/a. Correct the table",
+        ),
+        ("sub-1\t1954\tF\ta", "age '1954' is not a number in years from 0 to 120"),
+        ("sub-1\t54\tw\ta", "sex 'w' is not one of F, M"),
     ],
 )
 def test_what_cannot_be_read_is_said_by_name_and_only_where_the_run_asks_for_it(write_site, row: str, words: str) -> None:
     folder = site_of(write_site, TABLE + row + "\n")
-    with pytest.raises(DataError, match=words) as caught:
-        read_site(folder, RUN)
-    assert "sub-1" not in caught.value.public
-    assert len(read_site(folder, RunConfig(task=RUN.task)).cases) == 4
+    site = read_site(folder, RUN)
+    (error,) = [one for one in site.findings if one.level == "error"]
+    assert (error.patient, error.code) == ("sub-1", "covariate-unread")
+    assert words in str(error)
+    assert not [one for one in read_site(folder, RunConfig(task=RUN.task)).findings if one.level == "error"]
 
 
 def test_a_column_or_a_table_that_is_not_there_is_a_note(write_site) -> None:
-    folder = site_of(write_site, "participant_id\tAge\tsubtype\nsub-1\t50\ta\n")
+    folder = site_of(write_site, "participant_id\tyears\tsubtype\nsub-1\t50\ta\n")
     site = read_site(folder, RUN)
-    assert site.notes == (
-        "participants.tsv has no column age (it has participant_id, Age, subtype): the model is told nobody's age here",
-        "participants.tsv has no column sex (it has participant_id, Age, subtype): the model is told nobody's sex here",
-    )
+    assert [(one.level, one.found) for one in site.findings] == [
+        (
+            "note",
+            f"participants.tsv has no column {name} (it has participant_id, years, subtype): the model is told nobody's {name} here",  # noqa: E501
+        )
+        for name in ("age", "sex")
+    ]
     assert np.isnan([case.covariates for case in site.cases]).all()
     (folder / "participants.tsv").unlink()
-    assert "no participants.tsv: the model is told nobody's age here" in read_site(folder, RUN).notes
+    assert "no participants.tsv: the model is told nobody's age here" in [one.found for one in read_site(folder, RUN).findings]
+
+
+def test_a_column_in_other_letters_is_read_and_said(write_site) -> None:
+    site = read_site(site_of(write_site, "Participant ID\tAge\tSEX\tSubtype\nsub-1\t50\tf\ta\n"), RUN)
+    assert (site.cases[0].label, site.cases[0].covariates) == (0, (50.0, 0.0))
+    assert [one.code for one in site.findings] == ["column-renamed"] * 4
 
 
 def test_the_check_counts_of_whom_each_is_known(write_site) -> None:

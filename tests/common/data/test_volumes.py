@@ -233,7 +233,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str, kept: float) -> 
     content = file.read_bytes()
     file.write_bytes(content[: int(kept if kept >= 10 else kept * len(content))])
     case = Case("sub-7", {"t1": file}, None, 0, None, None, tmp_path)
-    with pytest.raises(DataError, match=rf"Patient sub-7, t1{suffix}: truncated or damaged NIfTI") as caught:
+    with pytest.raises(DataError, match=rf"Patient sub-7, t1{suffix}: (truncated|breaks off|an empty file)") as caught:
         prepare_case(case, DataConfig(slices=2, size=16))
     assert str(tmp_path) not in str(caught.value)
     assert "sub-7" not in caught.value.public
@@ -286,7 +286,7 @@ def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> Non
 
 def test_not_a_nifti_and_not_there(tmp_path: Path) -> None:
     (tmp_path / "t1.nii.gz").write_bytes(gzip.compress(b"DICM" * 200))
-    with pytest.raises(DataError, match="truncated or damaged"):
+    with pytest.raises(DataError, match="a DICOM file"):
         load_volume(tmp_path / "t1.nii.gz")
     (tmp_path / "t2.nii.gz").write_bytes(b"\x1f\x8b" + zlib.compress(b"x"))
     with pytest.raises(DataError, match="truncated or damaged"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.privacy.accounting import LOOSE, epsilon_of, last_true, noise_for, steps_within
+from common.privacy.accounting import LOOSE, TOLERANCE, epsilon_of, last_true, least_noise, noise_for, steps_within
 from common.privacy.charge import Charge
 
 GRID = [
@@ -108,9 +108,52 @@ def test_steps_within_is_the_last_that_fits() -> None:
     assert epsilon_of([*spent, Charge(1.5, 0.1, 100 * (times + 1))], 1e-3) > 6.0
 
 
-@given(st.integers(0, 300), st.integers(1, 200))
-def test_bisection_against_counting(true_until: int, most: int) -> None:
-    assert last_true(lambda n: n <= true_until, most) == min(true_until, most)
+@given(st.integers(0, 300), st.integers(1, 200), st.integers(-5, 400))
+def test_bisection_against_counting(true_until: int, most: int, guess: int) -> None:
+    asked: list[int] = []
+    assert last_true(lambda n: asked.append(n) or n <= true_until, most, guess) == min(true_until, most)
+    assert all(1 <= n <= most for n in asked)
+    assert len(asked) == len(set(asked))
+
+
+@given(st.floats(0.05, 50.0), st.floats(0.3, 3.0), st.floats(1e-3, 1e3))
+def test_the_least_noise_is_found_from_any_guess_in_few_questions(epsilon: float, power: float, guess: float) -> None:
+    """Of a curve that is steeper where there is little noise, as the accountant's."""
+    asked: list[float] = []
+
+    def curve(noise: float) -> float:
+        asked.append(noise)
+        return 3 / noise**power + 0.5 / noise**2
+
+    found = least_noise(curve, epsilon, guess)
+    assert curve(found) <= epsilon < curve(found * (1 - 1.01 * TOLERANCE))
+    asked.clear()
+    least_noise(curve, epsilon, found * 1.05)  # what the central limit is off by
+    assert len(asked) <= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [2, 3])
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1.5, 0.1, 20), (1.0147, 0.08, 400), (4.0, 0.2, 50)])
+def test_the_bound_of_a_group_holds_against_the_mixture_of_its_cases(cases: int, noise: float, rate: float, steps: int) -> None:
+    """A person in several cases, each drawn by itself: dp-accounting's mixture of Gaussians is the truth."""
+    pld = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
+    chances = [math.comb(cases, k) * rate**k * (1 - rate) ** (cases - k) for k in range(cases + 1)]
+    one = pld.from_mixture_gaussian_mechanism(noise, list(range(cases + 1)), chances, value_discretization_interval=1e-3)
+    truth = one.self_compose(steps).get_epsilon_for_delta(1e-3)
+    bound = epsilon_of([Charge(noise, rate, steps).of_group(cases)], 1e-3)
+    assert truth <= bound + 0.01
+    assert bound <= 2 * truth
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0, 30.0])
+@pytest.mark.parametrize(("rate", "steps"), [(0.08, 400), (0.5, 20), (1.0, 10)])
+def test_the_noise_of_a_plan_keeps_its_epsilon_by_another_accountant_too(epsilon: float, rate: float, steps: int) -> None:
+    noise = noise_for(epsilon, 1e-3, rate, steps)
+    truth = pld_epsilon([(noise, rate, steps)], 1e-3)
+    assert truth <= epsilon
+    assert truth == pytest.approx(epsilon, abs=0.03 + 0.005 * epsilon)
 
 
 @pytest.mark.parametrize("wrong", [(-1.0, 0.1, 1), (math.nan, 0.1, 1), (1.0, 1.1, 1), (1.0, -0.1, 1), (1.0, 0.1, -1)])

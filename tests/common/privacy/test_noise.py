@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from common.privacy import noise
-from common.privacy.noise import system_normal, system_sample
+from common.privacy.noise import GRID_BITS, noised, system_normal, system_sample
 
 
 def test_the_noise_is_normal() -> None:
@@ -52,3 +52,18 @@ def test_a_poisson_sample_takes_each_by_itself() -> None:
 @pytest.mark.parametrize(("rate", "size"), [(0.0, 0), (1.0, 9)])
 def test_the_ends_of_the_rate(rate: float, size: int) -> None:
     assert len(system_sample(9, rate)) == size
+
+
+@pytest.mark.parametrize("std", [0.7, 3.0, 1e-4])
+def test_the_low_bits_of_a_noised_sum_tell_nothing_of_what_was_added(std: float) -> None:
+    """In float32 alone a sum of 1 and noise has other last bits than one of 0: who was in it can be read from them."""
+    grid = 2.0 ** (np.floor(np.log2(std)) - GRID_BITS)
+    for total in (torch.zeros(20_000), torch.full((20_000,), 1 / 3) * std, torch.rand(20_000) * 3 * std):
+        found = noised(total, std)
+        assert found.dtype == torch.float32
+        steps = found.double() / grid
+        assert torch.equal(steps, steps.round())
+        noise_alone = ((found - total).double() / std).numpy()
+        assert stats.kstest(noise_alone, "norm").pvalue > 1e-6
+    plain = torch.full((20_000,), 1 / 3) * std + system_normal((20_000,), std)
+    assert not torch.equal(plain.double() / grid, (plain.double() / grid).round())  # what the test above would show without it

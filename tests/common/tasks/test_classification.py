@@ -10,7 +10,7 @@ from sklearn.metrics import matthews_corrcoef, roc_auc_score
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_table, load_config
 from common.data.cases import UNLABELLED, read_site
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError
 from common.schema import dotted_names
 from common.tasks.classification import Classification
 from common.tasks.registry import TASKS
@@ -58,8 +58,9 @@ def test_a_site_is_read_by_the_task(tmp_path: Path) -> None:
     rows = "".join(f"{name}\toligodendroglioma\t{word}\n" for name, word in words.items())
     (tmp_path / "participants.tsv").write_text("participant_id\tsubtype\tgrade\n" + rows)
     config = RunConfig(task=GRADE)
-    with pytest.raises(DataError, match="patient sub-4: label 'III' is none of 2, 3, 4; map it"):
-        read_site(tmp_path, config)
+    (unknown,) = read_site(tmp_path, config).findings
+    assert (unknown.patient, unknown.code, unknown.level) == ("sub-4", "label-unknown", "error")
+    assert unknown.found == "label 'III' is none of 2, 3, 4"
     (tmp_path / "site.toml").write_text('[labels]\nmap = { III = "3" }\n')
     assert [case.label for case in read_site(tmp_path, config).cases] == [0, 2, UNLABELLED, 1]
     (tmp_path / "site.toml").unlink()

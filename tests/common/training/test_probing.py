@@ -5,21 +5,23 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from common.config.run import config_from_table
 from common.data.dataset import SiteData
-from common.models.multimodal import MultiModalViT, Output
+from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training import probing
 from common.training.probing import COPIES
 
 
-class Recorder(nn.Module):
-    """A model whose embedding is what it was shown."""
+@pytest.fixture(autouse=True)
+def _embeddings_tell_what_was_shown(monkeypatch):
+    """In the place of embeddings."""
 
-    def forward(self, x, present, masks=None, read=None):
-        return Output(present.float(), torch.zeros(len(x), 3), torch.zeros(0, 3))
+    def shown(trained, patients, copies):
+        return torch.from_numpy(copies).float()
+
+    monkeypatch.setattr(probing, "embed_subsets", shown)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
@@ -28,7 +30,7 @@ def test_every_patient_is_seen_whole_once_and_lacking_something_else(chance):
     present = np.random.default_rng(0).random((10, 4)) < 0.7
     present[~present.any(1), 0] = True
     site = SiteData("a", tuple("abcdefghij"), np.zeros((10, 1, 4, 2, 2), np.float16), present, np.arange(10) % 3, "key")
-    trained = TrainedModel(cast(MultiModalViT, Recorder()), {}, config)
+    trained = TrainedModel(cast(MultiModalViT, None), {}, config)
     seen, labels = probing._embed(trained, site, torch.Generator().manual_seed(1))
     copies = COPIES if chance else 1
     assert labels.tolist() == (np.arange(10) % 3).tolist() * copies
@@ -43,38 +45,15 @@ def test_every_patient_is_seen_whole_once_and_lacking_something_else(chance):
         assert len({copy.tobytes() for copy in shown}) == copies
 
 
-class Showing(nn.Module):
-    """A model whose embedding tells what it was shown: modalities, slices, share of masked patches, mean intensity."""
-
-    patch_size = 4
-
-    def forward(self, x, present, masks=None, read=None):
-        hidden = torch.zeros(len(x)) if masks is None else masks.float().mean((1, 2, 3))
-        told = [present.float(), torch.full((len(x), 1), float(x.shape[1])), hidden[:, None], x.mean((1, 2, 3, 4))[:, None]]
-        return Output(torch.cat(told, 1), torch.zeros(len(x), 3), torch.zeros(0, 3))
-
-
-def test_views_of_head_rounds_are_masked_crops_of_some_slices_drawn_anew():
-    table = {"training": {"head_views": 6}, "evaluation": {"batch_size": 4}, "objective": {"modality_dropout": 0.5}}
-    config = config_from_table(table)
-    images = np.random.default_rng(0).random((10, 3, 4, 8, 8)).astype(np.float16)
-    site = SiteData("a", tuple("abcdefghij"), images, np.ones((10, 4), bool), np.arange(10) % 3, "key")
-    trained = TrainedModel(cast(MultiModalViT, Showing()), {}, config)
-
-    def drawn(seed):
-        return probing._embed_views(trained, site, torch.Generator().manual_seed(seed))
-
-    seen, labels = drawn(1)
-    assert labels.tolist() == (np.arange(10) % 3).tolist() * 7
-    shown = seen.view(7, 10, -1)
-    assert (shown[0, :, :4] == 1).all()
-    assert (shown[0, :, 4] == 3).all()
-    assert (shown[0, :, 5] == 0).all()
-    views = shown[1:]
-    assert set(views[..., 4].unique().tolist()) == {1.0, 2.0, 3.0}
-    assert (views[..., 5] > 0).any()
-    assert (views[..., :4].sum(-1) >= 1).all()
-    assert (views[..., :4] == 0).any()
-    assert len({tuple(view.flatten().tolist()) for view in views}) == 6
-    assert torch.equal(drawn(1)[0], seen)
-    assert not torch.equal(drawn(2)[0], seen)
+def test_each_head_round_has_views_of_its_own(monkeypatch):
+    config = config_from_table({"training": {"head_views": 3, "head_rounds": 2}})
+    site = SiteData("a", ("x", "y"), np.zeros((2, 1, 4, 2, 2), np.float16), np.ones((2, 4), bool), np.array([2, 1]), "key")
+    monkeypatch.setattr(
+        probing, "embed_views", lambda _, patients, numbers: torch.tensor([[[n] * 4] * 2 for n in numbers]).float()
+    )
+    trained = TrainedModel(cast(MultiModalViT, None), {}, config)
+    for number in (1, 2):
+        seen, labels = probing._embed_views(trained, site, number)
+        assert labels.tolist() == [2, 1] * 4
+        assert (seen[:2] == 1).all()  # whole: all modalities
+        assert seen[2:, 0].tolist() == [n for n in range(3 * number - 3, 3 * number) for _ in range(2)]

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
 from server.deployment.run_status import last_round, newest_run, read_run_status
 from server.deployment.status import as_json, server_status
-from server.deployment.submit import Submission, _run_config, _running
+from server.deployment.submit import Submission, SubmittedRun, _run_config, _running, submit
 
 SERVER = """
 import json, os, time
@@ -152,6 +153,27 @@ def test_one_run_at_a_time_and_cancel_stops_it(home, run, tmp_path, capsys) -> N
     until(lambda: not _running(home), "the run is stopped")
     assert main(["cancel", str(home.folder)]) == 0
     assert "No run is on" in capsys.readouterr().out
+
+
+@pytest.mark.deployment
+@pytest.mark.slow
+def test_of_two_who_submit_at_once_one_is_taken_and_the_other_changes_nothing(home, run, tmp_path) -> None:
+    def ask(name: str) -> SubmittedRun | str:
+        out, external = tmp_path / name, home.folder.parent / "external"
+        try:
+            return submit(home, Submission("demo", ("seed=3",), (external,), out))
+        except FederationError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(ask, ("one", "two")))
+    taken = [answer for answer in answers if isinstance(answer, SubmittedRun)]
+    refused = [answer for answer in answers if isinstance(answer, str)]
+    assert len(taken) == len(refused) == 1
+    assert "is being submitted at this moment" in refused[0] or "is on already" in refused[0]
+    assert [one for one in ("one", "two") if (tmp_path / one).exists()] == [taken[0].out.name]
+    assert main(["cancel", str(home.folder)]) == 0
+    until(lambda: not _running(home), "the run is stopped")
 
 
 @pytest.mark.deployment

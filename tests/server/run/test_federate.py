@@ -14,6 +14,7 @@ from server.report.publish import render_run
 from server.report.report import read_report
 from server.run.federate import federate, leave_error
 from server.run.plan import read_plan, run_folder, training_sites
+from server.run.resume import RunFolderTakenError, only_run, require_free
 from tests.server.made_up_sites import TINY, plan, site_nodes
 
 
@@ -79,6 +80,20 @@ def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_
     assert f"broken: {DataError.public_default}" in error
     assert not (out / "report.json").exists()
     assert json.loads((out / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_run_in_a_folder_in_which_another_is_at_work_changes_nothing_there(folder, tmp_path, local_grid):
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "status.json").write_text('{"state": "training"}')
+    with only_run(out):
+        before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+        with pytest.raises(RunFolderTakenError, match="Another process runs in"), leave_error(out):
+            federate(local_grid(site_nodes()), plan(folder, out))
+        with pytest.raises(RunFolderTakenError):
+            require_free(out)
+        assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    require_free(out)
 
 
 def test_an_unknown_error_leaves_its_kind(tmp_path):

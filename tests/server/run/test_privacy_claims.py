@@ -63,6 +63,8 @@ def test_secure_aggregation_and_noise_for_whole_hospitals_are_told_with_their_wa
     assert told["site_level"]["epsilon"] == pytest.approx(epsilon_of([Charge(2.0, 1.0, 2)], 1e-3))
     page = " ".join(render_html(complete({"aggregation": told})).split())
     assert "only sums over 3 hospitals or more" in page
+    assert "With 1 of 3 hospitals telling the server all that they know, another's update is hidden among 2." in page
+    assert "With 2 of 3 hospitals telling the server all that they know, another's update is known." in page
     assert "67 times the largest change" in page  # 2 sqrt(10000) / 3
     plain = aggregation_claims(config_from_table({}), [line("ab")], 5)
     assert "Aggregation" not in render_html(complete({"aggregation": plain}))

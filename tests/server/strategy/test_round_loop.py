@@ -117,6 +117,7 @@ def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
     np.testing.assert_allclose(arrays, 2.0)
     assert record.attempts == 3
     assert record.failures == {}
+    assert record.retried == ((1, "b", "no reply within 3600 s"), (2, "b", "no reply within 3600 s"))  # a success hides nothing
     asked = [read_task(message.content).site for message in grid.sent]
     assert asked == ["a", "b", "c", "b", "b"]  # a and c had answered
 
@@ -292,6 +293,19 @@ def test_two_nodes_with_one_name_are_told_apart(local_grid):
 
     _, [(record, _)] = play(Named({11: hospital, 12: hospital, 13: hospital}), FederationConfig(), sites=())
     assert record.sites == ("coast", "north-11", "north-12")
+
+
+def test_the_external_hospital_is_not_let_train(local_grid):
+    class Named(LocalGrid):
+        def get_nodes(self):
+            return [NodeInfo(node_id=11, name="north"), NodeInfo(node_id=12, name="coast")]
+
+    strategy = FedMRIAvg(FederationConfig(), TASK, LIKE)
+    strategy.presence.held_out = ("north",)
+    grid = Named({11: hospital, 12: hospital})
+    with pytest.raises(FederationError, match="north is the external hospital of this run, and is connected as one that trains"):
+        strategy.start(grid, pack_arrays(LIKE), 1, 0.1)
+    assert grid.sent == []
 
 
 def test_a_late_reply_to_an_earlier_round_is_not_taken(local_grid):

@@ -151,22 +151,34 @@ def test_too_few_left_after_training_begin_anew_with_new_keys(play) -> None:
         play(config(), {"a": "masked", "b": "masked"})
 
 
-@pytest.mark.parametrize(
-    ("secure", "scale", "name"),
-    [({"update_range": 0.5}, {"b": 100.0}, "b"), ({"max_weight": 35.0}, {}, "d")],
-)
-def test_what_would_overflow_drops_that_site_and_is_named(play, secure, scale, name: str) -> None:
-    arrays, [(record, _)], *_ = play(config(**secure), scale=scale)
-    assert list(record.failures) == [name]
-    assert record.failures[name] == UNCOUNTABLE  # which of the limits it was is not told
-    for key, expected in mean_of("abcd".replace(name, "")):
+@pytest.mark.parametrize("most", [35.0, 15.0])
+def test_a_weight_beyond_the_runs_limit_counts_as_the_limit_and_nobody_learns_whose(play, most: float) -> None:
+    """A refusal would tell a server that moves the limit how many patients a site has, in fourteen questions."""
+    arrays, [(record, _)], *_ = play(config(max_weight=most))
+    assert record.failures == {}
+    weights = {name: min(weight, most) for name, weight in WEIGHTS.items()}
+    for key in LIKE:
+        expected = sum(weights[name] / sum(weights.values()) * trained(LIKE, name)[key].astype(np.float64) for name in SITES)
         np.testing.assert_allclose(arrays[key], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_larger_update_than_the_run_allows_is_held_back_by_the_site_itself(play) -> None:
-    run = replace(config(), federation=replace(config().federation, max_update_norm=0.5))
-    _, [(record, _)], *_ = play(run, scale={"b": 60.0})
-    assert record.failures["b"] == UNCOUNTABLE
+@pytest.mark.parametrize(
+    ("secure", "federation"), [({"update_range": 0.5}, {}), ({"update_range": 10.0}, {"max_update_norm": 0.5})], ids=str
+)
+def test_an_update_beyond_the_runs_limits_is_shortened_not_refused(play, secure, federation) -> None:
+    run = replace(config(**secure), federation=replace(config().federation, **federation))
+    arrays, [(record, _)], *_ = play(run, scale={"b": 100.0})
+    assert record.failures == {}
+    change = np.concatenate([100.0 * trained(LIKE, "b")[key].ravel() for key in sorted(LIKE)]).astype(np.float64)
+    worst = np.linalg.norm(change) / 0.5 if federation else np.abs(change).max() / 0.5
+    others = np.sum([WEIGHTS[n] * np.concatenate([trained(LIKE, n)[k].ravel() for k in sorted(LIKE)]) for n in "acd"], axis=0)
+    expected = (others + WEIGHTS["b"] * change / worst) / sum(WEIGHTS.values())
+    np.testing.assert_allclose(np.concatenate([arrays[key].ravel() for key in sorted(LIKE)]), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_an_update_that_is_not_finite_is_held_back_by_the_site(play) -> None:
+    _, [(record, _)], *_ = play(config(), scale={"b": np.inf})
+    assert record.failures == {"b": UNCOUNTABLE}
 
 
 def test_the_run_ends_in_good_order_when_budgets_are_spent(play) -> None:

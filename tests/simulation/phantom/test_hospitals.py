@@ -2,6 +2,11 @@
 
 import gzip
 import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from argparse import ArgumentParser
 from collections import Counter
@@ -13,12 +18,18 @@ import numpy as np
 import pytest
 
 from common.cli import run_command
+from common.config.run import RunConfig
+from common.config.sections import DataConfig
+from common.data.cases import read_site
+from common.data.slices import prepare_case
 from common.errors import ConfigError, DataError
 from simulation.phantom import write_figure, write_hospitals
 from simulation.phantom.command import add_phantom
 from simulation.phantom.hospitals import nifti_bytes
 from simulation.phantom.lesion import SUBTYPES
 from simulation.phantom.sites import EXTERNAL, hospital, label_sequence
+
+DESCRIPTION = "e058d7e38038e19e842dd88f98b9f6e11207d2eca3d96bf4f0afb41ddb78a072"
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -82,9 +93,11 @@ def test_layout_and_grid(small: Path) -> None:
         assert (site / "dataset_description.json").is_file()
         for row in _table(site):
             files = sorted((site / row["participant_id"] / "anat").iterdir())
+            files += sorted((site / "derivatives" / "tumour" / row["participant_id"] / "anat").iterdir())
             images = [nibabel.Nifti1Image.from_filename(path) for path in files]
             masks = [np.asarray(i.dataobj) for i, p in zip(images, files, strict=True) if p.name.endswith("mask.nii.gz")]
             assert len(masks) == 1
+            assert files[-1].name.endswith("_desc-tumour_mask.nii.gz")
             assert len(files) >= 2
             assert masks[0].sum() > 50
             assert {nibabel.aff2axcodes(image.affine) for image in images} == {("R", "A", "S")}
@@ -92,6 +105,65 @@ def test_layout_and_grid(small: Path) -> None:
             assert len({image.affine.tobytes() for image in images}) == 1
             assert all(image.get_data_dtype() == np.int16 for image in images)
             assert images[0].header.get_zooms()[2] >= 4.0
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom") / "flat"
+    write_hospitals(out, sites=2, patients=2, external=0, seed=5, layout="flat", workers=1)
+    return out
+
+
+def test_both_layouts_give_the_same_slices(small: Path, flat: Path) -> None:
+    """What a run trains on does not depend on where a mask lies, so that figures of earlier phantoms stay comparable."""
+    data = DataConfig(size=32, slices=3)
+    for site in ("hospital-a", "hospital-b"):
+        cases = [read_site(folder / site, RunConfig(data=data), simulated=True).cases for folder in (small, flat)]
+        assert [case.label for case in cases[0]] == [case.label for case in cases[1]]
+        for one, other in zip(*cases, strict=True):
+            assert one.mask
+            assert other.mask
+            assert (one.mask.parts[-5], other.mask.parent) == ("derivatives", flat / site / other.id / "anat")
+            (images, present, _), (again, here, _) = prepare_case(one, data), prepare_case(other, data)
+            assert (images.tobytes(), present.tolist()) == (again.tobytes(), here.tolist())
+
+
+def test_the_flat_layout_is_that_of_earlier_phantoms(small: Path, flat: Path) -> None:
+    site, images = flat / "hospital-a", _hashes(small)
+    assert sorted(p.name for p in site.iterdir() if p.is_file()) == [
+        *("FLAIR.json", "T1w.json", "T2w.json", "dataset_description.json", "participants.tsv", "site.toml"),
+    ]
+    assert hashlib.sha256((site / "dataset_description.json").read_bytes()).hexdigest() == DESCRIPTION  # as 412edbd wrote it
+    for name, digest in _hashes(flat).items():
+        moved = name.replace("/sub-", "/derivatives/tumour/sub-") if "_mask" in name else name
+        assert name.endswith("dataset_description.json") or name.endswith("b/T2w.json") or images[moved] == digest
+
+
+def test_a_site_describes_itself_as_bids_wants(small: Path) -> None:
+    site = small / "hospital-a"
+    assert json.loads((site / "participants.json").read_text()).keys() == {"age", "sex", "subtype"}
+    levels = json.loads((site / "participants.json").read_text())["subtype"]["Levels"]
+    assert set(levels) == set(SUBTYPES)
+    assert (site / ".bidsignore").read_text() == "site.toml\n"
+    described = json.loads((site / "derivatives" / "tumour" / "dataset_description.json").read_text())
+    assert (described["DatasetType"], described["GeneratedBy"]) == ("derivative", [{"Name": "fedmri-sim phantom"}])
+    assert not (small / "hospital-b" / "T2w.json").exists()  # nobody there has one
+    with pytest.raises(ConfigError, match="--layout one of bids, flat, got brats"):
+        write_hospitals(small.parent / "x", sites=2, patients=1, external=0, seed=5, layout="brats")
+
+
+def test_the_bids_validator_takes_what_is_written(small: Path) -> None:
+    validator = shutil.which("bids-validator-deno", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not validator:
+        pytest.skip("no bids-validator-deno here: python -m pip install bids-validator-deno")
+    for site in small.iterdir():
+        done = subprocess.run([validator, "-r", "--format", "json", str(site)], capture_output=True, check=False)
+        found = json.loads(done.stdout)
+        parts = [found, *found["derivativesSummary"].values()]
+        assert len(parts) == 2
+        issues = [issue for part in parts for issue in part["issues"]["issues"]]
+        assert [issue for issue in issues if issue["severity"] == "error"] == []
+        assert issues  # it looked: there are always fields that it recommends
 
 
 def test_last_training_site_has_no_label(small: Path) -> None:
@@ -179,7 +251,7 @@ def test_what_is_written_on_request_changes_nothing_else(small: Path, tmp_path: 
     assert {Path(name).name.split("_")[-1] for name in added} == {"ADC.nii.gz", "ADC.json"}
     assert {Path(name).parent.name for name in added if name.endswith(".gz")} == {"dwi"}
     assert {name for name in first if more[name] != first[name]} == {
-        f"{site}/participants.tsv" for site in ("external", "hospital-a", "hospital-b")
+        f"{site}/participants.{end}" for site in ("external", "hospital-a", "hospital-b") for end in ("tsv", "json")
     }
     for site in ("external", "hospital-a", "hospital-b"):
         rows = _table(tmp_path / "more" / site)

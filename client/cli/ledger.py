@@ -1,0 +1,59 @@
+"""The verb of `fedmri-site` for a person's decision about a ledger that has forgotten charges."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from client.gate import ledger_watch
+from client.gate.audit_log import LOG_NAME
+from client.gate.replay_guard import alone
+from client.privacy.ledger import read_ledger
+from common.cli import add_debug
+from common.config.site import read_site_config
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_ledger(verbs: "Verbs") -> None:
+    """Go on with the ledger as it is."""
+    ledgers = verbs.add_parser("ledger", help="go on with a privacy ledger that has lost charges").add_subparsers(
+        metavar="WHAT", required=True
+    )
+    text = (
+        "Go on with the privacy ledger as it is, though the audit log knows of charges that it lacks: what was spent since is "
+        "forgotten, and can be spent again. Put the newest backup back instead, if there is one. The decision and its reason "
+        "are written into the audit log."
+    )
+    verb = ledgers.add_parser("accept", help="open the site again after a ledger was lost", description=text)
+    verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder, or its site.toml")
+    verb.add_argument("--reason", required=True, help="who decides, and why")
+    add_debug(verb)
+    verb.set_defaults(handler=_accept)
+
+
+def _accept(arguments: argparse.Namespace) -> int:
+    path, reason = arguments.site, arguments.reason.strip()
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder. Name a site's folder or its site.toml.")
+    if not reason:
+        raise ConfigError("--reason: expected a sentence, got nothing.")
+    home, site = (path.parent if path.suffix == ".toml" else path), read_site_config(path)
+    ledger = read_ledger(home / site.privacy.ledger, home / Path(site.connection.key).expanduser().parent)
+    state = home / Path(site.connection.state).expanduser()
+    log = state / LOG_NAME
+    with alone(state):
+        known = ledger_watch.known_head(log)
+        if not known or known in ledger.hashes():
+            raise ConfigError(
+                f"{home / site.privacy.ledger}: the ledger lacks nothing that the audit log knows of. Nothing was done."
+            )
+        ledger_watch.accept(log, ledger, reason)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"Written into {log}. The site goes on with {len(ledger.entries)} charges; later ones are forgotten.", style="yellow"
+    )
+    return 0

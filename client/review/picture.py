@@ -1,0 +1,109 @@
+"""A patient's slices as small pictures: a strip for each modality, and the mask's outline as a transparent strip to be laid over.
+
+S slices, M modalities, H = W pixels.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from common.config.sections import DataConfig
+from common.data.cases import Case
+from common.data.gate.files import load_volume
+from common.data.gate.patient import Patient
+from common.data.slices import cut_patient, cut_tumour
+from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, foreground, intensity_window
+from common.errors import DataError
+
+EDGE = 128  # pixels of a slice's picture, at most
+QUALITY = 72  # of WebP
+OUTLINE = (255, 176, 32)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One modality. `strip` is a WebP picture of its slices side by side; empty where there is none, and `why` says why."""
+
+    name: str
+    strip: bytes
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One patient's rows; `outline` is a PNG strip of the tumour's outline; `numbers` are those of the slices, from 1."""
+
+    rows: tuple[Row, ...]
+    outline: bytes
+    numbers: tuple[int, ...]
+    as_the_model: bool  # or as the files are, each on its own grid, for who stays out
+
+
+def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> Pictures:
+    """What the model sees of a patient; of one who stays out, what there is to see of the files."""
+    return _as_the_model(read, data) if read else _as_the_files(case, data)
+
+
+def _as_the_model(read: Patient, data: DataConfig) -> Pictures:
+    sliced = cut_patient(read, data)
+    rows = [
+        Row(name, _strip(sliced.images[:, m])) if sliced.present[m] else Row(name, b"", "absent")
+        for m, name in enumerate(data.modalities)
+    ]
+    tumour = cut_tumour(read, data)
+    outline = _outline(tumour) if tumour is not None else b""
+    return Pictures(tuple(rows), outline, tuple(int(index) + 1 for index in sliced.indices), as_the_model=True)
+
+
+def _as_the_files(case: Case, data: DataConfig) -> Pictures:
+    rows = [_file_row(name, case.files.get(name), data) for name in data.modalities]
+    return Pictures(tuple(rows), b"", (), as_the_model=False)
+
+
+def _file_row(name: str, file: Path | None, data: DataConfig) -> Row:
+    """A file by itself: its own slices, spread over the head."""
+    if file is None:
+        return Row(name, b"", "absent")
+    try:
+        return Row(name, _strip(_own_slices(load_volume(file), data)))
+    except DataError:
+        return Row(name, b"", "cannot be read")
+
+
+def _own_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
+    region = foreground(volume.voxels)
+    indices = choose_slices(region, data.slices, tumour=False)
+    window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
+    slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
+    return crop_slices(slab, np.arange(len(indices)), centre_of(region, volume.spacing), data.field_of_view, data.size)
+
+
+def _strip(images: NDArray[np.floating]) -> bytes:
+    """Slices [S, H, W] of 0 to 1, side by side."""
+    grey = np.round(np.clip(np.asarray(images, np.float32), 0, 1) * 255).astype(np.uint8)
+    picture, out = _small(Image.fromarray(np.concatenate(list(grey), axis=1))), BytesIO()
+    picture.save(out, "WEBP", quality=QUALITY, method=2)
+    return out.getvalue()
+
+
+def _outline(tumour: Mask) -> bytes:
+    """The rim of the tumour [S, H, W] as a transparent strip, one pixel wide in the picture that is shown."""
+    whole = np.concatenate(list(tumour), axis=1)
+    small = np.asarray(_small(Image.fromarray(whole.astype(np.uint8) * 255))) > 127
+    rim = small & ~ndimage.binary_erosion(small)
+    out = BytesIO()
+    picture = Image.fromarray(rim.astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, *OUTLINE])
+    picture.save(out, "PNG", transparency=0, bits=1, optimize=True)
+    return out.getvalue()
+
+
+def _small(strip: Image.Image) -> Image.Image:
+    height = min(strip.height, EDGE)
+    width = round(strip.width * height / strip.height)
+    return strip if height == strip.height else strip.resize((width, height), Image.Resampling.BOX)

@@ -1,0 +1,206 @@
+"""The site's table, beside its patients: opened, matched to their folders, and read cell by cell into labels and covariates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.run import RunConfig
+from common.config.site import NO_LABELS, LabelConfig
+from common.data.covariates import absent_columns, of_row
+from common.data.gate.candidates import Notebook
+from common.data.gate.finding import Finding, Kind, Level
+from common.data.gate.participants import SHOWN, is_missing, match_rows, one_row
+from common.data.gate.patient_files import PatientFiles
+from common.data.gate.tables import Table, read_table
+from common.errors import ConfigError, DataError
+from common.tasks.task import Task
+
+UNLABELLED = -1
+ENDS = (".xlsx", ".xls", ".ods", ".csv", ".txt", ".tsv")  # of what hospitals call their table
+
+NO_TABLE = Kind("table-none", Level.NOTE, "no participants.tsv, so that the model is told nothing but images")
+NO_COLUMN = Kind("column-none", Level.NOTE, "a covariate of the run has no column")
+RENAMED = Kind("column-renamed", Level.NOTE, "a column was found by another spelling")
+LABELS_OFF = Kind("labels-off", Level.NOTE, "site.toml says that the site has no labels")
+NO_LABEL = Kind("labels-none", Level.WARNING, "no patient of the site has a label, and site.toml does not say that this is meant")
+WITHOUT_PATIENT = Kind("rows-without-patient", Level.NOTE, "rows that fit no folder; a warning where folders fit no row, too")
+CONTRADICT = Kind("rows-contradict", Level.ERROR, "several rows of a patient say different things")
+SAME = Kind("rows-same", Level.NOTE, "several rows of a patient say the same")
+UNKNOWN_LABEL = Kind("label-unknown", Level.ERROR, "a label that is no class of the run and not in labels.map")
+UNREAD = Kind("covariate-unread", Level.ERROR, "a cell that the run needs cannot be read")
+UNREAD_AGE = Kind("age-unread", Level.NOTE, "an age that is no number of years")
+KINDS = (
+    NO_TABLE,
+    NO_COLUMN,
+    RENAMED,
+    LABELS_OFF,
+    NO_LABEL,
+    WITHOUT_PATIENT,
+    CONTRADICT,
+    SAME,
+    UNKNOWN_LABEL,
+    UNREAD,
+    UNREAD_AGE,
+)
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The table of one site.
+
+    Attributes:
+        table: without columns where there is none.
+        column: of the labels; "": none is wanted.
+        rows: patient's folder -> their rows.
+        findings: about the table as a whole.
+    """
+
+    table: Table
+    column: str
+    rows: Mapping[str, Sequence[Mapping[str, str]]]
+    findings: tuple[Finding, ...]
+
+    def cells(self, found: PatientFiles, run: RunConfig, book: Notebook) -> dict[str, str]:
+        """What the table says of a patient, in the session that is used."""
+        rows = self.rows.get(book.patient, ())
+        wanted = (self.column, "age", "sex", *(row.name for row in run.data.covariates))
+        used = [name for name in dict.fromkeys(wanted) if name]
+        cells, differing, several = one_row(rows, found.session, found.cells, used)
+        if differing:
+            book.add(
+                CONTRADICT,
+                found=f"{len(rows)} rows of the patient differ in {'; '.join(differing)}",
+                expected="one row, or rows of sessions that session_id tells apart",
+                do="Correct the table.",
+            )
+        elif several:
+            text = f"{len(rows)} rows of the patient say the same"
+            book.add(SAME, found=text, expected="one row", do="Nothing needs to be done.")
+        return cells
+
+    def no_label(self) -> Finding:
+        """What to say of a site that cannot teach the classes, and perhaps was meant to."""
+        table, column = self.table, self.column
+        if not table.header:
+            found = f"no {table.name}: every patient is unlabelled"
+        elif column not in table.header:
+            found = f"{table.name} has no column {column} (it has {', '.join(table.header)}): every patient is unlabelled"
+        else:
+            found = f"{table.name} has no label for any patient here: every patient is unlabelled"
+        do = 'Label the patients, or say in site.toml that this is meant: column = "none" under [labels].'
+        return NO_LABEL.finding(found, f"labels in a column {column}", do, file=table.name if table.header else "")
+
+
+def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, patients: Sequence[str]) -> SiteTable:
+    """Read the table and match its rows.
+
+    Args:
+        home: folder of site.toml, where the table is looked for first.
+        root: the data folder.
+        labels: of site.toml.
+        run: its classes and covariates.
+        patients: names of their folders.
+
+    Raises:
+        ConfigError: `labels.map` names something that is no class.
+        DataError: a table or column that `site.toml` names is not there, the table cannot be read, or it is of other patients.
+    """
+    task, covariates = run.task, run.data.covariates
+    wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not is_missing(word))
+    if wrong:
+        raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
+    column = "" if labels.column == NO_LABELS else labels.column or task.label
+    file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
+    off = [_meant(LABELS_OFF, "", "labels.column is none: every patient is unlabelled")] if not column else []
+    if file is None:
+        _require_no_other(home, root, labels)
+        unknown = [f"no {labels.table}: the model is told nobody's {covariate.name} here" for covariate in covariates]
+        return SiteTable(Table(labels.table), column, {}, (*off, *(_meant(NO_TABLE, "", text) for text in unknown)))
+    wanted = dict.fromkeys((column, "age", "sex", *(row.name for row in covariates)))
+    table = read_table(file, columns=tuple(name for name in wanted if name))
+    if labels.column and column and column not in table.header:
+        raise DataError(f"{file.name}: no column {column}. It has {', '.join(table.header)}. Correct labels.column.")
+    matched = match_rows(table, patients)
+    _require_patients(table, matched.rows, matched.lost, patients, column)
+    renamed = [f"the column {there!r} is read as {name!r}" for name, there in table.renamed.items()]
+    absent = absent_columns(file.name, table.header, covariates)
+    findings = (
+        *off,
+        *(_meant(RENAMED, file.name, text) for text in renamed),
+        *(_meant(NO_COLUMN, file.name, text) for text in absent),
+        *matched.findings,
+        *_about_lost(table, matched.lost, sorted(set(patients) - matched.rows.keys())),
+    )
+    return SiteTable(table, column, matched.rows, findings)
+
+
+def _meant(kind: Kind, file: str, found: str) -> Finding:
+    return kind.finding(found, "what the run asks for", "Nothing needs to be done if that is meant.", file=file)
+
+
+def _require_no_other(home: Path, root: Path, labels: LabelConfig) -> None:
+    """A table that is not there must not be named by site.toml, nor lie there in another form: its labels would be lost."""
+    if labels.table != LabelConfig.table:
+        raise DataError(f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table.")
+    stem = Path(labels.table).stem
+    files = [file for place in dict.fromkeys((home, root)) for file in sorted(place.iterdir()) if file.is_file()]
+    others = [file.name for file in files if file.stem.lower() == stem and file.suffix.lower() in ENDS]
+    if others:
+        raise DataError(
+            f"no {labels.table}, but {', '.join(others)}. Save it as tab-separated text under the name {labels.table} (in Excel: "
+            "Save As, Text, tab delimited), or name a tab-separated table by labels.table in site.toml."
+        )
+
+
+def _require_patients(
+    table: Table, rows: Mapping[str, object], lost: Sequence[str], patients: Sequence[str], column: str
+) -> None:
+    """Labels of which none is any patient's here are an error of names.
+
+    Raises:
+        DataError: shows both spellings.
+    """
+    labelled = column and any(not is_missing(cells.get(column, "")) for _, cells in table.rows)
+    if labelled and not rows:
+        raise DataError(
+            f"{table.name}: none of its {len(lost)} participants is a patient here: the table has {', '.join(lost[:SHOWN])}, the "
+            f"folders are {', '.join(patients[:SHOWN])}. Write the folders' names into participant_id."
+        )
+
+
+def _about_lost(table: Table, lost: Sequence[str], alone: Sequence[str]) -> list[Finding]:
+    """Rows without a patient; a warning, with both spellings, where there are patients without a row as well."""
+    if not lost:
+        return []
+    found = f"{len(lost)} rows of {table.name} have no patient folder"
+    if not alone:
+        return [_meant(WITHOUT_PATIENT, table.name, found)]
+    found += f" ({', '.join(lost[:SHOWN])}), and {len(alone)} patients no row ({', '.join(alone[:SHOWN])})"
+    do = "Correct the spelling where they are the same."
+    return [WITHOUT_PATIENT.finding(found, "the folders' names in the table", do, file=table.name, level=Level.WARNING)]
+
+
+def target_of(cells: Mapping[str, str], column: str, labels: LabelConfig, task: Task, book: Notebook) -> int:
+    """The task's target of a patient's cells, or -1; a word that is none keeps the patient out: unlabelled, they would be used
+    for what nobody meant."""
+    word = cells.get(column, "") if column else ""
+    name = labels.map.get(word, word)
+    target = task.target(name)
+    if target is None and not is_missing(name):
+        known = ", ".join(task.classes + tuple(labels.map))
+        book.add(
+            UNKNOWN_LABEL,
+            found=f"label {word!r} is none of {known}",
+            expected="one of these, or n/a",
+            do="Map it in site.toml under labels.map, or write n/a.",
+        )
+    return UNLABELLED if target is None else target
+
+
+def values_of(cells: Mapping[str, str], run: RunConfig, book: Notebook) -> tuple[float, ...]:
+    """The covariates of a patient's cells."""
+    values, unread = of_row(cells, run.data.covariates)
+    for sentence in unread:
+        found, _, do = sentence.partition("; ")
+        book.add(UNREAD, found=found, expected="a value that the run can take, or n/a", do=f"{do.capitalize()}.")
+    return values

@@ -1,0 +1,83 @@
+"""Embeddings of masked crops for head rounds, each view of a patient drawn from randomness of its own.
+
+A view depends on the seed of the run, its number and the patient, and on nobody else: the pooled and local baselines see the same
+ones, and need not compute them again. N patients, V views, M modalities, E width of an embedding.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.config.run import RunConfig
+from common.data.dataset import Batch, SiteData
+from common.models.multimodal import MultiModalViT
+from common.models.trained_model import TrainedModel
+from common.training.forward import forward_batches
+from common.training.kept import Kept, patient_sha256
+from common.training.subset_embeddings import less_centre
+from common.training.subsets import embed_alone
+from common.training.views import Views, global_views, some_slices
+
+
+def embed_views(trained: TrainedModel, patients: SiteData, numbers: Sequence[int]) -> Tensor:
+    """Embeddings [V, N, E] in float32 of the patients' images alone; each is computed once (`Kept`).
+
+    Args:
+        trained: a model and its arrays.
+        patients: N.
+        numbers: [V], of the views, from 0.
+    """
+    kept, config = Kept(trained, patients), trained.config
+    names = [_name(number, config) for number in numbers]
+    new: dict[int, dict[str, NDArray[np.float32]]] = {}
+    for number, name in zip(numbers, names, strict=True):
+        rows = [row for row in range(len(patients)) if kept.lacks(row, name)]
+        for row, one in zip(rows, _compute(trained, patients, rows, number), strict=True):
+            new.setdefault(row, {})[name] = one.cpu().numpy()
+    kept.add(new)
+    views = torch.from_numpy(np.array([[kept.get(row, name) for row in range(len(patients))] for name in names]))
+    parts = views.unflatten(-1, (-1, trained.model.width))  # CLS, then the modalities: an absent one's part is all zeros
+    return less_centre(trained, views, (parts[..., 1:, :] != 0).any(-1))
+
+
+def _name(number: int, config: RunConfig) -> str:
+    """What the store calls it: all that decides how the view is drawn."""
+    drawn = hashlib.sha256(f"{config.seed} {config.objective}".encode()).hexdigest()[:16]
+    return f"view {number} {drawn}"
+
+
+def _compute(trained: TrainedModel, patients: SiteData, rows: list[int], number: int) -> list[Tensor]:
+    """One view of some patients, before the mean features are taken off; views of one number have equally many slices."""
+    config, size = trained.config, trained.config.evaluation.batch_size
+    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    slices = 1 + number % patients.images.shape[1]
+
+    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> Tensor:
+        drawn = []
+        for i, row in enumerate(next(batches)):
+            generator = _own_generator(config.seed, number, patient_sha256(patients, row))
+            some = some_slices(x[i : i + 1], slices, generator)
+            batch = Batch(some, present[i : i + 1].cpu(), torch.empty(0), covariates[i : i + 1].cpu())
+            drawn.append(global_views(batch, 1, config.objective, model.patch_size, generator))
+        views = _together(drawn)
+        return embed_alone(model, model.alone(views.x, views.present, views.masks), views.present)
+
+    found = forward_batches(trained, patients, of_batch, rows=np.array(rows, np.int64))
+    return [one for batch in found for one in batch]
+
+
+def _together(views: Sequence[Views]) -> Views:
+    """One view of each of several patients."""
+    masks = [view.masks for view in views if view.masks is not None]
+    x, present, covariates = (torch.cat([getattr(view, part) for view in views]) for part in ("x", "present", "covariates"))
+    return Views(x, present, torch.cat(masks), covariates)
+
+
+def _own_generator(seed: int, number: int, patient: str) -> torch.Generator:
+    """For one view of one patient; the same in every run of one seed, whichever site or baseline asks."""
+    digest = hashlib.sha256(f"view {seed} {number} {patient}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
