@@ -8,7 +8,7 @@ the audit, T steps, C the clipping norm, sigma the noise multiplier.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -30,7 +30,7 @@ from common.models.arrays import Arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROWS, Check, sampling_check
 from common.privacy.charge import Charge
-from common.training import private
+from common.training import forward, private, private_views
 from common.training.private import private_round
 from common.training.update import LocalUpdate
 
@@ -180,7 +180,10 @@ def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[Ste
         return torch.optim.SGD(trained.values(), lr=learning_rate)
 
     parts = {"SystemNoiseOptimizer": Watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
-    with patch.multiple(private, **parts):
+    with ExitStack() as patches:
+        patches.enter_context(patch.multiple(private, **parts))
+        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
+            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
         yield seen
 
 
