@@ -160,8 +160,13 @@ class SecureConfig:
 
     enabled: bool = False
     threshold: float = ranged(0.6, 0.5, 1.0)  # part of the asked sites that must stay to the end; always more than half
-    update_range: float = ranged(1.0, 1e-6, 1e6)  # the largest change of one value in a round; beyond it a site refuses
-    max_weight: float = ranged(1000.0, 1.0, 1e7)  # the largest weight of a site (patients); above it a site refuses
+    min_summed: int = ranged(
+        3, 2, 1000
+    )  # that must stay, where so many are asked; hospitals have a `policy.min_summed` of their own
+    update_range: float = ranged(
+        1.0, 1e-6, 1e6
+    )  # the largest change of one value in a round; beyond it a site shortens its update
+    max_weight: float = ranged(1000.0, 1.0, 1e7)  # the largest weight of a site (patients); above it a site counts as that
 
 
 @dataclass(frozen=True)
