@@ -4,7 +4,7 @@ The same rules are held twice: by the bundle's own code (`client.round.dispatch`
 which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -174,14 +174,35 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
-    stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
-    if CALIBRATION in asked:
-        allowed = {METRICS, SITE, SUMS}
-    if SURVEY in asked:
-        allowed = {METRICS, SITE, SURVEY}
+    _require_records(reply, {METRICS, SITE, *_holding(asked)}, policy)
+    size = reply_bytes(reply)
+    if size > policy.max_megabytes * 1e6:
+        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
+        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
+    if CHANGE in reply:
+        _require_update(reply, asked, policy, update)
+    for name in sorted(RULES.keys() & {*reply, *({SUMS} if CALIBRATION in asked else ())}):
+        RULES[name](reply, asked, policy)
+
+
+def _holding(asked: RecordDict) -> set[str]:
+    """Names of the records that hold what a request asks for.
+
+    Raises:
+        PolicyError: it asks for several things: the rules of one are not those of another.
+    """
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE) if name in asked]
+    if len(wanted) > 1:
+        raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
     if TWINS in asked:
-        allowed = {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
+        return {TWINS, SEALED} if stage_of(asked) == Sent.stage else {TWINS}
+    if SECURE in asked:
+        return {MASKED if secure_stage(asked) == MaskedInput.stage else SECURE}
+    return {CALIBRATION: {SUMS}, SURVEY: {SURVEY}}.get(wanted[0], set()) if wanted else {CHANGE}
+
+
+def _require_records(reply: RecordDict, allowed: set[str], policy: SitePolicy) -> None:
+    """Each record must be one of those allowed, and hold nothing but what is listed (`common.messages.leaving`)."""
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == CHANGE and policy.secure_only:
@@ -189,20 +210,6 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
     if extra := next(unlisted(reply), ""):
         raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
-    size = reply_bytes(reply)
-    if size > policy.max_megabytes * 1e6:
-        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
-        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
-    if CALIBRATION in asked:
-        _require_sums(reply, asked, policy)
-    elif SURVEY in reply:
-        _require_answer(reply, policy)
-    elif TWINS in reply:
-        _require_told(reply, asked, policy)
-    elif CHANGE in reply:
-        _require_update(reply, asked, policy, update)
-    elif MASKED in reply or SECURE in reply:
-        _require_stage_reply(reply, asked, policy, str(stage))
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -221,8 +228,9 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     require_norm(update.norm, policy)
 
 
-def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """The rules for one stage of a secure round: the reply holds its message and nothing else."""
+    stage = str(secure_stage(asked))
     try:
         if stage == MaskedInput.stage:
             before = asked_arrays(asked)
@@ -234,8 +242,9 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
 
 
-def _require_answer(reply: RecordDict, policy: SitePolicy) -> None:
+def _require_answer(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """The rules for the answer to a survey: topics that may be told, and counts in steps of the hospital's own minimum."""
+    del asked  # a survey has no settings: nobody can ask for less, and subtract
     try:
         answer = read_answer(reply)
     except FederationError as error:
@@ -286,6 +295,15 @@ def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> N
         raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
     least = min(smallest_cohort(sums), policy.min_patients)
     require_calibrating(policy, private=False, cohort=int(least))
+
+
+RULES: Mapping[str, Callable[[RecordDict, RecordDict, SitePolicy], None]] = {
+    SUMS: _require_sums,
+    SURVEY: _require_answer,
+    TWINS: _require_told,
+    MASKED: _require_stage_reply,
+    SECURE: _require_stage_reply,
+}
 
 
 def _require_named(arrays: Arrays, policy: SitePolicy) -> None:

@@ -59,7 +59,7 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
     """
     with tempfile.TemporaryDirectory(prefix="fedmri-check-") as scratch:
         place = site or made_up_site(Path(scratch) / "noise", trained.config.data)
-        cases, patients = _patients(_some(read_site(place, trained.config, simulated=True)), trained.config.data)
+        cases, patients = _patients(_some(read_site(place, trained.config, simulated=True).usable()), trained.config.data)
         expected = _probabilities(trained, patients)
         found = {
             "model.safetensors": _probabilities(open_saved(read_saved(folder / "model.safetensors")), patients),

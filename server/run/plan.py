@@ -57,7 +57,7 @@ def read_plan(run_config: Mapping[str, Any], out: Path) -> RunPlan:
     require_folder(out, resume=resume)
     cache = Path(str(run_config.get("cache", "")) or default_cache()).expanduser()
     data = Path(str(run_config.get("data", "")) or default_cache() / "example").expanduser()
-    config = load_config(config_path(str(run_config.get("config", "demo"))), _settings(str(run_config.get("set", "[]"))))
+    config = load_config(config_path(str(run_config.get("config", "demo"))), read_settings(run_config))
     external = split_external(str(run_config.get("external", "")) or "external")
     sites, agreed = _sites(str(run_config.get("sites", FOLDERS)), data, external), _agreed(str(run_config.get("agreed", "{}")))
     return RunPlan(config, data, sites, external, out, cache, resume, agreed)
@@ -149,8 +149,13 @@ def _agreed(text: str) -> dict[str, int]:
     return agreed
 
 
-def _settings(text: str) -> tuple[str, ...]:
-    """The `key=value` settings, which travel as a JSON list because Flower's run configuration is flat."""
+def read_settings(run_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The `key=value` settings, which travel as a JSON list because Flower's run configuration is flat.
+
+    Raises:
+        ConfigError: they are no such list.
+    """
+    text = str(run_config.get("set", "[]"))
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError):

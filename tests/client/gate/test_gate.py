@@ -118,6 +118,20 @@ def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_le
     assert (lines[1]["run"], lines[1]["round"], lines[1]["metrics"]) == ("r1", 1, ["labelled", "num-examples", "round"])
 
 
+@pytest.mark.parametrize(("name", "says"), [("survey", "answers no surveys"), ("twins", "does not compare its patients")])
+def test_what_the_policy_has_off_is_refused_before_the_bundle_runs_and_logged(home, tmp_path, name, says) -> None:
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+    message, context = asked()
+    message.content[name] = ConfigRecord({"stage": "offer"})
+    reply, _ = Gate(home / "site.toml").answer(message, context, content)
+    assert says in read_status(reply).error
+    assert not (tmp_path / "ran").exists()
+    lines = [json.loads(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["in", "refused"]
+    assert all(line[name] for line in lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "policy", "says"),
@@ -262,7 +276,7 @@ def test_a_stage_of_a_secure_round_is_answered_once(home, tmp_path) -> None:
     said = []
     for _ in range(2):
         message, context = asked()
-        message.content["secure"] = ConfigRecord({"stage": "unmask", "session": "s1"})
+        message.content["secure"] = ConfigRecord({"stage": "shares", "session": "s1"})
         reply, _ = Gate(home / "site.toml").answer(message, context, content)
         said.append(read_status(reply).error)
         (tmp_path / "ran").unlink(missing_ok=True) if len(said) == 1 else None

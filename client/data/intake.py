@@ -1,0 +1,132 @@
+"""An import: what the source holds, then what the plan says, patient by patient."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client.data import demographics
+from client.data.brain_extraction import NONE
+from client.data.candidates import Candidate, candidates, patient_id
+from client.data.dicom.header import read_header
+from client.data.dicom.series import group_series
+from client.data.dicom.sources import find_files
+from client.data.outcome_log import OutcomeLog
+from client.data.patient import TumourMask, prepare
+from client.data.plan import Line
+from client.data.pseudonym import Pseudonyms
+from client.data.site_folder import SiteFolder
+from client.data.tables import Row
+from common.errors import DataError
+
+USED, LEFT_OUT, THERE = "used", "left out", "imported earlier"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for."""
+
+    age: bool = False
+    sex: bool = False
+    labels: Mapping[str, Row] = field(default_factory=dict)  # by the hospital's patient number
+    columns: tuple[str, ...] = ()  # of the labels that are taken
+    masks: Mapping[str, TumourMask] = field(default_factory=dict)
+    brain: str = NONE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an import ended."""
+
+    imported: tuple[str, ...]
+    there_already: tuple[str, ...]
+    failed: Mapping[str, str]  # patient -> why
+    notes: tuple[str, ...]
+
+
+def scan(source: Path, scratch: Path, names: Pseudonyms, log: OutcomeLog, progress: Progress | None = None) -> list[Candidate]:
+    """Read every header of a source.
+
+    Raises:
+        DataError: there is no source, or nothing in it is DICOM.
+    """
+    headers = []
+    for count, file in enumerate(find_files(source, scratch, lambda name, why: log.add(name, LEFT_OUT, why)), start=1):
+        try:
+            headers.append((file, read_header(file)))
+        except DataError as error:
+            log.add(file.name, LEFT_OUT, str(error))
+        if progress:
+            progress(count, len(headers))
+    if not headers:
+        raise DataError(f"{source}: no DICOM file in it. Name the folder, or the zip archive, that an archive or a CD exported.")
+    found = candidates(group_series(headers), names)
+    for candidate in found:
+        why = "; ".join((*candidate.reasons, *candidate.decision.reasons)) or candidate.decision.modality
+        for file in candidate.series.files:
+            log.add(file.name, LEFT_OUT, why, series=candidate.series.id, patient=candidate.patient)
+    return found
+
+
+def carry_out(
+    lines: Sequence[tuple[Line, Candidate]],
+    folder: SiteFolder,
+    options: Options,
+    log: OutcomeLog,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Import the plan's patients; one that fails does not stop the others, and the log is whole after each."""
+    patients: dict[str, dict[str, Candidate]] = defaultdict(dict)
+    for line, candidate in lines:
+        patients[line.patient][line.modality] = candidate
+    imported, there, failed, notes = [], [], {}, []
+    for done, (name, chosen) in enumerate(sorted(patients.items()), start=1):
+        if folder.has(name):
+            there.append(name)
+            _say(log, chosen.items(), THERE, "the patient is in the site folder; remove their folder to import anew")
+        else:
+            try:
+                notes += [f"{name}: {note}" for note in _import_one(name, chosen, folder, options, log)]
+                imported.append(name)
+            except DataError as error:
+                failed[name] = str(error)
+                _say(log, chosen.items(), LEFT_OUT, str(error))
+        log.write()
+        if progress:
+            progress(done, len(patients))
+    return Outcome(tuple(imported), tuple(there), failed, tuple(notes))
+
+
+def _import_one(name: str, chosen: Mapping[str, Candidate], folder: SiteFolder, options: Options, log: OutcomeLog) -> list[str]:
+    number = patient_id(next(iter(chosen.values())).series)
+    mask = options.masks.get(number)
+    prepared = prepare(name, chosen, mask=mask, brain=options.brain, row=_row(chosen, options, number))
+    folder.add(prepared.images)
+    for modality, candidate in chosen.items():
+        if modality in prepared.left_out:
+            _say(log, [(modality, candidate)], LEFT_OUT, prepared.left_out[modality])
+        else:
+            _say(log, [(modality, candidate)], USED, f"as {modality}")
+    if mask:
+        why = prepared.left_out.get("mask", "")
+        log.add(str(mask.file), LEFT_OUT if why else USED, why or "as tumour mask", patient=name)
+    return [f"{modality} left out: {why}" for modality, why in prepared.left_out.items()] + list(prepared.notes)
+
+
+def _row(chosen: Mapping[str, Candidate], options: Options, number: str) -> dict[str, str]:
+    """Of participants.tsv: only what was asked for."""
+    header = next(iter(chosen.values())).series.header
+    row = {}
+    if options.age:
+        row["age"] = demographics.age(header)
+    if options.sex:
+        row["sex"] = demographics.sex(header)
+    labels = options.labels.get(number, {})
+    return {**row, **{column: labels.get(column) or demographics.MISSING for column in options.columns}}
+
+
+def _say(log: OutcomeLog, chosen: Iterable[tuple[str, Candidate]], outcome: str, why: str) -> None:
+    for _, candidate in chosen:
+        for file in candidate.series.files:
+            log.add(file.name, outcome, why, series=candidate.series.id, patient=candidate.patient)

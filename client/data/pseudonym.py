@@ -1,0 +1,88 @@
+"""Names for patients: a keyed hash (HMAC-SHA256) of the hospital's own, so that the same patient always gets the same new name.
+
+The key and the table of names lie in the site's home, under `keys/`, readable by their owner alone. Who has neither cannot go
+back, nor try out patient numbers.
+"""
+
+import csv
+import hashlib
+import hmac
+import io
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from common.errors import ConfigError, DataError
+from common.files import write_secret
+
+LENGTH = 12  # hexadecimal digits of a name: two of a million patients share one once in 500 sites
+
+
+class Pseudonyms:
+    """New names for patients.
+
+    Args:
+        home: the site's home; its `keys/pseudonym.key` is made where it is absent.
+
+    Raises:
+        ConfigError: the key is damaged, or others may read it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "keys"
+        self._key = _key(self._folder / "pseudonym.key")
+        self._names: dict[str, str] = {}
+
+    def name(self, patient: str) -> str:
+        """`sub-` and a name of letters and digits, as BIDS wants it.
+
+        Args:
+            patient: the hospital's own number of the patient.
+        """
+        digest = hmac.new(self._key, patient.strip().encode(), hashlib.sha256).hexdigest()[:LENGTH]
+        self._names[f"sub-{digest}"] = patient.strip()
+        return f"sub-{digest}"
+
+    def keep_table(self) -> Path:
+        """Write who is who, beside the key; what earlier imports wrote stays in it.
+
+        Raises:
+            DataError: two patients got one name.
+        """
+        path = self._folder / "patients.tsv"
+        known = _read(path)
+        for name, patient in self._names.items():
+            if known.setdefault(name, patient) != patient:
+                raise DataError(f"{path}: two patients have the name {name}. Give one of them another number, and import again.")
+        text = io.StringIO()
+        rows = csv.writer(text, delimiter="\t", lineterminator="\n")
+        rows.writerows([("participant_id", "patient_id"), *sorted(known.items())])
+        write_secret(path, text.getvalue().encode(), replace=True)
+        return path
+
+
+def _key(path: Path) -> bytes:
+    if not os.path.lexists(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        write_secret(path, f"{secrets.token_hex(32)}\n".encode())
+    try:
+        mode, content = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="ascii")
+        key = bytes.fromhex(content.strip())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: expected 64 hexadecimal digits. Restore the file; without it patients get other names."
+        ) from error
+    if mode & 0o077:
+        raise ConfigError(f"{path}: other users may read the key of the patients' names (mode {mode:04o}). Run: chmod 600 {path}")
+    if len(key) != 32:
+        raise ConfigError(f"{path}: expected 64 hexadecimal digits. Restore the file; without it patients get other names.")
+    return key
+
+
+def _read(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["participant_id"]: row["patient_id"] for row in csv.DictReader(file, delimiter="\t")}
