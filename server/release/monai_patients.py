@@ -94,7 +94,7 @@ def _patient(folder: Path, files: Mapping[str, str | Sequence[str]], rows: Seque
         return {"id": folder.name, "error": "; ".join(found.errors)}
     columns = sorted({name for row in rows for name in row} - {KEY, SESSION})
     cells, _, _ = one_row(rows, found.session, found.cells, columns)
-    told = {name: cell for name, cell in cells.items() if name and cell and name not in files}
+    told = {name: cells[name] for name in columns if cells.get(name) and name not in files}
     return {**told, "id": folder.name, **{key: str(file) for key, file in found.files.items()}}
 
 
