@@ -17,6 +17,7 @@ from common.data.gate.finding import Level
 LAS = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 SMALL = np.zeros((10, 24, 6))
 SMALL[4:6, 9:14, 2:4] = 1
+AWAY = np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 ALL = ["t1", "t1c", "t2", "flair", "mask"]
 
 
@@ -74,6 +75,15 @@ def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.nda
     assert result.of(Level.ERROR) == ()
     assert found(result.findings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
     assert sentence in result.findings[0].found
+
+
+@pytest.mark.parametrize(
+    ("kind", "voxels", "code"), [("T2w", noise(), "image-elsewhere"), ("desc-tumour_mask", np.ones((9, 9, 9)), "mask-outside")]
+)
+def test_files_that_lie_elsewhere(write_site, run, kind: str, voxels: np.ndarray, code: str) -> None:
+    root = write_site("s", {"sub-1": ALL})
+    save(root / "sub-1" / "anat" / f"sub-1_{kind}.nii.gz", voxels, AWAY)
+    assert code in [one.code for one in check_site(read_site(root, run), run).of(Level.ERROR)]
 
 
 def test_thick_axial_slices_are_fine(write_site, run) -> None:
