@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.cli import add_debug, config_path, run_command
+from common.cli import add_debug, add_unlabelled, config_path, run_command, settings_of
 from common.config.run import load_config
 from common.data.cache import default_cache
 from common.errors import ConfigError
@@ -127,6 +127,7 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
         "--config", default=config, metavar="NAME", help=f"a name under configs/, or a TOML file (default {config})"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    add_unlabelled(parser)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for the results; must not hold a run")
     parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
@@ -171,7 +172,7 @@ def _run(arguments: argparse.Namespace) -> int:
     cache = arguments.cache or default_cache() / "slices"
     plan = plan_experiment(
         arguments.config,
-        tuple(arguments.set),
+        settings_of(arguments),
         arguments.data,
         arguments.external,
         arguments.out,
@@ -194,7 +195,7 @@ def _cross_site(arguments: argparse.Namespace) -> int:
     with Shown() as shown:
         report = run_cross_site(
             arguments.config,
-            tuple(arguments.set),
+            settings_of(arguments),
             arguments.data,
             folds,
             arguments.out,

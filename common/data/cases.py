@@ -71,6 +71,10 @@ class Site:
         kept = set(patients)
         return replace(self, cases=tuple(case for case in self.cases if case.id in kept))
 
+    def usable(self) -> "Site":
+        """The site without those who stay out by their names or rows; their images may add to these."""
+        return self.only({case.id for case in self.cases} - stay_out(self.findings))
+
 
 def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     """Find a site's cases.

@@ -32,6 +32,7 @@ TRAVELS = (
     "common/data/fingerprint.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
+    "common/data/site_table.py",
     "common/data/slices.py",
     "common/data/suppression.py",
     "common/data/survey.py",

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from rich.live import Live
 
-from common.cli import add_debug, output
+from common.cli import add_debug, add_unlabelled, output
 from common.deployment.supervisor import end, running
 from server.deployment.certificates import CA
 from server.deployment.home import Home, ServerSettings, open_home
@@ -80,6 +80,7 @@ def _add_run(verbs: Verbs) -> None:
     verb = _verb(verbs, "run", "train with the hospitals that are connected", _run)
     verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the run configuration")
     verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    add_unlabelled(verb)
     text = "folder of a held-out hospital, on this machine; may be given again for folders beside it"
     verb.add_argument("--external", type=Path, metavar="DIR", action="append", required=True, help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: a new one in HOME/runs)")

@@ -24,7 +24,7 @@ from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, un
 from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
-from common.training.trainable import most_trained, trained_names
+from common.training.trainable import most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
     aggregate,
     influence_of,
@@ -181,6 +181,7 @@ class FedMRIAvg(FedAvg):
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
             return None, None
+        self.require_labels()
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
@@ -191,6 +192,16 @@ class FedMRIAvg(FedAvg):
         if self.config.model.adapter.pairs:
             state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
+
+    def require_labels(self) -> None:
+        """Refuse to go on where every site tells its numbers, and none has a labelled patient; what is kept back may hold labels.
+
+        Raises:
+            FederationError: nobody has one.
+        """
+        replies = self.open.valid.values()
+        if needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies):
+            raise FederationError(no_label(self.config))
 
     def influence(self, plan: FederationConfig) -> dict[str, dict[str, float]]:
         """Each site's part in the round that is about to be aggregated; one that was bounded is said."""

@@ -276,7 +276,7 @@ def test_a_stage_of_a_secure_round_is_answered_once(home, tmp_path) -> None:
     said = []
     for _ in range(2):
         message, context = asked()
-        message.content["secure"] = ConfigRecord({"stage": "unmask", "session": "s1"})
+        message.content["secure"] = ConfigRecord({"stage": "shares", "session": "s1"})
         reply, _ = Gate(home / "site.toml").answer(message, context, content)
         said.append(read_status(reply).error)
         (tmp_path / "ran").unlink(missing_ok=True) if len(said) == 1 else None
