@@ -149,4 +149,3 @@ def _time(series: Series) -> str:
     """Of acquisition, as DICOM writes it, so that text sorts as time does."""
     stamp = str(value(series.header, "AcquisitionDateTime") or "")
     return stamp or f"{series.header.get('AcquisitionDate') or ''}{series.header.get('AcquisitionTime') or ''}"
-

@@ -27,7 +27,13 @@ class Copied:
 
 
 def copy_collection(
-    preset: Preset, source: Path, out: Path, *, table: Path | None = None, link: bool = False, progress: Callable[[int, int], None]
+    preset: Preset,
+    source: Path,
+    out: Path,
+    *,
+    table: Path | None = None,
+    link: bool = False,
+    progress: Callable[[int, int], None],
 ) -> Copied:
     """Make a site folder of a collection; patients that are in it stay as they are.
 
@@ -56,6 +62,7 @@ def copy_collection(
             site.add(_images(preset, source, folder, name, labels.get(patient), notes), link=link)
             done += 1
         progress(count, len(folders))
+    site.describe(f"Images of {preset.title} ({preset.source}), named as BIDS names them; tumour masks are 0 and 1.")
     absent = sum(patient not in labels for patient in folders)
     if labels and absent:
         notes.append(f"{absent} patients are not in the table of labels, and stay unlabelled")
@@ -115,7 +122,9 @@ def _binary(file: Path, preset: Preset) -> Volume:
     unknown = values - {float(value) for value in preset.mask_labels}
     if unknown:
         known = ", ".join(preset.mask_labels)
-        raise DataError(f"{file.name}: expected the labels {known}, got {', '.join(f'{value:g}' for value in sorted(unknown))} too.")
+        raise DataError(
+            f"{file.name}: expected the labels {known}, got {', '.join(f'{value:g}' for value in sorted(unknown))} too."
+        )
     tumour = np.isin(volume.voxels, list(values - set(map(float, preset.no_tumour))))
     return replace(volume, voxels=tumour.astype(np.float32))
 
@@ -134,7 +143,10 @@ def _labels(preset: Preset, source: Path, table: Path | None, notes: list[str]) 
         found = re.fullmatch(preset.labels.id_pattern, cell)
         if found:
             rows[found[1]] = row
-    columns = {*(column for rule in preset.classes for column in rule.when), *filter(None, (preset.labels.age, preset.labels.sex))}
+    columns = {
+        *(column for rule in preset.classes for column in rule.when),
+        *filter(None, (preset.labels.age, preset.labels.sex)),
+    }
     absent = sorted(columns - set(next(iter(rows.values()), {})))
     if absent:
         raise DataError(f"{path.name}: no column {', '.join(absent)}, or no row of this collection. Is it the published table?")
@@ -162,4 +174,3 @@ def _age(cell: str) -> str:
     except ValueError:
         return MISSING
     return "89+" if years > 89 else f"{years:g}"
-

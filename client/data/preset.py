@@ -55,7 +55,12 @@ class Preset:
         wrong = [kind for kind in self.files if kind not in (*DEFAULT_MODALITIES, "mask")]
         if wrong:
             raise ConfigError(f"files: expected {', '.join(DEFAULT_MODALITIES)} or mask, got {', '.join(wrong)}.")
-        for pattern in (self.patient, self.exclude, self.labels.id_pattern, *(p for rule in self.classes for p in rule.when.values())):
+        for pattern in (
+            self.patient,
+            self.exclude,
+            self.labels.id_pattern,
+            *(p for rule in self.classes for p in rule.when.values()),
+        ):
             re.compile(pattern)
 
 
