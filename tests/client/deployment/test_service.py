@@ -224,9 +224,10 @@ def test_the_end_of_a_log_reaches_into_the_rotated_one(tmp_path: Path) -> None:
 
 
 def test_last_events_of_the_audit_log(home: SiteHome) -> None:
-    lines = [{"event": "in", "time": "t1"}, {"event": "out", "time": "t2"}, {"event": "in", "time": "t3"}]
+    events = ("in", "out", "answered", "asked")  # the first two as logs of earlier versions have them
+    lines = [{"event": event, "time": f"t{number}"} for number, event in enumerate(events, start=1)]
     (home.state / "audit.jsonl").write_text("cut}\n" + "\n".join(map(json.dumps, lines)) + '\n[1]\n"x"\n{"event": "in"')
-    assert last_events(home) == {"in": "t3", "out": "t2", "refused": None}
+    assert last_events(home) == {"asked": "t4", "answered": "t3", "refused": None}
 
 
 def test_status_of_a_stopped_site(home: SiteHome, capsys) -> None:
