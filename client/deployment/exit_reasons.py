@@ -12,6 +12,7 @@ from common.deployment.supervisor import Program
 TAIL_BYTES = 200_000
 INVALID_KEY, NO_CONNECTION, OTHER_VERSION = 302, 305, 606  # flwr.supercore.exit.ExitCode
 ONLINE_TRIES = 9  # restarts within which the server may still think a site online that was cut off (about 60 s)
+STARTED_NOW = "-- fedmri-site start --"  # in the SuperNode's log: what stands before was another start's
 _CONNECTED = ("SuperNode ID:", "Connection successful after", "Received successfully", "Sent successfully")
 _LOST = ("Starting Flower SuperNode", "Connection attempt failed", "Exit Code:", "terminated gracefully")
 
@@ -114,7 +115,7 @@ def _whose_clock(text: str, moved: float) -> str:
     if moved:
         way = "forward" if moved > 0 else "back"
         return f"This machine's clock was set {way} by {span_words(moved)} since the site started: set it right (NTP)"
-    if "SuperNode ID:" in text:
+    if "SuperNode ID:" in text[max(text.rfind(STARTED_NOW), 0) :]:
         return (
             "This machine's clock has not been set since the site started, and the server took it before: then the coordinator's "
             "clock has moved. Look whether this one is right (NTP) before you set it, and ring the coordinator"

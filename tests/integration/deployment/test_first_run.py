@@ -37,7 +37,7 @@ def test_the_first_run_works_at_the_first_attempt(federation: Federation, capsys
         assert checks["weights"] == "ok"
         site.start()
     until(lambda: federation.online() == set(federation.hospitals), 90, "both hospitals online")
-    run = Run.begin(federation, "first", "rounds=1")
+    run = Run.begin(federation, "first", "rounds=1", "holdout=0")
     assert run.ends(300) == 0, run.error
     assert [(line["attempts"], line["failures"]) for line in run.rounds] == [(1, [])]
     assert all(site.events("refused") == 0 for site in federation.hospitals.values())
