@@ -67,12 +67,12 @@ def test_the_round_as_it_is_passes(model: MultiModalViT, patients: SiteData, num
 
 
 def rate_and_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.system_sample
+    honest = vars(private)["system_sample"]
     monkeypatch.setattr(private, "system_sample", lambda count, rate: honest(count, min(1.0, 1.5 * rate)))
 
 
 def features_centred(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.embed_patients
+    honest = vars(private)["embed_patients"]
 
     def centred(*given: Any) -> Features:
         found = honest(*given)
@@ -104,7 +104,7 @@ def one_noise_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_mean_beside_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.local_round
+    honest = vars(private)["local_round"]
 
     def told(point: Any, rule: Any, patients: SiteData, *given: Any, **more: Any) -> Any:
         update = honest(point, rule, patients, *given, **more)
@@ -136,7 +136,7 @@ def clipped_by_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weighted_by_class_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.head_gradients
+    honest = vars(private)["head_gradients"]
 
     def weighted(model: Any, point: Any, features: Features, rows: Any, config: RunConfig) -> dict[str, Tensor]:
         found, labels = honest(model, point, features, rows, config), features.labels

@@ -28,7 +28,7 @@ def test_it_lies_where_the_images_show_the_tumour(site, small) -> None:
     case = site.cases[0]
     assert case.mask is not None
     voxels = 1 + load_volume(case.mask).voxels
-    voxels = voxels + 1e-4 * np.random.default_rng(0).random(voxels.shape)  # a border of one value would be background
+    voxels += 1e-4 * np.random.default_rng(0).random(voxels.shape, np.float32)  # a border of one value would be background
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), case.files["t1"])
     images, *_ = prepare_case(case, replace(small, low_percentile=0.0, high_percentile=100.0))
     found = slice_lesion(case, small)

@@ -1,5 +1,7 @@
 """The round loop with nodes that fail in every way a site can fail."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message, MetricRecord, RecordDict
@@ -336,7 +338,7 @@ def test_a_first_round_in_which_every_site_tells_that_it_has_no_label_is_the_las
     """Only where all tell: a site that keeps its numbers back may have labels, and one label is enough."""
 
     def site(labelled: int, *, shared: bool = True):
-        settings = {"patients": 5, "labelled": labelled, "counts_shared": shared}
+        settings: dict[str, Any] = {"patients": 5, "labelled": labelled, "counts_shared": shared}
         return lambda m: write_reply(
             SiteReply("b", read_task(m.content).round, update=Update({"w": np.full(3, 1.0, np.float32)}), **settings)
         )

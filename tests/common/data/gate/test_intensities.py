@@ -83,7 +83,7 @@ def test_ordinary_images_stay_to_the_last_bit(voxels: np.ndarray) -> None:
 def test_percentiles_of_levels_are_numpys_to_the_last_bit(dtype: type, size: int) -> None:
     generator = np.random.default_rng(size)
     info = np.iinfo(dtype)
-    raw = generator.integers(max(info.min, -3000), min(info.max, 9000), (size, 1, 1)).astype(dtype)
+    raw: np.ndarray = generator.integers(max(info.min, -3000), min(info.max, 9000), (size, 1, 1)).astype(dtype)
     voxels = raw.astype(np.float32) * np.float32(0.37)
     values, counts = np.unique(voxels, return_counts=True)
     levels = Levels(values, counts.astype(np.int64))
