@@ -51,10 +51,12 @@ from common.messages.secure_aggregation import (
 from common.messages.survey import SURVEY, read_answer
 from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
+from common.messages.weights import WEIGHTS
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
 COUNTS = (NUM_EXAMPLES, LABELLED)
+POLICY_KEYS = frozenset(key.name for key in fields(SitePolicy))
 STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
 
@@ -73,6 +75,7 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
         raise PolicyError(
             f"policy.hours of site.toml is {policy.hours}, and it is {now:%H:%M}: the site does not train now.",
             public="the site does not train at this time of day",
+            rule="policy.hours",
         )
 
 
@@ -95,7 +98,7 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
         text = (
             "site.toml sets a privacy budget, or the run is private; sums for calibration have no noise. Nothing left the site."
         )
-        raise PolicyError(text, public="the site shares nothing without differential privacy")
+        raise PolicyError(text, public="the site shares nothing without differential privacy", rule="privacy.epsilon")
     if cohort < policy.min_patients:
         text = f"sums over {cohort} patients, policy.min_patients is {policy.min_patients}"
         raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
@@ -144,7 +147,7 @@ def require_surveying(policy: SitePolicy, *, private: bool, cohort: int) -> None
         raise _refused("survey", "it names no topic", "the site answers no surveys")
     if private:
         text = "site.toml sets a privacy budget, and counts have no noise. Nothing left the site."
-        raise PolicyError(text, public="the site shares nothing without differential privacy")
+        raise PolicyError(text, public="the site shares nothing without differential privacy", rule="privacy.epsilon")
     if cohort < policy.min_patients:
         text = f"{cohort} patients, policy.min_patients is {policy.min_patients}"
         raise _refused("min_patients", text, "the site has too few patients to answer surveys")
@@ -185,13 +188,30 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
         RULES[name](reply, asked, policy)
 
 
+def require_taking(policy: SitePolicy, sha256: str) -> None:
+    """Refuse frozen weights that come from the coordinator.
+
+    Args:
+        policy: `take_weights` and `backbone_sha256` are read.
+        sha256: of the weights that it offers.
+
+    Raises:
+        PolicyError: they come by file only, or are not the pinned ones.
+    """
+    if not policy.take_weights:
+        raise _refused("take_weights", "it is not set", "the site takes backbone weights by file only")
+    if policy.backbone_sha256 and policy.backbone_sha256 != sha256:
+        text = f"pinned {policy.backbone_sha256[:12]}, offered {sha256[:12]}"
+        raise _refused("backbone_sha256", text, "the run is not the one that the site pinned (backbone_sha256)")
+
+
 def _holding(asked: RecordDict) -> set[str]:
     """Names of the records that hold what a request asks for.
 
     Raises:
         PolicyError: it asks for several things: the rules of one are not those of another.
     """
-    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE) if name in asked]
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE, WEIGHTS) if name in asked]
     if len(wanted) > 1:
         raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
     if TWINS in asked:
@@ -405,4 +425,6 @@ def _read(record: object, where: str) -> Arrays:
 
 
 def _refused(rule: str, text: str, public: str) -> PolicyError:
-    return PolicyError(f"Refused by policy.{rule}: {text}. Nothing left the site.", public=public)
+    """By a key of `[policy]`, or by "records": what a reply may hold at all, which no hospital can change."""
+    name = f"policy.{rule}" if rule in POLICY_KEYS else rule
+    return PolicyError(f"Refused by {name}: {text}. Nothing left the site.", public=public, rule=name)

@@ -119,13 +119,13 @@ def refuse(pairs: Sequence[Pair], config: RunConfig) -> None:
         DataError: names the patients, and says how to go on.
     """
     settings = {EXTERNAL: config.twins.with_external, SITES: config.twins.between_sites}
-    what = {EXTERNAL: "train, and are patients of the external hospital", SITES: "train at two hospitals"}
+    what = {EXTERNAL: "trains, and is a patient of the external hospital", SITES: "trains at two hospitals"}
     for kind, setting in settings.items():
         these = [pair for pair in pairs if pair.kind == kind]
         if these and setting == "refuse":
             more = f", and {len(these) - SHOWN} more" if len(these) > SHOWN else ""
             names = "; ".join(str(pair) for pair in these[:SHOWN])
-            raise DataError(f"{len({pair.first.name for pair in these})} patients {what[kind]}: {names}{more}. {GO_ON[kind]}")
+            raise DataError(f"The same person {what[kind]}: {names}{more}. {GO_ON[kind]}")
 
 
 def left_out(pairs: Sequence[Pair], config: RunConfig) -> tuple[str, ...]:

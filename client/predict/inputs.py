@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, NAMINGS, file_patterns, looked_for
-from common.config.site import MASK, MASKS, FilePatterns, SiteConfig, bids_files, find_sites, is_site, read_site_config
+from common.config.modalities import DEFAULT_MODALITIES, MASK, MASKS, MODALITIES, NAMINGS, FilePatterns, file_patterns, looked_for
+from common.config.site import SiteConfig, bids_files, find_sites, is_site, read_site_config
 from common.data.cases import UNLABELLED, Case, modalities_of, patient_folders
 from common.data.gate.finding import Finding
 from common.data.gate.patient_files import PatientFiles, find_files

@@ -35,7 +35,7 @@ from common.training.private import private_round
 from common.training.update import LocalUpdate
 
 FEW = 4  # patients of the runs that compute gradients
-COUNTED, DRAWN = 24, 1500  # patients of the runs that only count, and how uncertain draws they take at least
+COUNTED, DRAWN = 8, 1500  # patients of the runs that only count, and how uncertain draws they take at least
 LARGEST = 1e6  # a clipping norm that no gradient reaches
 STEPS = 3  # of the runs without noise: what a step carries over to the next shows
 NOISE_STEPS = 32  # of each of the two runs whose noise is measured
@@ -81,37 +81,45 @@ def check_rounds(model: MultiModalViT, patients: SiteData, config: RunConfig, ki
         config: of a private run.
         kinds: numbers of the rounds to try (head rounds, adapter rounds).
     """
-    few = patients.select(range(min(FEW, len(patients))))
+    few = _few(patients)
     each = [_check_round(model, few, patients, config, number) for number in kinds]
     return [min(same, key=lambda check: check.passed) for same in zip(*each, strict=True)]
 
 
 def _check_round(model: MultiModalViT, few: SiteData, patients: SiteData, config: RunConfig, number: int) -> list[Check]:
     silent = _with(config, noise_multiplier=0.0, sample_rate=1.0, steps=STEPS)
-    still = watch(model, few, silent, number, learning_rate=0.0)
-    zeroed = [watch(model, without(few, row), silent, number, learning_rate=0.0) for row in taken_out(few)]
-    fewer = watch(model, few.select(range(len(few) - 1)), silent, number, learning_rate=0.0) if len(few) > 1 else None
+    open_ = _with(silent, max_grad_norm=LARGEST)  # clipping hides how large a share would be
+    still = watch(model, few, open_, number, learning_rate=0.0)
+    zeroed = [watch(model, without(few, row), open_, number, learning_rate=0.0) for row in taken_out(few)]
+    fewer = watch(model, few.select(range(len(few) - 1)), open_, number, learning_rate=0.0) if len(few) > 1 else None
     norm, rate = config.privacy.max_grad_norm, config.privacy.sample_rate
-    moving = watch(model, few, silent, number, learning_rate=len(few) / norm)
+    norms = [norm, *_loose(still)]
+    moving = {c: watch(model, few, _with(silent, max_grad_norm=c), number, learning_rate=len(few) / c) for c in norms}
     noisy = [watch(model, few, _with(config, steps=NOISE_STEPS), number, learning_rate=rate * len(few) / norm) for _ in range(2)]
     counted = _counted(model, patients.select(range(min(COUNTED, len(patients)))), config, number)
     return [
         others_check(still, zeroed, taken_out(few), fewer),
-        moves_check({norm: moving, **_unclipped(model, few, silent, number)}),
+        moves_check(moving),
         noises_check(noisy, norm),
         counted,
         leaves_check([still, *zeroed]),
     ]
 
 
-def _unclipped(model: MultiModalViT, few: SiteData, silent: RunConfig, number: int) -> dict[float, RoundSeen]:
-    """One step at a clipping norm that clips nobody, by that norm: a norm that follows the sample shows there alone."""
-    open_ = watch(model, few, _with(silent, steps=1, max_grad_norm=LARGEST), number, learning_rate=0.0)
-    largest = max((_largest(step) for step in open_.steps), default=0.0)
-    if not 0 < largest < LARGEST / 4:
-        return {}
-    norm = 2 * largest
-    return {norm: watch(model, few, _with(silent, steps=1, max_grad_norm=norm), number, learning_rate=len(few) / norm)}
+def _loose(still: RoundSeen) -> list[float]:
+    """A clipping norm that clips nobody, by little: one that follows the sample shows there alone. None without gradients."""
+    largest = max((_largest(step) for step in still.steps), default=0.0)
+    return [2 * largest] if 0 < largest < LARGEST / 4 else []
+
+
+def _few(patients: SiteData) -> SiteData:
+    """Two of one class, of whom one will be taken out; one without a label; others."""
+    labels = patients.labels
+    common = np.bincount(labels[labels >= 0]).argmax() if (labels >= 0).any() else -1
+    alike, unknown = np.flatnonzero(labels == common)[:2], np.flatnonzero(labels < 0)[:1]
+    rest = np.setdiff1d(np.arange(len(patients)), [*alike, *unknown])
+    chosen = dict.fromkeys(map(int, [*alike, *unknown, *sorted(rest, key=lambda row: labels[row] < 0)]))
+    return patients.select(list(chosen)[:FEW])
 
 
 def taken_out(patients: SiteData) -> list[int]:
@@ -329,7 +337,6 @@ def _counted(model: MultiModalViT, patients: SiteData, config: RunConfig, number
         "head_gradients": of_head,
         "patient_gradients": of_views,
         "draw_example": lambda model, patients, row, *_: row,
-        "embed_patients": lambda *_: None,
     }
     silent = _with(config, noise_multiplier=0.0, steps=steps)
     return rows_check(watch(model, patients, silent, number, learning_rate=0.0, **instead), drawn, len(patients), silent)

@@ -13,6 +13,7 @@ from common.deployment.flower_cli import NAME, error_sentence, flwr, run_status,
 from common.errors import ConfigError, FederationError
 from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
+from common.models.backbones.weights import WITHOUT_FILE, find_weights
 from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
 from server.deployment.home import Home
@@ -63,6 +64,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
 
     Raises:
         ConfigError: a wrong configuration or external folder, or nothing to resume; nothing was started.
+        WeightsError: the frozen weights are not on this machine.
         FederationError: the service does not run, another run is on, the run folder is used, or Flower refused.
     """
     run_config = _run_config(wanted) | {"agreed": json.dumps(agreed_patients(home), sort_keys=True)}
@@ -141,7 +143,7 @@ def cancel(home: Home) -> str | None:
 def _run_config(wanted: Submission) -> dict[str, Any]:
     """The keys of `[tool.flwr.app.config]`, checked before anything starts."""
     source = config_path(wanted.config)
-    load_config(source, wanted.settings)
+    weights = load_config(source, wanted.settings).model.weights
     folders = [folder.expanduser().resolve() for folder in wanted.external]
     for folder in folders:
         if not folder.is_dir() or "+" in folder.name:
@@ -161,6 +163,7 @@ def _run_config(wanted: Submission) -> dict[str, Any]:
         "code": code_hash(),
         "cache": str(wanted.cache.expanduser().resolve()) if wanted.cache else "",
         "sites": "nodes",
+        "weights": "" if wanted.survey or weights in WITHOUT_FILE else str(find_weights(weights).resolve()),
         "resume": wanted.resume,
         "survey": wanted.survey,
     }

@@ -82,6 +82,7 @@ class FedMRIAvg(FedAvg):
         self.state = plan.aggregator.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
+        self.supply: Callable[[Grid, int, list[Address]], None] | None = None  # gives sites what they lack, before a round
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
@@ -250,6 +251,8 @@ class FedMRIAvg(FedAvg):
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
             self.presence.wait(grid, number)
+            if self.supply:
+                self.supply(grid, number, self.presence.addresses(grid))
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))

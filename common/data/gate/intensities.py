@@ -75,9 +75,7 @@ def wrapped(images: Images) -> Iterator[Finding]:
         half = np.float32((np.iinfo(header.dtype).max + 1.0) * abs(header.slope))
         jumps = _jumps(volume, half) if high - low > half else 0
         if jumps >= JUMPS:
-            found = (
-                f"{jumps} neighbours differ by more than {half:.6g} ({low:.6g} to {high:.6g}, stored as {header.dtype})"
-            )
+            found = f"{jumps} neighbours differ by more than {half:.6g} ({low:.6g} to {high:.6g}, stored as {header.dtype})"
             yield images.finding(WRAPPED, name, found, "values that fit the type", "Convert anew, as unsigned 16 bit or floats.")
 
 

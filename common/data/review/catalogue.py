@@ -1,5 +1,6 @@
 """Every kind of finding that the data gate knows, and the table of them in docs/hospital.md."""
 
+from common.data import cases, site_table
 from common.data.gate import mask_names, modality_files, participants, patient_files, rules, sessions, spaces
 from common.data.gate.finding import Kind
 from common.data.review import review
@@ -13,6 +14,8 @@ SUBJECTS: dict[str, tuple[Kind, ...]] = {
         *sessions.KINDS,
         *spaces.KINDS,
         *participants.KINDS,
+        *cases.KINDS,
+        *site_table.KINDS,
     ),
     "people, likeness and mix-ups": review.KINDS,
 }

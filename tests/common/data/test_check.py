@@ -14,9 +14,9 @@ from common.data.cases import read_site
 from common.data.check import check_site
 from common.data.gate.finding import Level
 
-LEFT = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # of 20 voxels along X
-COARSE = np.zeros((10, 24, 6))
-COARSE[4:6, 9:14, 2:4] = 1
+LAS = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+SMALL = np.zeros((10, 24, 6))
+SMALL[4:6, 9:14, 2:4] = 1
 AWAY = np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 ALL = ["t1", "t1c", "t2", "flair", "mask"]
 
@@ -64,7 +64,7 @@ def test_problems(write_site, run) -> None:
         ("T2w", np.where(noise() > 190, np.nan, noise()), None, "not finite"),
         ("T2w", noise(), np.diag([1.0, 5, 1, 1]), "thick slices that are not axial (1 x 5 x 1 mm)"),
         ("desc-tumour_mask", np.zeros((20, 24, 6)), None, "is an empty mask"),
-        ("desc-tumour_mask", COARSE, np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
+        ("desc-tumour_mask", SMALL, np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
     ],
 )
 def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.ndarray | None, sentence: str) -> None:
@@ -97,7 +97,7 @@ def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
     one, two = root / "sub-1" / "anat", root / "sub-2" / "anat"
     shutil.copy(one / "sub-1_T1w.nii.gz", two / "sub-2_FLAIR.nii.gz")
     image = nib.Nifti1Image.from_filename(one / "sub-1_T1w.nii.gz")
-    save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], LEFT)  # the same, stored as LAS
+    save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], LAS)  # the same, stored as LAS
     result = check_site(read_site(root, run), run)
     assert found(result.findings) == [
         ("sub-1", "sub-1/anat/sub-1_T2w.nii.gz"),
