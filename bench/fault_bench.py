@@ -62,5 +62,5 @@ def back(run: Run, site: Hospital, after: int) -> int:
 
 def began(site: Hospital, run: Run) -> None:
     """Wait until a request of this run has come in."""
-    before = site.events("in")
-    run.until(lambda: site.events("in") > before, 240, f"a request at {site.name}")
+    before = site.events("asked")
+    run.until(lambda: site.events("asked") > before, 240, f"a request at {site.name}")

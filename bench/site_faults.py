@@ -36,7 +36,7 @@ def late_approval(bench: Bench) -> None:
     said = (run.out / "report.json").read_text() + (run.out / "rounds.jsonl").read_text()
     assert str(bench.federation.folder / "hospitals") not in said, "a hospital's path is in the report"
     for site in (late, *others):
-        assert verify(site.home / "state" / "audit.jsonl").events["in"] == 3  # two rounds, and what calibration asks
+        assert verify(site.home / "state" / "audit.jsonl").events["asked"] == 3  # two rounds, and what calibration asks
         assert "does not share sums" in site.log()[-1]["reason"]  # by default nothing but updates leaves
     bench.tell("a site that approves late", "refused and named; in from the next round", f"round 1: {run.failures[1][late.name]}")
 

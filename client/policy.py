@@ -4,7 +4,7 @@ The same rules are held twice: by the bundle's own code (`client.round.dispatch`
 which is the hospital's installed code and trusts nothing that a bundle made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -51,10 +51,12 @@ from common.messages.secure_aggregation import (
 from common.messages.survey import SURVEY, read_answer
 from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
+from common.messages.weights import WEIGHTS
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
 COUNTS = (NUM_EXAMPLES, LABELLED)
+POLICY_KEYS = frozenset(key.name for key in fields(SitePolicy))
 STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
 
@@ -73,6 +75,7 @@ def require_hours(policy: SitePolicy, now: datetime) -> None:
         raise PolicyError(
             f"policy.hours of site.toml is {policy.hours}, and it is {now:%H:%M}: the site does not train now.",
             public="the site does not train at this time of day",
+            rule="policy.hours",
         )
 
 
@@ -95,7 +98,7 @@ def require_calibrating(policy: SitePolicy, *, private: bool, cohort: int) -> No
         text = (
             "site.toml sets a privacy budget, or the run is private; sums for calibration have no noise. Nothing left the site."
         )
-        raise PolicyError(text, public="the site shares nothing without differential privacy")
+        raise PolicyError(text, public="the site shares nothing without differential privacy", rule="privacy.epsilon")
     if cohort < policy.min_patients:
         text = f"sums over {cohort} patients, policy.min_patients is {policy.min_patients}"
         raise _refused("min_patients", text, "too few patients are held back at the site, or train there, to share sums")
@@ -144,7 +147,7 @@ def require_surveying(policy: SitePolicy, *, private: bool, cohort: int) -> None
         raise _refused("survey", "it names no topic", "the site answers no surveys")
     if private:
         text = "site.toml sets a privacy budget, and counts have no noise. Nothing left the site."
-        raise PolicyError(text, public="the site shares nothing without differential privacy")
+        raise PolicyError(text, public="the site shares nothing without differential privacy", rule="privacy.epsilon")
     if cohort < policy.min_patients:
         text = f"{cohort} patients, policy.min_patients is {policy.min_patients}"
         raise _refused("min_patients", text, "the site has too few patients to answer surveys")
@@ -174,14 +177,52 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             that are not finite, more bytes than `policy.max_megabytes`, a change beyond `policy.max_update_norm`, or an update
             in the clear under `policy.secure_only`.
     """
-    stage = secure_stage(asked)
-    allowed = {METRICS, SITE} | ({CHANGE} if stage is None else {MASKED if stage == MaskedInput.stage else SECURE})
-    if CALIBRATION in asked:
-        allowed = {METRICS, SITE, SUMS}
-    if SURVEY in asked:
-        allowed = {METRICS, SITE, SURVEY}
+    _require_records(reply, {METRICS, SITE, *_holding(asked)}, policy)
+    size = reply_bytes(reply)
+    if size > policy.max_megabytes * 1e6:
+        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
+        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
+    if CHANGE in reply:
+        _require_update(reply, asked, policy, update)
+    for name in sorted(RULES.keys() & {*reply, *({SUMS} if CALIBRATION in asked else ())}):
+        RULES[name](reply, asked, policy)
+
+
+def require_taking(policy: SitePolicy, sha256: str) -> None:
+    """Refuse frozen weights that come from the coordinator.
+
+    Args:
+        policy: `take_weights` and `backbone_sha256` are read.
+        sha256: of the weights that it offers.
+
+    Raises:
+        PolicyError: they come by file only, or are not the pinned ones.
+    """
+    if not policy.take_weights:
+        raise _refused("take_weights", "it is not set", "the site takes backbone weights by file only")
+    if policy.backbone_sha256 and policy.backbone_sha256 != sha256:
+        text = f"pinned {policy.backbone_sha256[:12]}, offered {sha256[:12]}"
+        raise _refused("backbone_sha256", text, "the run is not the one that the site pinned (backbone_sha256)")
+
+
+def _holding(asked: RecordDict) -> set[str]:
+    """Names of the records that hold what a request asks for.
+
+    Raises:
+        PolicyError: it asks for several things: the rules of one are not those of another.
+    """
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE, WEIGHTS) if name in asked]
+    if len(wanted) > 1:
+        raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
     if TWINS in asked:
-        allowed = {METRICS, SITE, TWINS} | ({SEALED} if stage_of(asked) == Sent.stage else set())
+        return {TWINS, SEALED} if stage_of(asked) == Sent.stage else {TWINS}
+    if SECURE in asked:
+        return {MASKED if secure_stage(asked) == MaskedInput.stage else SECURE}
+    return {CALIBRATION: {SUMS}, SURVEY: {SURVEY}}.get(wanted[0], set()) if wanted else {CHANGE}
+
+
+def _require_records(reply: RecordDict, allowed: set[str], policy: SitePolicy) -> None:
+    """Each record must be one of those allowed, and hold nothing but what is listed (`common.messages.leaving`)."""
     for name, record in reply.items():
         if name not in allowed or not isinstance(record, KINDS[name]):
             if name == CHANGE and policy.secure_only:
@@ -189,20 +230,6 @@ def require_leaving(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
             raise _refused("records", f"the reply holds a record {printable(name, 60)!r}", "the reply holds more than was agreed")
     if extra := next(unlisted(reply), ""):
         raise _refused("records", f"the reply holds {printable(extra, 120)!r}", "the reply holds more than was agreed")
-    size = reply_bytes(reply)
-    if size > policy.max_megabytes * 1e6:
-        text = f"the reply has {size / 1e6:.3f} MB, policy.max_megabytes is {policy.max_megabytes:g}"
-        raise _refused("max_megabytes", text, "the update has more bytes than may leave the site")
-    if CALIBRATION in asked:
-        _require_sums(reply, asked, policy)
-    elif SURVEY in reply:
-        _require_answer(reply, policy)
-    elif TWINS in reply:
-        _require_told(reply, asked, policy)
-    elif CHANGE in reply:
-        _require_update(reply, asked, policy, update)
-    elif MASKED in reply or SECURE in reply:
-        _require_stage_reply(reply, asked, policy, str(stage))
 
 
 def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, update: Update | None) -> None:
@@ -221,8 +248,9 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     require_norm(update.norm, policy)
 
 
-def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy, stage: str) -> None:
+def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """The rules for one stage of a secure round: the reply holds its message and nothing else."""
+    stage = str(secure_stage(asked))
     try:
         if stage == MaskedInput.stage:
             before = asked_arrays(asked)
@@ -234,8 +262,9 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
         raise _refused("records", str(error), "the reply holds more than was agreed") from error
 
 
-def _require_answer(reply: RecordDict, policy: SitePolicy) -> None:
+def _require_answer(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> None:
     """The rules for the answer to a survey: topics that may be told, and counts in steps of the hospital's own minimum."""
+    del asked  # a survey has no settings: nobody can ask for less, and subtract
     try:
         answer = read_answer(reply)
     except FederationError as error:
@@ -286,6 +315,15 @@ def _require_sums(reply: RecordDict, asked: RecordDict, policy: SitePolicy) -> N
         raise _refused("records", str(error), "the sums are not of the form that was asked for") from error
     least = min(smallest_cohort(sums), policy.min_patients)
     require_calibrating(policy, private=False, cohort=int(least))
+
+
+RULES: Mapping[str, Callable[[RecordDict, RecordDict, SitePolicy], None]] = {
+    SUMS: _require_sums,
+    SURVEY: _require_answer,
+    TWINS: _require_told,
+    MASKED: _require_stage_reply,
+    SECURE: _require_stage_reply,
+}
 
 
 def _require_named(arrays: Arrays, policy: SitePolicy) -> None:
@@ -387,4 +425,6 @@ def _read(record: object, where: str) -> Arrays:
 
 
 def _refused(rule: str, text: str, public: str) -> PolicyError:
-    return PolicyError(f"Refused by policy.{rule}: {text}. Nothing left the site.", public=public)
+    """By a key of `[policy]`, or by "records": what a reply may hold at all, which no hospital can change."""
+    name = f"policy.{rule}" if rule in POLICY_KEYS else rule
+    return PolicyError(f"Refused by {name}: {text}. Nothing left the site.", public=public, rule=name)

@@ -55,6 +55,17 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def add_unlabelled(parser: argparse.ArgumentParser) -> None:
+    """The flag that lets a run go on in which no patient has a label."""
+    parser.add_argument("--unlabelled", action="store_true", help="train though no patient of any training site has a label")
+
+
+def settings_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What `--set` and `--unlabelled` change of the configuration."""
+    settings = tuple(arguments.set if hasattr(arguments, "set") else arguments.settings)
+    return (*settings, "federation.unlabelled=true") if arguments.unlabelled else settings
+
+
 def config_path(name: str) -> Path:
     """The file for a configuration's name (`demo`) or path (`my/run.toml`).
 

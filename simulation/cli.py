@@ -10,19 +10,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.cli import add_debug, config_path, run_command
+from common.cli import add_debug, add_unlabelled, config_path, run_command, settings_of
 from common.config.run import load_config
 from common.data.cache import default_cache
 from common.errors import ConfigError
+from common.files import write_atomic
 from server.report.privacy_audit import refutations
 from server.report.publish import HTML_NAME
 from server.report.report import decode
+from server.report.survey import survey_table, write_survey_page
 from server.report.terminal import result_table
+from server.run.survey import NAME
 from simulation.cross_site import plan_folds, run_cross_site
 from simulation.example import write_example
 from simulation.experiment import plan_experiment, run_experiment
 from simulation.phantom.command import add_phantom
 from simulation.pretrain import pretrain
+from simulation.survey import survey_folders
 from simulation.sweep.grid import read_grid
 from simulation.sweep.table import terminal
 
@@ -79,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_sweep(verbs)
     _add_pretrain(verbs)
     _add_example(verbs)
+    _add_survey(verbs)
     return run_command(parser, argv)
 
 
@@ -122,6 +127,7 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
         "--config", default=config, metavar="NAME", help=f"a name under configs/, or a TOML file (default {config})"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    add_unlabelled(parser)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for the results; must not hold a run")
     parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
@@ -148,12 +154,25 @@ def _add_example(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.set_defaults(handler=_example)
 
 
+def _add_survey(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "survey", help="what the site folders hold: modalities, classes, ages, grids, findings", description=_survey.__doc__
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for survey.json and its page; default: no files")
+    parser.add_argument("--config", default="demo", metavar="NAME", help="whose classes and modalities (default demo)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(parser)
+    parser.set_defaults(handler=_survey)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     """Train on every site under DIR but the external one, evaluate there, and put the baselines beside it."""
     cache = arguments.cache or default_cache() / "slices"
     plan = plan_experiment(
         arguments.config,
-        tuple(arguments.set),
+        settings_of(arguments),
         arguments.data,
         arguments.external,
         arguments.out,
@@ -176,7 +195,7 @@ def _cross_site(arguments: argparse.Namespace) -> int:
     with Shown() as shown:
         report = run_cross_site(
             arguments.config,
-            tuple(arguments.set),
+            settings_of(arguments),
             arguments.data,
             folds,
             arguments.out,
@@ -227,6 +246,26 @@ def _example(arguments: argparse.Namespace) -> int:
     with Shown() as shown:
         write_example(lambda done, total: shown.progress("example hospitals", done, total))
     return 0
+
+
+def _survey(arguments: argparse.Namespace) -> int:
+    """Count the patients of every folder under DIR by topic. A folder with a site.toml tells what its policy lets out, as a
+    hospital would; another one belongs to the researcher, and tells all."""
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    with Shown() as shown:
+        found = survey_folders(arguments.data, config, shown.progress)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(arguments.out / NAME, json.dumps(found, indent=1).encode())
+        page = write_survey_page(arguments.out, found)
+        shown.note(f"Page: {page}")
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        Console().print(survey_table(found))
+        for name, why in found["failures"].items():
+            Console().print(f"{name} told nothing: {why}", soft_wrap=True, markup=False, highlight=False)
+    return 0 if found["sites"] else 1
 
 
 def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
+from common.training.trainable import needs_labels, no_label
 from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_report
 from server.report.report import read_report
@@ -126,10 +127,12 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     """
     refused: list[str] = []
     trains: dict[str, SiteData] = {}
+    measured = 0  # labelled patients of the external hospital
     for name in (*plan.external, *plan.sites):
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
             patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            measured += len(patients.labelled) if name in plan.external else 0
             trains |= {} if name in plan.external else {name: patients}
         except DataError as error:
             if name in plan.external:
@@ -142,6 +145,8 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
             f"{plan.config.federation.min_sites} (federation.min_sites). Mend {', '.join(refused)}."
         )
     require_learnable(plan.config, trains)
+    if not measured:
+        note(f"No patient of the external hospital {'+'.join(plan.external)} has a label: nothing can be measured there.")
     if refused:
         note(f"The federation goes on without {', '.join(refused)}.")
     return tuple(refused)
@@ -155,7 +160,8 @@ def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
         sites: the training sites' patients.
 
     Raises:
-        DataError: a covariate that is known of nobody, or fewer sites with labels than the aggregator needs in head rounds.
+        DataError: no label at all, a covariate that is known of nobody, or fewer sites with labels than the aggregator needs in
+            head rounds.
     """
     names = [covariate.name for covariate in config.data.covariates]
     unknown = set(names).intersection(*(patients.known_of_nobody(names) for patients in sites.values()))
@@ -166,6 +172,8 @@ def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
         )
     strategy = config.federation.strategy
     labelled = [name for name, patients in sites.items() if len(patients.labelled)]
+    if not labelled and needs_labels(config):
+        raise DataError(no_label(config))
     if config.training.head_rounds and len(labelled) < strategy.least_sites:
         raise DataError(
             f'federation.strategy = "{strategy.name}" needs {strategy.least_sites} sites with labelled patients in head rounds; '
@@ -204,6 +212,9 @@ def add_baselines(
     """Train the baselines, measure them on the same patients, say what so many can show, and write the report anew."""
     sites = [site for site in plan.sites if site not in refused]
     jobs = plan_baselines(plan.data, sites, plan.external, plan.config, plan.cache, plan.models)
+    if not jobs:
+        note("No baselines: no patient of any training site has a label.")
+        return report
     done: list[str] = []
 
     def count(name: str) -> None:

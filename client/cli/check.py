@@ -36,11 +36,15 @@ def add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verb.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a page with every patient's slices; it stays in the hospital"
     )
+    verb.add_argument(
+        "--quick", action="store_true", help="leave out what takes longest: modalities mixed up, the same scan twice, faces"
+    )
     add_debug(verb)
     verb.set_defaults(handler=_check)
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from client.privacy.budget import NO_BUDGET
     from client.review.page import Page
     from common.data.cases import read_site
     from common.data.check import check_site
@@ -55,7 +59,11 @@ def _check(arguments: argparse.Namespace) -> int:
     with bar, Page(run) if arguments.html else nullcontext() as page:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(
-            site, run, progress=lambda done, _: bar.update(task, completed=done), watch=page.add if page else None
+            site,
+            run,
+            quick=arguments.quick,
+            progress=lambda done, _: bar.update(task, completed=done),
+            watch=page.add if page else None,
         )
         if page:
             page.write(arguments.html, result)
@@ -63,6 +71,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(check_table(result), indent=2))
     else:
         _print(result, Console())
+        if not site.config.privacy.epsilon:
+            Console(highlight=False, markup=False).print(f"Note: {NO_BUDGET}")
         if arguments.html:
             Console().print(f"Page: {arguments.html}. It holds patients' images: it stays in the hospital.", markup=False)
     return 0 if result.usable else 1

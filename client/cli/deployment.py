@@ -135,7 +135,7 @@ def _print_status(told: dict[str, Any], console: Console) -> None:
             cells = (life.get("state"), life.get("since"), life.get("restarts"), life.get("reason") or "")
             table.add_row(Text(name), *(Text(str(cell)) for cell in cells))
         console.print(table)
-    words = {"in": "request", "out": "answer", "refused": "refusal"}
+    words = {"asked": "request", "answered": "answer", "refused": "refusal"}
     for event, when in told["last"].items():
         console.print(f"Last {words[event]}: {when or 'none yet'}", markup=False, highlight=False)
     console.print(f"Logs: {told['logs']}", markup=False, highlight=False, soft_wrap=True)

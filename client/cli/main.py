@@ -18,6 +18,7 @@ from client.cli.deployment import add_verbs
 from client.cli.importing import add_import
 from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
+from client.cli.weights import add_weights
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     add_predict(verbs)
     add_approve(verbs)
     add_ledger(verbs)
+    add_weights(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 

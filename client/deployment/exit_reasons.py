@@ -5,12 +5,14 @@ from pathlib import Path
 
 from client.deployment.connectivity import Reached, UnreachableError, reach
 from client.deployment.home import SiteHome
+from common.clock import span_words
 from common.deployment.flower_cli import SUPERNODE
 from common.deployment.supervisor import Program
 
 TAIL_BYTES = 200_000
 INVALID_KEY, NO_CONNECTION, OTHER_VERSION = 302, 305, 606  # flwr.supercore.exit.ExitCode
 ONLINE_TRIES = 9  # restarts within which the server may still think a site online that was cut off (about 60 s)
+STARTED_NOW = "-- fedmri-site start --"  # in the SuperNode's log: what stands before was another start's
 _CONNECTED = ("SuperNode ID:", "Connection successful after", "Received successfully", "Sent successfully")
 _LOST = ("Starting Flower SuperNode", "Connection attempt failed", "Exit Code:", "terminated gracefully")
 
@@ -35,16 +37,23 @@ def is_connected(text: str) -> bool:
     return max(map(text.rfind, _CONNECTED)) > max(map(text.rfind, _LOST))
 
 
-def explain(home: SiteHome, program: Program, code: int) -> str:
-    """For `Supervisor.on_exit`: a sentence, or "" where the cause is not known."""
+def explain(home: SiteHome, program: Program, code: int, moved: float = 0.0) -> str:
+    """For `Supervisor.on_exit`: a sentence, or "" where the cause is not known.
+
+    Args:
+        home: the site's.
+        program: that ended.
+        code: its exit code; negative: a signal's number.
+        moved: seconds by which this machine's clock was set since the site started (`common.clock.moved_since`).
+    """
     text = read_tail(program.log)
     last = text[max(text.rfind("Starting Flower"), 0) :]
     found = re.findall(r"Exit Code: (\d+)", last)
     number = int(found[-1]) if found else 0
     if program.name == SUPERNODE and number == NO_CONNECTION:
-        return _no_connection(home, text, last)
+        return _no_connection(home, text, last, moved)
     if program.name == SUPERNODE and not number and "terminated gracefully" in last:
-        return _turned_away(home)  # nobody here asked it to end: the server answered 401
+        return _turned_away(home, text, moved)  # nobody here asked it to end: the server answered 401
     if code < 0:
         return f"ended by signal {-code}"
     if "address already in use" in last:
@@ -57,10 +66,10 @@ def explain(home: SiteHome, program: Program, code: int) -> str:
     return known.get(number, f"ended {said}; its log is {program.log}")
 
 
-def _no_connection(home: SiteHome, text: str, last: str) -> str:
+def _no_connection(home: SiteHome, text: str, last: str, moved: float) -> str:
     """Flower's exit code 305: what the connection failed for."""
     if "[code:" not in last.lower():  # Flower's server itself said nothing: the way to it, the door before it, or a signature
-        return _on_the_way(home)
+        return _on_the_way(home, text, moved)
     since = text[max(text.rfind("SuperNode ID:"), 0) :]
     cut_off = "SuperNode ID:" in since and "terminated gracefully" not in since
     if cut_off and since.count(f"Exit Code: {NO_CONNECTION}") <= ONLINE_TRIES:
@@ -68,30 +77,50 @@ def _no_connection(home: SiteHome, text: str, last: str) -> str:
     return f"the server does not know this site's key: send {home.public_key} to the coordinator, who admits it; retrying"
 
 
-def _on_the_way(home: SiteHome) -> str:
+def _on_the_way(home: SiteHome, text: str, moved: float) -> str:
     try:
         reached = reach(*home.server, home.ca, 5.0)
     except UnreachableError as error:
         return f"{error} {error.advice}"
     if reached.status != 200:
         return f"the coordinator's door answers, but not the server behind it (HTTP {reached.status}); retrying"
-    return _wrong_clock(reached) or "the server was not reached a moment ago, and is now; retrying"
+    return _wrong_clock(reached, text, moved) or "the server was not reached a moment ago, and is now; retrying"
 
 
-def _turned_away(home: SiteHome) -> str:
+def _turned_away(home: SiteHome, text: str, moved: float) -> str:
     """The server refused a signature: a wrong clock, or a key that was taken back."""
     try:
         reached = reach(*home.server, home.ca, 5.0)
     except UnreachableError as error:
         return f"the connection ended. {error}"
     return (
-        _wrong_clock(reached) or "the server refuses this site's key: it may have been taken back. Ask the coordinator; retrying"
+        _wrong_clock(reached, text, moved)
+        or "the server refuses this site's key: it may have been taken back. Ask the coordinator; retrying"
     )
 
 
-def _wrong_clock(reached: Reached) -> str:
+def _wrong_clock(reached: Reached, text: str, moved: float) -> str:
+    """Which of two clocks is wrong no connection tells; what is known of this one does."""
     wrong = clock_fault(reached.ahead) if reached.ahead is not None else ""
-    return f"the server refuses this machine's signatures: {wrong}. Set the clock (NTP); retrying" if wrong else ""
+    return f"the server refuses this machine's signatures: {wrong}. {_whose_clock(text, moved)}; retrying" if wrong else ""
+
+
+def _whose_clock(text: str, moved: float) -> str:
+    """What to do about two clocks that differ.
+
+    Args:
+        text: the SuperNode's log.
+        moved: seconds by which this machine's clock was set since the site started; 0: it was not.
+    """
+    if moved:
+        way = "forward" if moved > 0 else "back"
+        return f"This machine's clock was set {way} by {span_words(moved)} since the site started: set it right (NTP)"
+    if "SuperNode ID:" in text[max(text.rfind(STARTED_NOW), 0) :]:
+        return (
+            "This machine's clock has not been set since the site started, and the server took it before: then the coordinator's "
+            "clock has moved. Look whether this one is right (NTP) before you set it, and ring the coordinator"
+        )
+    return "One of the two is wrong: set this machine's clock (NTP) if it is; if it is right, tell the coordinator"
 
 
 def clock_fault(ahead: float) -> str:
@@ -107,6 +136,4 @@ def clock_fault(ahead: float) -> str:
 
 def clock_words(ahead: float) -> str:
     """Such as "2.0 hours behind"."""
-    size = abs(ahead)
-    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} minutes" if size < 5400 else f"{size / 3600:.1f} hours"
-    return f"{amount} {'ahead of' if ahead > 0 else 'behind'}"
+    return f"{span_words(ahead)} {'ahead of' if ahead > 0 else 'behind'}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.config.site import SiteConfig, read_site_config, split_address
 from common.errors import ConfigError
+from common.models.backbones.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class SiteHome:
     def state(self) -> Path:
         """Folder of logs, audit log, refused bundles and process status."""
         return self.folder / Path(self.config.connection.state).expanduser()
+
+    @property
+    def weights(self) -> Path:
+        """Folder of frozen weights, by hash; a cache may be deleted, this may not."""
+        return self.folder / WEIGHTS_FOLDER
 
     @property
     def logs(self) -> Path:

@@ -13,6 +13,7 @@ from common.config.site import SiteConnection, SitePolicy, SitePrivacy, check_na
 from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import ConfigError
 from common.files import write_atomic
+from common.models.backbones.kept_weights import keep_shipped
 from common.text import toml_value
 
 POLICY = {
@@ -32,6 +33,7 @@ POLICY = {
     "max_rank": "the largest rank of an adapter that is trained here; 0: any. Not all runs can take a site below theirs",
     "hours": 'train only then, in local time: "19:00-06:30"; "": always',
     "max_hours": "the longest that one request may take, whatever the server allows",
+    "take_weights": "take small frozen weights from the coordinator; false: by `fedmri-site weights add` alone",
     "approval": "only code approved with `fedmri-site approve` runs here",
 }
 PRIVACY = {
@@ -104,6 +106,7 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     home = open_home(toml)
     home.logs.mkdir(parents=True, exist_ok=True)
     home.state.chmod(0o700)
+    keep_shipped(home.weights)
     line = make_key(home.key, home.name)
     return Provisioned(home, done, line, ssh_fingerprint(line), certificate_fingerprint(certificate))
 

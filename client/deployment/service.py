@@ -17,10 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.deployment.exit_reasons import explain, read_tail
+from client.deployment.exit_reasons import STARTED_NOW, explain, read_tail
 from client.deployment.home import SiteHome
 from client.deployment.keys import read_ca, read_key
 from client.gate.superexec import LAUNCHERS_VARIABLE
+from common.clock import moved_since, wall_offset
 from common.config.site import SITE_CONFIG, SITE_VARIABLE
 from common.deployment.flower_cli import LOOPBACK, SUPERNODE, flower_environment, program
 from common.deployment.supervisor import Program, Supervisor, read_status, running
@@ -53,11 +54,14 @@ def start(home: SiteHome) -> None:
     require_stopped(home)
     read_key(home.key)
     read_ca(home.ca)
+    began, ports = wall_offset(), prepare(home)
+    with supernode_log(home).open("a", encoding="utf-8") as log:
+        log.write(f"{STARTED_NOW}\n")
     supervisor = Supervisor(
-        programs(home, prepare(home)),
+        programs(home, ports),
         home.state,
         longest_pause=LONGEST_PAUSE,
-        on_exit=lambda program, code: explain(home, program, code),
+        on_exit=lambda program, code: explain(home, program, code, moved_since(began)),
     )
     supervisor.run()
 

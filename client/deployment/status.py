@@ -10,12 +10,13 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from client.deployment.exit_reasons import is_connected, read_tail
 from client.deployment.home import SiteHome
 from client.deployment.service import PORTS_NAME, supernode_log
+from client.gate.audit_log import ANSWERED, ASKED, EARLIER, REFUSED
 from client.gate.audit_log import LOG_NAME as AUDIT_NAME
 from common.deployment.flower_cli import SUPERNODE
 from common.deployment.supervisor import read_status
 
 HEALTH_SECONDS = 2.0
-EVENTS = ("in", "out", "refused")  # of the audit log
+EVENTS = (ASKED, ANSWERED, REFUSED)
 
 
 def site_status(home: SiteHome) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def last_events(home: SiteHome) -> dict[str, str | None]:
     for line in read_tail(home.state / AUDIT_NAME, 1 << 20).splitlines():
         try:
             entry = json.loads(line)
-            event, when = entry["event"], entry["time"]
+            event, when = EARLIER.get(entry["event"], entry["event"]), entry["time"]
         except (ValueError, KeyError, TypeError):
             continue  # the first line may be cut; `fedmri-site audit verify` is for the rest
         if event in found:

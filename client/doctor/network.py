@@ -64,7 +64,8 @@ def _clock(ahead: float | None) -> Finding:
         return Finding("clock", WARNING, "The server's answer has no date: the clocks were not compared.")
     if fault := clock_fault(ahead):
         text = f"The server will refuse this machine's signatures: {fault}."
-        return Finding("clock", FAILED, text, "Set this machine's clock (NTP); if it is right, the coordinator's is wrong.")
+        advice = "One of the two is wrong: set this machine's clock (NTP) if it is; if it is right, tell the coordinator."
+        return Finding("clock", FAILED, text, advice)
     if abs(ahead) > CLOCK_SECONDS:
         return Finding("clock", WARNING, f"This machine's clock is {clock_words(ahead)} the server's.", "Set it (NTP).")
     return Finding("clock", OK, "This machine's clock and the server's agree within 5 s.")

@@ -20,14 +20,15 @@ from common.data.check import check_site
 from common.data.gate.finding import Level
 from common.errors import DataError, FedMRIError
 from common.models.arrays import get_arrays
-from common.models.backbones.weights import find_weights
+from common.models.backbones.kept_weights import keep_shipped, kept_weights
+from common.models.backbones.weights import SHIPPED_FILES, WITHOUT_FILE, file_sha256, find_weights
 from common.training.device import choose_device
 from common.training.local import train_round
 from common.training.private import private_round
 from common.training.trainable import rounds_before_tuning
 
 FEW = 4  # patients of the trial
-FETCH = "Fetch the file that the coordinator names, and name it as weights under [connection] in site.toml."
+FETCH = "Get the file that the coordinator names, then: fedmri-site weights add {} FILE"
 
 
 def check_device() -> Iterator[Finding]:
@@ -42,24 +43,27 @@ def check_device() -> Iterator[Finding]:
 
 def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding, None, bool]:
     """The backbone can be built from local weights and is the pinned one; returns whether it is."""
-    own, pinned = own_weights(_place(home)), home.config.policy.backbone_sha256
-    if config is None:
-        if own:
-            file = _own_file(own)
-            yield file
-            return file.level == OK
+    pinned, fetch = home.config.policy.backbone_sha256, FETCH.format(home.folder)
+    keep_shipped(home.weights)  # as the gate does before a request
+    broken = [one.path for one in kept_weights(home.weights) if not one.sound]
+    if broken:
         yield Finding(
-            "weights", NOTE, "Not checked: which weights are needed depends on the planned run.", "Name it with --config."
+            "weights", FAILED, f"{broken[0]} is damaged, or is not named by its SHA-256.", "Remove it, and add it anew."
         )
-        return True
-    if config.model.weights == "hub" and not own:
-        text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."
-        yield Finding("weights", WARNING, text, FETCH)
         return False
+    if config is None:
+        file = _own_file(home)
+        yield file
+        return file.level != FAILED
     try:
+        own = own_weights(_place(home), config, planned_sha256(config, pinned))
+        if config.model.weights == "hub" and not own:
+            text = "The run takes its weights from the hub at the first round, over the Internet; nothing was fetched now."
+            yield Finding("weights", WARNING, text, fetch)
+            return False
         model, _ = prepared_model(config.to_json(), own)
     except FedMRIError as error:
-        yield Finding("weights", FAILED, str(error), FETCH)
+        yield Finding("weights", FAILED, str(error), fetch)
         return False
     found = f"{model.backbone_name}, SHA-256 {model.backbone_sha256}"
     if pinned and pinned != model.backbone_sha256:
@@ -97,7 +101,8 @@ def check_data(home: SiteHome, config: RunConfig | None) -> Generator[Finding, N
 def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
     """One real step on a few patients, whose slices are made in a folder that is deleted."""
     began = time.monotonic()
-    model, _ = prepared_model(config.to_json(), own_weights(_place(home)))
+    sha256 = planned_sha256(config, home.config.policy.backbone_sha256)
+    model, _ = prepared_model(config.to_json(), own_weights(_place(home), config, sha256))
     site = read_site(home.toml, config)
     few = replace(site, cases=_few(site.cases))
     trial = _one_step(config)
@@ -133,10 +138,23 @@ def _few(cases: tuple[Case, ...]) -> tuple[Case, ...]:
     return tuple(sorted(chosen, key=lambda case: case.id))
 
 
-def _own_file(own: str) -> Finding:
-    """connection.weights is there; whether it is the right file, the run's architecture would say."""
+def planned_sha256(config: RunConfig, pinned: str) -> str:
+    """SHA-256 of the planned run's weights, as far as this machine knows: by name, by file, or by the hospital's own pin."""
+    named = config.model.weights
+    if named in WITHOUT_FILE:
+        return ""
+    file = SHIPPED_FILES.get(named, Path(named).expanduser())
+    return file_sha256(file) if file.is_file() else pinned
+
+
+def _own_file(home: SiteHome) -> Finding:
+    """connection.weights is there, where it names one; whether it is the right file, the run's architecture would say."""
+    own = home.config.connection.weights
+    if not own:
+        text = f"{len(kept_weights(home.weights))} kept in {home.weights}; which are needed depends on the planned run."
+        return Finding("weights", NOTE, text, "Name it with --config.")
     try:
-        path = find_weights(own)
+        path = find_weights(str(home.folder / Path(own).expanduser()))
     except FedMRIError as error:
         return Finding("weights", FAILED, str(error), "Correct weights under [connection] in site.toml.")
     size = path.stat().st_size / 1e6

@@ -88,6 +88,7 @@ def require_approved(home: Path, state: Path, bundle: bytes) -> str:
     raise PolicyError(
         f"Bundle {sha256} is not approved at this site. Read {kept} (a zip archive), then: fedmri-site approve {home} {sha256}",
         public=f"the site has not approved the bundle {sha256[:12]}",
+        rule="policy.approval",
     )
 
 
@@ -126,7 +127,7 @@ def unpack(bundle: bytes, folder: Path) -> None:
             archive.extractall(beside)
         beside.replace(folder)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise PolicyError(f"The bundle is no usable archive ({error}).") from error
+        raise PolicyError(f"The bundle is no usable archive ({error}).", rule="bundle") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -20,6 +20,9 @@ from common.errors import AuditLogError
 from common.files import locked
 
 LOG_NAME = "audit.jsonl"
+ASKED, ANSWERED, REFUSED = "asked", "answered", "refused"  # of a request: it came; its answer left; a sentence left, and why
+EARLIER = {"in": ASKED, "out": ANSWERED}  # what logs of earlier versions call them
+UNEXPECTED = "unexpected"  # the `rule` of a refusal that nobody foresaw
 TAIL_BYTES = 1 << 20  # one line is far shorter
 
 
@@ -40,8 +43,8 @@ def record(log: Path, event: str, **facts: Any) -> str:
 
     Args:
         log: the file; made where it is absent.
-        event: "in", "out", "refused", "approved", ...
-        facts: plain values.
+        event: ASKED, ANSWERED, REFUSED, or what else happened ("ledger").
+        facts: plain values; of a refusal `rule` is the key of site.toml that refused (`policy.hours`), or a code that stays.
 
     Raises:
         AuditLogError: it cannot be written, or its last line is damaged: nothing may leave then.

@@ -53,16 +53,20 @@ def run_bundle(message: Message, context: Context, folder: Path, *, seconds: flo
         try:
             out, _ = process.communicate(sent.getvalue(), timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise FederationError(f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE) from None
+            raise FederationError(
+                f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE, rule="policy.max_hours"
+            ) from None
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode or len(out) > most:
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}, {len(out)} bytes"
-        raise FederationError(f"The bundle's process ended with {how}; the log above says more.", public=ENDED)
+        raise FederationError(f"The bundle's process ended with {how}; the log above says more.", public=ENDED, rule="bundle")
     try:
         answer = BytesIO(out)
         content = recorddict_from_proto(RecordDictProto.FromString(read_part(answer, most)))
         return content, context_from_proto(ContextProto.FromString(read_part(answer, most)))
     except Exception as error:  # protobuf and Flower raise many kinds
-        raise FederationError(f"The bundle's answer cannot be read ({type(error).__name__}).", public=ENDED) from error
+        raise FederationError(
+            f"The bundle's answer cannot be read ({type(error).__name__}).", public=ENDED, rule="bundle"
+        ) from error

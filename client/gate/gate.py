@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.gate import approvals as approved
 from client.gate import audit_log
@@ -42,6 +42,7 @@ from client.policy import (
     require_leaving,
     require_summed,
     require_surveying,
+    require_taking,
     secure_stage,
 )
 from client.privacy.ledger import Ledger, migrate, read_ledger
@@ -50,10 +51,14 @@ from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
+from common.messages.refused_by import take_rule
 from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
 from common.messages.secure_aggregation import MASKED, SECURE, MaskedInput, Unmask
 from common.messages.survey import SURVEY
 from common.messages.twins import TWINS, stage_of
+from common.messages.weights import LACKING, WEIGHTS, read_offer
+from common.models.backbones.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
+from common.models.backbones.kept_weights import keep_bytes, keep_shipped, kept_file
 from common.privacy.charge import Charge
 from common.text import printable
 
@@ -96,7 +101,7 @@ class Gate:
         facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task, asked)}
         came = time.monotonic()
         with alone(state):
-            audit_log.record(log, "in", **facts, **_carried(asked))
+            audit_log.record(log, audit_log.ASKED, **facts, **_carried(asked))
             try:
                 if broken:
                     raise broken
@@ -105,14 +110,18 @@ class Gate:
             except FedMRIError as error:
                 logger.exception("Refused.")
                 content = write_status(SiteReply(name, task.round, error=error.public))
-                audit_log.record(log, "refused", **facts, rule=type(error).__name__, reason=error.public)
+                audit_log.record(log, audit_log.REFUSED, **facts, rule=error.rule, reason=error.public)
                 return content, context
             except Exception as error:  # of an unknown error not even the text may leave
                 logger.exception("The message failed at the gate.")
                 content = write_status(SiteReply(name, task.round, error=f"an unexpected {type(error).__name__} at the site"))
-                audit_log.record(log, "refused", **facts, rule=type(error).__name__, reason="unexpected")
+                audit_log.record(log, audit_log.REFUSED, **facts, rule=audit_log.UNEXPECTED, reason=type(error).__name__)
                 return content, context
-            audit_log.record(log, "out", **facts, **_carried(content), policy="let out", **_outcome(content))
+            refused, rule = _refusal(content), take_rule(context.state)
+            if refused:  # the bundle's own: the approved code holds the same rules, and knows what the gate does not see
+                audit_log.record(log, audit_log.REFUSED, **facts, rule=rule or "bundle", reason=refused, by="bundle")
+            else:
+                audit_log.record(log, audit_log.ANSWERED, **facts, **_carried(content), **_spent(content))
             return content, context
 
     def _state(self, site: SiteConfig) -> Path:
@@ -158,26 +167,69 @@ class Gate:
         before = self._open_ledger(site, task)
         if site.policy.initial_sha256 and ARRAYS in asked:
             require_pinned_start(state, task.run, asked_arrays(asked), site.policy.initial_sha256)
-        if CALIBRATION in asked:  # refused before any patient is opened
-            config = config_from_json(task.config)
-            private = bool(site.privacy.epsilon) or config.privacy.enabled
-            require_calibrating(site.policy, private=private, cohort=self._cohort(site))
-            require_one_split(state, config)
-        if TWINS in asked:
-            require_comparing(site.policy)
-        if SURVEY in asked:
-            require_surveying(site.policy, private=bool(site.privacy.epsilon), cohort=self._cohort(site))
+        if WEIGHTS in asked:
+            return self._taken(site, asked, task), context
+        self._require_kind(site, asked, task)  # refused before any patient is opened
+        if CALIBRATION in asked:
+            require_one_split(state, config_from_json(task.config))
         self._require_one_sum(state, site, asked, task)  # last of the rules: what is refused before has told nothing
         folder = state / "bundles" / sha256
         approved.unpack(bundle, folder)
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
+        keep_shipped(self.home / WEIGHTS_FOLDER)
         content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
-        require_leaving(content, asked, site.policy)
-        epsilon = self._require_charged(site, task, content, before)
+        content = self._leaving(content, asked, site, task, before)
+        content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)
         if SUMS in content:
             keep_split(state, config_from_json(task.config))
-        return keep_back(content, site.policy, cohort=self._cohort(site), epsilon=-1.0 if epsilon is None else epsilon), context
+        return content, context
+
+    def _leaving(self, content: RecordDict, asked: RecordDict, site: SiteConfig, task: Task, before: Ledger | None) -> RecordDict:
+        """What of a reply leaves under one reading of site.toml; errors as `require_leaving` and `_require_charged`."""
+        require_leaving(content, asked, site.policy)
+        epsilon = self._require_charged(site, task, content, before)
+        return keep_back(content, site.policy, cohort=self._cohort(site), epsilon=-1.0 if epsilon is None else epsilon)
+
+    def _still_allowed(self, asked: RecordDict, task: Task, bundle: bytes) -> SiteConfig:
+        """site.toml as it stands now: what the hospital has forbidden while the bundle ran does not leave either.
+
+        `policy.hours` is not looked at again: a round that was begun in time is ended.
+
+        Raises:
+            ConfigError: it cannot be read any more.
+            PolicyError: the request would be refused now.
+        """
+        site = read_site_config(self.path)
+        if site.policy.approval:
+            approved.require_approved(self.home, self._state(site), bundle)
+        _require_private(site, task)
+        self._require_kind(site, asked, task)
+        if secure_stage(asked) is not None:
+            require_summed(asked, site.policy)
+        return site
+
+    def _require_kind(self, site: SiteConfig, asked: RecordDict, task: Task) -> None:
+        """The rules for requests that are none to train."""
+        if CALIBRATION in asked:
+            private = bool(site.privacy.epsilon) or config_from_json(task.config).privacy.enabled
+            require_calibrating(site.policy, private=private, cohort=self._cohort(site))
+        if TWINS in asked:
+            require_comparing(site.policy)
+        if SURVEY in asked:
+            require_surveying(site.policy, private=bool(site.privacy.epsilon), cohort=self._cohort(site))
+
+    def _taken(self, site: SiteConfig, asked: RecordDict, task: Task) -> RecordDict:
+        """The reply to an offer of frozen weights, which the gate itself takes: no bundle runs."""
+        folder, content = self.home / WEIGHTS_FOLDER, read_offer(asked)
+        keep_shipped(folder)
+        there: Path | str | None = kept_file(folder, task.backbone) or site.connection.weights
+        if not there:
+            require_taking(site.policy, task.backbone)
+        if content and not there:
+            keep_bytes(folder, content, task.backbone)
+            there = kept_file(folder, task.backbone)
+        return write_status(SiteReply(site.name or self.home.resolve().name, task.round, error="" if there else LACKING))
 
     def _require_one_sum(self, state: Path, site: SiteConfig, asked: RecordDict, task: Task) -> None:
         """The rules of a secure round: each stage once, sums of enough sites, and one sum of one training."""
@@ -204,13 +256,8 @@ class Gate:
             PolicyError: the run trains without privacy, and the hospital has a budget.
             PrivacyError: the ledger cannot be trusted, or has forgotten what the audit log knows of.
         """
-        private = _private(task)
-        if site.privacy.epsilon and not private:
-            raise PolicyError(
-                "site.toml sets a privacy budget, but the run trains without privacy.",
-                public="the site trains with differential privacy only",
-            )
-        if not private:
+        _require_private(site, task)
+        if not _private(task):
             return None
         path, log = self._ledger(site), self._state(site) / audit_log.LOG_NAME
         ledger = self._read_ledger(site)
@@ -238,20 +285,38 @@ class Gate:
         due = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
         new = after.entries[len(before.entries) :]
         if after.lines[: len(before.lines)] != before.lines or [(e.charge, e.run) for e in new] != [(due, task.run)]:
-            raise PolicyError("The bundle trained, but did not charge the round to the privacy ledger. Nothing left the site.")
+            raise PolicyError(
+                "The bundle trained, but did not charge the round to the privacy ledger. Nothing left the site.",
+                rule="not-charged",
+            )
         from client.privacy.budget import epsilon_of_run  # noqa: PLC0415  they bring torch, which most messages do without
         from common.privacy.accounting import epsilon_of  # noqa: PLC0415
 
         newest = after.entries[-1]
         spent = max((epsilon_of(history, site.privacy.delta) for history in after.histories(newest.cohort)), default=0.0)
         if site.privacy.epsilon and not spent <= site.privacy.epsilon:
-            raise PolicyError(f"The ledger is at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}.")
+            text = f"The ledger is at epsilon {spent:.3f}, beyond the hospital's {site.privacy.epsilon:g}."
+            raise PolicyError(text, rule="privacy.epsilon")
         return epsilon_of_run(after, task.run, plan.delta)
 
 
 def _private(task: Task) -> bool:
     """Whether a request is for a private run; one that cannot be read is the bundle's to refuse."""
     return bool(task.config) and config_from_json(task.config).privacy.enabled
+
+
+def _require_private(site: SiteConfig, task: Task) -> None:
+    """Refuse a run without privacy where the hospital has set a budget.
+
+    Raises:
+        PolicyError: it has.
+    """
+    if site.privacy.epsilon and not _private(task):
+        raise PolicyError(
+            "site.toml sets a privacy budget, but the run trains without privacy.",
+            public="the site trains with differential privacy only",
+            rule="privacy.epsilon",
+        )
 
 
 def _require_awaited(message: Message, waited: float) -> None:
@@ -266,7 +331,7 @@ def _require_awaited(message: Message, waited: float) -> None:
     """
     if waited > message.metadata.ttl:
         text = "the site was busy with an earlier request until this one's time was over"
-        raise FederationError(f"The message waited {waited:.0f} s here: {text}.", public=text)
+        raise FederationError(f"The message waited {waited:.0f} s here: {text}.", public=text, rule="expired")
 
 
 def _left(message: Message) -> float:
@@ -286,6 +351,7 @@ def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
     calibration = asked.config_records.get(CALIBRATION)
     stage: dict[str, Any] = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
     stage |= {"survey": True} if SURVEY in asked else {}
+    stage |= {"weights": printable(task.backbone, 64)} if WEIGHTS in asked else {}
     stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
     return {"run": task.run, "round": task.round, **stage}
 
@@ -307,11 +373,12 @@ def _carried(content: RecordDict) -> dict[str, Any]:
     return facts | stage | ({"sha256": digest.hexdigest()} if names else {})
 
 
-def _outcome(content: RecordDict) -> dict[str, Any]:
-    """The outcome that the reply reports: an error of the bundle's, epsilon spent."""
-    site = content.config_records.get(SITE)
-    if site is None:
-        return {}
-    epsilon, error = site.get(EPSILON), site.get(ERROR)
-    spent = {"epsilon": epsilon} if isinstance(epsilon, float) and 0 <= epsilon < float("inf") else {}
-    return ({"error": error} if error else {}) | spent
+def _refusal(content: RecordDict) -> str:
+    """The sentence with which the bundle refused; "" where it answered."""
+    return str(content.config_records.get(SITE, ConfigRecord()).get(ERROR) or "")
+
+
+def _spent(content: RecordDict) -> dict[str, float]:
+    """Epsilon of the run, as the reply tells it."""
+    epsilon = content.config_records.get(SITE, ConfigRecord()).get(EPSILON)
+    return {"epsilon": epsilon} if isinstance(epsilon, float) and 0 <= epsilon < float("inf") else {}

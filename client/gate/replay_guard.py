@@ -34,7 +34,7 @@ def require_once(state: Path, session: str, stage: str) -> None:
     """
     name = hashlib.sha256(f"{session}\0{stage}".encode()).hexdigest()
     if not _add(state / STAGES_NAME, name):
-        raise FederationError(f"Stage {stage!r} of this secure round was asked before.", public=OUT_OF_STEP)
+        raise FederationError(f"Stage {stage!r} of this secure round was asked before.", public=OUT_OF_STEP, rule="replay")
 
 
 def require_unsummed(state: Path, session: str, config: RunConfig, round_number: int, arrays: Arrays) -> None:
@@ -52,6 +52,7 @@ def require_unsummed(state: Path, session: str, config: RunConfig, round_number:
             f"Round {round_number} trains what was summed before: with other sites in the sum, or fewer, the difference could "
             "tell a site's update. Change the run's seed, so that it begins elsewhere.",
             public=f"{OUT_OF_STEP}: the site has taken part in a sum of this training before",
+            rule="replay",
         )
     _add(state / TRAINED_NAME, f"{_session(session)} {inputs}")
 
@@ -66,7 +67,7 @@ def note_summed(state: Path, session: str) -> None:
     if not found:
         raise FederationError("This site did not train in this secure round.", public=OUT_OF_STEP)
     if not _add(state / SUMMED_NAME, found[-1]):
-        raise FederationError("The training of this secure round was summed in another.", public=OUT_OF_STEP)
+        raise FederationError("The training of this secure round was summed in another.", public=OUT_OF_STEP, rule="replay")
 
 
 def _session(session: str) -> str:
@@ -87,6 +88,7 @@ def require_pinned_start(state: Path, run: str, arrays: Arrays, pinned: str) -> 
         raise WeightsError(
             f"policy.initial_sha256 of site.toml is {pinned[:12]}; the run's first request here began with {found[:12]}.",
             public="the run is not the one that the site pinned (initial_sha256)",
+            rule="policy.initial_sha256",
         )
     _add(state / RUNS_NAME, name)
 
@@ -107,6 +109,7 @@ def require_one_split(state: Path, config: RunConfig) -> None:
             f"{config.evaluation.holdout:g}: their differences could tell of single patients. Nothing left the site. "
             f"To calibrate this run all the same, remove {state / SPLIT_NAME}.",
             public="the site has shared sums for calibration over another hold-out (evaluation.holdout or [data])",
+            rule="calibration-split",
         )
 
 

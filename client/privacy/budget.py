@@ -62,6 +62,7 @@ class Budget:
                     f"Site {self.site}: {charge.steps} more private steps would take the patients from epsilon {before:.3f} to "
                     f"{after:.3f}, beyond the hospital's {self.limit:g} (delta {self.delta:g}). See `fedmri-site budget`.",
                     public=BUDGET_SPENT,
+                    rule="privacy.epsilon",
                 )
             append(self.path, ledger, charge, self._cohort(ledger), run, self.keys)
             return after
@@ -98,7 +99,8 @@ class Budget:
             raise PrivacyError(
                 f"Site {self.site}: {shown}: one person, by the same volumes now or by the ledger. A step would move twice for "
                 'them. Take one out (exclude in site.toml), or set same_patient = "charge" under [privacy]: all are then charged '
-                "as a group, which costs far more."
+                "as a group, which costs far more.",
+                rule="privacy.same_patient",
             )
 
     def _read(self) -> Ledger:
@@ -123,6 +125,7 @@ def require_open(site: str, privacy: SitePrivacy) -> None:
             f"Site {site}: site.toml sets a privacy budget (epsilon {privacy.epsilon:g}), but the run trains without privacy. "
             "Ask for a run with privacy.enabled = true, or take [privacy] epsilon out of site.toml.",
             public="the site trains with differential privacy only",
+            rule="privacy.epsilon",
         )
 
 

@@ -181,7 +181,12 @@ def _write(path: Path, lines: list[str]) -> None:
 
 def _begin(lines: list[str], ledger: Ledger, salt_file: Path) -> str:
     """The first line, and before it the salt, safe on the disk; returns the line's hash."""
-    if _read_salt(salt_file) != ledger.salt:
+    kept = _read_salt(salt_file)
+    if kept and kept != ledger.salt:
+        raise PrivacyError(
+            f"Privacy ledger's salt {salt_file}: it is another ledger's. Move both of them away. Nothing was trained."
+        )
+    if not kept:
         try:
             salt_file.parent.mkdir(parents=True, exist_ok=True)
             write_secret(salt_file, f"{ledger.salt}\n".encode(), replace=True)

@@ -30,6 +30,7 @@ from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy, read_policy
 from common.errors import ConfigError, DataError, FederationError, FedMRIError
 from common.messages.calibration import CALIBRATION
+from common.messages.refused_by import note_rule
 from common.messages.round import SiteReply, Task, read_task, write_reply, write_status
 from common.messages.secure_aggregation import (
     OUT_OF_STEP,
@@ -85,9 +86,11 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         return keep_back(leaving, site.config.policy)
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
+        note_rule(state, error.rule)
         reply = SiteReply(task.site, task.round, error=_public(error, task))
     except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
         logger.exception("The round failed at this site.")
+        note_rule(state, "unexpected")
         reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
     return write_status(reply)
 
@@ -102,8 +105,8 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     status = SiteReply(context.name, task.round)
     kept: SiteSecrets | None = None
     message: Any
-    require_summed(content, read_policy(context.folder, simulated=context.simulated))
     if stage == AdvertiseKeys.stage:
+        require_summed(content, read_policy(context.folder, simulated=context.simulated))
         asked = from_record(record, AdvertiseKeys)
         require_new(state, context.name, asked.request)
         kept, message = begin(asked, config)
@@ -121,6 +124,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
+        require_summed(content, read_policy(context.folder, simulated=context.simulated))
         require_new(state, context.name, mine.inputs)
         message = unmask(from_record(record, Unmask), mine)
         remember(state, context.name, mine.request, mine.inputs)

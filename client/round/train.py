@@ -35,7 +35,11 @@ from common.messages.code_version import code_hash
 from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
 from common.messages.secure_aggregation import request_hash
 from common.messages.update import Update
+from common.messages.weights import LACKING
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
+from common.models.backbones.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
+from common.models.backbones.kept_weights import kept_file
+from common.models.backbones.weights import WITHOUT_FILE
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
@@ -148,7 +152,7 @@ def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple
     if context.simulated:  # several virtual sites share the machine, and the order of sums stays the same
         torch.set_num_threads(1)
     require_same_code(task)
-    model, config = prepared_model(task.config, own_weights(context))
+    model, config = prepared_model(task.config, own_weights(context, config_from_json(task.config), task.backbone))
     _require_same_backbone(task, model)
     return model, config, unpack_arrays(content.array_records[ARRAYS], get_arrays(model))
 
@@ -173,12 +177,34 @@ def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, 
     return build_model(config), config
 
 
-def own_weights(context: SiteContext) -> str:
-    """Path of the file that `connection.weights` of a hospital's site.toml names, or ""."""
+def own_weights(context: SiteContext, config: RunConfig, sha256: str) -> str:
+    """The hospital's file of a run's frozen weights: the one that it keeps under their hash, else that of `connection.weights`.
+
+    Args:
+        context: the site.
+        config: the run; weights from a hub, or drawn, need no file.
+        sha256: of the weights that the run asks for; "": not known.
+
+    Returns:
+        A path; "" where the configuration itself says where they come from.
+
+    Raises:
+        WeightsError: there is no such file at the site.
+    """
     if context.simulated:
         return ""
-    weights = read_site_config(context.folder).connection.weights
-    return str(home_folder(context) / Path(weights).expanduser()) if weights else ""
+    home = home_folder(context)
+    if file := kept_file(home / WEIGHTS_FOLDER, sha256):
+        return str(file)
+    if named := read_site_config(context.folder).connection.weights:
+        return str(home / Path(named).expanduser())
+    if config.model.weights in WITHOUT_FILE:
+        return ""
+    raise WeightsError(
+        f"The run's backbone weights ({config.model.weights}, SHA-256 {sha256 or 'not known here'}) are not among those kept in "
+        f"{home / WEIGHTS_FOLDER}. Ask the coordinator for the file, then: fedmri-site weights add {home} FILE",
+        public=LACKING,
+    )
 
 
 def prepared_patients(context: SiteContext, config: RunConfig, run: str = "") -> Prepared:
@@ -230,6 +256,7 @@ def require_same_code(task: Task) -> None:
         raise FederationError(
             f"The site's code is not the server's ({text}). Install the same version of FedMRI on both.",
             public=f"the site's code is not the server's ({text})",
+            rule="code",
         )
 
 
@@ -249,6 +276,7 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
         raise ConfigError(
             "policy.secure_only is set in site.toml, and the run is a plain one. Ask for secure.enabled in its settings.",
             public="the site takes part in secure aggregation only",
+            rule="policy.secure_only",
         )
     if config.secure.enabled != secure:
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration requires.")
@@ -268,6 +296,7 @@ def own_rank(policy: SitePolicy, config: RunConfig) -> int:
             f"policy.max_rank of site.toml is {most}, the run's adapter has rank {rank}, and federation.low_rank = "
             f'"{config.federation.low_rank.name}" needs one rank at all sites. Ask the coordinator for "svd".',
             public=f"the site trains adapters of rank {most} at most, and the run does not let ranks differ",
+            rule="policy.max_rank",
         )
     return most
 
@@ -289,4 +318,5 @@ def require_pinned(policy: SitePolicy, found: Mapping[str, str]) -> None:
             raise WeightsError(
                 f"policy.{name} of site.toml does not fit the run ({text}). Ask the coordinator what has changed.",
                 public=f"the run is not the one that the site pinned ({name})",
+                rule=f"policy.{name}",
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from common.config.modalities import MODALITIES, file_patterns
+from common.config.modalities import MASK, MASKS, MODALITIES, FilePatterns, file_patterns
 from common.errors import ConfigError
 from common.schema import build, check_ranges, choice, ranged
 
@@ -47,6 +47,7 @@ class SitePolicy:
     )  # of an adapter, that the site trains; 0: any. Runs with `low_rank = "svd"` allow less than theirs
     hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
     max_hours: float = ranged(6.0, 0.01, 168.0)  # that one request may take, whatever the server allows
+    take_weights: bool = True  # small frozen weights that the coordinator hands over; else by `fedmri-site weights add` alone
     approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site
 
     def __post_init__(self) -> None:
@@ -93,12 +94,6 @@ class SitePrivacy:
         check_ranges(self, "privacy.")
         if not self.ledger.strip():
             raise ConfigError("privacy.ledger: expected a file name, got ''.")
-
-
-MASK = "mask"
-MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
-FilePatterns = dict[str, tuple[str, ...]]
-"""A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
 
 
 def bids_files() -> FilePatterns:

@@ -27,7 +27,7 @@ from common.data.cases import Case, Site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.gate.files import companion
-from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
+from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.slices import prepare_case
 from common.errors import DataError
 from common.files import locked, sync_folder, write_atomic
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]  # (patients done, of all)
 Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], tuple[Finding, ...]]
 
 logger = logging.getLogger(__name__)
-_said: set[str] = set()  # keys of cache entries whose findings this process has logged
+_said: set[tuple[str, str, tuple[Finding, ...]]] = set()  # folder, key and findings that this process has logged
 
 
 class Stored(NamedTuple):
@@ -75,7 +75,7 @@ def open_site(
     Raises:
         DataError: nobody can be used (it says why), or a cache folder that cannot be written.
     """
-    asked = site.only({case.id for case in site.cases} - stay_out(site.findings))
+    asked = site.usable()
     if not asked.cases:
         raise nobody_left(site, site.findings)
     key = content_key(asked, data)
@@ -108,9 +108,10 @@ def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
 
 def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
     """Log what was found, once a process: who stays out as errors, and the rest."""
-    if key in _said:
+    mark = (str(site.root), key, tuple(findings))
+    if mark in _said:
         return
-    _said.add(key)
+    _said.add(mark)
     levels = {Level.ERROR: logging.ERROR, Level.WARNING: logging.WARNING, Level.NOTE: logging.INFO}
     for finding in findings:
         logger.log(levels[finding.level], "Site %s: %s", site.name, finding)

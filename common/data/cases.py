@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from common.config.covariates import read_number
-from common.config.modalities import MODALITIES
+from common.config.modalities import MASK, MODALITIES
 from common.config.run import RunConfig
-from common.config.site import MASK, SiteConfig, check_name, read_policy, read_site_config
+from common.config.site import SiteConfig, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
 from common.data.gate.participants import is_missing
@@ -70,6 +70,10 @@ class Site:
         """The site with these of its patients alone."""
         kept = set(patients)
         return replace(self, cases=tuple(case for case in self.cases if case.id in kept))
+
+    def usable(self) -> "Site":
+        """The site without those who stay out by their names or rows; their images may add to these."""
+        return self.only({case.id for case in self.cases} - stay_out(self.findings))
 
 
 def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:

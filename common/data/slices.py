@@ -1,7 +1,7 @@
 """One patient's slices: every modality on one grid, scaled by its rule, cut where the tumour or the brain is.
 
 S slices, M modalities, H = W pixels; Z slices of the volume. No module imported here needs torch, so that the cache's worker
-processes start fast.
+processes start fast; nor any of FedMRI that does not go into an exported bundle (`server.release.monai_bundle`).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.modalities import MODALITIES
-from common.config.sections import DataConfig
-from common.data.cases import Case
 from common.data.gate.finding import Finding
-from common.data.gate.patient import Patient, read_patient
+from common.data.gate.patient import Cut, Files, Patient, read_patient
 from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window
 
 
@@ -30,13 +28,13 @@ class Sliced:
     findings: tuple[Finding, ...] = ()  # warnings and notes
 
 
-def prepare_case(case: Case, data: DataConfig) -> tuple[npt.NDArray[np.float16], Mask, tuple[Finding, ...]]:
+def prepare_case(case: Files, data: Cut) -> tuple[npt.NDArray[np.float16], Mask, tuple[Finding, ...]]:
     """`slice_case`, of which images [S, M, H, W], present [M] and findings are kept."""
     sliced = slice_case(case, data)
     return sliced.images, sliced.present, sliced.findings
 
 
-def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
+def slice_case(case: Files, data: Cut, *, threads: int = 1) -> Sliced:
     """Read, judge, orient, scale, choose and crop one patient.
 
     All modalities and the mask are brought to the grid of the first present one, in the order of `data.modalities`.
@@ -52,19 +50,19 @@ def slice_case(case: Case, data: DataConfig, *, threads: int = 1) -> Sliced:
     return cut_patient(read_patient(case, data, threads=threads), data, threads=threads)
 
 
-def cut_patient(read: Patient, data: DataConfig, *, threads: int = 1) -> Sliced:
+def cut_patient(read: Patient, data: Cut, *, threads: int = 1) -> Sliced:
     """Scale and crop one patient, as the gate read them."""
     images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
     with ThreadPoolExecutor(threads) as pool:
         spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
         cropped = spread(lambda m: _scaled_slices(read.volumes[m], m, read.indices, read.centre, data), read.volumes)
         for modality, slices in zip(read.volumes, cropped, strict=True):
-            images[:, data.modalities.index(modality)] = slices
+            images[:, list(data.modalities).index(modality)] = slices
     present = np.array([m in read.volumes for m in data.modalities])
     return Sliced(images, present, read.indices, read.reference.voxels.shape[2], read.tumour, read.findings)
 
 
-def cut_tumour(read: Patient, data: DataConfig) -> Mask | None:
+def cut_tumour(read: Patient, data: Cut) -> Mask | None:
     """The mask's tumour [S, H, W] in the squares of `cut_patient`; None where there is none."""
     if not read.tumour:
         return None
@@ -74,7 +72,7 @@ def cut_tumour(read: Patient, data: DataConfig) -> Mask | None:
 
 
 def _scaled_slices(
-    volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: DataConfig
+    volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: Cut
 ) -> Array:
     """[S, H, W]: scaled by the whole volume's window, but no other slices than these."""
     window = _window(volume, modality, data)
@@ -82,7 +80,7 @@ def _scaled_slices(
     return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
 
 
-def _window(volume: Volume, modality: str, data: DataConfig) -> tuple[float, float] | None:
+def _window(volume: Volume, modality: str, data: Cut) -> tuple[float, float] | None:
     """By the modality's intensity rule."""
     quantity = MODALITIES[modality].quantity
     if quantity is None:

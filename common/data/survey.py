@@ -1,6 +1,6 @@
 """What a hospital has, as counts of patients by topic: for a survey before anything trains.
 
-Groups are the same for every survey of one label; of what is told about each, `common.privacy.suppression` decides.
+Groups are the same for every survey of one label; of what is told about each, `common.data.suppression` decides.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case, Site
 from common.data.gate.finding import StaysOutError
 from common.data.gate.patient import Patient, read_patient
+from common.data.suppression import Counts, Topic, release
 from common.data.volumes import foreground
-from common.privacy.suppression import Counts, Topic, release
 
 MODALITIES, CLASSES, AGES, SPACING, SCANNER, FINDINGS = "modalities", "classes", "ages", "spacing", "scanner", "findings"
 INTENSITIES = "intensities"

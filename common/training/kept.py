@@ -45,6 +45,9 @@ class Kept:
     Args:
         trained: of its arrays, those below the head count, without the mean features, which are taken off last.
         patients: N.
+
+    Attributes:
+        hashes: [N], by which the patients are known.
     """
 
     def __init__(self, trained: TrainedModel, patients: SiteData) -> None:
@@ -52,8 +55,8 @@ class Kept:
         self._identity = _identity(trained, device)
         # On a GPU an embedding depends in its last bits on who else is in the batch, and costs little: not for the next process.
         self._folder = patients.folder / FOLDER / self._identity if patients.folder and device.type == "cpu" else None
-        self._patients = [patient_sha256(patients, row) for row in range(len(patients))]
-        self._found = [self._recall(patient) for patient in self._patients]
+        self.hashes = [patient_sha256(patients, row) for row in range(len(patients))]
+        self._found = [self._recall(patient) for patient in self.hashes]
 
     def lacks(self, row: int, seen: str) -> bool:
         """Whether the embedding must be computed."""
@@ -67,9 +70,9 @@ class Kept:
         """Keep embeddings by row and by what was seen."""
         for row, new in found.items():
             self._found[row] = self._found[row] | dict(new)
-            _remember((self._identity, self._patients[row]), self._found[row])
+            _remember((self._identity, self.hashes[row]), self._found[row])
             if self._folder:
-                self._write(self._patients[row], self._found[row])
+                self._write(self.hashes[row], self._found[row])
         if self._folder and found:
             _forget_others(self._folder)
 

@@ -17,7 +17,7 @@ from common.data.dataset import Batch, SiteData
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
-from common.training.kept import Kept, patient_sha256
+from common.training.kept import Kept
 from common.training.subset_embeddings import less_centre
 from common.training.subsets import embed_alone
 from common.training.views import Views, global_views, some_slices
@@ -36,7 +36,7 @@ def embed_views(trained: TrainedModel, patients: SiteData, numbers: Sequence[int
     new: dict[int, dict[str, NDArray[np.float32]]] = {}
     for number, name in zip(numbers, names, strict=True):
         rows = [row for row in range(len(patients)) if kept.lacks(row, name)]
-        for row, one in zip(rows, _compute(trained, patients, rows, number), strict=True):
+        for row, one in zip(rows, _compute(trained, patients, {row: kept.hashes[row] for row in rows}, number), strict=True):
             new.setdefault(row, {})[name] = one.cpu().numpy()
     kept.add(new)
     views = torch.from_numpy(np.array([[kept.get(row, name) for row in range(len(patients))] for name in names]))
@@ -50,16 +50,16 @@ def _name(number: int, config: RunConfig) -> str:
     return f"view {number} {drawn}"
 
 
-def _compute(trained: TrainedModel, patients: SiteData, rows: list[int], number: int) -> list[Tensor]:
-    """One view of some patients, before the mean features are taken off; views of one number have equally many slices."""
-    config, size = trained.config, trained.config.evaluation.batch_size
+def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], number: int) -> list[Tensor]:
+    """One view of some patients, by row, before the mean features are taken off; each of them has equally many slices."""
+    config, size, rows = trained.config, trained.config.evaluation.batch_size, list(hashes)
     batches = (rows[start : start + size] for start in range(0, len(rows), size))
     slices = 1 + number % patients.images.shape[1]
 
     def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> Tensor:
         drawn = []
         for i, row in enumerate(next(batches)):
-            generator = _own_generator(config.seed, number, patient_sha256(patients, row))
+            generator = _own_generator(config.seed, number, hashes[row])
             some = some_slices(x[i : i + 1], slices, generator)
             batch = Batch(some, present[i : i + 1].cpu(), torch.empty(0), covariates[i : i + 1].cpu())
             drawn.append(global_views(batch, 1, config.objective, model.patch_size, generator))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from rich.live import Live
 
-from common.cli import add_debug, output
+from common.cli import add_debug, add_unlabelled, output
 from common.deployment.supervisor import end, running
 from server.deployment.certificates import CA
 from server.deployment.home import Home, ServerSettings, open_home
@@ -80,12 +80,18 @@ def _add_run(verbs: Verbs) -> None:
     verb = _verb(verbs, "run", "train with the hospitals that are connected", _run)
     verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the run configuration")
     verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    add_unlabelled(verb)
     text = "folder of a held-out hospital, on this machine; may be given again for folders beside it"
     verb.add_argument("--external", type=Path, metavar="DIR", action="append", required=True, help=text)
     verb.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: a new one in HOME/runs)")
     verb.add_argument("--cache", type=Path, metavar="DIR", help="of the prepared external patients")
     verb.add_argument("--resume", action="store_true", help="go on from RUN's last checkpoint")
     verb.add_argument("--detach", action="store_true", help="return at once; `status` shows its progress")
+    verb = _verb(verbs, "survey", "ask the hospitals that are connected what they have, before anything trains", _survey)
+    verb.add_argument("--config", metavar="NAME|FILE", required=True, help="whose classes and modalities are asked for")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="for survey.json and its page (default: a new one in HOME/runs)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
     _verb(verbs, "cancel", "stop the run that is on; it can be resumed", _cancel)
 
 
@@ -177,6 +183,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from server.cli.run import run  # noqa: PLC0415  what trains takes seconds to load
 
     return run(arguments)
+
+
+def _survey(arguments: argparse.Namespace) -> int:
+    from server.cli.survey import survey  # noqa: PLC0415  as above
+
+    return survey(arguments)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from common.cli import settings_of
 from common.errors import ConfigError
 from server.deployment.home import Home, open_home
 from server.deployment.submit import Submission, SubmittedRun, follow, submit
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--resume: name the interrupted run's folder with --out.")
     out = arguments.out or home.runs / datetime.now().strftime("%Y%m%d-%H%M%S")
     wanted = Submission(
-        arguments.config, tuple(arguments.settings), tuple(arguments.external), out, arguments.resume, arguments.cache
+        arguments.config, settings_of(arguments), tuple(arguments.external), out, arguments.resume, arguments.cache
     )
     taken = submit(home, wanted)
     print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)

@@ -13,6 +13,7 @@ from common.deployment.flower_cli import NAME, error_sentence, flwr, run_status,
 from common.errors import ConfigError, FederationError
 from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
+from common.models.backbones.weights import WITHOUT_FILE, find_weights
 from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
 from server.deployment.home import Home
@@ -22,6 +23,7 @@ from server.run.federate import ERROR_NAME
 from server.run.plan import require_folder
 from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
+from server.run.survey import NAME as SURVEY_NAME
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
@@ -43,6 +45,7 @@ class Submission:
     out: Path  # the run folder
     resume: bool = False
     cache: Path | None = None
+    survey: bool = False  # asks the hospitals what they have; nobody is external, and nothing trains
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class SubmittedRun:
     out: Path
     bundle: str  # SHA-256
     told: int  # rounds that were there before
+    result: str = "report.json"  # the file whose presence marks success
 
 
 def submit(home: Home, wanted: Submission) -> SubmittedRun:
@@ -60,6 +64,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
 
     Raises:
         ConfigError: a wrong configuration or external folder, or nothing to resume; nothing was started.
+        WeightsError: the frozen weights are not on this machine.
         FederationError: the service does not run, another run is on, the run folder is used, or Flower refused.
     """
     run_config = _run_config(wanted) | {"agreed": json.dumps(agreed_patients(home), sort_keys=True)}
@@ -67,10 +72,10 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
     with _submitting(home):
-        return _submit(home, run_config, out)
+        return _submit(home, run_config, out, SURVEY_NAME if wanted.survey else "report.json")
 
 
-def _submit(home: Home, run_config: dict[str, Any], out: Path) -> SubmittedRun:
+def _submit(home: Home, run_config: dict[str, Any], out: Path, result: str) -> SubmittedRun:
     """See `submit`; nobody else submits meanwhile."""
     _require_free(home)
     require_free(out)
@@ -85,7 +90,7 @@ def _submit(home: Home, run_config: dict[str, Any], out: Path) -> SubmittedRun:
         raise FederationError(
             "The checkout changed while it was submitted. Cancel the run with `fedmri-server cancel`, and try again."
         )
-    run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told)
+    run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told, result)
     write_atomic(home.state / LAST_NAME, json.dumps({"id": run.id, "out": str(out), "bundle": run.bundle}).encode())
     return run
 
@@ -107,7 +112,7 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     while True:
         rounds.follow()
         on_status(read_run_status(run.out))
-        ended = any((run.out / name).is_file() for name in (ERROR_NAME, "report.json"))
+        ended = any((run.out / name).is_file() for name in (ERROR_NAME, run.result))
         if time.monotonic() - asked >= (1.0 if ended else STATUS_SECONDS):
             asked, status = time.monotonic(), _status_patiently(home, run)
             heard = asked if status else heard
@@ -138,27 +143,29 @@ def cancel(home: Home) -> str | None:
 def _run_config(wanted: Submission) -> dict[str, Any]:
     """The keys of `[tool.flwr.app.config]`, checked before anything starts."""
     source = config_path(wanted.config)
-    load_config(source, wanted.settings)
+    weights = load_config(source, wanted.settings).model.weights
     folders = [folder.expanduser().resolve() for folder in wanted.external]
     for folder in folders:
         if not folder.is_dir() or "+" in folder.name:
             raise ConfigError(
                 f"--external {folder}: expected the folder of a hospital that is held out, without '+' in its name."
             )
-    if not folders or len({folder.parent for folder in folders}) != 1:
+    if not wanted.survey and (not folders or len({folder.parent for folder in folders}) != 1):
         raise ConfigError("--external: expected folders of held-out hospitals that lie side by side in one folder.")
     out = wanted.out.expanduser().resolve()
     require_folder(out, resume=wanted.resume)
     return {
         "config": wanted.config if source.parent == CONFIGS else str(source.resolve()),
         "set": json.dumps(list(wanted.settings)),
-        "data": str(folders[0].parent),
+        "data": str(folders[0].parent) if folders else "",
         "external": "+".join(folder.name for folder in folders),
         "out": str(out),
         "code": code_hash(),
         "cache": str(wanted.cache.expanduser().resolve()) if wanted.cache else "",
         "sites": "nodes",
+        "weights": "" if wanted.survey or weights in WITHOUT_FILE else str(find_weights(weights).resolve()),
         "resume": wanted.resume,
+        "survey": wanted.survey,
     }
 
 
@@ -193,7 +200,7 @@ def _judge(home: Home, run: SubmittedRun, status: str) -> None:
     """A finished run succeeded only if Flower's status and the report both say so."""
     if (run.out / ERROR_NAME).is_file():
         raise FederationError(error_sentence(run.out / ERROR_NAME, _failed(home, run, status)))
-    if status != "finished:completed" or not (run.out / "report.json").is_file():
+    if status != "finished:completed" or not (run.out / run.result).is_file():
         raise FederationError(_failed(home, run, status))
 
 

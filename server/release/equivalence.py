@@ -22,6 +22,7 @@ from common.config.sections import DataConfig
 from common.data.cases import Case, Site, read_site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
+from common.data.gate.finding import StaysOutError
 from common.data.slices import slice_case
 from common.errors import FedMRIError
 from common.model_files.open import open_saved, read_saved
@@ -58,8 +59,7 @@ def check_files(folder: Path, trained: OpenedModel, site: Path | None) -> list[d
     """
     with tempfile.TemporaryDirectory(prefix="fedmri-check-") as scratch:
         place = site or made_up_site(Path(scratch) / "noise", trained.config.data)
-        cases = _some(read_site(place, trained.config, simulated=True))
-        patients = _patients(cases, trained.config.data)
+        cases, patients = _patients(_some(read_site(place, trained.config, simulated=True).usable()), trained.config.data)
         expected = _probabilities(trained, patients)
         found = {
             "model.safetensors": _probabilities(open_saved(read_saved(folder / "model.safetensors")), patients),
@@ -90,12 +90,25 @@ def _some(site: Site) -> Sequence[Case]:
     return [site.cases[row] for row in rows]
 
 
-def _patients(cases: Sequence[Case], data: DataConfig) -> SiteData:
-    sliced = [slice_case(case, data) for case in cases]
+def _patients(asked: Sequence[Case], data: DataConfig) -> tuple[Sequence[Case], SiteData]:
+    """Those who can be used, as cases and as slices.
+
+    Raises:
+        FedMRIError: nobody can be used.
+    """
+    cases, sliced, out = [], [], []
+    for case in asked:
+        try:
+            sliced.append(slice_case(case, data))
+            cases.append(case)
+        except StaysOutError as error:
+            out.append(str(error))
+    if not cases:
+        raise FedMRIError(f"Export, --check: no patient can be used. {' '.join(out)} Nothing was written.")
     labels = np.full(len(cases), -1, np.int64)
     images, present = np.stack([s.images for s in sliced]), np.stack([s.present for s in sliced])
     covariates = as_array([case.covariates for case in cases], data.covariates)
-    return SiteData("check", tuple(case.id for case in cases), images, present, labels, "check", covariates)
+    return cases, SiteData("check", tuple(case.id for case in cases), images, present, labels, "check", covariates)
 
 
 def _probabilities(opened: OpenedModel, patients: SiteData) -> Floats:

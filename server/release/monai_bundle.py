@@ -2,33 +2,30 @@
 
 configs/inference.json, configs/metadata.json   what runs, and what it is
 models/model.ts                                 the dense model as TorchScript
-scripts/                                        cutting of slices: our own, since no stock transform scales by a foreground;
-                                                and how a table's words are read, where the model takes clinical covariates
+scripts/                                        our own reading, judging and cutting of files, the modules that training uses
 docs/README.md, LICENSE
 """
 
 import ast
 import json
-from dataclasses import asdict, astuple
+import re
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import server.release.monai_patients as patients
 from common.config import covariates
-from common.config.modalities import MODALITIES, Quantity
+from common.config.modalities import MASK, MASKS, MODALITIES
 from common.config.run import RunConfig
 from common.config.sections import DataConfig
-from common.config.site import MASK, MASKS
-from common.data import volumes
 from common.files import write_atomic
 from common.model_files.dense import DenseModel
 from server.release.graphs import write_torchscript
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-OURS = {"DataConfig", "Case", "DataError", "MODALITIES"}  # what speaks of these stays at home
-HOME, AWAY = "from common.data.volumes import", "from scripts.volumes import"
-WORDS = ("from common.config.covariates import", "from scripts.covariates import")
+OURS = re.compile(r"^(\s*from )common\b", re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict[str, Any], licence: str) -> None:
@@ -46,10 +43,7 @@ def write_bundle(folder: Path, dense: DenseModel, config: RunConfig, about: dict
     texts = {
         "configs/inference.json": _json(inference(config)),
         "configs/metadata.json": _json(metadata(config, about)),
-        "scripts/__init__.py": '"""Preprocessing that MONAI does not bring, copied from FedMRI (Apache-2.0)."""\n',
-        "scripts/volumes.py": pure_source(Path(volumes.__file__).read_text(encoding="utf-8")),
-        "scripts/patients.py": Path(patients.__file__).read_text(encoding="utf-8").replace(HOME, AWAY).replace(*WORDS),
-        "scripts/covariates.py": alone(Path(covariates.__file__).read_text(encoding="utf-8")),
+        **{f"scripts/{name}": text for name, text in scripts().items()},
         "docs/README.md": readme(config),
         "LICENSE": licence,
     }
@@ -62,15 +56,15 @@ def inference(config: RunConfig) -> dict[str, Any]:
     data = config.data
     rows = {name: MODALITIES[name] for name in data.modalities}
     # BIDS names; `files` in the configuration takes any others.
-    files = {name: f"**/*_{row.pattern}.nii*" for name, row in rows.items()} | {MASK: list(MASKS)}
+    files = {name: list(row.globs("anywhere")) for name, row in rows.items()} | {MASK: list(MASKS)}
     return {
         "imports": ["$import torch", "$from pathlib import Path", "$import scripts.patients as preparation"],
         "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
         "dataset_dir": ".",
         "patients": "sub-*",
         "files": files,
-        "unlike": {name: list(row.unlike) for name, row in rows.items() if row.unlike},
         "datalist": "",
+        "place": "header",
         "table": "participants.tsv" if data.covariates else "",
         "output": "predictions.json",
         "modalities": list(data.modalities),
@@ -81,7 +75,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @unlike, @table)",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @table)",
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},
@@ -94,11 +88,8 @@ def inference(config: RunConfig) -> dict[str, Any]:
 
 
 def _transforms(data: DataConfig) -> list[dict[str, Any]]:
-    """MONAI's own as far as they go, then ours."""
-    keys: dict[str, Any] = {"keys": [*data.modalities, MASK], "allow_missing_keys": True}
+    """Ours alone: no stock transform says what is wrong with a file, and one that reads it otherwise would answer otherwise."""
     return [
-        {"_target_": "LoadImaged", **keys, "reader": "NibabelReader", "image_only": True, "ensure_channel_first": True},
-        {"_target_": "Orientationd", **keys, "axcodes": "RAS", "labels": None},
         {
             "_target_": "scripts.patients.SlicesOfPatientd",
             "keys": list(data.modalities),
@@ -107,16 +98,10 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "field_of_view": data.field_of_view,
             "low": data.low_percentile,
             "high": data.high_percentile,
-            "quantities": {name: list(astuple(rule)) for name, rule in _quantities(data)},
             "covariates": [asdict(row) for row in data.covariates],
+            "place": "@place",
         },
     ]
-
-
-def _quantities(data: DataConfig) -> list[tuple[str, Quantity]]:
-    """The modalities that have a fixed intensity window."""
-    rules = [(name, MODALITIES[name].quantity) for name in data.modalities]
-    return [(name, rule) for name, rule in rules if rule]
 
 
 def metadata(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
@@ -185,32 +170,34 @@ def _meaning(row: covariates.Covariate) -> str:
     return f"{row.name}, {values or row.expected}; NaN where it is missing"
 
 
-def alone(source: str) -> str:
-    """`common.config.covariates` as a module that needs nothing of FedMRI.
+def scripts() -> dict[str, str]:
+    """The bundle's own modules: `patients.py`, and every module of `common` that it needs, as they are but for their imports.
 
-    Args:
-        source: of it.
+    Returns:
+        {name within `scripts`: source}.
     """
-    return source.replace("from common.errors import ConfigError\n", "ConfigError = ValueError\n")
+    found = {"patients.py": Path(patients.__file__).read_text(encoding="utf-8")}
+    left = list(_needed(found["patients.py"]))
+    while left:
+        name = left.pop()
+        if name not in found:
+            found[name] = (ROOT / name).read_text(encoding="utf-8")
+            left += _needed(found[name])
+    packages = {f"{folder}/__init__.py" for name in found for folder in Path(name).parents if folder != Path()}
+    copied = '"""Copied from FedMRI (Apache-2.0)."""\n'
+    sources = {name: OURS.sub(r"\1scripts.common", text) for name, text in sorted(found.items())}
+    return {"__init__.py": copied, **dict.fromkeys(sorted(packages), copied), **sources}
 
 
-def pure_source(source: str) -> str:
-    """What of a module speaks of nothing of FedMRI, as a module of its own.
-
-    Args:
-        source: of `common.data.volumes`.
-    """
-    tree, kept = ast.parse(source), []
-    dropped: set[str] = set()
-    for node in tree.body:
-        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        ours = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common"
-        if ours or names & (OURS | dropped):
-            dropped |= {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
-            continue
-        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        kept.append("\n".join(source.splitlines()[first - 1 : node.end_lineno]))
-    return "\n\n".join(kept) + "\n"
+def _needed(source: str) -> set[str]:
+    """Files of `common` that a module's source imports from, packages' own left out."""
+    needed = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common":
+            place = (node.module or "").replace(".", "/")
+            inner = [f"{place}/{alias.name}.py" for alias in node.names]
+            needed |= {f"{place}.py"} if (ROOT / f"{place}.py").is_file() else set(inner)
+    return needed
 
 
 def _json(table: dict[str, Any]) -> str:
@@ -234,12 +221,14 @@ def readme(config: RunConfig) -> str:
     names = ", ".join(config.data.modalities)
     return f"""# How to run this bundle
 
-    pip install "monai>=1.5" torch nibabel scipy fire
+    pip install "monai>=1.5" torch nibabel scipy fire      # Python 3.11 or newer
     python -B -m monai.bundle run --config_file configs/inference.json --dataset_dir FOLDER --output predictions.json
 
 FOLDER holds one folder a patient (`--patients "sub-*"`), or is one patient's. A patient has any of {names}, registered to each
 other, and a tumour mask where there is one. Files are found by the globs in `files`; other names are set with
 `--files#t1 "*t1.nii.gz"` and so on, or listed in a JSON file: `--datalist list.json`, [{{"id": "A", "t1": "a.nii.gz", ...}}].
+A patient whose files cannot be used is named with the reason (`error`), and the others get their answers; `findings` says what
+was found of those who do. Masks and images that belong voxel to voxel though their headers disagree: `--place voxels`.
 A file that ends in .csv gives a table. `-B` keeps Python from writing into the signed folder; `fedmri-server verify` would call
 what it wrote extra files.
 {_covariates(config)}

@@ -61,7 +61,7 @@ def read_external(folder: Path, names: Sequence[str], config: RunConfig) -> dict
     Raises:
         DataError: a site that cannot be used.
     """
-    return read_acquisitions([read_site(folder / name, config, simulated=True) for name in names])
+    return read_acquisitions([read_site(folder / name, config, simulated=True).usable() for name in names])
 
 
 def measure_round(trained: TrainedModel, patients: SiteData) -> dict[str, float]:

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from common.aggregation.aggregator import State
+from common.clock import moved_since, span_words, wall_offset
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
@@ -24,7 +25,6 @@ from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
-from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
@@ -35,19 +35,19 @@ from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
-from server.run.plan import MODEL_NAME, RunPlan
+from server.run.plan import MODEL_NAME, NAMED_WEIGHTS, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
 from server.run.twins import compare_sites, keep_twins, kept_twins
+from server.run.weights import supplier
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import OpenRound, RoundRecord
 from server.strategy.secure_round_loop import SecureAvg
 
 ERROR_NAME = "error.json"
-NAMED_WEIGHTS = ("hub", "random", *SHIPPED_FILES)  # by `model.weights`; anything else is a file's path
 
 
 @contextmanager
@@ -56,6 +56,7 @@ def leave_error(out: Path) -> Iterator[None]:
 
     Where another server runs in the folder, it stays as it is: an error there would be taken for that run's.
     """
+    began = wall_offset()
     try:
         yield
     except RunFolderTakenError as error:
@@ -64,7 +65,7 @@ def leave_error(out: Path) -> Iterator[None]:
     except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
         log(ERROR, "The run ended with an error.", exc_info=error)
         with suppress(OSError):  # the disk may be what ended the run
-            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error)}).encode())
+            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error) + _clock_moved(began)}).encode())
         raise
 
 
@@ -74,6 +75,18 @@ def _sentence(error: BaseException) -> str:
     if not isinstance(error, Exception):
         return f"The run was stopped ({type(error).__name__}). Go on with it by --resume."
     return f"{type(error).__name__}: {printable(str(error), 300)}"
+
+
+def _clock_moved(began: float) -> str:
+    """Where this machine's clock was set while the run was on, that is what Flower ended it for: it takes it for silence."""
+    moved = moved_since(began)
+    if not moved:
+        return ""
+    way = "forward" if moved > 0 else "back"
+    return (
+        f" This machine's clock was set {way} by {span_words(moved)} while the run was on, which Flower takes for silence of its "
+        "programs and of the hospitals, whose signatures it refuses. Set it right (NTP), and see `fedmri-server status`."
+    )
 
 
 @contextmanager
@@ -122,7 +135,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     config = plan.config
     log(INFO, "Opening the external site %s", "+".join(plan.external))
     patients = open_external(plan.data, plan.external, config, plan.cache)
-    model = build_model(config)
+    model = build_model(from_file(config, plan.weights))
     template = get_arrays(model)
     with room_on_disk(plan.out):
         start = resume(plan, template, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
@@ -133,6 +146,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         else FedMRIAvg(config.federation, task, template, plan.sites, config, progress, plan.agreed)
     )
     strategy.presence.held_out = plan.external
+    strategy.supply = supplier(plan, task, progress)
     twins = kept_twins(plan) if start.round else compare_sites(grid, plan, task, strategy.presence, progress)
     keep_twins(plan, twins)
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
@@ -156,6 +170,11 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
         finish(plan, model, kept, patients, unfinished, calibrated, twins)
+
+
+def from_file(config: RunConfig, weights: str) -> RunConfig:
+    """The configuration with the file that stands for its `model.weights` on this machine; "": what it says itself."""
+    return replace(config, model=replace(config.model, weights=weights)) if weights else config
 
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:

@@ -12,9 +12,11 @@ from common.config.site import find_sites
 from common.data.cache import default_cache
 from common.errors import ConfigError, FederationError
 from common.messages.code_version import code_hash
+from common.models.backbones.weights import SHIPPED_FILES, WITHOUT_FILE
 
 MODEL_NAME = "model.safetensors"
 RUN_NAME = "run.json"
+NAMED_WEIGHTS = (*WITHOUT_FILE, *SHIPPED_FILES)  # by `model.weights`; anything else is a file's path
 FOLDERS, NODES = "folders", "nodes"  # what stands for a site: a folder of the simulation, or a hospital's node
 
 
@@ -30,6 +32,7 @@ class RunPlan:
     cache: Path
     resume: bool = False  # go on with the run that `out` holds
     agreed: Mapping[str, int] = field(default_factory=dict)  # patients that were agreed with each hospital, where any were
+    weights: str = ""  # this machine's file of the frozen weights; "": what `model.weights` says: a bundle carries none
 
 
 def run_folder(run_config: Mapping[str, Any], run_id: int) -> Path:
@@ -57,10 +60,10 @@ def read_plan(run_config: Mapping[str, Any], out: Path) -> RunPlan:
     require_folder(out, resume=resume)
     cache = Path(str(run_config.get("cache", "")) or default_cache()).expanduser()
     data = Path(str(run_config.get("data", "")) or default_cache() / "example").expanduser()
-    config = load_config(config_path(str(run_config.get("config", "demo"))), _settings(str(run_config.get("set", "[]"))))
+    config = load_config(config_path(str(run_config.get("config", "demo"))), read_settings(run_config))
     external = split_external(str(run_config.get("external", "")) or "external")
     sites, agreed = _sites(str(run_config.get("sites", FOLDERS)), data, external), _agreed(str(run_config.get("agreed", "{}")))
-    return RunPlan(config, data, sites, external, out, cache, resume, agreed)
+    return RunPlan(config, data, sites, external, out, cache, resume, agreed, str(run_config.get("weights", "")))
 
 
 def split_external(text: str) -> tuple[str, ...]:
@@ -149,8 +152,13 @@ def _agreed(text: str) -> dict[str, int]:
     return agreed
 
 
-def _settings(text: str) -> tuple[str, ...]:
-    """The `key=value` settings, which travel as a JSON list because Flower's run configuration is flat."""
+def read_settings(run_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The `key=value` settings, which travel as a JSON list because Flower's run configuration is flat.
+
+    Raises:
+        ConfigError: they are no such list.
+    """
+    text = str(run_config.get("set", "[]"))
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError):

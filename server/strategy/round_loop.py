@@ -24,7 +24,7 @@ from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, un
 from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
-from common.training.trainable import most_trained, trained_names
+from common.training.trainable import most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
     aggregate,
     influence_of,
@@ -82,6 +82,7 @@ class FedMRIAvg(FedAvg):
         self.state = plan.aggregator.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
+        self.supply: Callable[[Grid, int, list[Address]], None] | None = None  # gives sites what they lack, before a round
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
@@ -181,6 +182,7 @@ class FedMRIAvg(FedAvg):
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
         if len(state.valid) < self.plan.min_sites:
             return None, None
+        self.require_labels()
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
@@ -191,6 +193,16 @@ class FedMRIAvg(FedAvg):
         if self.config.model.adapter.pairs:
             state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
+
+    def require_labels(self) -> None:
+        """Refuse to go on where every site tells its numbers, and none has a labelled patient; what is kept back may hold labels.
+
+        Raises:
+            FederationError: nobody has one.
+        """
+        replies = self.open.valid.values()
+        if needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies):
+            raise FederationError(no_label(self.config))
 
     def influence(self, plan: FederationConfig) -> dict[str, dict[str, float]]:
         """Each site's part in the round that is about to be aggregated; one that was bounded is said."""
@@ -239,6 +251,8 @@ class FedMRIAvg(FedAvg):
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
             self.presence.wait(grid, number)
+            if self.supply:
+                self.supply(grid, number, self.presence.addresses(grid))
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))

@@ -175,7 +175,7 @@ def _people(place: Place, config: RunConfig) -> People:
     who: dict[str, list[tuple[str, int, bool]]] = {}
     files = hashlib.sha256()
     for folder in (*place.sites, *place.external):
-        cases = read_site(folder, config, simulated=True).cases
+        cases = read_site(folder, config, simulated=True).usable().cases
         held = held_back([case.id for case in cases], config.evaluation.holdout)
         who[folder.name] = [(case.id, case.label, bool(back)) for case, back in zip(cases, held, strict=True)]
         for case in cases:

@@ -54,6 +54,27 @@ def test_each_rule_refuses_by_itself(policy, content, says) -> None:
     assert "policy." in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["secure", "calibration", "survey"])
+def test_a_request_for_two_things_is_answered_with_neither(name) -> None:
+    """The rules of the one are not those of the other: a record of the second would leave by the rules of the first."""
+    asked = RecordDict({**ASKED, "twins": ConfigRecord({"stage": "send"}), name: ConfigRecord({"stage": "fit"})})
+    with pytest.raises(PolicyError) as refused:
+        require_leaving(RecordDict({"twins": ConfigRecord({"stage": "send", "patients": ["sub-1"]})}), asked, OPEN)
+    assert "several things" in refused.value.public
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [("offer", {"public": b"k", "patient": "sub-1"}), ("compare", {"shared": 1, "left_out": 3}), ("elsewhere", {}), ("send", {})],
+)
+def test_of_the_comparison_of_patients_only_its_own_messages_leave(stage, message) -> None:
+    """In turn: a field too many, a number that the policy keeps, a stage that there is none, fingerprints that are not there."""
+    asked = RecordDict({**write_task(Task(1, "{}", "c", "b"), None), "twins": ConfigRecord({"stage": stage})})
+    with pytest.raises(PolicyError) as refused:
+        require_leaving(RecordDict({"twins": ConfigRecord({"stage": stage, **message})}), asked, SitePolicy(twins="drop"))
+    assert "more than was agreed" in refused.value.public
+
+
 def test_residuals_that_a_site_was_sent_do_not_come_back() -> None:
     """`federation.low_rank = "residual"`: they are the server's to write, and a reply that holds one is refused."""
     more = BEFORE | {"vit.residual_b": np.zeros((4, 2), np.float32), "vit.residual_a": np.zeros((2, 4), np.float32)}

@@ -82,18 +82,24 @@ def test_wrong_use_is_refused_before_anything_runs(config: Path, data: Path, tmp
         plan(config, data, settings=(f"weights={real_weights}",))
 
 
-def test_a_truncated_file_is_named_and_the_others_go_on(config: Path, data: Path) -> None:
+def test_a_truncated_file_is_named_and_the_others_go_on(config: Path, data: Path, caplog: pytest.LogCaptureFixture) -> None:
     victim = sorted((data / "hospital-b").glob("sub-*/anat/*FLAIR.nii.gz"))[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     refused, said = read(plan(config, data))
+    assert refused == ()
+    assert f"Site hospital-b: Patient {victim.parents[1].name}, {victim.relative_to(data / 'hospital-b')}: " in caplog.text
+    assert "Site hospital-b: 2 of 3 patients are used" in caplog.text
+    for file in (data / "hospital-b").glob("sub-*/anat/*.nii.gz"):
+        file.write_bytes(b"torn")
+    refused, said = read(plan(config, data))
     assert refused == ("hospital-b",)
-    assert victim.name in said
-    assert victim.parents[1].name in said
     assert "goes on without hospital-b" in said
 
 
 @pytest.mark.parametrize("trouble", ["label", "modality", "empty"])
-def test_each_kind_of_bad_site_is_named(config: Path, data: Path, trouble: str) -> None:
+def test_each_kind_of_bad_patient_and_an_empty_site_are_named(
+    config: Path, data: Path, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
     site = data / "hospital-a"
     patient = sorted(site.glob("sub-*"))[1].name
     if trouble == "label":
@@ -110,13 +116,44 @@ def test_each_kind_of_bad_site_is_named(config: Path, data: Path, trouble: str) 
             shutil.rmtree(folder)
         expected = ["hospital-a"]
     refused, said = read(plan(config, data))
-    assert refused == ("hospital-a",)
-    assert all(word in said for word in expected)
+    assert refused == (("hospital-a",) if trouble == "empty" else ())
+    assert all(word in said + caplog.text for word in expected)
+
+
+def unlabel(site: Path) -> None:
+    table = site / "participants.tsv"
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    table.write_text("\n".join("\t".join([*row[:3], "n/a" if i else row[3]]) for i, row in enumerate(rows)) + "\n")
+
+
+def test_a_federation_without_one_label_is_refused_unless_asked_for(config: Path, data: Path) -> None:
+    for name in ("hospital-a", "hospital-b"):  # c has none by itself
+        unlabel(data / name)
+    with pytest.raises(DataError, match=r"No patient of any training site has a label \(column subtype of.*--unlabelled"):
+        read(plan(config, data))
+    assert read(plan(config, data, settings=("federation.unlabelled=true",)))[0] == ()
+    assert read(plan(config, data, settings=("objective.terms.classification.weight=0.0",)))[0] == ()  # as configs/pretrain.toml
+    with pytest.raises(DataError, match="No patient of any training site has a label"):
+        run_cross_site(
+            *(
+                str(config),
+                (),
+                data,
+                ["external", "hospital-a+hospital-b+hospital-c"],
+                data.parent / "folds",
+                data.parent / "cache",
+            ),
+            *(print, lambda *_: None, lambda _: None),
+        )
+    unlabel(data / "external")
+    said = read(plan(config, data, settings=("federation.unlabelled=true",)))[1]
+    assert "No patient of the external hospital external has a label: nothing can be measured there." in said
 
 
 def test_too_few_sites_or_a_bad_external_one_end_it(config: Path, data: Path) -> None:
     for name in ("hospital-a", "hospital-b"):
-        next((data / name).glob("sub-*/anat/*T1w.nii.gz")).write_bytes(b"torn")
+        for file in (data / name).glob("sub-*/anat/*.nii.gz"):
+            file.write_bytes(b"torn")
     with pytest.raises(DataError, match=r"1 of 3 training sites.*federation.min_sites"):
         read(plan(config, data))
     with pytest.raises(DataError, match="hospital-a"):

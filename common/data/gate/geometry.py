@@ -64,10 +64,10 @@ def forms(images: Images) -> Iterator[Finding]:
             continue
         others = [other for kind, other in images.volumes.items() if kind != name]
         q, s = (any(on_grid(affine, shape, other) for other in others) for affine in (header.qform, header.sform))
-        wrong = q and not s
+        wrong = q and not s and not images.by_voxels
         used = "the sform, which is used, lies off the grid of the others, and the qform on it" if wrong else "the sform is used"
         codes = f"qform (code {header.qform_code}) and sform (code {header.sform_code})"
-        found = f"{codes} differ {apart(header.qform, header.sform, shape)}; {used}"
+        found = f"{codes} differ by {apart(header.qform, header.sform, shape)}; {used}"
         found = f"{found}. qform {words(header.qform)}; sform {words(header.sform)}"
         yield images.finding(FORMS, name, found, "one place", SAVE, level=Level.ERROR if wrong else None)
 
@@ -134,9 +134,16 @@ def settled(images: Images) -> tuple[Images, list[Finding]]:
             findings.append(
                 images.finding(BY_VOXELS, name, f"{why}; used voxel by voxel", "one place", "Nothing, if that is right.")
             )
-        elif why:
+        elif why and not _says_two(volume):  # then `forms` has said it
             findings.append(images.finding(OTHER_READING, name, why, "one place", ASK))
     return replace(images, volumes=placed), findings
+
+
+def _says_two(volume: Volume) -> bool:
+    header = volume.header
+    if header is None or header.qform is None or header.sform is None:
+        return False
+    return distance(header.qform, header.sform, stored_shape(volume)) > CLOSE
 
 
 def misread(volume: Volume, image: Volume) -> str:
@@ -198,9 +205,7 @@ def apart(one: Affine, two: Affine, shape: tuple[int, ...]) -> str:
     """How far two affines lie apart, in words."""
     middle = np.array([*((n - 1) / 2 for n in shape), 1.0])
     moved = float(np.linalg.norm(((one - two) @ middle)[:3]))
-    return (
-        f"by {moved:.3g} mm at the middle, {distance(one, two, shape):.3g} mm at the corners, and {_turn(one, two):.3g} degrees"
-    )
+    return f"{moved:.3g} mm at the middle ({distance(one, two, shape):.3g} mm at the corners) and {_turn(one, two):.3g} degrees"
 
 
 def _turn(one: Affine, two: Affine) -> float:

@@ -6,9 +6,11 @@ modality shows as tissue.
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from common.data.gate.background import border_of
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.geometry import (
     ASK,
@@ -21,6 +23,7 @@ from common.data.gate.geometry import (
     lengths,
     misread,
     on_voxels,
+    sizes,
     stored_shape,
 )
 from common.data.gate.images import MASK, Images
@@ -30,8 +33,9 @@ LABELS = (1.0, 2.0, 3.0, 4.0)  # of BraTS: core, oedema, enhancing (3 since 2023
 MOST_LABELS = 20  # of one mask; more are a parcellation, or an image
 NEAR = 1e-3  # of the highest value: nearer to a label than that is the label
 PLATEAU = 0.05  # of the marked voxels that have one value: a label, and no value between
-BETWEEN = 0.1  # of all voxels: so many lie between nothing and tumour in no mask
+BETWEEN = 0.05  # of all voxels: so many lie between nothing and tumour in no mask
 LARGE, BRAIN = 0.4, 0.7  # of the head: questioned, and taken for a brain mask
+CLEARER = 1.2  # so much more contrast has a mirrored mask where it belongs (of 91 right masks none has more on the other side)
 INSIDE, MOSTLY = 0.5, 0.95  # of the mask that lies within the first modality: less is an error, or said
 TISSUE, AIR = 0.5, 0.2  # of the mask that lies on tissue of any modality: less is questioned, or an error
 
@@ -46,13 +50,14 @@ UNKNOWN = Kind(
 OUTSIDE = Kind("mask-outside", Level.ERROR, "most of what the mask marks lies outside the images; a warning where a part does")
 NO_AFFINE = Kind("mask-no-affine", Level.ERROR, "a mask that was saved without the affine of its image")
 DISPLACED = Kind("mask-displaced", Level.ERROR, "a mask with the image's voxels, whose header puts it elsewhere")
+AXES = Kind("mask-other-axes", Level.WARNING, "a mask that was stored with other axes than its image: converted, or mirrored")
 RESAMPLED = Kind("mask-resampled", Level.NOTE, "the mask has another grid than the first modality, and was resampled")
 IN_AIR = Kind(
     "mask-in-air", Level.WARNING, "much of the mask lies where no modality shows tissue; an error where nearly all does"
 )
 TOO_LARGE = Kind("mask-large", Level.WARNING, "the mask marks much of the head")
 BRAIN_MASK = Kind("mask-is-brain", Level.ERROR, "a brain mask, or an inverted one, in the place of the tumour's")
-KINDS = (*(EMPTY, FRACTIONAL, NOT_A_MASK, UNKNOWN, OUTSIDE, NO_AFFINE, DISPLACED, RESAMPLED, IN_AIR, TOO_LARGE, BRAIN_MASK),)
+KINDS = (EMPTY, FRACTIONAL, NOT_A_MASK, UNKNOWN, OUTSIDE, NO_AFFINE, DISPLACED, AXES, RESAMPLED, IN_AIR, TOO_LARGE, BRAIN_MASK)
 DRAW = "Correct the mask, or take the file away: slices then go through the whole brain."
 
 
@@ -70,7 +75,7 @@ def tumour_of(images: Images) -> tuple[Mask | None, list[Finding]]:
     region, found = _region(images, placed)
     findings += found
     if region is not None:
-        findings += [*_size(images, region), *_tissue(images, region)]
+        findings += _size(images, region) or _tissue(images, region)
     return region, findings
 
 
@@ -107,31 +112,39 @@ def _labels(levels: Levels, top: float) -> npt.NDArray[np.float64] | None:
     positive = levels.values[levels.values > NEAR * top].astype(np.float64)
     starts = np.concatenate([[True], np.diff(positive) > NEAR * top])
     labels: npt.NDArray[np.float64] = positive[starts]
-    if labels.size <= MOST_LABELS:
+    if labels.size == 1 or _are_whole(labels):
         return labels
-    whole = np.abs(positive - np.round(positive)) < 1e-3
-    return labels if whole.all() else None
+    if labels.size > MOST_LABELS or abs(top - 1) < NEAR:  # with 1 at the top, what lies below it is a part of 1
+        return None
+    times = labels / labels[0]
+    return labels if _are_whole(times) and times[-1] < LABELS[-1] + 0.5 else None  # labels times a factor
+
+
+def _are_whole(values: npt.NDArray[np.float64]) -> bool:
+    return bool((np.abs(values - np.round(values)) < 0.01).all())
 
 
 def _thresholded(images: Images, mask: Volume, levels: Levels, top: float) -> tuple[Volume | None, list[Finding]]:
     """A mask with values between labels: half of its lowest label, or of its highest value, is the threshold."""
-    above = levels.above(NEAR * top)
-    share = above.counts / above.counts.sum()
-    plateaus = above.values[share >= PLATEAU]
-    bright = above.above(top / 2)
-    label = float(plateaus[0]) if plateaus.size else float(bright.percentile(50))
-    low, high = 0.1 * label, 0.9 * label
-    between = int(levels.counts[(levels.values > low) & (levels.values < high)].sum())
+    label = _lowest_label(levels.above(NEAR * top), top, border_of(mask.voxels).value)
+    between = int(levels.counts[(levels.values > 0.1 * label) & (levels.values < 0.9 * label)].sum())
     total = int(levels.counts.sum())
     if between > BETWEEN * total:
         found = f"holds {levels.values.size} values; {between / total:.0%} of the voxels lie between nothing and tumour"
         return None, [images.finding(NOT_A_MASK, MASK, found, "a tumour mask", DRAW)]
     values = f"{levels.values.size} values, {float(levels.values[0]):.4g} to {top:.4g}"
     found = f"holds fractions ({values}); tumour is what lies above {label / 2:.4g}"
-    finding = images.finding(
-        FRACTIONAL, MASK, found, "labels", "Nothing, if that is right; else resample masks by nearest neighbour."
-    )
-    return _ones(mask, label / 2), [finding]
+    do = "Nothing, if that is right; else resample masks by nearest neighbour."
+    return _ones(mask, label / 2), [images.finding(FRACTIONAL, MASK, found, "labels", do)]
+
+
+def _lowest_label(above: Levels, top: float, background: float) -> float:
+    """A whole number that many of the marked voxels have; else the middle of the bright ones."""
+    share = above.counts / above.counts.sum()
+    plateaus = above.values[(share >= PLATEAU) & (np.abs(above.values - background) > NEAR * top)]
+    whole = plateaus[np.abs(plateaus - np.round(plateaus)) < 0.01]
+    bright = above.above(top / 2)
+    return float(whole[0]) if whole.size else float(bright.percentile(50))
 
 
 def _ones(mask: Volume, threshold: float) -> Volume:
@@ -141,32 +154,77 @@ def _ones(mask: Volume, threshold: float) -> Volume:
 
 def _placed(images: Images, mask: Volume) -> tuple[Volume | None, list[Finding]]:
     """The mask with the affine that it is used with; None where it lies elsewhere in the world than the images."""
-    if any(mask.same_grid(volume) for volume in images.volumes.values()):
-        return mask, []
+    fits = next((volume for volume in images.volumes.values() if mask.same_grid(volume)), None)
+    if fits is not None:
+        return _turned(images, mask, fits)
     twin = next((v for v in images.volumes.values() if v.header and mask.header and stored_shape(v) == stored_shape(mask)), None)
     if twin is None or twin.header is None or mask.header is None:
         return _on_its_own(images, mask)
     shape = stored_shape(mask)
     if distance(mask.header.affine, twin.header.affine, shape) <= CLOSE:
         return mask, []
+    kind, found = _why_elsewhere(mask, twin)
     mine, its = lengths(mask.header.affine), lengths(twin.header.affine)
-    equal_sizes = bool((np.abs(mine - its) <= SIZES * its).all())
+    if (np.abs(mine - its) > SIZES * its).any():
+        found += f"; its voxels are {sizes(mine)} mm, the image's {sizes(its)} mm"
+        return None, [images.finding(kind, MASK, found, "the affine of the image", "Save it with the image's own affine.")]
+    return _by_voxels(images, mask, twin, found) if images.by_voxels else (None, [_displaced(images, kind, found)])
+
+
+def _why_elsewhere(mask: Volume, twin: Volume) -> tuple[Kind, str]:
+    """What kind of finding a mask is that has an image's voxels, and lies elsewhere; in words."""
+    assert mask.header is not None
+    assert twin.header is not None
+    why = misread(mask, twin)
+    if why:
+        return DISPLACED, f"{why}: the mask fits the voxels, not the world"
+    shape = stored_shape(mask)
     away = apart(mask.header.affine, twin.header.affine, shape)
-    far = f"has the image's {' x '.join(map(str, shape))} voxels, but lies {away} away"
+    found = f"has the image's {' x '.join(map(str, shape))} voxels, but lies {away} away"
     if _is_bare(mask):
-        kind, found = NO_AFFINE, f"{far}: its affine is the one of an array that was saved without its image's"
-    else:
-        why = misread(mask, twin)
-        kind, found = DISPLACED, f"{why}: the mask fits the voxels, not the world" if why else far
-    if not equal_sizes:
-        found += f"; its voxels are {' x '.join(f'{v:.3g}' for v in mine)} mm"
-        return None, [
-            images.finding(kind, MASK, found, f"the affine of the image ({grid(twin)})", "Save it with the image's affine.")
-        ]
-    if not images.by_voxels:
-        return None, [images.finding(kind, MASK, found, "the affine of the image", ASK)]
+        return NO_AFFINE, f"{found}: its affine is the one of an array that was saved without its image's"
+    return DISPLACED, found
+
+
+def _by_voxels(images: Images, mask: Volume, twin: Volume, found: str) -> tuple[Volume, list[Finding]]:
     finding = images.finding(BY_VOXELS, MASK, f"{found}; used voxel by voxel", "one place", "Nothing, if that is right.")
     return on_voxels(mask, twin), [finding]
+
+
+def _displaced(images: Images, kind: Kind, found: str) -> Finding:
+    return images.finding(kind, MASK, found, "the affine of the image", ASK)
+
+
+def _turned(images: Images, mask: Volume, image: Volume) -> tuple[Volume | None, list[Finding]]:
+    """A mask on its image's grid, that was stored with other axes: converted rightly, or mirrored by another file's header."""
+    if mask.header is None or image.header is None or stored_shape(mask) != stored_shape(image):
+        return mask, []
+    if distance(mask.header.affine, image.header.affine, stored_shape(mask)) <= CLOSE:
+        return mask, []
+    other = on_voxels(mask, image)
+    if np.array_equal(other.voxels, mask.voxels):
+        return mask, []
+    axes = ["".join(nib.aff2axcodes(volume.header.affine)) for volume in (mask, image) if volume.header]
+    found = f"is stored with the axes {axes[0]}, its image with {axes[1]}"
+    if images.by_voxels:
+        return _by_voxels(images, mask, image, found)
+    here, there = _contrast(images, mask), _contrast(images, other)
+    if there > CLEARER * here:
+        found = f"{found}, and is mirrored: voxel by voxel the images show it better (contrast {there:.3g}, here {here:.3g})"
+        return None, [_displaced(images, DISPLACED, found)]
+    return mask, [images.finding(AXES, MASK, found, "the image's axes", "Look whether it lies on the tumour, or is mirrored.")]
+
+
+def _contrast(images: Images, mask: Volume) -> float:
+    """How far what the mask marks differs from the other tissue, in deviations of that, summed over modalities."""
+    found = 0.0
+    for volume in images.volumes.values():
+        placed = resample(volume, mask)
+        tissue, region = foreground(placed.voxels), mask.voxels > 0
+        inside, beside = placed.voxels[tissue & region], placed.voxels[tissue & ~region]
+        if inside.size and beside.size:
+            found += float(abs(inside.mean() - beside.mean()) / (beside.std() + 1e-9))
+    return found
 
 
 def _on_its_own(images: Images, mask: Volume) -> tuple[Volume | None, list[Finding]]:

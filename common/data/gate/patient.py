@@ -59,8 +59,20 @@ class Cut(Protocol):
         """How many."""
 
     @property
+    def size(self) -> int:
+        """Edge in pixels."""
+
+    @property
     def field_of_view(self) -> float:
         """Edge in mm."""
+
+    @property
+    def low_percentile(self) -> float:
+        """Of the foreground, that becomes 0."""
+
+    @property
+    def high_percentile(self) -> float:
+        """Of the foreground, that becomes 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,25 @@
-"""Files of backbone weights: found, read, told apart by their SHA-256. Nothing in them is unpickled beyond tensors."""
+"""Files of backbone weights: found, read, told apart by their SHA-256. Nothing in them is unpickled beyond tensors.
+
+PyTorch is loaded where tensors are read: a hospital's gate looks at files without it.
+"""
 
 import hashlib
 import pickle
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from common.errors import WeightsError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SHIPPED = Path(__file__).parents[1] / "weights" / "fedmri_vit_mini.safetensors"
 SHIPPED_FILES = {"phantom": SHIPPED}  # by `model.weights`; a name never comes to mean another file
+WITHOUT_FILE = ("hub", "random")  # as `model.weights`: they come from the architecture's hub, or are drawn
 
 
 def find_weights(weights: str) -> Path:
@@ -33,19 +38,25 @@ def find_weights(weights: str) -> Path:
 
 
 def _shipped(file: Path) -> Path:
-    """A shipped file; a Flower bundle carries no weights, so the copy that `make setup` left is looked for too."""
+    """A shipped file. A simulation's Flower bundle carries none: the copy that `fedmri-sim` left in the cache stands for it.
+
+    A real federation does not come here: its coordinator names the file, its sites keep theirs (`kept_weights`).
+    """
     from common.data.cache import default_cache  # noqa: PLC0415  (only here does a model care for folders)
 
     copy = default_cache() / "weights" / file.name
     return file if file.is_file() or not copy.is_file() else copy
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path) -> "Mapping[str, Tensor]":
     """The tensors of a `.safetensors` file or of an official `.pth`.
 
     Raises:
         WeightsError: neither.
     """
+    import torch  # noqa: PLC0415  see above
+    from safetensors.torch import load_file  # noqa: PLC0415
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -53,7 +64,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"Weights file {path}: not readable as plain tensors ({type(error).__name__}).") from error
     state = state.get("teacher", state.get("model", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"Weights file {path}: expected a table of named tensors.")
     return state
 
@@ -72,7 +83,7 @@ def _file_sha256(path: str, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+def tensors_sha256(state: "Mapping[str, Tensor]") -> str:
     """SHA-256 over names, shapes and float32 bytes, in order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):

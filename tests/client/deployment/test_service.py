@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.cli.main import main
-from client.deployment.exit_reasons import ONLINE_TRIES, explain, is_connected, read_tail
+from client.deployment.exit_reasons import ONLINE_TRIES, STARTED_NOW, explain, is_connected, read_tail
 from client.deployment.home import SiteHome
 from client.deployment.provision import provision
 from client.deployment.service import Ports, node_config, prepare, programs
@@ -137,10 +137,10 @@ REFUSED = f"{STARTED}ERROR :     Exit Code: 305\nFailed to initialize\n[code: 20
 TURNED_AWAY = f"{CONNECTED}INFO :      SuperNode terminated gracefully.\n"
 
 
-def why(home: SiteHome, text: str, code: int = 1, name: str = "flower-supernode") -> str:
+def why(home: SiteHome, text: str, code: int = 1, name: str = "flower-supernode", moved: float = 0.0) -> str:
     log = home.logs / "supernode.log"
     log.write_text(text)
-    return explain(home, Program(name, (), log, {}, home.state), code)
+    return explain(home, Program(name, (), log, {}, home.state), code, moved)
 
 
 def test_an_unknown_key(home: SiteHome) -> None:
@@ -167,7 +167,7 @@ def test_a_first_signature_that_is_refused_is_the_clock(tmp_path: Path, authorit
     )
     with door(*authority.issue(tmp_path), clock=7200.0) as port:
         late = provision(tmp_path / "late", f"127.0.0.1:{port}", authority.file).home
-        assert "its clock is 2.0 hours behind the server's. Set the clock" in why(late, text)
+        assert "its clock is 2.0 hours behind the server's. One of the two is wrong" in why(late, text)
     with door(*authority.issue(tmp_path), status=502) as port:
         early = provision(tmp_path / "early", f"127.0.0.1:{port}", authority.file).home
         assert "not the server behind it (HTTP 502)" in why(early, text.replace("401", "502"))
@@ -177,7 +177,15 @@ def test_a_refused_signature_is_the_clock_or_the_key(tmp_path: Path, authority: 
     pair = authority.issue(tmp_path)
     with door(*pair, clock=-7200.0) as port:
         wrong = provision(tmp_path / "early", f"127.0.0.1:{port}", authority.file).home
-        assert "its clock is 2.0 hours ahead of the server's. Set the clock" in why(wrong, TURNED_AWAY, 0)
+        told = why(wrong, TURNED_AWAY, 0)
+        assert (
+            "its clock is 2.0 hours ahead of the server's. This machine's clock has not been set since the site started" in told
+        )
+        assert "ring the coordinator" in told
+        told = why(wrong, TURNED_AWAY, 0, moved=7200.0)
+        assert "This machine's clock was set forward by 2.0 hours since the site started: set it right (NTP)" in told
+        told = why(wrong, f"{CONNECTED}{STARTED_NOW}\n{STARTED}SuperNode terminated gracefully.\n", 0)
+        assert "One of the two is wrong" in told  # it was another start that was connected
     with door(*pair) as port:
         revoked = provision(tmp_path / "revoked", f"127.0.0.1:{port}", authority.file).home
         assert "may have been taken back" in why(revoked, TURNED_AWAY, 0)
@@ -224,9 +232,10 @@ def test_the_end_of_a_log_reaches_into_the_rotated_one(tmp_path: Path) -> None:
 
 
 def test_last_events_of_the_audit_log(home: SiteHome) -> None:
-    lines = [{"event": "in", "time": "t1"}, {"event": "out", "time": "t2"}, {"event": "in", "time": "t3"}]
+    events = ("in", "out", "answered", "asked")  # the first two as logs of earlier versions have them
+    lines = [{"event": event, "time": f"t{number}"} for number, event in enumerate(events, start=1)]
     (home.state / "audit.jsonl").write_text("cut}\n" + "\n".join(map(json.dumps, lines)) + '\n[1]\n"x"\n{"event": "in"')
-    assert last_events(home) == {"in": "t3", "out": "t2", "refused": None}
+    assert last_events(home) == {"asked": "t4", "answered": "t3", "refused": None}
 
 
 def test_status_of_a_stopped_site(home: SiteHome, capsys) -> None:

@@ -271,10 +271,25 @@ def test_weights_are_held_against_the_pin(quick: SiteHome) -> None:
 def test_the_sites_own_file_of_weights_stands_for_the_runs(quick: SiteHome) -> None:
     text = quick.toml.read_text()
     quick.toml.write_text(text.replace('weights = ""', 'weights = "gone.safetensors"'))
-    for config in (planned("demo"), None):
+    other = load_config(config_path("demo"), ("weights=/no/such.safetensors",))
+    for config in (other, None):
         row = rows(examine(quick.folder, config, quick=True))["weights"]
         assert row.level == "FAILED"
         assert "gone.safetensors" in row.sentence
+
+
+def test_weights_that_the_run_would_not_find_are_not_ok_and_it_says_what_to_do(quick: SiteHome) -> None:
+    """By the request's own way: what this checkout has beside its code, a bundle has not."""
+    other = load_config(config_path("demo"), ("weights=/no/such.safetensors",))
+    row = rows(examine(quick.folder, other, quick=True))["weights"]
+    assert row.level == "FAILED"
+    assert f"fedmri-site weights add {quick.folder} FILE" in row.advice
+    [kept] = quick.weights.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert rows(examine(quick.folder, planned("demo"), quick=True))["weights"].level == "ok"  # laid anew, as before a request
+    (quick.weights / f"{'a' * 64}.safetensors").write_bytes(b"cut")
+    row = rows(examine(quick.folder, planned("demo"), quick=True))["weights"]
+    assert (row.level, "damaged" in row.sentence) == ("FAILED", True)
 
 
 def fill(folder: Path, patients: int = 5) -> None:

@@ -101,8 +101,76 @@ def test_an_unapproved_bundle_is_refused_before_anything_of_it_is_unpacked_or_ru
     assert reply.error == f"the site has not approved the bundle {hashlib.sha256(content).hexdigest()[:12]}"
     assert not (tmp_path / "ran").exists()
     assert sorted(p.name for p in (home / "state").iterdir()) == [LOG_NAME, "gate.lock", "refused"]
-    assert [line["event"] for line in lines] == ["in", "refused"]
+    assert [line["event"] for line in lines] == ["asked", "refused"]
     assert lines[1]["reason"] == reply.error
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "policy.approval"),
+        ("[policy]\napproval = false\nsurvey = []\n", "policy.survey"),
+        ("[privacy]\nepsilon = 3.0\n[policy]\napproval = false\n", "privacy.epsilon"),
+        ("[policy]\nshare_count = true\n", "configuration"),
+    ],
+)
+def test_a_refusal_names_the_key_that_refused(home, tmp_path, text, rule) -> None:
+    (home / "site.toml").write_text(text)
+    message, context = asked()
+    if "survey" in rule:
+        message.content["survey"] = ConfigRecord({})
+    Gate(home / "site.toml").answer(message, context, bundle(tmp_path))
+    lines = [json.loads(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()]
+    assert [(line["event"], line.get("rule")) for line in lines] == [("asked", None), ("refused", rule)]
+
+
+REFUSES = """
+    context.state["refused-by"] = ConfigRecord({{"rule": "policy.max_rank"}})
+    content = reply(message, arrays).content
+    del content["change"]
+    content["site"]["error"] = "the site trains adapters of rank 2 at most"
+    return Message(content, reply_to=message)
+"""
+
+
+@pytest.mark.slow
+def test_what_the_bundle_itself_refuses_is_a_refusal_in_the_log(home, tmp_path) -> None:
+    answer, context, lines = ask(home, bundle(tmp_path, REFUSES.format().strip()))
+    assert answer.error == lines[1]["reason"] == "the site trains adapters of rank 2 at most"
+    assert (lines[1]["event"], lines[1]["rule"], lines[1]["by"]) == ("refused", "policy.max_rank", "bundle")
+    assert "refused-by" not in context.state
+
+
+CHANGES = {
+    "secure_only": ("[policy]\nsecure_only = true\n", "policy.secure_only"),
+    "arrays": ('[policy]\narrays = ["vit.*"]\n', "policy.arrays"),
+    "a budget": ("[privacy]\nepsilon = 3.0\n", "privacy.epsilon"),
+    "nonsense": ("[policy]\nshare_count = 1\n", "configuration"),
+    "withdrawn": ("", "policy.approval"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_rule_that_is_made_while_the_bundle_trains_holds_when_the_update_leaves(home, tmp_path, change) -> None:
+    text, rule = CHANGES[change]
+    body = f"Path(r'{home / 'site.toml'}').write_text({text!r})"
+    if change == "withdrawn":
+        body += f"; Path(r'{home / 'bundles.txt'}').write_text('')"
+    answer, _, lines = ask(home, bundle(tmp_path, body))
+    assert answer.error
+    assert not answer.update.change
+    assert (lines[1]["event"], lines[1]["rule"]) == ("refused", rule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then", "told"), [(False, True, {}), (True, False, {}), (True, True, {"loss": 0.25})])
+def test_of_the_rules_before_and_after_the_stricter_hold(home, tmp_path, first, then, told) -> None:
+    text = "[policy]\nmin_patients = 1\nshare_metrics = {}\n"
+    (home / "sub-1").mkdir()
+    (home / "site.toml").write_text(text.format(str(first).lower()))
+    body = f"Path(r'{home / 'site.toml'}').write_text({text.format(str(then).lower())!r})"
+    assert ask(home, bundle(tmp_path, body))[0].metrics == told
 
 
 def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_leaves(home, tmp_path) -> None:
@@ -112,10 +180,24 @@ def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_le
     assert (reply.patients, reply.counts_shared, reply.metrics) == (1, False, {})  # site.toml shares nothing
     assert str(home / "state" / "bundles") in (tmp_path / "ran").read_text()  # not the installed client.app
     assert "seen" in context.state
-    assert [line["event"] for line in lines] == ["in", "out"]
+    assert [line["event"] for line in lines] == ["asked", "answered"]
     assert lines[0]["arrays"] == lines[1]["arrays"] == ["head"]
     assert lines[0]["sha256"] != lines[1]["sha256"]
     assert (lines[1]["run"], lines[1]["round"], lines[1]["metrics"]) == ("r1", 1, ["labelled", "num-examples", "round"])
+
+
+@pytest.mark.parametrize(("name", "says"), [("survey", "answers no surveys"), ("twins", "does not compare its patients")])
+def test_what_the_policy_has_off_is_refused_before_the_bundle_runs_and_logged(home, tmp_path, name, says) -> None:
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+    message, context = asked()
+    message.content[name] = ConfigRecord({"stage": "offer"})
+    reply, _ = Gate(home / "site.toml").answer(message, context, content)
+    assert says in read_status(reply).error
+    assert not (tmp_path / "ran").exists()
+    lines = [json.loads(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["asked", "refused"]
+    assert all(line[name] for line in lines)
 
 
 @pytest.mark.slow
@@ -138,7 +220,7 @@ def test_what_an_approved_bundle_does_wrong_stays_here(home, tmp_path, body, pol
     reply, _, lines = ask(home, bundle(tmp_path, body))
     assert says in reply.error
     assert "Smith" not in json.dumps(lines) + reply.error
-    assert [line["event"] for line in lines] == ["in", "refused"]
+    assert [line["event"] for line in lines] == ["asked", "refused"]
 
 
 def test_outside_the_hours_nothing_runs(home, tmp_path, monkeypatch) -> None:
@@ -252,7 +334,7 @@ def test_a_policy_that_cannot_be_read_closes_the_gate(home, tmp_path) -> None:
     (home / "site.toml").write_text("[policy]\nshare_count = true\n")
     reply, _, lines = ask(home, bundle(tmp_path))
     assert reply.error == "the configuration was refused at the site"
-    assert [line["event"] for line in lines] == ["in", "refused"]
+    assert [line["event"] for line in lines] == ["asked", "refused"]
 
 
 def test_a_stage_of_a_secure_round_is_answered_once(home, tmp_path) -> None:
@@ -262,7 +344,7 @@ def test_a_stage_of_a_secure_round_is_answered_once(home, tmp_path) -> None:
     said = []
     for _ in range(2):
         message, context = asked()
-        message.content["secure"] = ConfigRecord({"stage": "unmask", "session": "s1"})
+        message.content["secure"] = ConfigRecord({"stage": "shares", "session": "s1"})
         reply, _ = Gate(home / "site.toml").answer(message, context, content)
         said.append(read_status(reply).error)
         (tmp_path / "ran").unlink(missing_ok=True) if len(said) == 1 else None

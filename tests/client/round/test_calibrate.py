@@ -262,7 +262,7 @@ def test_the_gate_lets_sums_out_and_logs_them(home, tmp_path) -> None:  # noqa: 
     error, content, lines = through_the_gate(home, tmp_path, SHARES)
     assert error == ""
     assert set(content[SUMS]) == {NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES}
-    assert [(line["event"], line["calibration"]) for line in lines] == [("in", FIT), ("out", FIT)]
+    assert [(line["event"], line["calibration"]) for line in lines] == [("asked", FIT), ("answered", FIT)]
     assert lines[1]["arrays"] == sorted([NLL, COUNT, OFFSETS, CONFUSION, *ood.NAMES])
 
 

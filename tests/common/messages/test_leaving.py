@@ -9,10 +9,13 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.policy import keep_back
 from common.config.site import SitePolicy
+from common.data.survey import Answer
 from common.messages.calibration import write_sums
 from common.messages.leaving import LEAVES, unlisted, written
 from common.messages.round import METRICS, SITE, SiteReply, write_reply, write_status
 from common.messages.secure_aggregation import AdvertisedKeys, KeyShares, UnmaskShares, write_stage_reply
+from common.messages.survey import write_answer
+from common.messages.twins import Compared, Grouped, Offered, Sent, write_told
 from common.messages.update import Update
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "privacy.md"
@@ -34,6 +37,11 @@ KINDS: dict[str, Callable[[], RecordDict]] = {
     "shares": lambda: write_stage_reply(STATUS, KeyShares((2,), (b"c",), bytes(32))),
     "masked": lambda: write_stage_reply(STATUS, np.zeros(4, np.uint32)),
     "unmask": lambda: write_stage_reply(STATUS, UnmaskShares((b"s",), ())),
+    "twins, offer": lambda: write_told(STATUS, Offered(b"k")),
+    "twins, group": lambda: write_told(STATUS, Grouped((b"c",))),
+    "twins, send": lambda: write_told(STATUS, Sent(), b"sealed"),
+    "twins, compare": lambda: write_told(STATUS, Compared(1, 2)),
+    "survey": lambda: write_answer(STATUS, Answer(10, 40, {}, {})),
     "sums": lambda: write_sums(TOLD, {"calibration.nll": np.ones(3, np.float32)}),
 }
 

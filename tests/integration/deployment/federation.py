@@ -16,7 +16,6 @@ from typing import Any
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
 from client.deployment.status import site_status
-from common.models.backbones.weights import SHIPPED
 from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 
@@ -71,8 +70,6 @@ class Hospital:
 
     def join(self, server: str, ca: Path) -> None:
         assert site_main(["init", str(self.home), "--server", server, "--ca", str(ca), "--data", str(self.data)]) == 0
-        self.change(r"^weights = .*$|^# ?weights = .*$", "")
-        self.change(r"^\[connection\]$", f'[connection]\nweights = "{SHIPPED}"')
         self.change(r"^min_patients = .*$", "min_patients = 1")
         self.change(r"^share_counts = .*$", "share_counts = true")
 
@@ -225,7 +222,7 @@ class Run:
         run = cls(federation, out or federation.home / "runs" / name, began=time.monotonic())
         command = ["run", str(federation.home), "--config", "demo", "--external", str(federation.data / "external")]
         command += ["--out", str(run.out), "--cache", str(federation.folder / "cache")]
-        for setting in (*SMALL, f"weights={SHIPPED}", *settings):
+        for setting in (*SMALL, *settings):
             command += ["--set", setting]
         if resume:
             command.append("--resume")

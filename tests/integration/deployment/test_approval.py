@@ -38,7 +38,7 @@ def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> No
     assert refused.ends() == 1
     sha256 = build_bundle().sha256
     assert f"the site has not approved the bundle {sha256[:12]}" in refused.error
-    assert [entry["event"] for entry in site.log()] == ["in", "refused"]
+    assert [entry["event"] for entry in site.log()] == ["asked", "refused"]
     assert (site.home / "state" / "refused" / f"{sha256}.fab").is_file()
     assert not list((site.home / "state").glob("**/client/app.py"))  # nothing of it was unpacked, by the gate or by Flower
     site.approve(sha256)
@@ -46,4 +46,4 @@ def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> No
     assert run.ends() == 0, run.error
     assert [r["sites"] for r in run.rounds] == [[site.name]]
     assert json.loads((run.out / "report.json").read_text())["external"]["n"] == 6
-    assert verify(site.home / "state" / "audit.jsonl").events["out"] == 1
+    assert verify(site.home / "state" / "audit.jsonl").events["answered"] == 1

@@ -1,44 +1,43 @@
 """What a bundle does with a patient's files, next to what training did with them, for a modality with its own window too."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.data.meta_tensor import MetaTensor
+import torch
 
-from common.config import covariates
 from common.config.run import RunConfig, config_from_table
 from common.config.sections import DataConfig
-from common.data import volumes
 from common.data.cases import read_site
 from common.data.slices import slice_case
 from server.release.equivalence import made_up_site
-from server.release.monai_bundle import alone, inference, pure_source
-from server.release.monai_patients import SlicesOfPatientd, find_patients
+from server.release.monai_bundle import inference, scripts
+from server.release.monai_patients import Evaluator, SlicesOfPatientd, find_patients
 
 CONFIG = RunConfig(data=DataConfig(modalities=("t1", "t1c", "adc"), slices=2, size=32))
 
 
-def loaded(file: str) -> MetaTensor:
-    image = nib.as_closest_canonical(nib.load(file))
-    return MetaTensor(np.ascontiguousarray(image.dataobj, np.float32)[None], affine=image.affine)
+def cutter(run: RunConfig, **changed) -> SlicesOfPatientd:
+    arguments = {k: v for k, v in inference(run)["preprocessing"]["transforms"][-1].items() if k != "_target_"}
+    return SlicesOfPatientd(**{**arguments, "place": "header", **changed})
 
 
 def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path) -> None:
     site = made_up_site(tmp_path, CONFIG.data)
     settings = inference(CONFIG)
-    found = find_patients(str(site), settings["patients"], settings["files"], unlike=settings["unlike"])
+    found = find_patients(str(site), settings["patients"], settings["files"])
     cases = read_site(site, CONFIG, simulated=True).cases
     assert [{k: v for k, v in p.items() if k != "id"} for p in found] == [{k: str(f) for k, f in c.sources()} for c in cases]
-    arguments = {k: v for k, v in settings["preprocessing"]["transforms"][-1].items() if k != "_target_"}
-    assert arguments["quantities"] == {"adc": [0.0, 3.0e-3, 0.9e-3]}
-    cut = SlicesOfPatientd(**arguments)
+    cut = cutter(CONFIG)
     for patient, case in zip(found, cases, strict=True):
-        seen = cut({k: v if k == "id" else loaded(v) for k, v in patient.items()})
-        np.testing.assert_allclose(seen["images"].numpy(), slice_case(case, CONFIG.data).images, atol=2e-3)
+        seen = cut(patient)
+        np.testing.assert_array_equal(seen["images"].numpy(), slice_case(case, CONFIG.data).images)
         assert seen["present"].tolist() == [m in case.files for m in CONFIG.data.modalities]
 
 
@@ -48,37 +47,80 @@ def test_a_bundle_reads_covariates_as_training_did(tmp_path: Path) -> None:
     (site / "participants.tsv").write_text(
         "participant_id\tage\tsex\tmask\nsub-noise1\t61.5\tfemale\tyes\nsub-noise2\tn/a\tM\t\n", encoding="utf-8"
     )
-    found = find_patients(str(site), "sub-*", settings["files"], unlike=settings["unlike"], table=settings["table"])
+    found = find_patients(str(site), "sub-*", settings["files"], table=settings["table"])
     cases = read_site(site, run, simulated=True).cases
-    cut = SlicesOfPatientd(**{k: v for k, v in settings["preprocessing"]["transforms"][-1].items() if k != "_target_"})
+    cut = cutter(run)
     for patient, case in zip(found, cases, strict=True):
-        images = {k: loaded(v) if k in settings["files"] else v for k, v in patient.items()}
+        images = patient
         np.testing.assert_array_equal(cut(images)["covariates"], np.array(case.covariates, np.float32))
-    with pytest.raises(ValueError, match="age '1954' is not a number in years from 0 to 120"):
-        cut(images | {"age": 1954})
+    assert "age '1954' is not a number in years from 0 to 120" in cut(images | {"age": 1954})["error"]
     words = {"age": 61.5, "sex": "F"}  # of a JSON list
     np.testing.assert_array_equal(cut(images | words)["covariates"], [61.5, 0.0])
 
 
-def test_the_copied_table_needs_nothing_of_ours(tmp_path: Path) -> None:
-    source = alone(Path(covariates.__file__).read_text())
-    assert "common.errors" not in source
-    (tmp_path / "alone.py").write_text(source)
-    asked = "import alone; print(alone.COVARIATES['age'].read('54'), 'common' in __import__('sys').modules)"
-    said = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["54.0", "False"]
+def test_what_is_copied_needs_nothing_of_ours_but_itself(tmp_path: Path) -> None:
+    """Imported where FedMRI is not, and found to read a file as here."""
+    for name, text in scripts().items():
+        (tmp_path / "scripts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scripts" / name).write_text(text)
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), 7, np.int16), np.eye(4)), tmp_path / "a.nii")
+    asked = (
+        "import sys, scripts.patients; from scripts.common.data.gate.files import load_volume; from pathlib import Path; "
+        "print(load_volume(Path('a.nii')).voxels.sum(), sorted(n for n in sys.modules if n.split('.')[0] == 'common'))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {asked}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["448.0", "[]"]
 
 
-def test_without_its_table_a_bundle_takes_the_contrast_image_for_t1_as_well(tmp_path: Path) -> None:
-    site, settings = made_up_site(tmp_path, CONFIG.data), inference(CONFIG)
-    with pytest.raises(ValueError, match=r"more than one file for t1 \(2 files\)"):
-        find_patients(str(site), settings["patients"], settings["files"])
+def test_a_bundle_finds_what_training_finds(tmp_path: Path) -> None:
+    """Contrast agent in other words, a session of several, a mask under derivatives, a row without `sub-`."""
+    site = tmp_path / "site"
+    for name in (
+        *("sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_acq-postgd_T1w.nii.gz"),
+        *("derivatives/seg/sub-1/anat/sub-1_desc-tumour_mask.nii.gz", "sub-1/anat/sub-1_desc-brain_mask.nii.gz"),
+        *("sub-2/ses-preop/anat/sub-2_ses-preop_T1w.nii.gz", "sub-2/ses-postop/anat/sub-2_ses-postop_FLAIR.nii.gz"),
+    ):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(b"x")
+    (site / "participants.tsv").write_text('"participant_id"\t"age"\n"1"\t54\n"2"\t61\n')
+    settings = inference(CONFIG)
+    found = find_patients(str(site), settings["patients"], settings["files"], table="participants.tsv")
+    cases = read_site(site, replace(CONFIG, data=replace(CONFIG.data, covariates=())), simulated=True).cases
+    assert [set(case.files) for case in cases] == [{"t1", "t1c"}, {"t1"}]
+    for patient, case in zip(found, cases, strict=True):
+        assert {key: patient[key] for key in patient.keys() - {"age"}} == {
+            "id": case.id,
+            **{kind: str(file) for kind, file in case.sources()},
+        }
+        assert float(patient["age"]) == case.age
 
 
-def test_the_copied_source_needs_nothing_of_ours() -> None:
-    source = pure_source(Path(volumes.__file__).read_text())
-    assert "common" not in source
-    assert "MODALITIES" not in source
-    space: dict = {"__name__": "scripts.volumes"}
-    exec(compile(source.replace("@dataclass", "#@dataclass"), "volumes.py", "exec"), space)
-    assert {"quantity_window", "intensity_window", "apply_window"} <= space.keys()
+def test_one_bad_patient_keeps_none_of_the_others_from_an_answer(tmp_path: Path, capsys) -> None:
+    site, settings = made_up_site(tmp_path / "site", CONFIG.data), inference(CONFIG)
+    bad = next(site.glob("sub-noise2/anat/*.nii.gz"))
+    bad.write_bytes(bad.read_bytes()[:200])
+    (site / "sub-noise4").mkdir()
+    found = find_patients(str(site), settings["patients"], settings["files"])
+    cut = cutter(CONFIG)
+
+    network: Any = lambda images, present: torch.full((1, 2), 0.5)  # noqa: E731
+
+    names = ("t1", "t1c", "adc")
+    rows = [cut(patient) for patient in found]
+    Evaluator(
+        network, rows, lambda x, net, *o: net(x, *o), torch.device("cpu"), ("a", "b"), names, str(tmp_path / "o.json")
+    ).run()
+    answers = json.loads((tmp_path / "o.json").read_text())
+    assert [(row["id"], "error" in row) for row in answers] == [
+        *(("sub-noise1", False), ("sub-noise2", True), ("sub-noise3", False), ("sub-noise4", True))
+    ]
+    assert "breaks off" in answers[1]["error"]
+    assert "2 of 4 patients" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        Evaluator(network, rows[1:2], None, torch.device("cpu"), ("a", "b"), names, str(tmp_path / "o.csv")).run()

@@ -1,6 +1,8 @@
 """A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
 
 import json
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +102,20 @@ def test_an_unknown_error_leaves_its_kind(tmp_path):
     with pytest.raises(ZeroDivisionError), leave_error(tmp_path / "run"):
         _ = 1 / 0
     assert json.loads((tmp_path / "run" / "error.json").read_text()) == {"error": "ZeroDivisionError: division by zero"}
+
+
+def test_a_run_that_ends_by_a_clock_that_was_set_says_so(tmp_path, monkeypatch):
+    """As when Flower, an hour of silence later by its own clock, ends the app."""
+    began = time.time()
+    times = iter([began])  # when the run begins
+    monkeypatch.setattr("common.clock.time.time", lambda: next(times, began + 7200))
+    with pytest.raises(SystemExit), leave_error(tmp_path / "run"):
+        sys.exit(1)
+    error = json.loads((tmp_path / "run" / "error.json").read_text())["error"]
+    assert "clock was set forward by 2.0 hours while the run was on" in error
+    with pytest.raises(SystemExit), leave_error(tmp_path / "other"):
+        sys.exit(1)
+    assert "clock" not in json.loads((tmp_path / "other" / "error.json").read_text())["error"]
 
 
 def settings(folder, tmp_path, **changes):
