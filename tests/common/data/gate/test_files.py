@@ -28,7 +28,7 @@ def code_of(file: Path) -> tuple[str, str]:
         (b"", "file-empty", "0 bytes"),
         (bytes(128) + b"DICM" + bytes(400), "file-not-nifti", "DICOM"),
         (MGH, "file-not-nifti", "FreeSurfer"),
-        (gzip.compress(MGH), "file-not-nifti", "FreeSurfer"),
+        (gzip.compress(MGH, mtime=0), "file-not-nifti", "FreeSurfer"),
         (b"NRRD0004\ntype: short\n", "file-not-nifti", "NRRD"),
         (b"ObjectType = Image\nNDims = 3\n", "file-not-nifti", "MetaImage"),
         (b"\x89PNG\r\n\x1a\n" + bytes(400), "file-not-nifti", "PNG"),
