@@ -69,10 +69,15 @@ class Job:
 def plan_baselines(
     data: Path, sites: Sequence[str], external: Sequence[str], config: RunConfig, cache: Path, models: Path
 ) -> list[Job]:
-    """The jobs of one federation, the longest first; a hospital that trains without labels has no model of its own."""
+    """The jobs of one federation, the longest first; a hospital that trains without labels has no model of its own.
+
+    None where no hospital has labels.
+    """
     folders = tuple(data / name for name in sites)
     held_out = tuple(data / name for name in external)
     labelled = [folder for folder in folders if _learns(folder, config)]
+    if not labelled:
+        return []
     text = config.to_json()
     jobs = [Job(POOLED, folders, held_out, text, cache, models)]
     jobs += [Job(folder.name, (folder,), held_out, text, cache, models) for folder in labelled]

@@ -212,6 +212,9 @@ def add_baselines(
     """Train the baselines, measure them on the same patients, say what so many can show, and write the report anew."""
     sites = [site for site in plan.sites if site not in refused]
     jobs = plan_baselines(plan.data, sites, plan.external, plan.config, plan.cache, plan.models)
+    if not jobs:
+        note("No baselines: no patient of any training site has a label.")
+        return report
     done: list[str] = []
 
     def count(name: str) -> None:

@@ -1,7 +1,9 @@
 """Before the first round, all folders are compared: the same person in two of them would make a result look better than it is."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,11 @@ def read_members(plan: Experiment, progress: Progress) -> list[Member]:
     """Everybody of all folders, training sites first; a folder that cannot be read has nobody (`read_all` says why)."""
     found = [(name, case) for name in (*plan.sites, *plan.external) for case in _cases(plan, name)]
     members = []
-    for done, (name, case) in enumerate(found, start=1):
-        wanted = {m: file for m, file in case.files.items() if m in plan.config.data.modalities}
-        members.append(Member(name, case, patient_fingerprint(replace(case, files=wanted), plan.cache)))
-        progress("comparing patients", done, len(found))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # unpacking, products and interpolation leave Python's lock to others
+        tokens = pool.map(lambda one: patient_fingerprint(_wanted(one[1], plan.config), plan.cache), found)
+        for done, ((name, case), own) in enumerate(zip(found, tokens, strict=True), start=1):
+            members.append(Member(name, case, own))
+            progress("comparing patients", done, len(found))
     return members
 
 
@@ -116,13 +119,13 @@ def refuse(pairs: Sequence[Pair], config: RunConfig) -> None:
         DataError: names the patients, and says how to go on.
     """
     settings = {EXTERNAL: config.twins.with_external, SITES: config.twins.between_sites}
-    what = {EXTERNAL: "train, and are patients of the external hospital", SITES: "train at two hospitals"}
+    what = {EXTERNAL: "trains, and is a patient of the external hospital", SITES: "trains at two hospitals"}
     for kind, setting in settings.items():
         these = [pair for pair in pairs if pair.kind == kind]
         if these and setting == "refuse":
             more = f", and {len(these) - SHOWN} more" if len(these) > SHOWN else ""
             names = "; ".join(str(pair) for pair in these[:SHOWN])
-            raise DataError(f"{len({pair.first.name for pair in these})} patients {what[kind]}: {names}{more}. {GO_ON[kind]}")
+            raise DataError(f"The same person {what[kind]}: {names}{more}. {GO_ON[kind]}")
 
 
 def left_out(pairs: Sequence[Pair], config: RunConfig) -> tuple[str, ...]:
@@ -145,6 +148,11 @@ def with_left_out(plan: Experiment, dropped: tuple[str, ...]) -> Experiment:
         return plan
     settings = (*plan.settings, f"twins.left_out={json.dumps(everybody)}")
     return replace(plan, settings=settings, config=load_config(plan.source, settings))
+
+
+def _wanted(case: Case, config: RunConfig) -> Case:
+    """With the files of the run's modalities alone."""
+    return replace(case, files={m: file for m, file in case.files.items() if m in config.data.modalities})
 
 
 def _worth(member: Member) -> tuple[bool, int, list[int]]:

@@ -36,6 +36,9 @@ def add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verb.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a page with every patient's slices; it stays in the hospital"
     )
+    verb.add_argument(
+        "--quick", action="store_true", help="leave out what takes longest: modalities mixed up, the same scan twice, faces"
+    )
     add_debug(verb)
     verb.set_defaults(handler=_check)
 
@@ -56,7 +59,11 @@ def _check(arguments: argparse.Namespace) -> int:
     with bar, Page(run) if arguments.html else nullcontext() as page:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(
-            site, run, progress=lambda done, _: bar.update(task, completed=done), watch=page.add if page else None
+            site,
+            run,
+            quick=arguments.quick,
+            progress=lambda done, _: bar.update(task, completed=done),
+            watch=page.add if page else None,
         )
         if page:
             page.write(arguments.html, result)

@@ -36,8 +36,8 @@ def add_import(verbs: "Verbs", check: Callable[[list[str]], int]) -> None:
         check: the whole command, by which the new folder is checked at the end.
     """
     text = (
-        "Make a site folder (BIDS) of DICOM files as scanners, archives and CDs leave them, or of a published collection. First a "
-        "plan, which you read and correct; then, with --go, the folder. Nothing leaves this machine."
+        "Make a site folder (BIDS) of DICOM files as scanners, archives and CDs leave them, or of a published collection. First "
+        "a plan, which you read and correct; then, with --go, the folder. Nothing leaves this machine."
     )
     verb = verbs.add_parser("import", help="DICOM or a published collection becomes a site folder", description=text)
     verb.add_argument(

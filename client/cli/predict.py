@@ -80,11 +80,23 @@ def _predict(arguments: argparse.Namespace) -> int:
     asked = with_covariates(asked, arguments.patients, _said(arguments), saved.config.data.covariates)
     if arguments.card and arguments.card.suffix == ".html" and not asked.single:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
+    _say_findings(asked)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         with without_compiler():
             import timm  # noqa: F401
         opened = open_saved(saved, arguments.weights or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+
+
+def _say_findings(asked: "PredictionInputs") -> None:
+    """On standard error, how names were read where they could have been read otherwise: of each kind the first patient's."""
+    errors, colours = Console(stderr=True, soft_wrap=True, highlight=False, markup=False), {"warning": "yellow"}
+    by_code: dict[str, list[Finding]] = {}
+    for one in asked.findings:
+        by_code.setdefault(one.code, []).append(one)
+    for found in by_code.values():
+        more = f" And {len(found) - 1} more of this kind." if len(found) > 1 else ""
+        errors.print(f"{found[0].level.value.capitalize()}: {found[0]}{more}", style=colours.get(found[0].level.value))
 
 
 def _said(arguments: argparse.Namespace) -> list[str]:

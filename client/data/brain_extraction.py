@@ -1,6 +1,7 @@
 """The skull taken off by a tool of the hospital's own: a command, or a Python package that ships its weights.
 
-None is installed with FedMRI. Nothing is downloaded: `hd-bet` 2 and `mri_synthstrip` load their weights once themselves, before the import.
+None is installed with FedMRI. Nothing is downloaded here: `hd-bet` 2 and `mri_synthstrip` load their weights by themselves, once,
+before the import.
 """
 
 import importlib.util

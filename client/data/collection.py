@@ -62,6 +62,7 @@ def copy_collection(
             site.add(_images(preset, source, folder, name, labels.get(patient), notes), link=link)
             done += 1
         progress(count, len(folders))
+    site.describe(f"Images of {preset.title} ({preset.source}), named as BIDS names them; tumour masks are 0 and 1.")
     absent = sum(patient not in labels for patient in folders)
     if labels and absent:
         notes.append(f"{absent} patients are not in the table of labels, and stay unlabelled")

@@ -95,6 +95,11 @@ def carry_out(
         log.write()
         if progress:
             progress(done, len(patients))
+    if imported:
+        folder.describe(
+            "Imported from DICOM: each patient's modalities are registered to one of them and resampled to its grid. Names are "
+            "keyed hashes; headers keep how an image was made, and nothing of whom, where or when."
+        )
     return Outcome(tuple(imported), tuple(there), failed, tuple(notes))
 
 

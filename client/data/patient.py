@@ -63,7 +63,11 @@ def prepare(
     reference = volumes[first]
     matrices, aligned, notes = {first: np.eye(4)}, {first: reference}, []
     for modality in (m for m in volumes if m != first):
-        found = register(reference, volumes[modality])
+        try:
+            found = register(reference, volumes[modality])
+        except DataError as error:
+            left_out[modality] = f"no registration to {first}: {error}"
+            continue
         if found.problem:
             left_out[modality] = f"registration to {first} is not believed: {found.problem}"
             continue

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from client.data.volume import Volume
 
-LEVELS = ((4.0, 0.25), (2.0, 0.1))  # mm of the grid, and share of its voxels that is looked at
+LEVELS = ((4.0, 0.25), (2.0, 0.1), (1.0, 0.02))  # mm of the grid, and share of its voxels that is looked at
 BINS = 32
 MAX_SHIFT, MAX_TURN = 60.0, 30.0  # mm and degrees: a head in one scanner moves less within one study
 MAX_INCONSISTENCY = 2.0  # mm over the head
@@ -103,15 +103,17 @@ def head_points(volume: Volume, spacing: float = 8.0) -> Floats:
 
 
 def _align(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform, float, float]:
-    """The motion, and mutual information before and after, both on the last level's grid."""
+    """The motion, and mutual information before and after, both on the second level's grid."""
     centres = sitk.CenteredTransformInitializerFilter.MOMENTS
     starts = [sitk.Euler3DTransform(), sitk.CenteredTransformInitializer(fixed, moving, sitk.Euler3DTransform(), centres)]
-    levels = [(_level(fixed, grid), _level(moving, grid), share) for grid, share in LEVELS]
+    finest = 0.75 * min(*fixed.GetSpacing(), *moving.GetSpacing())
+    grids = [(grid, share) for number, (grid, share) in enumerate(LEVELS) if number == 0 or grid >= finest]
+    levels = [(_level(fixed, grid), _level(moving, grid), share) for grid, share in grids]
     tried = [_optimise(*levels[0], _rigid(fixed, candidate)) for candidate in starts]
     best = max(tried, key=lambda pair: pair[1])[0]
     for level in levels[1:]:
         best, _ = _optimise(*level, best)
-    first, second, _ = levels[-1]
+    first, second, _ = levels[min(1, len(levels) - 1)]
     identity = sitk.Euler3DTransform()
     return best, _information(first, second, identity), _information(first, second, best)
 

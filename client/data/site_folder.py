@@ -14,9 +14,10 @@ import numpy as np
 from client.data.sidecar import Sidecar
 from client.data.volume import Volume, save_nifti
 from common.config.modalities import MODALITIES
+from common.data.bids import describe_site, mask_path
 from common.files import write_atomic
 
-MASKS = Path("derivatives", "masks")
+PROGRAM = "fedmri-site import"
 _UNFINISHED = ".importing-"
 
 
@@ -58,13 +59,29 @@ class SiteFolder:
         if images.row:
             self._put_row(images.name, images.row)
         if images.mask:
-            save_nifti(images.mask, self.root / MASKS / images.name / "anat" / f"{images.name}_desc-tumour_mask.nii.gz", np.uint8)
+            save_nifti(images.mask, mask_path(self.root, images.name), np.uint8)
         os.rename(new, self.root / images.name)
+
+    def describe(self, about: str) -> None:
+        """Write what BIDS wants beside the patients; what a person wrote there stays.
+
+        Args:
+            about: a sentence or two for the README.
+        """
+        masks = mask_path(self.root, "sub-0").parents[2]
+        described = self.root / "dataset_description.json"
+        if (
+            not described.exists()
+            or PROGRAM in described.read_text(encoding="utf-8")
+            or (masks.exists() and not any(masks.glob("*.json")))
+        ):
+            columns = next(iter(_rows(self.root / "participants.tsv").values()), {})
+            describe_site(self.root, self.root.resolve().name, PROGRAM, about, list(columns))
 
     def _fresh(self, patient: str) -> Path:
         """An empty folder for what is not finished; what an interrupted import left of this patient is removed."""
         folder = self.root / f"{_UNFINISHED}{patient}"
-        for left in (folder, self.root / MASKS / patient):
+        for left in (folder, mask_path(self.root, patient).parents[1]):
             shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder

@@ -223,7 +223,7 @@ class Gate:
         """The reply to an offer of frozen weights, which the gate itself takes: no bundle runs."""
         folder, content = self.home / WEIGHTS_FOLDER, read_offer(asked)
         keep_shipped(folder)
-        there = kept_file(folder, task.backbone) or site.connection.weights
+        there: Path | str | None = kept_file(folder, task.backbone) or site.connection.weights
         if not there:
             require_taking(site.policy, task.backbone)
         if content and not there:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, NAMINGS, file_patterns, looked_for
-from common.config.site import MASK, MASKS, FilePatterns, SiteConfig, bids_files, find_sites, is_site, read_site_config
+from common.config.modalities import DEFAULT_MODALITIES, MASK, MASKS, MODALITIES, NAMINGS, FilePatterns, file_patterns, looked_for
+from common.config.site import SiteConfig, bids_files, find_sites, is_site, read_site_config
 from common.data.cases import UNLABELLED, Case, modalities_of, patient_folders
 from common.data.gate.finding import Finding
 from common.data.gate.patient_files import PatientFiles, find_files
@@ -17,6 +17,7 @@ from common.errors import ConfigError, DataError
 SITE_FILE = "site.toml"
 ABOVE = 3  # folders above a patient's in which a site.toml is looked for
 NAMED_MASKS = {"bids": MASKS, "bids_flat": MASKS, "brats": ("*seg.nii*",), "brats_2023": ("*-seg.nii*",)}
+NAMED_BUT_BAD = ("file-absent", "contrast-unclear", "session-none", "space-mixed")  # codes of what has a patient's names
 Modalities = Sequence[str]
 """Those of the model, which are looked for besides the default four."""
 
@@ -180,7 +181,9 @@ def _holds_patient(folder: Path, modalities: Modalities) -> bool:
 
 
 def _finds_any(folder: Path, naming: FilePatterns, modalities: Modalities) -> bool:
-    return bool(modalities_of(find_files(folder, naming, modalities).files))
+    """Whether there are files of a patient, be it that they cannot be used."""
+    found = find_files(folder, naming, modalities)
+    return bool(modalities_of(found.files)) or any(one.code in NAMED_BUT_BAD for one in found.findings)
 
 
 def _holds_folders(folder: Path, modalities: Modalities) -> bool:

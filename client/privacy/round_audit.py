@@ -8,7 +8,7 @@ the audit, T steps, C the clipping norm, sigma the noise multiplier.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -30,12 +30,13 @@ from common.models.arrays import Arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROWS, Check, sampling_check
 from common.privacy.charge import Charge
-from common.training import private
+from common.training import forward, private, private_views
 from common.training.private import private_round
 from common.training.update import LocalUpdate
 
 FEW = 4  # patients of the runs that compute gradients
-COUNTED, DRAWN = 24, 1500  # patients of the runs that only count, and how uncertain draws they take at least
+COUNTED, DRAWN = 8, 1500  # patients of the runs that only count, and how uncertain draws they take at least
+LARGEST = 1e6  # a clipping norm that no gradient reaches
 STEPS = 3  # of the runs without noise: what a step carries over to the next shows
 NOISE_STEPS = 32  # of each of the two runs whose noise is measured
 STRAY = 6.0  # standard errors
@@ -80,27 +81,45 @@ def check_rounds(model: MultiModalViT, patients: SiteData, config: RunConfig, ki
         config: of a private run.
         kinds: numbers of the rounds to try (head rounds, adapter rounds).
     """
-    few = patients.select(range(min(FEW, len(patients))))
+    few = _few(patients)
     each = [_check_round(model, few, patients, config, number) for number in kinds]
     return [min(same, key=lambda check: check.passed) for same in zip(*each, strict=True)]
 
 
 def _check_round(model: MultiModalViT, few: SiteData, patients: SiteData, config: RunConfig, number: int) -> list[Check]:
     silent = _with(config, noise_multiplier=0.0, sample_rate=1.0, steps=STEPS)
-    still = watch(model, few, silent, number, learning_rate=0.0)
-    zeroed = [watch(model, without(few, row), silent, number, learning_rate=0.0) for row in taken_out(few)]
-    fewer = watch(model, few.select(range(len(few) - 1)), silent, number, learning_rate=0.0) if len(few) > 1 else None
+    open_ = _with(silent, max_grad_norm=LARGEST)  # clipping hides how large a share would be
+    still = watch(model, few, open_, number, learning_rate=0.0)
+    zeroed = [watch(model, without(few, row), open_, number, learning_rate=0.0) for row in taken_out(few)]
+    fewer = watch(model, few.select(range(len(few) - 1)), open_, number, learning_rate=0.0) if len(few) > 1 else None
     norm, rate = config.privacy.max_grad_norm, config.privacy.sample_rate
-    moving = watch(model, few, silent, number, learning_rate=len(few) / norm)
+    norms = [norm, *_loose(still)]
+    moving = {c: watch(model, few, _with(silent, max_grad_norm=c), number, learning_rate=len(few) / c) for c in norms}
     noisy = [watch(model, few, _with(config, steps=NOISE_STEPS), number, learning_rate=rate * len(few) / norm) for _ in range(2)]
     counted = _counted(model, patients.select(range(min(COUNTED, len(patients)))), config, number)
     return [
         others_check(still, zeroed, taken_out(few), fewer),
-        moves_check(moving, norm),
+        moves_check(moving),
         noises_check(noisy, norm),
         counted,
         leaves_check([still, *zeroed]),
     ]
+
+
+def _loose(still: RoundSeen) -> list[float]:
+    """A clipping norm that clips nobody, by little: one that follows the sample shows there alone. None without gradients."""
+    largest = max((_largest(step) for step in still.steps), default=0.0)
+    return [2 * largest] if 0 < largest < LARGEST / 4 else []
+
+
+def _few(patients: SiteData) -> SiteData:
+    """Two of one class, of whom one will be taken out; one without a label; others."""
+    labels = patients.labels
+    common = np.bincount(labels[labels >= 0]).argmax() if (labels >= 0).any() else -1
+    alike, unknown = np.flatnonzero(labels == common)[:2], np.flatnonzero(labels < 0)[:1]
+    rest = np.setdiff1d(np.arange(len(patients)), [*alike, *unknown])
+    chosen = dict.fromkeys(map(int, [*alike, *unknown, *sorted(rest, key=lambda row: labels[row] < 0)]))
+    return patients.select(list(chosen)[:FEW])
 
 
 def taken_out(patients: SiteData) -> list[int]:
@@ -180,7 +199,10 @@ def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[Ste
         return torch.optim.SGD(trained.values(), lr=learning_rate)
 
     parts = {"SystemNoiseOptimizer": Watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
-    with patch.multiple(private, **parts):
+    with ExitStack() as patches:
+        patches.enter_context(patch.multiple(private, **parts))
+        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
+            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
         yield seen
 
 
@@ -206,20 +228,32 @@ def _same_bytes(one: StepSeen, two: StepSeen, row: int) -> bool:
     return all(one.shares[name][row].numpy().tobytes() == two.shares[name][row].numpy().tobytes() for name in one.shares)
 
 
-def moves_check(seen: RoundSeen, norm: float) -> Check:
-    """Without noise each step must move by the sum of its patients' shares, each within the clipping norm, and no more."""
-    largest, strayed = 0.0, 0.0
-    for step in seen.steps:
-        size = sum((share.double().flatten(1).square().sum(1) for share in step.shares.values()), torch.zeros(step.rows).double())
-        largest = max(largest, float(size.sqrt().max()) if step.rows else math.inf)
-        strayed = max(strayed, _norm(moved.double() + _total(step, name) / norm for name, moved in step.moved.items()))
+def moves_check(seen: dict[float, RoundSeen]) -> Check:
+    """Without noise each step must move by the sum of its patients' shares, each within the clipping norm, and no more.
+
+    Args:
+        seen: rounds by their clipping norm.
+    """
+    details = [_moves(one, norm) for norm, one in seen.items()]
+    found = min(details, key=lambda detail: detail[0])  # one that failed, if any has
+    return Check(MOVES, *found)
+
+
+def _moves(seen: RoundSeen, norm: float) -> tuple[bool, str]:
+    largest = max((_largest(step) for step in seen.steps), default=0.0)
+    strays = [_norm(moved.double() + _total(step, name) / norm for name, moved in step.moved.items()) for step in seen.steps]
     last = {name: value for step in seen.steps for name, value in step.after.items()}
     came = {name: last.get(name, torch.from_numpy(value)) for name, value in seen.start.items()}
     beside = _norm(torch.from_numpy(seen.update.arrays[name]).double() - value.double() for name, value in came.items())
-    rows = max((step.rows for step in seen.steps), default=0)
+    rows, strayed = max((step.rows for step in seen.steps), default=0), max(strays, default=0.0)
     passed = rows > 0 and largest <= norm and strayed <= ROUNDING * rows and beside == 0
-    detail = f"largest share {largest:.6g} of {norm:.6g}; a step strays by {strayed:.3g} norms, the round by {beside:.3g}"
-    return Check(MOVES, passed, detail)
+    return passed, f"largest share {largest:.6g} of {norm:.6g}; a step strays by {strayed:.3g} norms, the round by {beside:.3g}"
+
+
+def _largest(step: StepSeen) -> float:
+    """Norm of the largest share of a step."""
+    size = sum((share.double().flatten(1).square().sum(1) for share in step.shares.values()), torch.zeros(step.rows).double())
+    return float(size.sqrt().max()) if step.rows else 0.0
 
 
 def _total(step: StepSeen, name: str) -> Tensor:
@@ -303,7 +337,6 @@ def _counted(model: MultiModalViT, patients: SiteData, config: RunConfig, number
         "head_gradients": of_head,
         "patient_gradients": of_views,
         "draw_example": lambda model, patients, row, *_: row,
-        "embed_patients": lambda *_: None,
     }
     silent = _with(config, noise_multiplier=0.0, steps=steps)
     return rows_check(watch(model, patients, silent, number, learning_rate=0.0, **instead), drawn, len(patients), silent)

@@ -15,9 +15,10 @@ from scipy import ndimage
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.gate.files import load_volume
+from common.data.gate.images import MASK
 from common.data.gate.patient import Patient
 from common.data.slices import cut_patient, cut_tumour
-from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, foreground, intensity_window
+from common.data.volumes import Mask, Volume, apply_window, choose_slices, crop_slices, foreground, intensity_window
 from common.errors import DataError
 
 EDGE = 128  # pixels of a slice's picture, at most
@@ -62,11 +63,12 @@ def _as_the_model(read: Patient, data: DataConfig) -> Pictures:
 
 def _as_the_files(case: Case, data: DataConfig) -> Pictures:
     rows = [_file_row(name, case.files.get(name), data) for name in data.modalities]
+    rows += [_file_row(MASK, case.mask, data)] if case.mask else []
     return Pictures(tuple(rows), b"", (), as_the_model=False)
 
 
 def _file_row(name: str, file: Path | None, data: DataConfig) -> Row:
-    """A file by itself: its own slices, spread over the head."""
+    """A file by itself: slices of its own, spread over what it shows, each whole."""
     if file is None:
         return Row(name, b"", "absent")
     try:
@@ -80,7 +82,8 @@ def _own_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
     indices = choose_slices(region, data.slices, tumour=False)
     window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
     slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
-    return crop_slices(slab, np.arange(len(indices)), centre_of(region, volume.spacing), data.field_of_view, data.size)
+    edges = [(count - 1) * length for count, length in zip(volume.voxels.shape[:2], volume.spacing[:2], strict=True)]
+    return crop_slices(slab, np.arange(len(indices)), (edges[0] / 2, edges[1] / 2), max(*edges, 1.0), data.size)
 
 
 def _strip(images: NDArray[np.floating]) -> bytes:

@@ -105,8 +105,8 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
     status = SiteReply(context.name, task.round)
     kept: SiteSecrets | None = None
     message: Any
-    require_summed(content, read_policy(context.folder, simulated=context.simulated))
     if stage == AdvertiseKeys.stage:
+        require_summed(content, read_policy(context.folder, simulated=context.simulated))
         asked = from_record(record, AdvertiseKeys)
         require_new(state, context.name, asked.request)
         kept, message = begin(asked, config)
@@ -124,6 +124,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
         status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
     else:
+        require_summed(content, read_policy(context.folder, simulated=context.simulated))
         require_new(state, context.name, mine.inputs)
         message = unmask(from_record(record, Unmask), mine)
         remember(state, context.name, mine.request, mine.inputs)

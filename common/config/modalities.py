@@ -4,6 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 DEFAULT_MODALITIES = ("t1", "t1c", "t2", "flair")
+MASK = "mask"
+MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
+FilePatterns = dict[str, tuple[str, ...]]
+"""A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
 NAMINGS = ("bids", "bids_flat", "brats", "brats_2023")  # how files are named where no site.toml says it
 
 
@@ -49,10 +53,11 @@ class Modality:
     quantity: Quantity | None = None
 
     def globs(self, naming: str) -> tuple[str, ...]:
-        """Patterns relative to a patient's folder, in one of `NAMINGS`."""
+        """Patterns relative to a patient's folder, in one of `NAMINGS`, or of BIDS names in any folder (`anywhere`)."""
         return {
             "bids": tuple(f"**/{folder}/*_{self.pattern}.nii*" for folder in self.folders),
             "bids_flat": (f"*_{self.pattern}.nii*",),
+            "anywhere": (f"**/*_{self.pattern}.nii*",),
             "brats": (f"*{self.brats[0]}.nii*",),
             "brats_2023": (f"*-{self.brats[1]}.nii*",),
         }[naming]

@@ -16,6 +16,7 @@ def require_consistent(config: Sections) -> None:
     require_known_modalities(config)
     require_target_apart(config)
     require_trained_head(config)
+    require_usable_head(config)
     require_usable_ssl_rounds(config)
     require_measured_centre(config)
     require_trained_pooling(config)
@@ -71,6 +72,25 @@ def require_trained_head(config: Sections) -> None:
         raise ConfigError(
             f"training.head_rounds = {rounds} needs objective.terms.{name}.weight above 0: that term fits the head. "
             "Set training.head_rounds = 0, or give the term a weight."
+        )
+
+
+def require_usable_head(config: Sections) -> None:
+    """Refuse settings that the linear head lacks, and an optimizer that private rounds would not take."""
+    hidden, first = config.model.head_hidden, config.training.ssl_rounds
+    if config.model.head == "linear" and hidden:
+        raise ConfigError(
+            f'model.head = "linear" has no hidden layer, and model.head_hidden is {hidden}. Set model.head_hidden = 0.'
+        )
+    if config.model.head == "linear" and first:
+        raise ConfigError(
+            f'model.head = "linear" cannot run with training.ssl_rounds = {first}: they would train its class outputs for a '
+            'meaning that no class has. Set training.ssl_rounds = 0, or model.head = "prototypes".'
+        )
+    if config.training.head_optimizer != "adamw" and config.privacy.enabled:
+        raise ConfigError(
+            f'training.head_optimizer = "{config.training.head_optimizer}" cannot run with privacy.enabled: private rounds '
+            'step by AdamW. Set training.head_optimizer = "adamw".'
         )
 
 

@@ -54,6 +54,7 @@ class ModelConfig:
     train_norms: bool = True
     train_tokens: bool = True  # modality embeddings and mask token; without them nothing flows back below the adapted blocks
     centre_features: bool = False  # take the federation's mean features off before the head; the first round measures them
+    head: str = choice("prototypes", "prototypes", "linear")  # DINO's, or softmax regression (`common.models.linear_head`)
     head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
     head_bottleneck: int = ranged(64, 2, 1024)
     prototypes: int = ranged(0, 0, 65536)  # beyond the classes, for DINO and iBOT alone
@@ -102,6 +103,7 @@ class TrainingConfig:
     weight_decay: float = ranged(0.04, 0.0, 10.0)
     ssl_rounds: int = ranged(0, 0, 100000)  # before all others: adapters by DINO, iBOT and KoLeo alone, on all patients
     head_rounds: int = ranged(0, 0, 100000)  # first rounds that fit the head alone, on features (probing, then tuning)
+    head_optimizer: str = choice("adamw", "adamw", "sgd")  # of head rounds; sgd: momentum 0.9, no weight decay
     head_steps: int = ranged(50, 1, 100000)  # of the optimizer, in each of them
     head_views: int = ranged(0, 0, 1000)  # masked crops of each patient, new ones in each of them; 0: copies that lack modalities
     warmup_rounds: int = ranged(1, 0, 10000)
@@ -160,8 +162,13 @@ class SecureConfig:
 
     enabled: bool = False
     threshold: float = ranged(0.6, 0.5, 1.0)  # part of the asked sites that must stay to the end; always more than half
-    update_range: float = ranged(1.0, 1e-6, 1e6)  # the largest change of one value in a round; beyond it a site refuses
-    max_weight: float = ranged(1000.0, 1.0, 1e7)  # the largest weight of a site (patients); above it a site refuses
+    min_summed: int = ranged(
+        3, 2, 1000
+    )  # that must stay, where so many are asked; hospitals have a `policy.min_summed` of their own
+    update_range: float = ranged(
+        1.0, 1e-6, 1e6
+    )  # the largest change of one value in a round; beyond it a site shortens its update
+    max_weight: float = ranged(1000.0, 1.0, 1e7)  # the largest weight of a site (patients); above it a site counts as that
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from common.config.modalities import MODALITIES, file_patterns
+from common.config.modalities import MASK, MASKS, MODALITIES, FilePatterns, file_patterns
 from common.errors import ConfigError
 from common.schema import build, check_ranges, choice, ranged
 
@@ -94,12 +94,6 @@ class SitePrivacy:
         check_ranges(self, "privacy.")
         if not self.ledger.strip():
             raise ConfigError("privacy.ledger: expected a file name, got ''.")
-
-
-MASK = "mask"
-MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
-FilePatterns = dict[str, tuple[str, ...]]
-"""A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
 
 
 def bids_files() -> FilePatterns:

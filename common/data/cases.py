@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from common.config.covariates import read_number
-from common.config.modalities import MODALITIES
+from common.config.modalities import MASK, MODALITIES
 from common.config.run import RunConfig
-from common.config.site import MASK, SiteConfig, check_name, read_policy, read_site_config
+from common.config.site import SiteConfig, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
 from common.data.gate.participants import is_missing

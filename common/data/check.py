@@ -61,17 +61,23 @@ class SiteCheck:
 
 
 def check_site(
-    site: Site, run: RunConfig, *, progress: Callable[[int, int], None] | None = None, watch: Watcher | None = None
+    site: Site,
+    run: RunConfig,
+    *,
+    quick: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    watch: Watcher | None = None,
 ) -> SiteCheck:
     """Read every volume and mask of a site, as training would.
 
     Args:
         site: as `read_site` found it.
         run: with which `site` was read.
+        quick: leave out what only several images show: modalities mixed up, scans and people twice, faces.
         progress: called with (patients done, of all).
         watch: is called with each patient in turn; what it does not keep is gone.
     """
-    findings, review = [*site.findings, *table_findings(site)], Review()
+    findings, review = [*site.findings, *table_findings(site)], Review(quick)
     out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
         read, found = (None, ()) if case.id in out else _read(case, run)

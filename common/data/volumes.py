@@ -97,7 +97,7 @@ class Volume:
     def same_grid(self, other: "Volume") -> bool:
         """Whether voxels of both lie at the same places."""
         same_shape = self.voxels.shape == other.voxels.shape
-        return same_shape and np.allclose(self.affine, other.affine, rtol=0, atol=SAME_GRID)
+        return same_shape and bool((np.abs(self.affine - other.affine) <= SAME_GRID).all())
 
 
 def levels_of(raw: npt.NDArray[Any], scaled: Callable[[npt.NDArray[Any]], Array]) -> Levels | None:

@@ -8,6 +8,7 @@ from common.models.backbones.backbone import Backbone
 from common.models.backbones.create import create_backbone
 from common.models.covariates import CovariateLogits
 from common.models.head import PrototypeHead
+from common.models.linear_head import LinearHead
 from common.models.multimodal import MultiModalViT
 
 
@@ -36,18 +37,19 @@ def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) 
         config: modalities, covariates, `model` and the task's number of outputs are read.
         generator: for the starting values of the head, then of the pooling.
     """
-    modalities, width, covariates = len(config.data.modalities), backbone.width, config.data.covariates
-    head = PrototypeHead(
-        (1 + modalities) * width,
-        width,
-        config.model.head_hidden,
-        config.model.head_bottleneck,
-        config.task.outputs + config.model.prototypes,
-        generator,
-        CovariateLogits(covariates, len(config.task.classes)) if covariates else None,
-    )
+    modalities, width = len(config.data.modalities), backbone.width
+    head = _head((1 + modalities) * width, width, config, generator)
     pooling = config.model.pooling
     start = pooling.start(modalities, width, generator)
     return MultiModalViT(
         backbone, modalities, head, config.model.joint_blocks, (pooling, start), centred=config.model.centre_features
     )
+
+
+def _head(embedding: int, width: int, config: RunConfig, generator: torch.Generator) -> PrototypeHead | LinearHead:
+    """By `model.head`, for patients' embeddings of a width and patch tokens of another."""
+    model, known, outputs = config.model, config.data.covariates, config.task.outputs + config.model.prototypes
+    covariates = CovariateLogits(known, len(config.task.classes)) if known else None
+    if model.head == "linear":
+        return LinearHead(embedding, width, outputs, covariates)
+    return PrototypeHead(embedding, width, model.head_hidden, model.head_bottleneck, outputs, generator, covariates)

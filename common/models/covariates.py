@@ -56,6 +56,20 @@ class CovariateLogits(nn.Module):
         return torch.cat([_features(row, column) for row, column in zip(self.rows, columns, strict=True)], dim=-1)
 
 
+def with_known(logits: Tensor, part: CovariateLogits | None, covariates: Tensor | None) -> Tensor:
+    """A head's outputs [B, K], and what is known of the patients [B, Q] added to those of the classes.
+
+    Args:
+        logits: of the images.
+        part: None: the model takes no covariates.
+        covariates: None or [B, 0]: nothing is known.
+    """
+    if part is None or covariates is None or not covariates.shape[-1]:
+        return logits
+    known: Tensor = part(covariates)
+    return logits + nn.functional.pad(known, (0, logits.shape[-1] - known.shape[-1]))
+
+
 def _features(row: Covariate, column: Tensor) -> Tensor:
     """One covariate, [B, 1] to [B, 2] or [B, values]."""
     if row.values:

@@ -8,7 +8,7 @@ first C are the classes, Q clinical covariates.
 import torch
 from torch import Tensor, nn
 
-from common.models.covariates import CovariateLogits
+from common.models.covariates import CovariateLogits, with_known
 
 
 class PrototypeHead(nn.Module):
@@ -47,11 +47,7 @@ class PrototypeHead(nn.Module):
         Covariates None or [B, 0]: nothing is known.
         """
         z = embedding if self.hidden is None else nn.functional.gelu(self.hidden(embedding))
-        cosines = self._cosine(self.patient(z))
-        if self.covariates is None or covariates is None or not covariates.shape[-1]:
-            return cosines
-        known = self.covariates(covariates)
-        return cosines + nn.functional.pad(known, (0, cosines.shape[-1] - known.shape[-1]))
+        return with_known(self._cosine(self.patient(z)), self.covariates, covariates)
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Patch tokens [..., D] to cosines [..., K]."""

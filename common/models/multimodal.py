@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from common.models.backbones.backbone import Backbone, Tokens
 from common.models.head import PrototypeHead
+from common.models.linear_head import LinearHead
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
@@ -75,7 +76,7 @@ class MultiModalViT(nn.Module):
     Args:
         backbone: with its adapters.
         modalities: M.
-        head: its prototypes' outputs are the class logits.
+        head: its first outputs are the class logits.
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
         pooling: of the patch tokens, with the arrays that it starts with (`Pooling.start`).
         centred: take mean features off the embedding; a round measures them (`common.training.centring`).
@@ -89,7 +90,7 @@ class MultiModalViT(nn.Module):
         self,
         backbone: Backbone,
         modalities: int,
-        head: PrototypeHead,
+        head: PrototypeHead | LinearHead,
         joint_blocks: int,
         pooling: tuple[Pooling, Mapping[str, Tensor]] = (Mean(), {}),
         centred: bool = False,

@@ -5,18 +5,18 @@ n sites stand in a sum, t of them must stay to the end, k of them tell the coord
 
 import math
 
-LEAST_SUMMED = 3  # sites in a sum where there are so many: hospitals take part in no smaller one, unless their policy says else
+from common.config.sections import SecureConfig
 
 
-def sites_needed(asked: int, share: float, least: int) -> int:
+def sites_needed(asked: int, plan: SecureConfig, least: int) -> int:
     """The threshold t of a sum for which so many sites are asked: more than half of them.
 
     Args:
         asked: n.
-        share: `secure.threshold`.
+        plan: `threshold` and `min_summed` are read.
         least: `federation.min_sites`.
     """
-    return max(least, math.ceil(share * asked - 1e-9), asked // 2 + 1, min(LEAST_SUMMED, asked), 2)
+    return max(least, math.ceil(plan.threshold * asked - 1e-9), asked // 2 + 1, min(plan.min_summed, asked), 2)
 
 
 def hidden_among(summed: int, needed: int, colluding: int) -> int:

@@ -25,7 +25,7 @@ from common.training.scaffold import Corrected
 from common.training.schedule import place_of
 from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
-from common.training.trainable import fits_pooling, head_rounds_until, is_centre_round, is_head_round
+from common.training.trainable import fits_pooling, head_rounds_until, head_waits, is_centre_round, is_head_round
 from common.training.update import LocalUpdate
 from common.training.views import make_views, some_slices
 
@@ -67,11 +67,12 @@ def train_round(
     head = is_head_round(config, round_number)
     begun = first_components(arrays, 0 if head else rank)
     point = first_point(begun, torch.as_tensor(patients.labels), config, round_number, device)
-    rule: GradientRule = (
+    own = (
         head_rule(model, arrays, patients, config, generator, head_rounds_until(config, round_number))
         if head
         else view_rule(model, patients, config, generator, place_of(config, round_number).rounds)
     )
+    rule: GradientRule = replace(own, steps=0) if head_waits(config, round_number) else own
     if drift:
         rule = Corrected(rule, {name: torch.tensor(array, device=device) for name, array in drift.items()})
     update = local_round(point, rule, patients, config, round_number=round_number, progress=progress)

@@ -33,6 +33,7 @@ from common.training.view_embeddings import embed_views
 # Of each patient: once as it is, else always with modalities dropped, where the run drops any. With two copies, and dropped by a
 # chance of 0.3, the head saw one in seven lacking something, and was wrong where much was missing.
 COPIES = 8
+MOMENTUM = 0.9
 
 
 def head_rule(
@@ -119,7 +120,9 @@ def head_outputs(
 
 
 def _optimizer(head: Parameters, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW at one rate throughout: a head round is a fit of its own."""
+    """One rate throughout: a head round is a fit of its own."""
+    if config.training.head_optimizer == "sgd":
+        return torch.optim.SGD(head.values(), lr=config.training.head_learning_rate, momentum=MOMENTUM)
     return torch.optim.AdamW(head.values(), lr=config.training.head_learning_rate, weight_decay=config.training.weight_decay)
 
 

@@ -67,6 +67,14 @@ def fits_pooling(config: RunConfig, round_number: int) -> bool:
     return round_number == config.training.ssl_rounds + 1
 
 
+def head_waits(config: RunConfig, round_number: int) -> bool:
+    """Whether a head round leaves the head as it is: it fits the pooling, and the next takes off the mean of what is then pooled.
+
+    What the head learned of the plain mean, and of the mean features in it, would be wrong two rounds later.
+    """
+    return config.model.pooling.fits and config.model.centre_features and fits_pooling(config, round_number)
+
+
 def is_ssl_round(config: RunConfig, round_number: int) -> bool:
     """Whether the round is self-supervised: adapters, tokens and projections, by the terms that need no label."""
     return round_number <= config.training.ssl_rounds
@@ -78,9 +86,9 @@ def is_head_round(config: RunConfig, round_number: int) -> bool:
 
 
 def head_rounds_until(config: RunConfig, round_number: int) -> int:
-    """How many rounds, this one included, have fitted the head; one that measured the mean features is none."""
-    numbers = range(1, round_number + 1)
-    return sum(is_head_round(config, number) and not is_centre_round(config, number) for number in numbers)
+    """How many rounds, this one included, have fitted the head; not those that measured the mean features, or waited for it."""
+    heads = [number for number in range(1, round_number + 1) if is_head_round(config, number)]
+    return sum(not is_centre_round(config, number) and not head_waits(config, number) for number in heads)
 
 
 def rounds_before_tuning(config: RunConfig) -> int:

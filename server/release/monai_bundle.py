@@ -16,10 +16,9 @@ from typing import Any
 
 import server.release.monai_patients as patients
 from common.config import covariates
-from common.config.modalities import MODALITIES
+from common.config.modalities import MASK, MASKS, MODALITIES
 from common.config.run import RunConfig
 from common.config.sections import DataConfig
-from common.config.site import MASK, MASKS
 from common.files import write_atomic
 from common.model_files.dense import DenseModel
 from server.release.graphs import write_torchscript
@@ -57,14 +56,13 @@ def inference(config: RunConfig) -> dict[str, Any]:
     data = config.data
     rows = {name: MODALITIES[name] for name in data.modalities}
     # BIDS names; `files` in the configuration takes any others.
-    files = {name: f"**/*_{row.pattern}.nii*" for name, row in rows.items()} | {MASK: list(MASKS)}
+    files = {name: list(row.globs("anywhere")) for name, row in rows.items()} | {MASK: list(MASKS)}
     return {
         "imports": ["$import torch", "$from pathlib import Path", "$import scripts.patients as preparation"],
         "bundle_root": "$Path(preparation.__file__).resolve().parents[1].as_posix()",
         "dataset_dir": ".",
         "patients": "sub-*",
         "files": files,
-        "unlike": {name: list(row.unlike) for name, row in rows.items() if row.unlike},
         "datalist": "",
         "place": "header",
         "table": "participants.tsv" if data.covariates else "",
@@ -77,7 +75,7 @@ def inference(config: RunConfig) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": _transforms(data)},
         "dataset": {
             "_target_": "Dataset",
-            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @unlike, @table)",
+            "data": "$preparation.find_patients(@dataset_dir, @patients, @files, @datalist, @table)",
             "transform": "@preprocessing",
         },
         "inferer": {"_target_": "SimpleInferer"},

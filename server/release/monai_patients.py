@@ -19,12 +19,14 @@ import torch
 from monai.transforms import MapTransform  # type: ignore[attr-defined]
 
 from common.config.covariates import MISSING, Covariate
+from common.data.gate.participants import match_rows, one_row
+from common.data.gate.patient_files import find_files
+from common.data.gate.tables import KEY, SESSION, read_table
 from common.data.slices import slice_case
 from common.errors import DataError
 
 MASK = "mask"
 Patient = dict[str, Any]
-Unlike = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,7 @@ class Cutting:
 
 
 def find_patients(
-    folder: str,
-    pattern: str,
-    files: Mapping[str, str | Sequence[str]],
-    listed: str = "",
-    unlike: Unlike | None = None,
-    table: str = "",
+    folder: str, pattern: str, files: Mapping[str, str | Sequence[str]], listed: str = "", table: str = ""
 ) -> list[Patient]:
     """The patients of a folder, or of a JSON list: [{"id": ..., "t1": file, ..., "mask": file}], absent files left out.
 
@@ -68,17 +65,15 @@ def find_patients(
         pattern: glob of the patients' folders.
         files: modality or "mask" -> glob, or several, inside a patient's folder.
         listed: path of a JSON list that stands in the folder's place; "": none.
-        unlike: modality -> those whose files are never taken for it, though its globs match them.
         table: file in `folder` with columns `participant_id` and what the model takes besides images; it may be absent.
     """
     if listed:
         patients: list[Patient] = json.loads(Path(listed).read_text(encoding="utf-8"))
     else:
-        root = Path(folder)
+        root = Path(folder).absolute()
         folders = sorted(f for f in root.glob(pattern) if f.is_dir()) or [root]
-        known = _rows_of(root / table, files) if table else {}
-        own = [{"id": f.resolve().name} | _files_of(f, files, unlike or {}) for f in folders]
-        patients = [known.get(patient["id"], {}) | patient for patient in own]
+        rows = _rows_of(root / table, [f.name for f in folders]) if table else {}
+        patients = [_patient(f, files, rows.get(f.name, ())) for f in folders]
     known_of = [patient for patient in patients if "error" in patient or patient.keys() & (files.keys() - {MASK})]
     if not known_of:
         raise FileNotFoundError(f"{folder}: no image of anybody. Set dataset_dir, patients and files.")
@@ -86,26 +81,21 @@ def find_patients(
     return [patient if patient in known_of else {**patient, **nothing} for patient in patients]
 
 
-def _rows_of(table: Path, files: Mapping[str, Any]) -> dict[str, Patient]:
-    """Cells of a tab-separated table by participant and column, but for columns that have the name of a file."""
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8-sig", newline="") as text:
-        rows = list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return {row["participant_id"]: {key: cell for key, cell in row.items() if key and cell and key not in files} for row in rows}
+def _rows_of(table: Path, patients: Sequence[str]) -> Mapping[str, Sequence[Mapping[str, str]]]:
+    """Rows of a tab-separated table by patient."""
+    return match_rows(read_table(table), patients).rows if table.is_file() else {}
 
 
-def _files_of(folder: Path, files: Mapping[str, str | Sequence[str]], unlike: Unlike) -> dict[str, str]:
-    """Modality or mask -> the one file that matches; or `error` -> what is wrong."""
-    patterns = {key: [value] if isinstance(value, str) else value for key, value in files.items()}
-    found = {key: {f for p in globs for f in folder.glob(p) if f.is_file()} for key, globs in patterns.items()}
-    for key, others in unlike.items():
-        for other in others:
-            found[key] -= found.get(other, set())
-    several = [f"{key} ({len(matches)} files)" for key, matches in found.items() if len(matches) > 1]
-    if several:
-        return {"error": f"more than one file for {', '.join(several)}. Narrow the globs in files."}
-    return {key: str(min(matches)) for key, matches in found.items() if matches}
+def _patient(folder: Path, files: Mapping[str, str | Sequence[str]], rows: Sequence[Mapping[str, str]]) -> Patient:
+    """Modality or mask -> the one file, and the cells of the table; or `error` -> what is wrong."""
+    patterns = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in files.items()}
+    found = find_files(folder, {MASK: (), **patterns}, [key for key in files if key != MASK])
+    if found.errors:
+        return {"id": folder.name, "error": "; ".join(found.errors)}
+    columns = sorted({name for row in rows for name in row} - {KEY, SESSION})
+    cells, _, _ = one_row(rows, found.session, found.cells, columns)
+    told = {name: cells[name] for name in columns if cells.get(name) and name not in files}
+    return {**told, "id": folder.name, **{key: str(file) for key, file in found.files.items()}}
 
 
 class SlicesOfPatientd(MapTransform):  # type: ignore[misc]

@@ -78,7 +78,7 @@ def aggregation_claims(config: RunConfig, rounds: Sequence[dict[str, Any]], valu
     releases = len(rounds) + sum(line.get("redone", 0) for line in rounds)  # a noised mean that went out stays out
     claim = site_level_claim(level, releases, values, fewest) if level.enabled and rounds else None
     asked = [len({*line["sites"], *(failure["site"] for failure in line["failures"])}) for line in rounds]
-    needed = min((sites_needed(n, config.secure.threshold, config.federation.min_sites) for n in asked), default=0)
+    needed = min((sites_needed(n, config.secure, config.federation.min_sites) for n in asked), default=0)
     return {"secure": config.secure.enabled, "fewest": fewest, "needed": min(needed, fewest), "site_level": claim}
 
 

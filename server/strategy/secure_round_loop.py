@@ -52,7 +52,7 @@ class SecureAvg(FedMRIAvg):
         before = self.open if self.open.number == number else self.new_round(number, arrays)
         self.open = replace(before, asked=[], valid={}, failures={})
         there = dict(enumerate(self._seated(grid), start=1))
-        threshold = sites_needed(len(there), self.secure.threshold, self.plan.min_sites)
+        threshold = sites_needed(len(there), self.secure, self.plan.min_sites)
         round_, there = self._handshake(grid, there, threshold, timeout)
         if round_ is None:
             return None, None

@@ -1,4 +1,4 @@
-"""Sites of phantoms to spoil: small ones (every second voxel in the plane), and one in full where the images themselves are judged."""
+"""Sites of phantoms to spoil: small ones (every second voxel in the plane), and full ones where the images are judged."""
 
 import shutil
 from collections.abc import Callable

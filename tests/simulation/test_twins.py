@@ -130,6 +130,6 @@ def test_of_two_who_train_the_one_with_a_label_stays(data, cache):
     after, _, _ = look(plan(data, cache))
     expected = "hospital-a/sub-9999" if labels[first] != "n/a" else f"hospital-b/{first}"
     assert after.config.twins.left_out == (expected,)
-    with pytest.raises(DataError, match="train at two hospitals"):
+    with pytest.raises(DataError, match="trains at two hospitals"):
         look(plan(data, cache, "twins.between_sites=refuse"))
     assert look(plan(data, cache, "twins.between_sites=keep"))[0].config.twins.left_out == ()

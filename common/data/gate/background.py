@@ -35,7 +35,7 @@ def settle(volume: Volume) -> tuple[Volume, list[Finding]]:
     """The volume with its background at zero, as it is where it lies there already."""
     border, limit = border_of(volume.voxels), max(float(air(volume.voxels, volume.levels)), 0.0)
     constant = border.share >= CONSTANT
-    signed = _is_signed(volume, limit)
+    signed = _is_signed(volume, limit, border if constant else None)
     if not signed and not (constant and abs(border.value) > limit):
         return volume, []
     finite = np.isfinite(volume.voxels)
@@ -59,9 +59,11 @@ def border_of(voxels: Array) -> Border:
     return Border(float(value), float((faces == value).mean()), 1 - finite.size / faces.size)
 
 
-def _is_signed(volume: Volume, limit: float) -> bool:
-    """Whether negative values carry the image, and are no ringing of an interpolation."""
+def _is_signed(volume: Volume, limit: float, border: Border | None) -> bool:
+    """Whether negative values carry the image, and are no ringing of an interpolation, and no background."""
     low, high = _beyond(volume, limit)
+    if low and border is not None and border.value < -limit:
+        low -= int(np.count_nonzero(_near(volume.voxels, border.value, np.isfinite(volume.voxels))))
     return low > SIGNED * (low + high)
 
 

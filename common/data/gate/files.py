@@ -4,6 +4,7 @@ Read are NIfTI 1 and 2, single files and pairs (.hdr and .img), Analyze 7.5, gzi
 """
 
 import gzip
+import math
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -149,7 +150,7 @@ def _check_array(image: Any, content: bytes, *, single: bool) -> None:
         raise _refused(COLOUR, f"a colour picture ({COLOURS[code]})", "grey values", "Export the sequence itself.")
     if code not in nib.nifti1.data_type_codes.code or image.get_data_dtype().kind not in "iufc":
         raise _refused(DAMAGED, f"damaged: a header with datatype {code}", "a type of numbers that NIfTI knows", COPY)
-    wanted = image.get_data_dtype().itemsize * int(np.prod([int(n) for n in image.get_data_shape()], dtype=object))
+    wanted = image.get_data_dtype().itemsize * math.prod(int(n) for n in image.get_data_shape())
     there = len(content) - _offset(image, single)
     if there < wanted:
         text = f"truncated or damaged: {max(there, 0)} of the {wanted} bytes of voxels that the header names"
@@ -210,9 +211,9 @@ def _oriented(image: Any, raw: npt.NDArray[Any], findings: list[Finding]) -> Vol
     turns, back = _to_ras(affine.tobytes(), raw.shape)
     slope, inter = image.get_slope_inter()
     levels = levels_of(raw, lambda stored: np.asarray(apply_read_scaling(stored, slope, inter), np.float32))
-    turned = apply_read_scaling(apply_orientation(raw, turns), slope, inter)
     with np.errstate(over="ignore"):  # beyond what 32 bits hold is infinity, and said so
-        voxels = np.array(turned, dtype=np.float32, order="K")
+        scaled = apply_read_scaling(raw, slope, inter).astype(np.float32)
+    voxels = apply_orientation(scaled, turns)  # a view: turning axes copies nothing
     return Volume(voxels, affine @ back, header, levels)
 
 

@@ -11,7 +11,7 @@ from common.data.volumes import Volume, foreground
 
 CLIPPED_SHARE = 0.02  # of the head that has the highest value: its bright end was cut off (real images: under 0.0005)
 FEWEST = 10  # values that an image has at least
-JUMPS = 10  # between neighbours, over more than half of what the type holds: numbers ran over
+JUMPS = 10  # between neighbours, by more than half of what the type holds: numbers ran over
 
 NOT_FINITE = Kind("not-finite", Level.WARNING, "voxels that are no finite numbers count as background")
 CONSTANT = Kind("image-constant", Level.ERROR, "an image that is the same everywhere, or holds no number at all")
@@ -67,25 +67,23 @@ def clipped(images: Images) -> Iterator[Finding]:
 
 
 def wrapped(images: Images) -> Iterator[Finding]:
-    """Signed integers that ran over: a very bright voxel beside a very negative one."""
+    """Signed integers that ran over: a very bright voxel stands beside a very negative one."""
     for name, volume in images.volumes.items():
         header, (low, high) = volume.header, _range(volume)
         if header is None or header.dtype not in ("int8", "int16") or not low < 0 < high:
             continue
-        half = np.float32(np.iinfo(header.dtype).max / 2 * abs(header.slope))
-        if low > -half or high < half:
-            continue
-        jumps = _jumps(volume, half)
+        half = np.float32((np.iinfo(header.dtype).max + 1.0) * abs(header.slope))
+        jumps = _jumps(volume, half) if high - low > half else 0
         if jumps >= JUMPS:
-            found = f"{jumps} neighbours jump from above {half:.6g} to below {-half:.6g} (range {low:.6g} to {high:.6g})"
+            found = f"{jumps} neighbours differ by more than {half:.6g} ({low:.6g} to {high:.6g}, stored as {header.dtype})"
             yield images.finding(WRAPPED, name, found, "values that fit the type", "Convert anew, as unsigned 16 bit or floats.")
 
 
 def _jumps(volume: Volume, half: np.float32) -> int:
-    """Pairs of neighbours along x, one very bright and one very negative; the background's own value counts as neither."""
+    """Neighbours along x that differ by more than half of what the type holds; the background's own value does not count."""
     voxels, border = volume.voxels, np.float32(border_of(volume.voxels).value)
-    bright, dark = voxels > half, (voxels < -half) & (voxels != border)
-    return int(np.count_nonzero(bright[1:] & dark[:-1]) + np.count_nonzero(dark[1:] & bright[:-1]))
+    apart = np.abs(np.diff(voxels, axis=0)) > half
+    return int(np.count_nonzero(apart & (voxels[1:] != border) & (voxels[:-1] != border)))
 
 
 def _range(volume: Volume) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from common.data.gate.background import border_of
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.geometry import (
     ASK,
@@ -32,7 +33,7 @@ LABELS = (1.0, 2.0, 3.0, 4.0)  # of BraTS: core, oedema, enhancing (3 since 2023
 MOST_LABELS = 20  # of one mask; more are a parcellation, or an image
 NEAR = 1e-3  # of the highest value: nearer to a label than that is the label
 PLATEAU = 0.05  # of the marked voxels that have one value: a label, and no value between
-BETWEEN = 0.1  # of all voxels: so many lie between nothing and tumour in no mask
+BETWEEN = 0.05  # of all voxels: so many lie between nothing and tumour in no mask
 LARGE, BRAIN = 0.4, 0.7  # of the head: questioned, and taken for a brain mask
 CLEARER = 1.2  # so much more contrast has a mirrored mask where it belongs (of 91 right masks none has more on the other side)
 INSIDE, MOSTLY = 0.5, 0.95  # of the mask that lies within the first modality: less is an error, or said
@@ -74,7 +75,7 @@ def tumour_of(images: Images) -> tuple[Mask | None, list[Finding]]:
     region, found = _region(images, placed)
     findings += found
     if region is not None:
-        findings += [*_size(images, region), *_tissue(images, region)]
+        findings += _size(images, region) or _tissue(images, region)
     return region, findings
 
 
@@ -111,31 +112,39 @@ def _labels(levels: Levels, top: float) -> npt.NDArray[np.float64] | None:
     positive = levels.values[levels.values > NEAR * top].astype(np.float64)
     starts = np.concatenate([[True], np.diff(positive) > NEAR * top])
     labels: npt.NDArray[np.float64] = positive[starts]
-    if labels.size <= MOST_LABELS:
+    if labels.size == 1 or _are_whole(labels):
         return labels
-    whole = np.abs(positive - np.round(positive)) < 1e-3
-    return labels if whole.all() else None
+    if labels.size > MOST_LABELS or abs(top - 1) < NEAR:  # with 1 at the top, what lies below it is a part of 1
+        return None
+    times = labels / labels[0]
+    return labels if _are_whole(times) and times[-1] < LABELS[-1] + 0.5 else None  # labels times a factor
+
+
+def _are_whole(values: npt.NDArray[np.float64]) -> bool:
+    return bool((np.abs(values - np.round(values)) < 0.01).all())
 
 
 def _thresholded(images: Images, mask: Volume, levels: Levels, top: float) -> tuple[Volume | None, list[Finding]]:
     """A mask with values between labels: half of its lowest label, or of its highest value, is the threshold."""
-    above = levels.above(NEAR * top)
-    share = above.counts / above.counts.sum()
-    plateaus = above.values[share >= PLATEAU]
-    bright = above.above(top / 2)
-    label = float(plateaus[0]) if plateaus.size else float(bright.percentile(50))
-    low, high = 0.1 * label, 0.9 * label
-    between = int(levels.counts[(levels.values > low) & (levels.values < high)].sum())
+    label = _lowest_label(levels.above(NEAR * top), top, border_of(mask.voxels).value)
+    between = int(levels.counts[(levels.values > 0.1 * label) & (levels.values < 0.9 * label)].sum())
     total = int(levels.counts.sum())
     if between > BETWEEN * total:
         found = f"holds {levels.values.size} values; {between / total:.0%} of the voxels lie between nothing and tumour"
         return None, [images.finding(NOT_A_MASK, MASK, found, "a tumour mask", DRAW)]
     values = f"{levels.values.size} values, {float(levels.values[0]):.4g} to {top:.4g}"
     found = f"holds fractions ({values}); tumour is what lies above {label / 2:.4g}"
-    finding = images.finding(
-        FRACTIONAL, MASK, found, "labels", "Nothing, if that is right; else resample masks by nearest neighbour."
-    )
-    return _ones(mask, label / 2), [finding]
+    do = "Nothing, if that is right; else resample masks by nearest neighbour."
+    return _ones(mask, label / 2), [images.finding(FRACTIONAL, MASK, found, "labels", do)]
+
+
+def _lowest_label(above: Levels, top: float, background: float) -> float:
+    """A whole number that many of the marked voxels have; else the middle of the bright ones."""
+    share = above.counts / above.counts.sum()
+    plateaus = above.values[(share >= PLATEAU) & (np.abs(above.values - background) > NEAR * top)]
+    whole = plateaus[np.abs(plateaus - np.round(plateaus)) < 0.01]
+    bright = above.above(top / 2)
+    return float(whole[0]) if whole.size else float(bright.percentile(50))
 
 
 def _ones(mask: Volume, threshold: float) -> Volume:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import translate
 
-from common.config.modalities import MODALITIES
-from common.config.site import MASK, MASKS, FilePatterns
+from common.config.modalities import MASK, MASKS, MODALITIES, FilePatterns
 from common.data.gate.candidates import Candidate, Candidates, Notebook, matching, without_copies
 from common.data.gate.finding import Kind, Level
 from common.data.gate.names import Contrast, agent_of, as_glob, contrast_of, contrast_with, suffix_of
@@ -15,6 +14,7 @@ from common.data.gate.sessions import session_above, session_named
 UNCLEAR = Kind("contrast-unclear", Level.ERROR, "a T1 of which the name does not tell whether contrast agent was given")
 BY_NAME = Kind("contrast-by-name", Level.NOTE, "a contrast T1 that other words than BIDS' ce- tell")
 KINDS = (UNCLEAR, BY_NAME)
+BY_WORDS = ("bids", "bids_flat", "anywhere")  # namings by which words of the name decide
 T1S = {"t1", "t1c"}
 
 
@@ -43,14 +43,15 @@ def by_modality(
             continue
         name, exact = _read(one, by_words, book)
         if name:
-            found[name].append(replace(one, session=session_above(one), exact=exact))
+            lies = one.folders and one.folders[-1] in MODALITIES[name].folders
+            found[name].append(replace(one, session=session_above(one) if lies else session_named(one), exact=exact))
     return {kind: list(without_copies(files)) for kind, files in found.items()}
 
 
 def is_by_words(kind: str, patterns: FilePatterns) -> bool:
     """Whether the globs stand for BIDS, so that words of the name decide; a site's own, or BraTS', mean what they say."""
     globs = tuple(patterns.get(kind, ()))
-    return globs == MASKS if kind == MASK else globs in (MODALITIES[kind].globs("bids"), MODALITIES[kind].globs("bids_flat"))
+    return globs == MASKS if kind == MASK else globs in [MODALITIES[kind].globs(naming) for naming in BY_WORDS]
 
 
 def _read(one: Candidate, patterns: FilePatterns, book: Notebook) -> tuple[str | None, bool]:
@@ -68,8 +69,10 @@ def _read(one: Candidate, patterns: FilePatterns, book: Notebook) -> tuple[str |
 
 def _lies_right(one: Candidate, kind: str, globs: Sequence[str]) -> bool:
     """Whether a file lies in a folder that may hold the modality."""
-    flat = tuple(globs) == MODALITIES[kind].globs("bids_flat")
-    return not one.folders if flat else bool(one.folders) and one.folders[-1] in MODALITIES[kind].folders
+    row = MODALITIES[kind]
+    if tuple(globs) == row.globs("bids"):
+        return bool(one.folders) and one.folders[-1] in row.folders
+    return not one.folders or tuple(globs) == row.globs("anywhere")
 
 
 def _read_t1(one: Candidate, book: Notebook) -> str | None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.config.modalities import DEFAULT_MODALITIES, MODALITIES, looked_for
-from common.config.site import MASK, FilePatterns
+from common.config.modalities import DEFAULT_MODALITIES, MASK, MODALITIES, FilePatterns, looked_for
 from common.data.gate.candidates import Candidate, Candidates, Notebook, derived_files, matching, own_files
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.links import why_absent

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from common.config.site import MASK
+from common.config.modalities import MASK
 from common.data.gate.candidates import Candidate, Candidates, Notebook
 from common.data.gate.finding import Kind, Level
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from common.config.site import MASK
+from common.config.modalities import MASK
 from common.data.gate.candidates import Candidates, Notebook
 from common.data.gate.finding import Kind, Level
 

@@ -35,11 +35,13 @@ _PATTERNS = {
     ),
 }
 _TELLING = re.compile(  # the whole heading, in the languages of hospitals that asked
-    r"(?i)(?:(?:patient|participant|subject)[_ ]?s?[_ ]?)?(?:(?:first|last|given|family|sur|full|middle|maiden)?[_ ]?name|"
-    r"vorname|nachname|nom|prenom|nombre|apellidos?|birth(?:[_ ]?(?:date|day))?|date[_ ]?of[_ ]?birth|dob|geburtsdatum|geburtstag|"
-    r"address|adresse|street|strasse|city|zip(?:[_ ]?code)?|post(?:al)?[_ ]?code|plz|phone|telephone|telefon|mobile|fax|e[-_ ]?mail|mrn|"
-    r"medical[_ ]?record(?:[_ ]?(?:number|no))?|accession(?:[_ ]?(?:number|no))?|patient[_ ]?id|ssn|nhs(?:[_ ]?number)?|"
-    r"insurance(?:[_ ]?(?:number|no))?|(?:referring[_ ]?)?physician)"
+    r"(?i)(?:(?:patient|participant|subject)[_ ]?s?[_ ]?)?"
+    r"(?:(?:first|last|given|family|sur|full|middle|maiden)?[_ ]?name|vorname|nachname|nom|prenom|nombre|apellidos?|"
+    r"birth(?:[_ ]?(?:date|day))?|date[_ ]?of[_ ]?birth|dob|geburtsdatum|geburtstag|"
+    r"address|adresse|street|strasse|city|zip(?:[_ ]?code)?|post(?:al)?[_ ]?code|plz|"
+    r"phone|telephone|telefon|mobile|fax|e[-_ ]?mail|"
+    r"mrn|medical[_ ]?record(?:[_ ]?(?:number|no))?|accession(?:[_ ]?(?:number|no))?|patient[_ ]?id|ssn|"
+    r"nhs(?:[_ ]?number)?|insurance(?:[_ ]?(?:number|no))?|(?:referring[_ ]?)?physician)"
 )
 # DICOM elements (group, element) that name a person, as an extension of a NIfTI file holds them: little-endian, implicit or
 # explicit.

@@ -1,7 +1,8 @@
 """What kind of image each of a patient's volumes looks like, as numbers that do not hang on the file's intensity scale.
 
 Each volume alone (quantiles inside the head, grey against white matter by the distance from sulci, bright and dark thin
-structures, the tumour against the rest), each pair alike (correlations), and each pair against one another (what is brighter in which).
+structures, the tumour against the rest), each pair alike (correlations), and each pair against one another (what is brighter
+in which).
 V volumes.
 """
 

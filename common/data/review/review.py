@@ -20,8 +20,13 @@ KINDS: tuple[Kind, ...] = (*identifiers.KINDS, *skull.KINDS, *swapped.KINDS, *tw
 
 @dataclass
 class Review:
-    """Remembers of each volume its fingerprint, and nothing else."""
+    """Remembers of each volume its fingerprint, and nothing else.
 
+    Attributes:
+        quick: leave out what takes longest, all that images show.
+    """
+
+    quick: bool = False
     volumes: twice.Volumes = field(default_factory=twice.Volumes)
 
     def patient(self, case: Case, read: Patient | None) -> list[Finding]:
@@ -35,7 +40,7 @@ class Review:
         findings = [*identifiers.name_findings(case.id, [name for name, _ in files])]
         for name, file in files:
             findings += identifiers.header_findings(case.id, name, _header(file))
-        if read:
+        if read and not self.quick:
             for kind, volume in read.images.volumes.items():
                 self.volumes.add(case.id, case.name_of(case.files[kind]), volume)
             findings += [one.of(case.id) for one in _of_images(case, read)]

@@ -49,13 +49,8 @@ def test_presets_are_whole(name: str) -> None:
 
 
 def test_brats_2021(tmp_path: Path) -> None:
-    make(
-        tmp_path / "in" / "BraTS2021_00006",
-        "BraTS2021_00006_{}.nii.gz",
-        ("t1", "t1ce", "t2", "flair"),
-        "BraTS2021_00006_seg.nii.gz",
-        4,
-    )
+    names, mask = ("t1", "t1ce", "t2", "flair"), "BraTS2021_00006_seg.nii.gz"
+    make(tmp_path / "in" / "BraTS2021_00006", "BraTS2021_00006_{}.nii.gz", names, mask, 4)
     site, _ = imported("brats2021", tmp_path / "in", tmp_path / "site")
     (case,) = site.cases
     assert set(case.files) == ALL

@@ -11,7 +11,7 @@ import pytest
 
 from client.cli.main import main
 from client.data.volume import Volume, load_nifti, save_nifti
-from tests.client.data.conftest import CONTRAST, TAGS, head, oblique
+from tests.client.data.conftest import CONTRAST, head, oblique
 
 pytestmark = pytest.mark.slow
 
@@ -115,18 +115,16 @@ def test_a_second_run_adds_nothing(done: Path, patient_source: Path, capsys) -> 
 
 def test_an_interrupted_import_goes_on(done: Path, patient_source: Path, tmp_path: Path, monkeypatch) -> None:
     """Stopped after the first files of the patient: nothing half-written counts, and the next run is whole."""
-    from client.data import site_folder
-
     for name in ("plan.tsv", "keys"):
         (shutil.copytree if (done / name).is_dir() else shutil.copy)(done / name, tmp_path / name)
-    real, count = site_folder.save_nifti, iter(range(9))
+    count = iter(range(99))
 
     def interrupted(*arguments):
         if next(count) == 2:
             raise KeyboardInterrupt
-        real(*arguments)
+        save_nifti(*arguments)
 
-    monkeypatch.setattr(site_folder, "save_nifti", interrupted)
+    monkeypatch.setattr("client.data.site_folder.save_nifti", interrupted)
     assert go(patient_source, tmp_path) == 130
     assert not list((tmp_path / "site").glob("sub-*"))
     monkeypatch.undo()

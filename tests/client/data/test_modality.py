@@ -49,7 +49,7 @@ def header(**tags) -> Dataset:
         ({**SE_T1, "SeriesDescription": "T1W 增强"}, "t1c"),
         ({**SE_T1, "SeriesDescription": "T1W 平扫"}, "t1"),
         ({**SE_T1, "SeriesDescription": "T1 造影後"}, "t1c"),
-        ({**SE_T1, "SeriesDescription": "T1 с контрастом"}, "t1c"),
+        ({**SE_T1, "SeriesDescription": "T1 контраст"}, "t1c"),
         ({"SeriesDescription": "t2_tirm_tra_dark-fluid"}, "flair"),
         ({"SeriesDescription": "T2W_TSE"}, "t2"),
         ({"EchoTime": 60.0, "RepetitionTime": 5000.0, "InversionTime": 160.0}, "other"),  # STIR

@@ -73,9 +73,8 @@ def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sidecar_says_how_and_nothing_of_whom_where_or_when() -> None:
-    kept = sidecar(
-        header(**FLAIR, **AGENT, **IDENTIFYING, Manufacturer="SIEMENS", ManufacturerModelName="Skyra", MagneticFieldStrength=3)
-    )
+    scanner = {"Manufacturer": "SIEMENS", "ManufacturerModelName": "Skyra", "MagneticFieldStrength": 3}
+    kept = sidecar(header(**FLAIR, **AGENT, **IDENTIFYING, **scanner))
     assert kept == {
         "Modality": "MR",
         "EchoTime": 0.125,

@@ -43,9 +43,8 @@ def assert_truth(found: Series, truth: Scan) -> None:
     place = world @ inverse[:3, :3].T + inverse[:3, 3]
     assert np.abs(place - np.round(place)).max() < 1e-4
     assert volume.voxels.shape == SHAPE
-    np.testing.assert_array_equal(
-        volume.voxels[tuple(np.round(place).astype(int).T)], expected[tuple(index.T)].astype(np.float32)
-    )
+    found_there = volume.voxels[tuple(np.round(place).astype(int).T)]
+    np.testing.assert_array_equal(found_there, expected[tuple(index.T)].astype(np.float32))
 
 
 @pytest.mark.parametrize("maker", MAKERS)

@@ -16,10 +16,9 @@ from tests.client.data.conftest import AGENT, TAGS
 from tests.client.data.test_modality import header
 
 
-def series(
-    kind: str, *, patient: str = "P1", study: str = "1", time: str = "100000", step: float = 3.0, slices: int = 20, **tags
-) -> Series:
+def series(kind: str, *, study: str = "1", time: str = "100000", step: float = 3.0, slices: int = 20, **tags) -> Series:
     """A series of a made-up header; nothing lies on a disk."""
+    patient = "P1"
     given = {**TAGS[kind], **(AGENT if kind == "t1c" else {}), "PatientID": patient, "StudyInstanceUID": f"1.{study}", **tags}
     dataset = header(**given, StudyDate=f"2024030{study}", AcquisitionTime=time)
     frames = tuple(Frame((0.0, 0.0, k * step), (1, 0, 0, 0, 1, 0), (1.0, 1.0), ()) for k in range(slices))

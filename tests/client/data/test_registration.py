@@ -27,6 +27,7 @@ def motion(shift: tuple[float, float, float], degrees: float) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["t2", "flair"])
 def test_ten_millimetres_and_ten_degrees_to_under_one_millimetre(modality: str) -> None:
     reference, truth = volume("t1c"), motion((6.0, -6.0, 5.3), 10.0)  # 10 mm
@@ -39,6 +40,7 @@ def test_ten_millimetres_and_ten_degrees_to_under_one_millimetre(modality: str) 
     assert found.information[1] > found.information[0]
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_answer() -> None:
     reference, other = volume("t1c"), volume("t2")
     moved = replace(other, affine=motion((3.0, 0.0, 0.0), 3.0) @ other.affine)
@@ -46,6 +48,7 @@ def test_the_same_images_give_the_same_answer() -> None:
     np.testing.assert_array_equal(one.matrix, two.matrix)
 
 
+@pytest.mark.slow
 def test_two_images_that_have_nothing_in_common_are_not_believed() -> None:
     noise = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     assert register(volume("t1c"), Volume(noise, motion((80.0, 0, 0), 0) @ GRID)).problem

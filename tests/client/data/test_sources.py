@@ -85,9 +85,10 @@ def test_no_source(tmp_path: Path) -> None:
         found(tmp_path / "absent", tmp_path / "scratch")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"text", b"\x08\x00nonsense" * 20, bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\xff" * 99]
-)
+START = bytes(128) + b"DICM"
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x00nonsense" * 20, START, START + b"\xff" * 99])
 def test_what_is_no_dicom_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match="DICOM"):

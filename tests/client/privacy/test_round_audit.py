@@ -61,18 +61,18 @@ def failed(model: MultiModalViT, patients: SiteData, number: int, config: RunCon
     return [check for check in checks if not check.passed]
 
 
-@pytest.mark.parametrize("number", [HEAD, TUNING])
+@pytest.mark.parametrize("number", [HEAD, pytest.param(TUNING, marks=pytest.mark.slow)])
 def test_the_round_as_it_is_passes(model: MultiModalViT, patients: SiteData, number: int) -> None:
     assert failed(model, patients, number) == []
 
 
 def rate_and_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.system_sample
+    honest = vars(private)["system_sample"]
     monkeypatch.setattr(private, "system_sample", lambda count, rate: honest(count, min(1.0, 1.5 * rate)))
 
 
 def features_centred(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.embed_patients
+    honest = vars(private)["embed_patients"]
 
     def centred(*given: Any) -> Features:
         found = honest(*given)
@@ -104,7 +104,7 @@ def one_noise_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_mean_beside_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = private.local_round
+    honest = vars(private)["local_round"]
 
     def told(point: Any, rule: Any, patients: SiteData, *given: Any, **more: Any) -> Any:
         update = honest(point, rule, patients, *given, **more)
@@ -123,14 +123,39 @@ def more_than_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer.SystemNoiseOptimizer, "scale_grad", scaled)
 
 
+def clipped_by_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = optimizer.SystemNoiseOptimizer.clip_and_accumulate
+
+    def followed(self: Any) -> None:
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in self.grad_samples], 1).norm(dim=1)
+        kept, self.max_grad_norm = self.max_grad_norm, min(self.max_grad_norm, float(norms.median()) if len(norms) else 1.0)
+        honest(self)
+        self.max_grad_norm = kept
+
+    monkeypatch.setattr(optimizer.SystemNoiseOptimizer, "clip_and_accumulate", followed)
+
+
+def weighted_by_class_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = vars(private)["head_gradients"]
+
+    def weighted(model: Any, point: Any, features: Features, rows: Any, config: RunConfig) -> dict[str, Tensor]:
+        found, labels = honest(model, point, features, rows, config), features.labels
+        weights = torch.tensor([1.0 / int((labels == labels[row]).sum()) for row in rows])
+        return {name: value * weights.view(-1, *[1] * (value.ndim - 1)) for name, value in found.items()}
+
+    monkeypatch.setattr(private, "head_gradients", weighted)
+
+
 @pytest.mark.parametrize(
     ("plant", "number", "caught"),
     [
         (rate_and_a_half, HEAD, {ROWS}),
-        (rate_and_a_half, TUNING, {ROWS}),
+        pytest.param(rate_and_a_half, TUNING, {ROWS}, marks=pytest.mark.slow),
         (features_centred, HEAD, {OTHERS}),
         (little_noise_for_small_arrays, HEAD, {NOISES}),
-        (one_noise_for_a_shape, TUNING, {NOISES}),
+        pytest.param(one_noise_for_a_shape, TUNING, {NOISES}, marks=pytest.mark.slow),
+        (clipped_by_the_median, HEAD, {MOVES}),
+        (weighted_by_class_counts, HEAD, {OTHERS}),
         (a_mean_beside_the_update, HEAD, {LEAVES}),
         (more_than_the_sum, HEAD, {MOVES, NOISES}),
     ],

@@ -14,6 +14,9 @@ from common.data.cases import read_site
 from common.data.check import check_site
 from common.data.gate.finding import Level
 
+LAS = np.array([[-1.0, 0, 0, 19], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+SMALL = np.zeros((10, 24, 6))
+SMALL[4:6, 9:14, 2:4] = 1
 AWAY = np.array([[1.0, 0, 0, 500], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 ALL = ["t1", "t1c", "t2", "flair", "mask"]
 
@@ -60,10 +63,8 @@ def test_problems(write_site, run) -> None:
     [
         ("T2w", np.where(noise() > 190, np.nan, noise()), None, "not finite"),
         ("T2w", noise(), np.diag([1.0, 5, 1, 1]), "thick slices that are not axial (1 x 5 x 1 mm)"),
-        ("T2w", noise(), AWAY, "is the same everywhere"),
         ("desc-tumour_mask", np.zeros((20, 24, 6)), None, "is an empty mask"),
-        ("desc-tumour_mask", np.ones((10, 24, 6)), np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
-        ("desc-tumour_mask", np.ones((9, 9, 9)), AWAY, "lies outside"),
+        ("desc-tumour_mask", SMALL, np.diag([2.0, 1, 1, 1]), "another grid (10 x 24 x 6 voxels of 2 x 1"),
     ],
 )
 def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.ndarray | None, sentence: str) -> None:
@@ -74,6 +75,15 @@ def test_warnings(write_site, run, kind: str, voxels: np.ndarray, affine: np.nda
     assert result.of(Level.ERROR) == ()
     assert found(result.findings) == [("sub-1", f"sub-1/anat/sub-1_{kind}.nii.gz")]
     assert sentence in result.findings[0].found
+
+
+@pytest.mark.parametrize(
+    ("kind", "voxels", "code"), [("T2w", noise(), "image-elsewhere"), ("desc-tumour_mask", np.ones((9, 9, 9)), "mask-outside")]
+)
+def test_files_that_lie_elsewhere(write_site, run, kind: str, voxels: np.ndarray, code: str) -> None:
+    root = write_site("s", {"sub-1": ALL})
+    save(root / "sub-1" / "anat" / f"sub-1_{kind}.nii.gz", voxels, AWAY)
+    assert code in [one.code for one in check_site(read_site(root, run), run).of(Level.ERROR)]
 
 
 def test_thick_axial_slices_are_fine(write_site, run) -> None:
@@ -87,7 +97,7 @@ def test_duplicates_across_patients_and_modalities(write_site, run) -> None:
     one, two = root / "sub-1" / "anat", root / "sub-2" / "anat"
     shutil.copy(one / "sub-1_T1w.nii.gz", two / "sub-2_FLAIR.nii.gz")
     image = nib.Nifti1Image.from_filename(one / "sub-1_T1w.nii.gz")
-    save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))  # the same, stored as LAS
+    save(one / "sub-1_T2w.nii.gz", np.asarray(image.dataobj)[::-1], LAS)  # the same, stored as LAS
     result = check_site(read_site(root, run), run)
     assert found(result.findings) == [
         ("sub-1", "sub-1/anat/sub-1_T2w.nii.gz"),

@@ -41,7 +41,7 @@ def test_everybody_is_counted_once_a_topic(write_site, run):
     assert having[SPACING] == {"under 1.5 mm": 2, "unknown": 1}
     assert having[SCANNER] == {"1 x 1 x 1 mm, 20 x 24": 2, "unknown": 1}
     assert having[FINDINGS]["twin"] == 1
-    assert having[FINDINGS]["file-damaged"] == 1
+    assert having[FINDINGS]["file-truncated"] == 1
     assert set(told.landmarks) == {"t1", "flair"}
     assert told.landmarks["t1"][1] == pytest.approx(125, rel=0.1)  # uniform from 50 to 200
 

@@ -37,11 +37,11 @@ KINDS: dict[str, Callable[[], RecordDict]] = {
     "shares": lambda: write_stage_reply(STATUS, KeyShares((2,), (b"c",), bytes(32))),
     "masked": lambda: write_stage_reply(STATUS, np.zeros(4, np.uint32)),
     "unmask": lambda: write_stage_reply(STATUS, UnmaskShares((b"s",), ())),
-    "offered": lambda: write_told(STATUS, Offered(b"k")),
-    "grouped": lambda: write_told(STATUS, Grouped((b"c",))),
-    "sent": lambda: write_told(STATUS, Sent(), b"sealed"),
-    "compared": lambda: write_told(STATUS, Compared(1, 2)),
-    "survey": lambda: write_answer(STATUS, Answer(10, 20, {}, {})),
+    "twins, offer": lambda: write_told(STATUS, Offered(b"k")),
+    "twins, group": lambda: write_told(STATUS, Grouped((b"c",))),
+    "twins, send": lambda: write_told(STATUS, Sent(), b"sealed"),
+    "twins, compare": lambda: write_told(STATUS, Compared(1, 2)),
+    "survey": lambda: write_answer(STATUS, Answer(10, 40, {}, {})),
     "sums": lambda: write_sums(TOLD, {"calibration.nll": np.ones(3, np.float32)}),
 }
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def cutter(run: RunConfig, **changed) -> SlicesOfPatientd:
 def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path) -> None:
     site = made_up_site(tmp_path, CONFIG.data)
     settings = inference(CONFIG)
-    found = find_patients(str(site), settings["patients"], settings["files"], unlike=settings["unlike"])
+    found = find_patients(str(site), settings["patients"], settings["files"])
     cases = read_site(site, CONFIG, simulated=True).cases
     assert [{k: v for k, v in p.items() if k != "id"} for p in found] == [{k: str(f) for k, f in c.sources()} for c in cases]
     cut = cutter(CONFIG)
@@ -46,7 +47,7 @@ def test_a_bundle_reads_covariates_as_training_did(tmp_path: Path) -> None:
     (site / "participants.tsv").write_text(
         "participant_id\tage\tsex\tmask\nsub-noise1\t61.5\tfemale\tyes\nsub-noise2\tn/a\tM\t\n", encoding="utf-8"
     )
-    found = find_patients(str(site), "sub-*", settings["files"], unlike=settings["unlike"], table=settings["table"])
+    found = find_patients(str(site), "sub-*", settings["files"], table=settings["table"])
     cases = read_site(site, run, simulated=True).cases
     cut = cutter(run)
     for patient, case in zip(found, cases, strict=True):
@@ -77,10 +78,27 @@ def test_what_is_copied_needs_nothing_of_ours_but_itself(tmp_path: Path) -> None
     assert said.stdout.split() == ["448.0", "[]"]
 
 
-def test_without_its_table_a_bundle_takes_the_contrast_image_for_t1_as_well(tmp_path: Path) -> None:
-    site, settings = made_up_site(tmp_path, CONFIG.data), inference(CONFIG)
-    found = find_patients(str(site), settings["patients"], settings["files"])
-    assert found[0]["error"].startswith("more than one file for t1 (2 files)")
+def test_a_bundle_finds_what_training_finds(tmp_path: Path) -> None:
+    """Contrast agent in other words, a session of several, a mask under derivatives, a row without `sub-`."""
+    site = tmp_path / "site"
+    for name in (
+        *("sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_acq-postgd_T1w.nii.gz"),
+        *("derivatives/seg/sub-1/anat/sub-1_desc-tumour_mask.nii.gz", "sub-1/anat/sub-1_desc-brain_mask.nii.gz"),
+        *("sub-2/ses-preop/anat/sub-2_ses-preop_T1w.nii.gz", "sub-2/ses-postop/anat/sub-2_ses-postop_FLAIR.nii.gz"),
+    ):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(b"x")
+    (site / "participants.tsv").write_text('"participant_id"\t"age"\n"1"\t54\n"2"\t61\n')
+    settings = inference(CONFIG)
+    found = find_patients(str(site), settings["patients"], settings["files"], table="participants.tsv")
+    cases = read_site(site, replace(CONFIG, data=replace(CONFIG.data, covariates=())), simulated=True).cases
+    assert [set(case.files) for case in cases] == [{"t1", "t1c"}, {"t1"}]
+    for patient, case in zip(found, cases, strict=True):
+        assert {key: patient[key] for key in patient.keys() - {"age"}} == {
+            "id": case.id,
+            **{kind: str(file) for kind, file in case.sources()},
+        }
+        assert float(patient["age"]) == case.age
 
 
 def test_one_bad_patient_keeps_none_of_the_others_from_an_answer(tmp_path: Path, capsys) -> None:
@@ -88,7 +106,7 @@ def test_one_bad_patient_keeps_none_of_the_others_from_an_answer(tmp_path: Path,
     bad = next(site.glob("sub-noise2/anat/*.nii.gz"))
     bad.write_bytes(bad.read_bytes()[:200])
     (site / "sub-noise4").mkdir()
-    found = find_patients(str(site), settings["patients"], settings["files"], unlike=settings["unlike"])
+    found = find_patients(str(site), settings["patients"], settings["files"])
     cut = cutter(CONFIG)
 
     network: Any = lambda images, present: torch.full((1, 2), 0.5)  # noqa: E731

@@ -1,11 +1,14 @@
 """The round loop with nodes that fail in every way a site can fail."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
+from common.config.run import RunConfig
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
@@ -329,3 +332,23 @@ def test_what_happens_to_each_site_is_told(local_grid, tmp_path):
     assert "not finite" in progress.sites["b"].reason
     assert progress.sites["a"].bytes_up == progress.sites["a"].bytes_down > 0
     assert (progress.state, progress.round) == ("evaluating", 1)
+
+
+def test_a_first_round_in_which_every_site_tells_that_it_has_no_label_is_the_last(local_grid):
+    """Only where all tell: a site that keeps its numbers back may have labels, and one label is enough."""
+
+    def site(labelled: int, *, shared: bool = True):
+        settings: dict[str, Any] = {"patients": 5, "labelled": labelled, "counts_shared": shared}
+        return lambda m: write_reply(
+            SiteReply("b", read_task(m.content).round, update=Update({"w": np.full(3, 1.0, np.float32)}), **settings)
+        )
+
+    def nobody() -> dict:
+        return dict.fromkeys((11, 12, 13), site(0))
+
+    with pytest.raises(FederationError, match=r"No patient of any training site has a label .*--unlabelled"):
+        play(local_grid(nobody()), FederationConfig())
+    for one in (site(1), site(0, shared=False)):
+        assert len(play(local_grid(nobody() | {12: one}), FederationConfig())[1]) == 1
+    strategy = FedMRIAvg(FederationConfig(), TASK, LIKE, SITES, RunConfig(federation=FederationConfig(unlabelled=True)))
+    strategy.start(local_grid(nobody()), pack_arrays(LIKE), 1, 0.1)

@@ -22,7 +22,7 @@ TELLING = {
 }
 INNOCENT = [
     "sub-TCGADU7294", "sub-0001", "BraTS2021_00006", "UCSF-PDGM-0004_T1_bias.nii.gz", "UPENN-GBM-00001_11", "EGD-0001",
-    "BraTS-GLI-00000-000", "FSL5.0", "SPM12", "6.0.5:9e026117", "time=1", "sub-01_acq-mprage_run-02_T1w.nii.gz", "1.5", "0.000001",
+    "BraTS-GLI-00000-000", "FSL5.0", "SPM12", "6.0.5:9e026117", "time=1", "sub-01_acq-mprage_run-02_T1w.nii.gz", "1.5", "1e-6",
 ]  # fmt: skip
 
 
