@@ -12,17 +12,20 @@ from flwr.app import RecordDict
 
 from client.round import train as training
 from client.round.dispatch import answer
-from client.round.site_context import find_site_context
-from client.round.train import site_seed, train_site
+from client.round.site_context import SiteContext, find_site_context
+from client.round.train import own_weights, site_seed, train_site
 from common.config.run import config_from_table
 from common.config.site import SiteConfig, SitePolicy, SitePrivacy
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
-from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError, FedMRIError
+from common.errors import BUDGET_SPENT, ConfigError, DataError, FederationError, FedMRIError, WeightsError
 from common.messages.code_version import code_hash
 from common.messages.round import CHANGE, Task, pack_arrays, read_reply, write_task
 from common.messages.secure_aggregation import request_hash
+from common.messages.weights import LACKING
 from common.models.arrays import arrays_sha256, get_arrays
+from common.models.backbones.kept_weights import keep_shipped
+from common.models.backbones.weights import SHIPPED, file_sha256
 from common.models.build import build_model
 from common.secure.fixed_point import UNCOUNTABLE
 
@@ -312,3 +315,20 @@ def test_a_pinned_site_trains_the_agreed_run_only(model, site, pin):
 def test_only_the_first_round_starts_from_the_pinned_adapters(model, site):
     site(SitePolicy(initial_sha256="0" * 64))
     assert ask(model, round=2)[0].error == ""
+
+
+def test_frozen_weights_are_looked_for_with_the_site_and_nowhere_else(tmp_path) -> None:
+    """Not beside the code, where a bundle has none, and not in a cache, which may be deleted."""
+    context = SiteContext("a", tmp_path / "site.toml", tmp_path / "cache", simulated=False)
+    phantom, sha256 = config_from_table({"model": {"weights": "phantom"}}), file_sha256(SHIPPED)
+    context.folder.write_text("")
+    with pytest.raises(WeightsError, match=f"{sha256}.*fedmri-site weights add") as lacking:
+        own_weights(context, phantom, sha256)
+    assert lacking.value.public == LACKING
+    for named in ("hub", "random"):
+        assert own_weights(context, config_from_table({"model": {"weights": named}}), "b" * 64) == ""
+    context.folder.write_text('[connection]\nweights = "mine.pth"\n')
+    assert own_weights(context, phantom, sha256) == str(tmp_path / "mine.pth")
+    keep_shipped(tmp_path / "weights")
+    assert own_weights(context, phantom, sha256) == str(tmp_path / "weights" / f"{sha256}.safetensors")
+    assert own_weights(replace(context, simulated=True), phantom, sha256) == ""
