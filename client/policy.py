@@ -427,4 +427,4 @@ def _read(record: object, where: str) -> Arrays:
 def _refused(rule: str, text: str, public: str) -> PolicyError:
     """By a key of `[policy]`, or by "records": what a reply may hold at all, which no hospital can change."""
     name = f"policy.{rule}" if rule in POLICY_KEYS else rule
-    return PolicyError(f"Refused by {name}: {text}. Nothing left the site.", public=public, rule=name)
+    return PolicyError(f"Refused by {name}: {text.removesuffix('.')}. Nothing left the site.", public=public, rule=name)

@@ -53,6 +53,7 @@ def test_each_rule_refuses_by_itself(policy, content, says) -> None:
     assert says in refused.value.public
     assert refused.value.rule == "records" or refused.value.rule.startswith("policy.")
     assert str(refused.value).startswith(f"Refused by {refused.value.rule}: ")
+    assert ".." not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["secure", "calibration", "survey"])

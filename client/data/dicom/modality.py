@@ -35,6 +35,7 @@ NOT_ORIGINAL = {
     "T1 MAP": "a map",
     "T2 MAP": "a map",
     "FIELD_MAP": "a map",
+    "MOSAIC": "a mosaic, many slices in one picture",
 }
 """Values of Image Type to what such an image is."""
 REFORMATTED = frozenset({"MPR", "REFORMATTED", "RESAMPLED", "AVERAGE", "CSA MPR"})

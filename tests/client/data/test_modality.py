@@ -63,6 +63,7 @@ def header(**tags) -> Dataset:
         ({**TFE, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "other"),
         ({**MPRAGE, "ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "other"),
         ({**T2, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "other"),
+        ({**SE_T1, "ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "other"),
         ({**SE_T1, "Modality": "CT"}, "other"),
         ({}, "other"),
     ],

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from flwr.app import RecordDict
@@ -283,7 +284,8 @@ PRIVATE = config_from_table(
 
 @pytest.mark.slow
 def test_a_private_round_is_charged_and_tells_what_is_spent(model, site, tmp_path):
-    (tmp_path / "t1.nii").write_bytes(b"volume")
+    voxels = np.random.default_rng(0).integers(0, 9, (5, 5, 5)).astype(np.int16)
+    nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "t1.nii")
     site(SitePolicy(), cases=(Case("sub-0", {"t1": tmp_path / "t1.nii"}, None, 0, None, None),))
     told = [ask(model, config=PRIVATE.to_json(), cache=str(tmp_path), run="run-1")[0] for _ in range(2)]
     assert [reply.error for reply in told] == ["", ""]

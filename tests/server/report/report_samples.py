@@ -148,7 +148,12 @@ def small():
     """Every section, of few patients and rounds."""
     report = full()
     report["patients"], report["rounds"] = report["patients"][:2], report["rounds"][2:5]
-    report["aggregation"] = {"secure": True, "fewest": 3, "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"}}
+    report["aggregation"] = {
+        "secure": True,
+        "fewest": 3,
+        "needed": 3,
+        "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"},
+    }
     return report
 
 

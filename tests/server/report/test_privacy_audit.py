@@ -145,7 +145,7 @@ def test_unknown_sites_and_runs_are_named(run, tmp_path, capsys) -> None:
         (("surplus",), 1, "expected a table of mechanism"),
         (("mechanism", "noise_multiplier"), 2.0, "mechanism.noise_multiplier: expected 1.0, as in the run; got 2.0"),
         (("mechanism", "sample_rate"), True, "mechanism.sample_rate"),
-        (("checks",), [], "expected a list of 4 checks"),
+        (("checks",), [], "expected a list of 9 checks"),
         (("checks", 1, "name"), NAMES[0], "the checks' names: expected noise of the promised size, noise from no seed"),
         (("checks", 1, "name"), ["x"], "the checks' names"),
         (("checks", 1, "passed"), 1, "checks[1].passed: expected true or false; got 1"),
