@@ -68,12 +68,17 @@ def least_noise(epsilon_at: Callable[[float], float], epsilon: float, guess: flo
 
     Args:
         epsilon_at: falls with the noise; may be infinite.
-        epsilon: the target, which `LARGEST_NOISE` keeps to.
+        epsilon: the target.
         guess: where to begin; any number above 0 will do.
+
+    Raises:
+        ValueError: not even `LARGEST_NOISE` is enough.
     """
     enough, least, step = min(guess, LARGEST_NOISE), 0.0, 1.03
     at_enough, at_least = epsilon_at(enough), math.inf
     while at_enough > epsilon:
+        if enough >= LARGEST_NOISE:
+            raise ValueError(f"No noise up to {LARGEST_NOISE:g} keeps within epsilon {epsilon:g}.")
         least, at_least = enough, at_enough
         enough = min(enough * max(step, min(at_enough / epsilon, 2.0)), LARGEST_NOISE)
         at_enough, step = epsilon_at(enough), step * step

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.privacy.accounting import LOOSE, TOLERANCE, epsilon_of, last_true, least_noise, noise_for, steps_within
+from common.privacy.accounting import LARGEST_NOISE, LOOSE, TOLERANCE, epsilon_of, last_true, least_noise, noise_for, steps_within
 from common.privacy.charge import Charge
 
 GRID = [
@@ -125,6 +125,11 @@ def test_the_least_noise_is_found_from_any_guess_in_few_questions(epsilon: float
         asked.append(noise)
         return 3 / noise**power + 0.5 / noise**2
 
+    if curve(LARGEST_NOISE) > epsilon:
+        with pytest.raises(ValueError, match="No noise up to"):
+            least_noise(curve, epsilon, guess)
+        return
+    asked.clear()
     found = least_noise(curve, epsilon, guess)
     assert curve(found) <= epsilon < curve(found * (1 - 1.01 * TOLERANCE))
     asked.clear()
