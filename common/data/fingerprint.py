@@ -11,6 +11,7 @@ X, Y, Z voxels in RAS order. No module imported here needs torch.
 """
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ FINE, COARSE = 3.5, 5.0  # mm, the Gaussians' standard deviations
 NEAREST, FARTHEST = 8.0, 18.0  # mm from the place to the points that are compared: beyond the blob that made it a place
 BANDS, BITS = 4, 40  # tokens of a place, comparisons of a token
 FAINT = 0.1  # of the volume's 99th percentile: below lie air and what skull stripping cut away
+FIRST = 20  # pairs of points that tell most places at the brain's rim
 MOST_FAINT = 0.03  # of the points round a place may be faint: at the brain's rim all heads look alike
 CONTRAST = 0.01  # of the same percentile: an extremum that is weaker is noise
 MOST_TOKENS = 1024  # of a volume: those with the smallest hash, so that two volumes keep the same ones
@@ -38,7 +40,8 @@ SAME_SCAN = 0.2  # of the smaller fingerprint; T1 and contrast T1 of one session
 
 def fingerprint(volume: Volume) -> Fingerprint:
     """The tokens of a volume; the same for equal voxels and voxel sizes, whatever else the header says."""
-    voxels = np.nan_to_num(volume.voxels, nan=0.0, posinf=0.0, neginf=0.0)
+    known = volume.levels is not None  # then every voxel is finite
+    voxels = volume.voxels if known else np.nan_to_num(volume.voxels, nan=0.0, posinf=0.0, neginf=0.0)
     fine = _blurred(voxels, volume.spacing)
     bright = fine[fine > 0]
     if not bright.size or min(fine.shape) < 3:
@@ -46,9 +49,13 @@ def fingerprint(volume: Volume) -> Fingerprint:
     top = float(np.percentile(bright, 99))
     blobs = fine - ndimage.gaussian_filter(fine, np.sqrt(COARSE**2 - FINE**2) / STEP, mode="constant")
     places = _extrema(blobs, (fine > FAINT * top) & (np.abs(blobs) > CONTRAST * top))
-    first, second = (_around(fine, places, points) for points in _pairs())  # [P, BANDS * BITS]
-    faint = ((first < FAINT * top).mean(axis=1) + (second < FAINT * top).mean(axis=1)) / 2
-    return _tokens((first > second)[faint <= MOST_FAINT])
+    first, second = _pairs()
+    for some in (slice(None, FIRST), slice(None)):  # most places at the rim are known by a few points
+        around = [_around(fine, places, points[some]) for points in (first, second)]  # [P, points]
+        faint = sum(np.count_nonzero(values < FAINT * top, axis=1) for values in around)
+        inside = faint <= MOST_FAINT * 2 * BANDS * BITS
+        places = places[inside]
+    return _tokens((around[0] > around[1])[inside])
 
 
 def shared(a: Fingerprint, b: Fingerprint) -> int:
@@ -74,10 +81,10 @@ def same_scan(a: Fingerprint, b: Fingerprint) -> bool:
 
 def _blurred(voxels: Array, spacing: tuple[float, float, float]) -> Array:
     """The volume under the finer Gaussian, on a grid of STEP mm round its middle; beyond its edges lies 0."""
-    for axis, length in enumerate(spacing):
-        weights = _gaussian(voxels.shape[axis], length)
-        voxels = np.asarray(np.moveaxis(np.tensordot(weights, voxels, axes=(1, axis)), 0, axis), dtype=np.float32)
-    return voxels
+    x, y, z = (_gaussian(count, length) for count, length in zip(voxels.shape, spacing, strict=True))
+    rows = (x @ voxels.reshape(voxels.shape[0], -1)).reshape(len(x), *voxels.shape[1:])
+    blurred: Array = np.matmul(y, rows) @ z.T
+    return blurred
 
 
 def _gaussian(count: int, length: float) -> Array:
@@ -91,13 +98,23 @@ def _gaussian(count: int, length: float) -> Array:
 
 def _extrema(blobs: Array, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Places [P, 3] of maxima above 0 and minima below 0, in voxels of the grid, to a fraction of one."""
-    peaks = (blobs == ndimage.maximum_filter(blobs, 3)) & (blobs > 0)
-    pits = (blobs == ndimage.minimum_filter(blobs, 3)) & (blobs < 0)
     inner = np.zeros(blobs.shape, dtype=np.bool_)
-    inner[1:-1, 1:-1, 1:-1] = True
-    whole = np.argwhere((peaks | pits) & allowed & inner)
+    inner[1:-1, 1:-1, 1:-1] = allowed[1:-1, 1:-1, 1:-1]
+    places, found = np.flatnonzero(inner), []
+    for above in (blobs.ravel(), -blobs.ravel()):
+        highest = places[above[places] > 0]
+        for offset in _beside(blobs.shape):
+            highest = highest[above[highest] >= above[highest + offset]]  # soon few are left
+        found.append(highest)
+    whole = np.stack(np.unravel_index(np.concatenate(found), blobs.shape), axis=1)
     beyond = np.stack([_vertex(blobs, whole, axis) for axis in range(3)], axis=1)
     return np.asarray(whole + beyond, dtype=np.float64)
+
+
+def _beside(shape: tuple[int, ...]) -> list[int]:
+    """How far off the 26 neighbours of a place lie in a flat array of this shape, the nearest first."""
+    ways = sorted(product((-1, 0, 1), repeat=3), key=lambda way: sum(map(abs, way)))
+    return [(x * shape[1] + y) * shape[2] + z for x, y, z in ways[1:]]
 
 
 def _vertex(blobs: Array, places: NDArray[np.int64], axis: int) -> NDArray[np.float64]:

@@ -1,13 +1,17 @@
 """Whether the skull, and perhaps the face, is still in an image: a ring of scalp that the dark skull parts from the brain."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
-from scipy import ndimage
+from numpy.typing import NDArray
 
 from common.data.gate.finding import Finding, Kind, Level
-from common.data.review.thumbnail import Thumbnail, depth_inside
-from common.data.volumes import Array, Mask, foreground
+from common.data.review.planes import opened, pieces, without_holes
+from common.data.review.thumbnail import Thumbnail, depth_inside, shown
+from common.data.volumes import Array, Mask
+
+Kept = TypeVar("Kept", np.float32, np.bool_)
 
 FACE = Kind("face", Level.NOTE, "the head is not skull-stripped: a face may be recognised")
 KINDS = (FACE,)
@@ -35,28 +39,44 @@ def find_faces(one: Thumbnail) -> Iterator[Finding]:
 
 def scalp_share(slices: Array, pixel: tuple[float, float]) -> float:
     """How much of the head's outermost shell is bright and not joined to the brain: the upper quartile of slices [X, Y, S]."""
-    inside = foreground(slices)
-    some = range(0, slices.shape[2], max(1, slices.shape[2] // SLICES))
-    shares = [_of_slice(slices[:, :, s], inside[:, :, s], pixel) for s in some]
-    known = [share for share in shares if share is not None]
-    return float(np.percentile(known, 75)) if known else 0.0
+    step = max(1, slices.shape[2] // SLICES)
+    images, inside = _first(slices[:, :, ::step]), _first(shown(slices)[:, :, ::step])
+    heads = without_holes(opened(inside))
+    large = heads.sum(axis=(1, 2)) * pixel[0] * pixel[1] >= LEAST
+    shares = _of_heads(images[large], heads[large], pixel) if large.any() else []
+    return float(np.percentile(shares, 75)) if shares else 0.0
 
 
-def _of_slice(image: Array, inside: Mask, pixel: tuple[float, float]) -> float | None:
-    head = ndimage.binary_fill_holes(ndimage.binary_opening(inside))
-    if head.sum() * pixel[0] * pixel[1] < LEAST:
-        return None
-    depth = depth_inside(head[:, :, None], pixel)[:, :, 0]
-    core, shell = depth >= min(DEEP, 0.6 * float(depth.max())), head & (depth <= SCALP)
-    if not core.any() or not shell.any():
-        return None
-    level = float(np.median(image[core]))
-    return max(_parted(head & (image > share * level), core, shell) for share in BRIGHT)
+def _first(slices: NDArray[Kept]) -> NDArray[Kept]:
+    """[X, Y, S] to [S, X, Y], each slice in one piece."""
+    return np.ascontiguousarray(np.moveaxis(slices, 2, 0))
 
 
-def _parted(bright: Mask, core: Mask, shell: Mask) -> float:
-    """The part of the shell that is bright, and in another piece than the brain."""
-    pieces, count = ndimage.label(ndimage.binary_opening(bright))
-    sizes = np.bincount(pieces[core], minlength=count + 1)
+def _of_heads(images: Array, heads: Mask, pixel: tuple[float, float]) -> list[float]:
+    """The share of each slice [S, X, Y] that has a core and a shell."""
+    depth = _first(depth_inside(np.moveaxis(heads, 0, 2), pixel))
+    deepest = depth.max(axis=(1, 2), keepdims=True)
+    cores, shells = depth >= np.minimum(DEEP, 0.6 * deepest), heads & (depth <= SCALP)
+    places = [(np.flatnonzero(core), np.flatnonzero(shell)) for core, shell in zip(cores, shells, strict=True)]
+    known = [np.median(image.take(core)) if core.size else 0.0 for image, (core, _) in zip(images, places, strict=True)]
+    level = np.array(known, np.float32)[:, None, None]
+    bright, _ = pieces(opened(np.concatenate([heads & (images > share * level) for share in BRIGHT])))
+    return [
+        max(_parted(piece, core, shell) for piece in bright[number :: len(images)])
+        for number, (core, shell) in enumerate(places)
+        if core.size and shell.size
+    ]
+
+
+def _parted(piece: NDArray[np.int32], core: NDArray[np.intp], shell: NDArray[np.intp]) -> float:
+    """The part of the shell that is bright, and in another piece than the brain.
+
+    Args:
+        piece: [X, Y], numbers of bright pieces, 0 elsewhere.
+        core: its pixels' places in the flat slice.
+        shell: its pixels' places.
+    """
+    sizes = np.bincount(piece.take(core))
     sizes[0] = 0
-    return float(((pieces > 0) & (pieces != sizes.argmax()) & shell).sum() / shell.sum()) if sizes.any() else 0.0
+    outer = piece.take(shell)
+    return float(np.count_nonzero((outer > 0) & (outer != sizes.argmax())) / shell.size) if sizes.any() else 0.0

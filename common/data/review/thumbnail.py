@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.data.volumes import Array, Mask, Volume, foreground
+from common.data.review.percentiles import of_sorted, percentiles
+from common.data.review.planes import opened, without_holes
+from common.data.volumes import BACKGROUND, Array, Mask, Volume, foreground
 
 STEP = 2.0  # mm that pixels are averaged to, where they are smaller
 SLICES = 16  # at most, spread over those that show at least half as much as the fullest
@@ -60,10 +62,17 @@ def depth_inside(region: Mask, pixel: tuple[float, float]) -> NDArray[np.float32
     """mm to the nearest pixel outside the region [X, Y, S], in each slice; what reaches the image's edge goes on beyond it."""
     depth = np.zeros(region.shape, np.float32)
     for s in range(region.shape[2]):
-        padded = np.pad(region[:, :, s], 1, mode="edge")
-        if padded.any() and not padded.all():
-            depth[:, :, s] = ndimage.distance_transform_edt(padded, sampling=pixel)[1:-1, 1:-1]
+        inside = np.ascontiguousarray(region[:, :, s])
+        if inside.any() and not inside.all():
+            depth[:, :, s] = ndimage.distance_transform_edt(inside, sampling=pixel)
     return depth
+
+
+def shown(slices: Array) -> Mask:
+    """`foreground` of finite slices, sooner."""
+    rising = np.sort(slices, axis=None)
+    positive = rising[np.searchsorted(rising, 0, side="right") :]
+    return slices > BACKGROUND * float(of_sorted(positive, (99,))[0]) if positive.size else foreground(slices)
 
 
 def _spread(voxels: Array) -> NDArray[np.int64]:
@@ -86,20 +95,26 @@ def _reduced(voxels: NDArray[np.generic], spacing: tuple[float, ...]) -> Array:
     """Means over blocks in the plane; what is left over at the far edges is cut off."""
     along_x, along_y = _blocks(spacing)
     across, down = voxels.shape[0] // along_x, voxels.shape[1] // along_y
-    finite = np.nan_to_num(voxels[: across * along_x, : down * along_y].astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    blocks: Array = finite.reshape(across, along_x, down, along_y, -1).mean(axis=(1, 3))
+    if not np.isfinite(voxels).all():
+        voxels = np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0)
+    total = np.zeros((across, down, *voxels.shape[2:]), np.float32)
+    for x in range(along_x):
+        for y in range(along_y):
+            total += voxels[x : across * along_x : along_x, y : down * along_y : along_y]
+    blocks: Array = (total / (along_x * along_y)).astype(np.float32, copy=False)
     return blocks
 
 
 def _from_zero(slices: Array, head: Mask) -> Array:
     """The same where intensities begin at 0; z-scored ones are moved so that the darkest of the head are 0.3 of the median."""
-    inside = slices[head]
-    low, middle = np.percentile(inside, (1, 50)) if inside.size else (0.0, 0.0)
+    if not head.any() or slices.min() >= 0:
+        return slices
+    low, middle = (float(q) for q in percentiles(slices[head], (1, 50)))
     return slices if low >= 0 else np.where(head, slices - low + CSF * (middle - low), 0).astype(np.float32)
 
 
 def _outline(slices: list[Array]) -> Mask:
     """The head [X, Y, S]: foreground of at least half of the volumes, without specks and holes."""
-    votes = np.mean([foreground(each) for each in slices], axis=0) >= 0.5
-    whole = [ndimage.binary_fill_holes(ndimage.binary_opening(votes[:, :, s])) for s in range(votes.shape[2])]
-    return np.stack(whole, axis=2) if whole else votes
+    votes = np.count_nonzero([shown(each) for each in slices], axis=0) * 2 >= len(slices)
+    whole = without_holes(opened(np.ascontiguousarray(np.moveaxis(votes, 2, 0))))
+    return np.ascontiguousarray(np.moveaxis(whole, 0, 2))
