@@ -75,7 +75,8 @@ def tumour_of(images: Images) -> tuple[Mask | None, list[Finding]]:
     region, found = _region(images, placed)
     findings += found
     if region is not None:
-        findings += _size(images, region) or _tissue(images, region)
+        size = _size(images, region)
+        findings += size if any(one.level is Level.ERROR for one in size) else [*size, *_tissue(images, region)]
     return region, findings
 
 
