@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from common.cli import add_debug, config_path
 from common.config.run import RunConfig, load_config
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from common.data.check import SiteCheck
@@ -53,8 +54,15 @@ def _check(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.site}: no such file or folder. Name a site's folder or its site.toml.")
     if arguments.html and arguments.html.is_dir():
         raise ConfigError(f"--html {arguments.html}: is a folder. Name a file, such as {arguments.html / 'check.html'}.")
+    if arguments.html:
+        _require_writable(arguments.html)
     run = load_config(config_path(arguments.config)) if arguments.config else RunConfig()
-    site = read_site(arguments.site, run)
+    try:
+        site = read_site(arguments.site, run)
+    except DataError as error:
+        if arguments.json:
+            print(json.dumps({"usable": False, "error": str(error)}, indent=2))
+        raise
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with bar, Page(run) if arguments.html else nullcontext() as page:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
@@ -76,6 +84,16 @@ def _check(arguments: argparse.Namespace) -> int:
         if arguments.html:
             Console().print(f"Page: {arguments.html}. It holds patients' images: it stays in the hospital.", markup=False)
     return 0 if result.usable else 1
+
+
+def _require_writable(page: Path) -> None:
+    """Refuse, before any patient is read, a page that could not be written.
+
+    Raises:
+        ConfigError: its folder is not there, or this user may not write to it.
+    """
+    if not page.absolute().parent.is_dir() or not os.access(page.absolute().parent, os.W_OK):
+        raise ConfigError(f"--html {page}: expected a file in a folder that is there and that you may write to. Name another.")
 
 
 def check_table(result: "SiteCheck") -> dict[str, Any]:

@@ -102,6 +102,8 @@ def _parts(file: Path) -> tuple[bytes, bytes]:
 
 
 def _unpacked(file: Path) -> bytes:
+    if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+        raise _refused(UNREADABLE, "is no file (a folder, a pipe, a socket or a device)", "a file", "Put the image in its place.")
     try:
         content = file.read_bytes()
     except OSError as error:

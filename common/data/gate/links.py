@@ -18,7 +18,10 @@ def files_under(folder: Path) -> list[str]:
     Raises:
         OSError: links lead to each other without end, or a folder cannot be read.
     """
-    above = {str(parent) for parent in folder.resolve().parents}
+    try:
+        above = {str(parent) for parent in folder.resolve().parents}
+    except RuntimeError as error:  # what pathlib makes of links that lead to each other
+        raise OSError("links lead to each other") from error
     found: list[str] = []
     for count, (path, names) in enumerate(_walk(folder, "", above)):
         if count > MOST_FOLDERS:
@@ -43,6 +46,8 @@ def why_absent(file: Path) -> tuple[str, str] | None:
     """What keeps a file's content from being here, and what to do about it; None where it is here."""
     if not file.exists():
         return _dangling(file)
+    if not file.is_dir() and not file.is_file():  # reading a pipe would wait for ever
+        return "is no file (a pipe, a socket or a device)", "Put the image in its place."
     if file.is_dir() or file.stat().st_size > POINTER_BYTES:
         return None
     with file.open("rb") as content:

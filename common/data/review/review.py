@@ -1,6 +1,5 @@
 """Reviews a site, patient by patient: what lies in names and headers, and what images show that no rule about one file sees."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ import nibabel as nib
 from common.data.cases import Case, Site
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.patient import Patient
+from common.data.gate.tables import read_table
 from common.data.review import identifiers, skull, swapped, twice
 from common.data.review.look import look
 from common.data.review.thumbnail import Thumbnail, thumbnail
+from common.errors import DataError
 
 KINDS: tuple[Kind, ...] = (*identifiers.KINDS, *skull.KINDS, *swapped.KINDS, *twice.KINDS)
 
@@ -58,10 +59,10 @@ def table_findings(site: Site) -> list[Finding]:
     if file is None:
         return []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            return list(identifiers.column_findings(table, list(csv.DictReader(text, delimiter="\t", restkey="", restval=""))))
-    except (OSError, UnicodeDecodeError, csv.Error):
+        rows = [dict(cells) for _, cells in read_table(file).rows]
+    except DataError:
         return []
+    return list(identifiers.column_findings(table, rows))
 
 
 def _of_images(case: Case, read: Patient) -> Iterator[Finding]:
