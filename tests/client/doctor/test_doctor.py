@@ -300,6 +300,8 @@ def fill(folder: Path, patients: int = 5) -> None:
         for kind in ("T1w", "FLAIR"):
             voxels = random.uniform(50, 200, (24, 24, 6)).astype(np.float32)
             nib.save(nib.Nifti1Image(voxels, np.eye(4)), anat / f"sub-{number}_{kind}.nii.gz")
+    rows = [f"sub-{number}\toligodendroglioma" for number in range(patients)]
+    (folder / "participants.tsv").write_text("\n".join(["participant_id\tsubtype", *rows]) + "\n")
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -324,15 +326,26 @@ def test_a_step_is_tried_and_leaves_nothing(quick: SiteHome, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_data_problems_are_counted_and_nothing_is_tried(quick: SiteHome) -> None:
+def test_where_no_patient_is_usable_nothing_is_tried(quick: SiteHome) -> None:
     fill(quick.folder, 2)
+    for file in quick.folder.glob("sub-*/anat/*FLAIR*"):
+        file.write_bytes(file.read_bytes()[:100])
+    found = rows(examine(quick.folder, planned("demo")))
+    assert found["data"].level == "FAILED"
+    assert "2 patients, 2 with a label; stay out: 2, errors: 2" in found["data"].sentence
+    assert "fedmri-site check" in found["data"].advice
+    assert found["dry run"].level == "note"
+
+
+@pytest.mark.slow
+def test_one_patient_who_stays_out_is_a_warning(quick: SiteHome) -> None:
+    fill(quick.folder, 3)
     file = next(quick.folder.glob("sub-1/anat/*FLAIR*"))
     file.write_bytes(file.read_bytes()[:100])
     found = rows(examine(quick.folder, planned("demo")))
-    assert found["data"].level == "FAILED"
-    assert "2 patients, 0 with a label; problems: 1" in found["data"].sentence
-    assert "fedmri-site check" in found["data"].advice
-    assert found["dry run"].level == "note"
+    assert found["data"].level == "warning"
+    assert "3 patients, 3 with a label; stay out: 1, errors: 1" in found["data"].sentence
+    assert found["dry run"].level == "ok", found["dry run"]
 
 
 def test_little_room(quick: SiteHome, monkeypatch) -> None:
