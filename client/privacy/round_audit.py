@@ -135,7 +135,14 @@ def without(patients: SiteData, row: int) -> SiteData:
 
 
 def watch(
-    model: MultiModalViT, patients: SiteData, config: RunConfig, number: int, *, learning_rate: float, **instead: Any
+    model: MultiModalViT,
+    patients: SiteData,
+    config: RunConfig,
+    number: int,
+    *,
+    learning_rate: float,
+    rows_alone: bool = False,
+    **instead: Any,
 ) -> RoundSeen:
     """Run one private round by plain SGD, and see what it does.
 
@@ -145,11 +152,12 @@ def watch(
         config: of the private run.
         number: of the round.
         learning_rate: of the SGD; the expected number of patients over the clipping norm moves by the sum in clipping norms.
+        rows_alone: of its steps note how many patients they saw, and no array: there are thousands of them.
         instead: parts of `common.training.private` to be replaced by others of their name.
     """
     charges: list[Charge] = []
     start, early = get_arrays(model.eval()), False
-    with _watched(learning_rate, instead) as steps:
+    with _watched(learning_rate, instead, rows_alone) as steps:
 
         def charge(cost: Charge) -> None:
             nonlocal early
@@ -161,13 +169,17 @@ def watch(
 
 
 @contextmanager
-def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[StepSeen]]:
+def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) -> Iterator[list[StepSeen]]:
     """`private_round` with an optimizer that notes what it is given and what it does."""
     seen: list[StepSeen] = []
     real: Any = vars(private)["SystemNoiseOptimizer"]
 
     class Watched(real):  # type: ignore[misc]
         def take(self, parameters: Any, gradients: Any) -> None:
+            if rows_alone:
+                super().take(parameters, gradients)
+                seen.append(StepSeen(len(next(iter(gradients.values()))), {}))
+                return
             names = {id(parameter): name for name, parameter in parameters.items()}
             before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
             self.noted = StepSeen(len(next(iter(gradients.values()))), {})
@@ -178,6 +190,9 @@ def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[Ste
             seen.append(self.noted)
 
         def clip_and_accumulate(self) -> None:
+            if rows_alone:
+                super().clip_and_accumulate()
+                return
             self.noted.shares = {name: torch.stack(each) for name, each in self._apart().items() if each}
             super().clip_and_accumulate()
 
@@ -339,7 +354,8 @@ def _counted(model: MultiModalViT, patients: SiteData, config: RunConfig, number
         "draw_example": lambda model, patients, row, *_: row,
     }
     silent = _with(config, noise_multiplier=0.0, steps=steps)
-    return rows_check(watch(model, patients, silent, number, learning_rate=0.0, **instead), drawn, len(patients), silent)
+    seen = watch(model, patients, silent, number, learning_rate=0.0, rows_alone=True, **instead)
+    return rows_check(seen, drawn, len(patients), silent)
 
 
 def rows_check(seen: RoundSeen, drawn: list[NDArray[np.int64]], patients: int, config: RunConfig) -> Check:
