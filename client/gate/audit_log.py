@@ -1,6 +1,6 @@
 """The hospital's audit log: what came in, what went out, what was refused and by which rule. Appended to, never rewritten.
 
-One JSON object a line, hash-chained (`client.hash_chain`), on the disk before anything leaves: a reply whose line cannot be
+One JSON object a line, hash-chained (`common.hash_chain`), on the disk before anything leaves: a reply whose line cannot be
 written
 does not leave. Lines cut off at the end are not noticed, nor is a chain forged whole: the log is the hospital's own; copy its
 last hash elsewhere (`fedmri-site audit verify` prints it) and the past is fixed.
@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from client.hash_chain import START, follow, link
 from common.errors import AuditLogError
 from common.files import locked
+from common.hash_chain import START, follow, link
 
 LOG_NAME = "audit.jsonl"
 ASKED, ANSWERED, REFUSED = "asked", "answered", "refused"  # of a request: it came; its answer left; a sentence left, and why

@@ -64,7 +64,7 @@ def _add_passphrase(verb: argparse.ArgumentParser) -> None:
 
 
 def _release_key(arguments: argparse.Namespace) -> int:
-    from server.release.signing import KEY, PUBLIC, make_key  # noqa: PLC0415
+    from common.deployment.minisign import KEY, PUBLIC, make_key  # noqa: PLC0415
 
     passphrase = "" if arguments.no_passphrase else _passphrase(arguments.passphrase_file, new=True)
     public = make_key(arguments.folder, passphrase)
@@ -91,15 +91,15 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _private(arguments: argparse.Namespace) -> "Ed25519PrivateKey":
-    from server.release.signing import is_locked, read_key  # noqa: PLC0415
+    from common.deployment.minisign import is_locked, read_key  # noqa: PLC0415
 
     passphrase = _passphrase(arguments.passphrase_file, new=False) if is_locked(arguments.key) else ""
     return read_key(arguments.key, passphrase)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from common.deployment.minisign import read_public  # noqa: PLC0415
     from server.release.manifest import verify_release  # noqa: PLC0415
-    from server.release.signing import read_public  # noqa: PLC0415
 
     files, comment = verify_release(arguments.folder, read_public(arguments.key))
     if arguments.json:
