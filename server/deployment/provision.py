@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.cli import CONFIGS
 from common.deployment.flower_cli import NAME
+from common.deployment.minisign import make_key
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
 from common.text import toml_value
@@ -44,6 +45,7 @@ def init_home(folder: Path, settings: ServerSettings) -> Home:
     make_authority(folder, settings.name)
     make_certificate(folder, settings.host)
     write_secret(folder / SECRET, secrets.token_bytes(48))
+    make_key(folder, passphrase="")  # as ca.key: who can read this folder is the coordinator
     text = SETTINGS.format(**{key: toml_value(value) for key, value in vars(settings).items()})
     write_atomic(folder / FILE_NAME, text.encode())  # last: a folder with it is a home
     home = open_home(folder)
