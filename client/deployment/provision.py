@@ -37,6 +37,7 @@ POLICY = {
     "hours": 'train only then, in local time: "19:00-06:30"; "": always',
     "max_hours": "the longest that one request may take, whatever the server allows",
     "take_weights": "take small frozen weights from the coordinator; false: by `fedmri-site weights add` alone",
+    "keep_models": "keep released models that the coordinator hands over, where their signature fits; `fedmri-site models`",
     "approval": "only code approved with `fedmri-site approve` runs here",
 }
 PRIVACY = {

@@ -10,6 +10,7 @@ import pytest
 
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
+from common.model_files.open import MODEL_NAME
 from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 from tests.integration.deployment.federation import ROOT, SMALL, Federation, Hospital, Run, free_port, until
@@ -46,8 +47,7 @@ class Walk:
 
     def type(self, line: str, names: dict[str, str], *more: str) -> str:
         """One command, with what a crowded test machine needs besides; returns what it printed."""
-        words = [names.get(word, self.names.get(word, word)) for word in shlex.split(line)]
-        words = [word.replace("/var/lib/fedmri/", f"{self.federation.home}/") for word in words]
+        words = [put(word, self.names | names) for word in shlex.split(line)]
         code = MAINS[words[0]]([*words[1:], *more])
         told = self.capsys.readouterr()
         assert code == 0, f"{line}: {told.out}{told.err}"
@@ -71,6 +71,14 @@ class Walk:
                 self.coordinator("admit", names)
         self.federation.hospitals[name] = Hospital(name, folder, self.federation.data / name)
         return self.federation.hospitals[name]
+
+
+def put(word: str, names: dict[str, str]) -> str:
+    """A word of the page, its name or folder put in place: a folder also where something stands in it."""
+    for name, is_here in names.items():
+        if word == name or (name.startswith("/") and word.startswith(f"{name}/")):
+            return is_here + word[len(name) :]
+    return word
 
 
 def small() -> list[str]:
@@ -99,9 +107,16 @@ def test_the_first_run_works_at_the_first_attempt(walk: Walk) -> None:
     sites = [walk.hospital(name) for name in SITES]
     assert all(open_home(site.home).config.connection.weights == "" for site in sites)
     until(lambda: federation.online() == set(SITES), 90, "both hospitals online")
-    [line] = commands("run")
-    walk.type(line, {}, *small())
+    run_it, hand_it_out = commands("run")
+    walk.type(run_it, {}, *small())
     run = Run(federation, federation.home / "runs" / "first")
     assert [(line["attempts"], line["failures"]) for line in run.rounds] == [(1, [])]
     assert json.loads((run.out / "report.json").read_text())["external"]["n"] == 6
-    assert all(site.events("refused") == 0 for site in sites)
+    assert "first/1.0.0 is kept at hospital-a, hospital-b." in walk.type(hand_it_out, {})
+    for site in sites:
+        assert site.events("refused") == 0
+        names = {"/var/lib/fedmri-site": str(site.home), "/data/brains": str(site.data)}
+        models, predict = commands("after")
+        assert "first/1.0.0" in walk.type(models, names)
+        assert "Probabilit" in walk.type(predict, names)
+        assert (site.home / "models" / "first" / "1.0.0" / MODEL_NAME).read_bytes() == (run.out / MODEL_NAME).read_bytes()
