@@ -11,6 +11,7 @@ from rich.live import Live
 from common.cli import add_debug, add_unlabelled, output
 from common.deployment.supervisor import end, running
 from common.errors import ConfigError
+from server.deployment.acts import ADMIT, CANCEL, INVITE, RENEW, REVOKE, START, STOP, acting
 from server.deployment.home import Home, ServerSettings, open_home
 from server.deployment.provision import init_home, renew_certificate
 from server.deployment.registry import admit, read_key, revoke, synchronise
@@ -111,7 +112,8 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _renew(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    until = renew_certificate(home)
+    with acting(home, RENEW):
+        until = renew_certificate(home)
     again = " Stop and start the service: it holds the old one." if running(home.state) is not None else ""
     _say(f"The new certificate for {home.settings.host} is valid until {until:%Y-%m-%d}.{again}")
     return 0
@@ -121,7 +123,8 @@ def _invite(arguments: argparse.Namespace) -> int:
     from server.deployment.invite import invite  # noqa: PLC0415  as `_bundle`
 
     home = open_home(arguments.home)
-    file, made, fingerprint = invite(home, arguments.name, arguments.config, arguments.out)
+    with acting(home, INVITE, site=arguments.name):
+        file, made, fingerprint = invite(home, arguments.name, arguments.config, arguments.out)
     if arguments.json:
         print(json.dumps({"file": str(file), "fingerprint": fingerprint, "bundle": made.bundle_sha256}))
         return 0
@@ -136,7 +139,9 @@ def _admit(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
     key: str | Path = arguments.key if arguments.key.startswith("ecdsa-sha2-") else Path(arguments.key)
     name = arguments.name or _invited(home, key)
-    site = admit(home, key, name, again=arguments.again, patients=arguments.patients)
+    facts = {"site": name, "key": read_key(key, name).fingerprint, "patients": arguments.patients, "again": arguments.again}
+    with acting(home, ADMIT, **facts):
+        site = admit(home, key, name, again=arguments.again, patients=arguments.patients)
     agreed = f", {site.patients} patients at most" if site.patients else ""
     _say(f"Admitted {site.name}, key {site.fingerprint}{agreed}. {_tell_superlink(home)}")
     _say("Let the hospital read its key's fingerprint out to you: `join` showed it there, and `fedmri-site doctor` does.")
@@ -161,7 +166,8 @@ def _invited(home: Home, key: str | Path) -> str:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    site = revoke(home, arguments.name)
+    with acting(home, REVOKE, site=arguments.name):
+        site = revoke(home, arguments.name)
     _say(f"Revoked {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
     return 0
 
@@ -177,17 +183,20 @@ def _tell_superlink(home: Home) -> str:
 
 def _start(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    if arguments.background:
+    if arguments.background:  # it gives this command anew, in a process of its own
         pid = serve_in_background(home)
         _say(f"Ready at {home.settings.address} (process {pid}). See `fedmri-server status {home.folder}`.")
-    else:
+        return 0
+    with acting(home, START):
         serve(home, _say)
     return 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    _say("Stopped." if end(home.state) else "Nothing runs here.")
+    with acting(home, STOP):
+        ended = end(home.state)
+    _say("Stopped." if ended else "Nothing runs here.")
     return 0
 
 
@@ -232,7 +241,9 @@ def _survey(arguments: argparse.Namespace) -> int:
 def _cancel(arguments: argparse.Namespace) -> int:
     from server.deployment.submit import cancel  # noqa: PLC0415
 
-    number = cancel(open_home(arguments.home))
+    home = open_home(arguments.home)
+    with acting(home, CANCEL):
+        number = cancel(home)
     _say(f"Stopped run {number}; go on with `fedmri-server run ... --resume`." if number else "No run is on.")
     return 0
 

@@ -10,6 +10,7 @@ from common.cli import add_debug
 from common.deployment.minisign import KEY
 from common.errors import FedMRIError
 from server.cli.release import add_passphrase, private_key
+from server.deployment.acts import RELEASE, acting
 from server.deployment.home import open_home
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -44,7 +45,8 @@ def _hand_out(arguments: argparse.Namespace) -> int:
     run = arguments.run.expanduser().resolve()
     folder = pack(run, arguments.study or run.name, arguments.release, private_key(arguments))
     out = home.runs / datetime.now().strftime("hand-out-%Y%m%d-%H%M%S")
-    taken = submit(home, Submission("demo", (), (), out, hand_out=folder))
+    with acting(home, RELEASE, model=f"{arguments.study or run.name}/{arguments.release}", run=str(run)):
+        taken = submit(home, Submission("demo", (), (), out, hand_out=folder))
     follow(home, taken, lambda _: None)
     return _show(taken.out / NAME, as_json=arguments.json)
 

@@ -15,6 +15,7 @@ from server.cli.deployment import add_deployment
 from server.cli.hand_out import add_hand_out
 from server.cli.release import add_export
 from server.cli.report import add_report
+from server.cli.roles import add_roles
 from server.report.publish import HTML_NAME
 
 
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     add_deployment(verbs)
     add_export(verbs)
     add_hand_out(verbs)
+    add_roles(verbs)
     return run_command(parser, argv)
 
 
