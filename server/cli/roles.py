@@ -25,9 +25,7 @@ def add_roles(verbs: Verbs) -> None:
     verb.add_argument("home", type=Path, metavar="HOME", help="the coordinator's folder")
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="made; give it to that user")
     _finish(verb, _observer)
-    verb = verbs.add_parser(
-        "observe", help="what an observer may see", description="Hospitals and runs, as an observer sees them."
-    )
+    verb = verbs.add_parser("observe", help="what an observer may see", description="Hospitals and runs.")
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="that `observer` has made")
     _finish(verb, _observe)
 
