@@ -18,6 +18,7 @@ from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
 from common.messages.leaving import KINDS, unlisted
+from common.messages.released_model import MODEL
 from common.messages.round import (
     ARRAYS,
     CHANGE,
@@ -205,15 +206,35 @@ def require_taking(policy: SitePolicy, sha256: str) -> None:
         raise _refused("backbone_sha256", text, "the run is not the one that the site pinned (backbone_sha256)")
 
 
+def require_keeping(policy: SitePolicy) -> None:
+    """Refuse a released model.
+
+    Raises:
+        PolicyError: the policy keeps none.
+    """
+    if not policy.keep_models:
+        raise _refused("keep_models", "it is not set", "the site keeps no released models")
+
+
+def require_one_thing(asked: RecordDict) -> list[str]:
+    """The names of the records that say what a request is for, none where it is for training.
+
+    Raises:
+        PolicyError: it asks for several things: the rules of one are not those of another.
+    """
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE, WEIGHTS, MODEL) if name in asked]
+    if len(wanted) > 1:
+        raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
+    return wanted
+
+
 def _holding(asked: RecordDict) -> set[str]:
     """Names of the records that hold what a request asks for.
 
     Raises:
         PolicyError: it asks for several things: the rules of one are not those of another.
     """
-    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE, WEIGHTS) if name in asked]
-    if len(wanted) > 1:
-        raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
+    wanted = require_one_thing(asked)
     if TWINS in asked:
         return {TWINS, SEALED} if stage_of(asked) == Sent.stage else {TWINS}
     if SECURE in asked:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from client.deployment.join import offered
 from client.gate.approvals import LIST_NAME, Comparison, approve, approved, check_hash, compare, withdraw
 from client.gate.audit_log import LOG_NAME, verify
 from common.cli import CONFIGS, add_debug
@@ -52,13 +53,16 @@ def _approve(arguments: argparse.Namespace) -> int:
     home, state = _places(arguments.site)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if arguments.hash is None:
-        known, waiting = approved(home), sorted(p.stem for p in (state / "refused").glob("*.fab"))
+        known = approved(home)
+        waiting = [file for file in sorted((state / "refused").glob("*.fab")) if file.stem not in known]
+        invited = [file for file in sorted(offered(home).glob("*.fab")) if file.stem not in known]
         if arguments.json:
-            print(json.dumps({"approved": known, "refused": [name for name in waiting if name not in known]}, indent=2))
+            names = {"approved": known, "refused": [file.stem for file in waiting], "invited": [file.stem for file in invited]}
+            print(json.dumps(names, indent=2))
         else:
-            _print_list(known, [name for name in waiting if name not in known], console)
+            _print_list(known, waiting, invited, console)
         return 0
-    sha256, bundle = _bundle(arguments.hash, state)
+    sha256, bundle = _bundle(arguments.hash, (offered(home), state / "refused"))
     found = compare(bundle, CONFIGS.parent) if bundle is not None and not arguments.withdraw else None
     changed = withdraw(home, sha256) if arguments.withdraw else approve(home, sha256, arguments.note)
     if arguments.json:
@@ -66,7 +70,7 @@ def _approve(arguments: argparse.Namespace) -> int:
         print(json.dumps({"hash": sha256, "approved": not arguments.withdraw, "changed": changed, "files": files}, indent=2))
         return 0
     if found:
-        _print_comparison(found, console)
+        print_comparison(found, console)
     elif not arguments.withdraw:
         console.print("The bundle itself is not here: only its hash was written down.", style="yellow")
     word = "may not run here any more" if arguments.withdraw else "may run here"
@@ -100,28 +104,29 @@ def _places(path: Path) -> tuple[Path, Path]:
     return home, home / Path(read_site_config(path).connection.state).expanduser()
 
 
-def _bundle(text: str, state: Path) -> tuple[str, bytes | None]:
-    """A bundle by its file, or by its hash: then its bytes are there only if it was refused before."""
+def _bundle(text: str, kept: tuple[Path, ...]) -> tuple[str, bytes | None]:
+    """A bundle by its file, or by its hash: then its bytes are there only if an invitation held it, or it was refused before."""
     path = Path(text)
     if path.is_file():
         bundle = path.read_bytes()
         if not zipfile.is_zipfile(path):
             raise ConfigError(f"{path}: no bundle (a zip archive).")
         return hashlib.sha256(bundle).hexdigest(), bundle
-    kept = state / "refused" / f"{check_hash(text, 'HASH')}.fab"
-    return text, kept.read_bytes() if kept.is_file() and zipfile.is_zipfile(kept) else None
+    files = [folder / f"{check_hash(text, 'HASH')}.fab" for folder in kept]
+    return text, next((file.read_bytes() for file in files if file.is_file() and zipfile.is_zipfile(file)), None)
 
 
-def _print_list(known: dict[str, str], waiting: list[str], console: Console) -> None:
+def _print_list(known: dict[str, str], waiting: list[Path], invited: list[Path], console: Console) -> None:
     for sha256, note in known.items():
         console.print(f"approved  {sha256}  {note}")
-    for sha256 in waiting:
-        console.print(f"refused   {sha256}  state/refused/{sha256}.fab", style="yellow")
-    if not known and not waiting:
+    for word, files in (("refused", waiting), ("invited", invited)):
+        for file in files:
+            console.print(f"{word}   {file.stem}  {file}", style="yellow")
+    if not known and not waiting and not invited:
         console.print("No bundle is approved, and none has been refused yet.")
 
 
-def _print_comparison(found: Comparison, console: Console) -> None:
+def print_comparison(found: Comparison, console: Console) -> None:
     """How the bundle differs from the code that is installed here."""
     same, different, new = len(found.same), len(found.different), len(found.new)
     console.print(f"{same} files are the same as those installed here, {different} differ, {new} are new.")

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cli.doctor import add_doctor
+from client.cli.join import add_join
 from client.deployment.home import SiteHome, open_home
-from client.deployment.provision import Provisioned, provision
+from client.deployment.provision import Provisioned, provision, unread_lines
 from common.cli import add_debug, output
 from common.deployment.supervisor import end
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: "Verbs") -> None:
     """Add them to the command."""
     _add_init(verbs)
+    add_join(verbs)
     add_doctor(verbs)
     _add_start(verbs)
     _add_status(verbs)
@@ -72,6 +74,7 @@ def _init_lines(made: Provisioned) -> list[str]:
     return [
         f"Site {home.name} is set up.",
         done.get(made.toml_done, f"Settings: {home.toml} was there and was left as it was."),
+        *unread_lines(made),
         "",
         f"1. Send this file to the coordinator: {home.public_key}",
         f"   {made.public_line}",

@@ -17,6 +17,7 @@ from client.cli.check import add_check
 from client.cli.deployment import add_verbs
 from client.cli.importing import add_import
 from client.cli.ledger import add_ledger
+from client.cli.models import add_models
 from client.cli.predict import add_predict
 from client.cli.weights import add_weights
 from common.cli import add_debug, config_path, run_command
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     add_approve(verbs)
     add_ledger(verbs)
     add_weights(verbs)
+    add_models(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from client.predict.prediction import Answer
     from client.predict.prefetch import Read
     from common.data.gate.finding import Finding
+    from common.model_files.open import SavedModel
     from common.model_files.opened_model import OpenedModel
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -41,7 +42,12 @@ def add_predict(verbs: "Verbs") -> None:
         "patients", type=Path, nargs="?", metavar="PATIENT|SITE", help="a patient's or a site's folder, or a site.toml"
     )
     verb.add_argument("--files", nargs="+", metavar="KIND=FILE", help=f"one patient's volumes: {words}=, mask=")
-    verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE", help="a finished run's folder, or its model file")
+    text = (
+        "a finished run's folder, its model file, or a model that came here (`fedmri-site models`): STUDY/latest, STUDY/VERSION"
+    )
+    verb.add_argument("--model", type=Path, required=True, metavar="RUN|FILE|STUDY/latest", help=text)
+    text = "the site's folder, where such models and frozen weights are kept (default: PATIENT|SITE, where that is one)"
+    verb.add_argument("--site", type=Path, metavar="FOLDER", help=text)
     given = "of one patient, where the model takes it (default: what participants.tsv says)"
     verb.add_argument("--age", metavar="YEARS", help=f"age, {given}")
     verb.add_argument("--sex", metavar="F|M", help=f"sex, {given}")
@@ -74,7 +80,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     if (arguments.patients is None) == (arguments.files is None):
         raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
-    saved = read_saved(arguments.model)
+    home = _home(arguments)
+    saved = read_saved(_model(arguments.model, home))
     modalities = saved.config.data.modalities
     asked = find_patients(arguments.patients, modalities) if arguments.files is None else patient_of_files(arguments.files)
     asked = with_covariates(asked, arguments.patients, _said(arguments), saved.config.data.covariates)
@@ -84,8 +91,39 @@ def _predict(arguments: argparse.Namespace) -> int:
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         with without_compiler():
             import timm  # noqa: F401
-        opened = open_saved(saved, arguments.weights or asked.weights)
+        opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+
+
+def _home(arguments: argparse.Namespace) -> Path | None:
+    """The site's folder, where one is named or meant."""
+    site: Path | None = arguments.site
+    named: Path | None = site or arguments.patients
+    if named is None or not (named.suffix == ".toml" or (named / "site.toml").is_file()):
+        return site
+    return named.parent if named.suffix == ".toml" else named
+
+
+def _model(model: Path, home: Path | None) -> Path:
+    """The model's file or folder; of one that came here the signature is checked.
+
+    Raises:
+        ConfigError: no file, no folder and no model that is kept here.
+        FederationError: the model is not as it was signed.
+    """
+    if model.exists() or len(model.parts) != 2 or home is None:
+        return model
+    from client.gate.kept_models import find_model
+
+    return find_model(home, str(model))
+
+
+def _kept_weights(saved: "SavedModel", home: Path | None) -> str:
+    """The site's own copy of the frozen weights that the model was trained on."""
+    from common.models.backbones.kept_weights import FOLDER_NAME, kept_file
+
+    found = kept_file(home / FOLDER_NAME, saved.metadata["backbone_sha256"]) if home else None
+    return str(found or "")
 
 
 def _say_findings(asked: "PredictionInputs") -> None:

@@ -37,6 +37,7 @@ POLICY = {
     "hours": 'train only then, in local time: "19:00-06:30"; "": always',
     "max_hours": "the longest that one request may take, whatever the server allows",
     "take_weights": "take small frozen weights from the coordinator; false: by `fedmri-site weights add` alone",
+    "keep_models": "keep released models that the coordinator hands over, where their signature fits; `fedmri-site models`",
     "approval": "only code approved with `fedmri-site approve` runs here",
 }
 PRIVACY = {
@@ -60,6 +61,7 @@ class Provisioned:
 
     Attributes:
         toml_done: what became of site.toml: "made", "connection added" or "left as it was".
+        unread: a site.toml beside the patients, which the one here replaces; None: there is none.
         key_fingerprint: of the public key, to be compared by telephone.
         ca_fingerprint: of ca.crt, to be compared by telephone.
     """
@@ -69,6 +71,7 @@ class Provisioned:
     public_line: str
     key_fingerprint: str
     ca_fingerprint: str
+    unread: Path | None = None
 
 
 def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path | None = None) -> Provisioned:
@@ -111,7 +114,21 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     home.state.chmod(0o700)
     keep_shipped(home.weights)
     line = make_key(home.key, home.name)
-    return Provisioned(home, done, line, ssh_fingerprint(line), certificate_fingerprint(certificate))
+    unread = _unread(home)
+    return Provisioned(home, done, line, ssh_fingerprint(line), certificate_fingerprint(certificate), unread)
+
+
+def _unread(home: SiteHome) -> Path | None:
+    """The patients' own site.toml: two files would be two policies, so the one in the site's folder is the only one."""
+    beside = home.folder / Path(home.config.data).expanduser() / "site.toml"
+    return beside if beside.is_file() and not beside.samefile(home.toml) else None
+
+
+def unread_lines(made: Provisioned) -> list[str]:
+    """What to do about a site.toml that lies beside the patients."""
+    if made.unread is None:
+        return []
+    return [f"Not read: {made.unread}. Copy what it says of files, labels and patients into {made.home.toml}, which replaces it."]
 
 
 def _settings(toml: Path, server: str, name: str, data: Path | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+import tomllib
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -147,11 +148,21 @@ def compare(bundle: bytes, installed: Path) -> Comparison:
             here = installed / name
             if not here.is_file():
                 new.append(name)
-            elif here.read_bytes() == archive.read(name):
+            elif _same(name, here.read_bytes(), archive.read(name)):
                 same.append(name)
             else:
                 different.append(name)
     return Comparison(tuple(same), tuple(different), tuple(new))
+
+
+def _same(name: str, here: bytes, bundled: bytes) -> bool:
+    """Whether a file says the same in both places: Flower writes pyproject.toml anew, a list over several lines."""
+    if here == bundled or name != "pyproject.toml":
+        return here == bundled
+    try:
+        return tomllib.loads(here.decode()) == tomllib.loads(bundled.decode())
+    except ValueError:
+        return False
 
 
 def check_hash(text: str, where: str) -> str:

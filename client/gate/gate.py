@@ -22,6 +22,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from client.gate import approvals as approved
 from client.gate import audit_log
 from client.gate.bundle_process import run_bundle
+from client.gate.kept_models import keep_model
 from client.gate.ledger_watch import note_grown, note_moved, require_known
 from client.gate.replay_guard import (
     alone,
@@ -39,7 +40,9 @@ from client.policy import (
     require_calibrating,
     require_comparing,
     require_hours,
+    require_keeping,
     require_leaving,
+    require_one_thing,
     require_summed,
     require_surveying,
     require_taking,
@@ -52,6 +55,7 @@ from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
 from common.messages.refused_by import take_rule
+from common.messages.released_model import MODEL, read_hand_out
 from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
 from common.messages.secure_aggregation import MASKED, SECURE, MaskedInput, Unmask
 from common.messages.survey import SURVEY
@@ -160,6 +164,8 @@ class Gate:
     ) -> tuple[RecordDict, Context]:
         """Apply all rules, run the bundle, then apply the rules again to its reply."""
         state, asked = self._state(site), message.content
+        if MODEL in asked:
+            return self._kept(site, asked, task, bundle), context
         require_hours(site.policy, datetime.now().astimezone())
         sha256 = hashlib.sha256(bundle).hexdigest()
         if site.policy.approval:
@@ -230,6 +236,15 @@ class Gate:
             keep_bytes(folder, content, task.backbone)
             there = kept_file(folder, task.backbone)
         return write_status(SiteReply(site.name or self.home.resolve().name, task.round, error="" if there else LACKING))
+
+    def _kept(self, site: SiteConfig, asked: RecordDict, task: Task, bundle: bytes) -> RecordDict:
+        """The reply to a released model, which the gate itself takes, at any hour: no bundle runs."""
+        if site.policy.approval:
+            approved.require_approved(self.home, self._state(site), bundle)
+        require_one_thing(asked)
+        require_keeping(site.policy)
+        keep_model(self.home, read_hand_out(asked))
+        return write_status(SiteReply(site.name or self.home.resolve().name, task.round))
 
     def _require_one_sum(self, state: Path, site: SiteConfig, asked: RecordDict, task: Task) -> None:
         """The rules of a secure round: each stage once, sums of enough sites, and one sum of one training."""
@@ -352,6 +367,7 @@ def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
     stage: dict[str, Any] = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
     stage |= {"survey": True} if SURVEY in asked else {}
     stage |= {"weights": printable(task.backbone, 64)} if WEIGHTS in asked else {}
+    stage |= {"model": True} if MODEL in asked else {}
     stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
     return {"run": task.run, "round": task.round, **stage}
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from client.hash_chain import START, follow, link
 from client.privacy.people import Marks, People
 from common.errors import PrivacyError
 from common.files import locked, write_atomic, write_secret
+from common.hash_chain import START, follow, link
 from common.privacy.charge import Charge
 
 KEYS = "keys"  # folder of the salt, where nothing else is said

@@ -48,6 +48,7 @@ class SitePolicy:
     hours: str = ""  # local time in which the site trains, such as "19:00-06:30"; "": always
     max_hours: float = ranged(6.0, 0.01, 168.0)  # that one request may take, whatever the server allows
     take_weights: bool = True  # small frozen weights that the coordinator hands over; else by `fedmri-site weights add` alone
+    keep_models: bool = True  # released models that the coordinator hands over, where their signature fits
     approval: bool = True  # only bundles approved by `fedmri-site approve` run at a deployed site
 
     def __post_init__(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 TRAVELS = (
     "client/__init__.py",
     "client/app.py",
-    "client/hash_chain.py",
     "client/policy.py",
     "client/privacy/__init__.py",
     "client/privacy/budget.py",

@@ -10,10 +10,11 @@ from rich.live import Live
 
 from common.cli import add_debug, add_unlabelled, output
 from common.deployment.supervisor import end, running
-from server.deployment.certificates import CA
+from common.errors import ConfigError
+from server.deployment.acts import ADMIT, CANCEL, INVITE, RENEW, REVOKE, START, STOP, acting
 from server.deployment.home import Home, ServerSettings, open_home
 from server.deployment.provision import init_home, renew_certificate
-from server.deployment.registry import admit, revoke, synchronise
+from server.deployment.registry import admit, read_key, revoke, synchronise
 from server.deployment.service import serve, serve_in_background
 from server.deployment.status import ServerStatus, as_json, server_status, show
 from server.deployment.superlink_nodes import connect
@@ -56,9 +57,14 @@ def _add_init(verbs: Verbs) -> None:
 
 
 def _add_registry(verbs: Verbs) -> None:
+    verb = _verb(verbs, "invite", "write the one file that a hospital needs to join; no secret is in it", _invite)
+    verb.add_argument("name", metavar="NAME", help="of the hospital, in the report too")
+    verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the planned run: its frozen weights are named")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="the invitation (default: HOME/invitations/NAME.txt)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
     verb = _verb(verbs, "admit", "let a hospital in", _admit)
-    verb.add_argument("key", type=Path, metavar="KEYFILE", help="the public key that it sent")
-    verb.add_argument("--name", required=True, help="of the hospital, in the report too")
+    verb.add_argument("key", metavar="KEYFILE|LINE", help="the public key that it sent: the file, or the line in it")
+    verb.add_argument("--name", default="", help="of the hospital, in the report too (default: as it was invited)")
     verb.add_argument("--again", action="store_true", help="take back a key that was revoked")
     text = "patients that were agreed with it: no more count in the mean, whatever it says; admit it again to change them"
     verb.add_argument("--patients", type=int, default=0, metavar="N", help=text)
@@ -99,31 +105,69 @@ def _init(arguments: argparse.Namespace) -> int:
     names = ("name", "address", "listen", "front", "superlink_port", "health_port")
     home = init_home(arguments.home, ServerSettings(**{name: getattr(arguments, name) for name in names}))
     _say(f"Made {home.folder}. Guard it: its ca.key can make anyone the coordinator; keep a copy of it offline.")
-    _say(f"Send to each hospital, by a way it trusts: {home.folder / CA} and the address {home.settings.address}")
-    _say(f"Let it in with the public key that it sends back: fedmri-server admit {home.folder} KEYFILE --name NAME")
+    _say(f"Write what a hospital needs to join: fedmri-server invite {home.folder} NAME --config CONFIG")
+    _say(f"Let it in by the line that it sends back: fedmri-server admit {home.folder} 'LINE'")
     return 0
 
 
 def _renew(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    until = renew_certificate(home)
+    with acting(home, RENEW):
+        until = renew_certificate(home)
     again = " Stop and start the service: it holds the old one." if running(home.state) is not None else ""
     _say(f"The new certificate for {home.settings.host} is valid until {until:%Y-%m-%d}.{again}")
     return 0
 
 
+def _invite(arguments: argparse.Namespace) -> int:
+    from server.deployment.invite import invite  # noqa: PLC0415  as `_bundle`
+
+    home = open_home(arguments.home)
+    with acting(home, INVITE, site=arguments.name):
+        file, made, fingerprint = invite(home, arguments.name, arguments.config, arguments.out)
+    if arguments.json:
+        print(json.dumps({"file": str(file), "fingerprint": fingerprint, "bundle": made.bundle_sha256}))
+        return 0
+    _say(f"Send this file to {made.site}: {file}")
+    _say(f"Read this out when you telephone: {fingerprint}")
+    _say(f"Code to be approved there: {made.bundle_sha256}")
+    _say(f"Let it in by the line that it sends back: fedmri-server admit {home.folder} 'LINE'")
+    return 0
+
+
 def _admit(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    site = admit(home, arguments.key, arguments.name, again=arguments.again, patients=arguments.patients)
+    key: str | Path = arguments.key if arguments.key.startswith("ecdsa-sha2-") else Path(arguments.key)
+    name = arguments.name or _invited(home, key)
+    facts = {"site": name, "key": read_key(key, name).fingerprint, "patients": arguments.patients, "again": arguments.again}
+    with acting(home, ADMIT, **facts):
+        site = admit(home, key, name, again=arguments.again, patients=arguments.patients)
     agreed = f", {site.patients} patients at most" if site.patients else ""
     _say(f"Admitted {site.name}, key {site.fingerprint}{agreed}. {_tell_superlink(home)}")
-    _say("Compare the fingerprint with the hospital by telephone: `ssh-keygen -lf keys/site.pub` there.")
+    _say("Let the hospital read its key's fingerprint out to you: `join` showed it there, and `fedmri-site doctor` does.")
     return 0
+
+
+def _invited(home: Home, key: str | Path) -> str:
+    """The name that stands after a key, if a hospital was invited by it: nobody names themselves.
+
+    Raises:
+        ConfigError: nobody was.
+    """
+    from server.deployment.invite import was_invited  # noqa: PLC0415
+
+    read_key(key, "")
+    name = (key if isinstance(key, str) else key.read_text(encoding="utf-8")).split()[2:]
+    if len(name) != 1 or not was_invited(home, name[0]):
+        said = " ".join(name)[:80] or "no name"
+        raise ConfigError(f"{said!r} stands after the key, and nobody was invited by it. Say who it is with --name NAME.")
+    return name[0]
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    site = revoke(home, arguments.name)
+    with acting(home, REVOKE, site=arguments.name):
+        site = revoke(home, arguments.name)
     _say(f"Revoked {site.name}, key {site.fingerprint}. {_tell_superlink(home)}")
     return 0
 
@@ -139,17 +183,20 @@ def _tell_superlink(home: Home) -> str:
 
 def _start(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    if arguments.background:
+    if arguments.background:  # it gives this command anew, in a process of its own
         pid = serve_in_background(home)
         _say(f"Ready at {home.settings.address} (process {pid}). See `fedmri-server status {home.folder}`.")
-    else:
+        return 0
+    with acting(home, START):
         serve(home, _say)
     return 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    _say("Stopped." if end(home.state) else "Nothing runs here.")
+    with acting(home, STOP):
+        ended = end(home.state)
+    _say("Stopped." if ended else "Nothing runs here.")
     return 0
 
 
@@ -194,7 +241,9 @@ def _survey(arguments: argparse.Namespace) -> int:
 def _cancel(arguments: argparse.Namespace) -> int:
     from server.deployment.submit import cancel  # noqa: PLC0415
 
-    number = cancel(open_home(arguments.home))
+    home = open_home(arguments.home)
+    with acting(home, CANCEL):
+        number = cancel(home)
     _say(f"Stopped run {number}; go on with `fedmri-server run ... --resume`." if number else "No run is on.")
     return 0
 

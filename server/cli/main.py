@@ -12,8 +12,10 @@ from common.cli import add_debug, run_command
 from common.errors import ConfigError
 from common.privacy.charge import Charge
 from server.cli.deployment import add_deployment
+from server.cli.hand_out import add_hand_out
 from server.cli.release import add_export
 from server.cli.report import add_report
+from server.cli.roles import add_roles
 from server.report.publish import HTML_NAME
 
 
@@ -26,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     add_report(verbs)
     add_deployment(verbs)
     add_export(verbs)
+    add_hand_out(verbs)
+    add_roles(verbs)
     return run_command(parser, argv)
 
 

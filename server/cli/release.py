@@ -23,7 +23,7 @@ def add_export(verbs: Verbs) -> None:
     text = "Make the key that signs releases: release.key, which stays here, and release.pub, which everybody may have."
     verb = verbs.add_parser("release-key", help="make the key that signs releases", description=text)
     verb.add_argument("folder", type=Path, metavar="DIR")
-    _add_passphrase(verb)
+    add_passphrase(verb)
     verb.add_argument("--no-passphrase", action="store_true", help="leave the key unencrypted; who reads the file can sign")
     add_debug(verb)
     verb.set_defaults(handler=_release_key)
@@ -51,20 +51,21 @@ def _add_export(verbs: Verbs) -> None:
     key = verb.add_mutually_exclusive_group(required=True)
     key.add_argument("--key", type=Path, metavar="KEY", help="release.key, which signs it")
     key.add_argument("--unsigned", action="store_true", help="write no signature; nobody can verify the release")
-    _add_passphrase(verb)
+    add_passphrase(verb)
     verb.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(verb)
     verb.set_defaults(handler=_export)
 
 
-def _add_passphrase(verb: argparse.ArgumentParser) -> None:
+def add_passphrase(verb: argparse.ArgumentParser) -> None:
+    """The option that names a file of the passphrase."""
     verb.add_argument(
         "--passphrase-file", type=Path, metavar="FILE", help="its first line is the passphrase (default: asked for)"
     )
 
 
 def _release_key(arguments: argparse.Namespace) -> int:
-    from server.release.signing import KEY, PUBLIC, make_key  # noqa: PLC0415
+    from common.deployment.minisign import KEY, PUBLIC, make_key  # noqa: PLC0415
 
     passphrase = "" if arguments.no_passphrase else _passphrase(arguments.passphrase_file, new=True)
     public = make_key(arguments.folder, passphrase)
@@ -75,7 +76,7 @@ def _release_key(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from server.release.export import ExportRequest, export  # noqa: PLC0415  (torch: seconds)
 
-    private = _private(arguments) if arguments.key else None
+    private = private_key(arguments) if arguments.key else None
     wanted = ExportRequest(arguments.run, arguments.out, arguments.weights, arguments.check, arguments.release, private)
     console = Console(stderr=True)
     with console.status("Exporting") as spinner:
@@ -90,16 +91,17 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _private(arguments: argparse.Namespace) -> "Ed25519PrivateKey":
-    from server.release.signing import is_locked, read_key  # noqa: PLC0415
+def private_key(arguments: argparse.Namespace) -> "Ed25519PrivateKey":
+    """The key that `--key` names; its passphrase is asked for where it needs one."""
+    from common.deployment.minisign import is_locked, read_key  # noqa: PLC0415
 
     passphrase = _passphrase(arguments.passphrase_file, new=False) if is_locked(arguments.key) else ""
     return read_key(arguments.key, passphrase)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from common.deployment.minisign import read_public  # noqa: PLC0415
     from server.release.manifest import verify_release  # noqa: PLC0415
-    from server.release.signing import read_public  # noqa: PLC0415
 
     files, comment = verify_release(arguments.folder, read_public(arguments.key))
     if arguments.json:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from common.cli import settings_of
 from common.errors import ConfigError
+from server.deployment.acts import RUN, acting
 from server.deployment.home import Home, open_home
 from server.deployment.submit import Submission, SubmittedRun, follow, submit
 from server.report.publish import HTML_NAME, write_page
@@ -23,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Submission(
         arguments.config, settings_of(arguments), tuple(arguments.external), out, arguments.resume, arguments.cache
     )
-    taken = submit(home, wanted)
+    with acting(home, RUN, out=str(out), config=arguments.config, resume=arguments.resume):
+        taken = submit(home, wanted)
     print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)
     if arguments.detach:
         print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.")

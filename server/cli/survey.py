@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from common.errors import FedMRIError
+from server.deployment.acts import SURVEY, acting
 from server.deployment.home import open_home
 from server.deployment.submit import Submission, follow, submit
 from server.report.survey import survey_table, write_survey_page
@@ -20,7 +21,8 @@ def survey(arguments: argparse.Namespace) -> int:
     """The verb; 0 once at least one hospital has answered and the page is written."""
     home = open_home(arguments.home)
     out = arguments.out or home.runs / datetime.now().strftime("survey-%Y%m%d-%H%M%S")
-    taken = submit(home, Submission(arguments.config, tuple(arguments.settings), (), out, survey=True))
+    with acting(home, SURVEY, out=str(out), config=arguments.config):
+        taken = submit(home, Submission(arguments.config, tuple(arguments.settings), (), out, survey=True))
     Console(stderr=True, soft_wrap=True).print(f"Survey {taken.id} is on its way; bundle {taken.bundle}", highlight=False)
     follow(home, taken, lambda _: None)
     return show(taken.out, read_survey(taken.out), as_json=arguments.json)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from common.cli import CONFIGS
 from common.deployment.flower_cli import NAME
+from common.deployment.minisign import make_key
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
 from common.text import toml_value
 from server.deployment.certificates import CA, make_authority, make_certificate
+from server.deployment.credentials import ADMIN, make_tokens, read_token, tell_flower, token_file
 from server.deployment.home import FILE_NAME, Home, ServerSettings, open_home
 
 SECRET, NGINX = "superexec.secret", "nginx.conf"
@@ -44,6 +46,8 @@ def init_home(folder: Path, settings: ServerSettings) -> Home:
     make_authority(folder, settings.name)
     make_certificate(folder, settings.host)
     write_secret(folder / SECRET, secrets.token_bytes(48))
+    make_tokens(folder)
+    make_key(folder, passphrase="")  # as ca.key: who can read this folder is the coordinator
     text = SETTINGS.format(**{key: toml_value(value) for key, value in vars(settings).items()})
     write_atomic(folder / FILE_NAME, text.encode())  # last: a folder with it is a home
     home = open_home(folder)
@@ -53,7 +57,7 @@ def init_home(folder: Path, settings: ServerSettings) -> Home:
 
 
 def write_configuration(home: Home) -> None:
-    """Write what follows from server.toml: nginx.conf and Flower's config.toml. Done at every start."""
+    """Write what follows from server.toml: nginx.conf, Flower's config.toml and its token. Done at every start."""
     settings = home.settings
     if settings.front == "nginx":
         text = TEMPLATE.read_text(encoding="utf-8")
@@ -66,6 +70,8 @@ def write_configuration(home: Home) -> None:
         f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{home.superlink}"\nroot-certificates = {authority}\n'
     )
     write_atomic(home.home / "config.toml", text.encode())
+    make_tokens(home.folder)  # a home of an earlier version has none
+    tell_flower(home.home, home.superlink, read_token(token_file(home.folder, ADMIN)))
 
 
 def renew_certificate(home: Home) -> datetime:

@@ -34,16 +34,18 @@ class AdmittedSite:
         return ssh_fingerprint(self.line)
 
 
-def read_key(file: Path, name: str) -> AdmittedSite:
+def read_key(source: Path | str, name: str) -> AdmittedSite:
     """Read an OpenSSH public key on a NIST curve, the only kind that Flower takes.
+
+    Args:
+        source: its file, or the line itself.
+        name: of the site.
 
     Raises:
         ConfigError: unreadable, a private key, another kind of key, or more than one.
     """
-    try:
-        content = file.read_bytes()[:MAX_BYTES].strip()
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name the site's public key file.") from error
+    file = source if isinstance(source, Path) else "The key's line"
+    content = _content(source)
     if b"PRIVATE KEY" in content:
         raise ConfigError(f"{file} is a private key, which must never leave the hospital. Let them make another pair. {MAKE_KEY}")
     try:
@@ -83,12 +85,12 @@ def agreed_patients(home: Home) -> dict[str, int]:
     return {site.name: site.patients for site in admitted(home) if site.patients}
 
 
-def admit(home: Home, file: Path, name: str, *, again: bool = False, patients: int = 0) -> AdmittedSite:
+def admit(home: Home, source: Path | str, name: str, *, again: bool = False, patients: int = 0) -> AdmittedSite:
     """Enter a site into the registry; `synchronise` passes it on to the SuperLink.
 
     Args:
         home: the coordinator's folder.
-        file: the site's public key, one line as OpenSSH writes it.
+        source: the file of the site's public key, or the one line in it.
         name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
         patients: the most of them that count, whatever the site says; 0: nothing was agreed.
@@ -97,13 +99,10 @@ def admit(home: Home, file: Path, name: str, *, again: bool = False, patients: i
         ConfigError: an impossible number, no fitting key, the name is taken, the key is admitted under another name, or was
             revoked.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise ConfigError(
-            f"--name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
-        )
+    require_site_name("--name", name)
     if not 0 <= patients < 10**7:
         raise ConfigError(f"--patients {patients}: expected the number of patients that was agreed with the hospital.")
-    site = replace(read_key(file, name), patients=patients)
+    site = replace(read_key(source, name), patients=patients)
     for other in admitted(home):
         if other.key == site.key and other.name != name:
             raise ConfigError(f"This key is admitted already, as {other.name}. Each site needs a key of its own. {MAKE_KEY}")
@@ -161,6 +160,32 @@ def synchronise(home: Home, nodes: Nodes) -> None:
         if there:
             nodes.forget(there)
         nodes.register(site.name, key)
+
+
+def is_site_name(name: str) -> bool:
+    """Whether a site of the registry can be called so; the name is a file's, too."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name))
+
+
+def require_site_name(where: str, name: str) -> None:
+    """Refuse a name that no site of the registry can have.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not is_site_name(name):
+        raise ConfigError(
+            f"{where} {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
+        )
+
+
+def _content(source: Path | str) -> bytes:
+    if isinstance(source, str):
+        return source.strip().encode()[:MAX_BYTES]
+    try:
+        return source.read_bytes()[:MAX_BYTES].strip()
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read ({error.strerror}). Name the site's public key file.") from error
 
 
 def _folder(home: Home) -> Path:

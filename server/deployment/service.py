@@ -14,6 +14,7 @@ from common.deployment.flower_cli import program
 from common.deployment.supervisor import Program, Supervisor, running
 from common.errors import ConfigError, FederationError, FedMRIError
 from server.deployment.certificates import CA, SERVER, SERVER_KEY, read_certificate
+from server.deployment.credentials import HOME_VARIABLE
 from server.deployment.health import front_serves, port_taken, superlink_serves
 from server.deployment.home import Home
 from server.deployment.provision import NGINX, SECRET, write_configuration
@@ -87,7 +88,8 @@ def serve_in_background(home: Home) -> int:
 def programs(home: Home) -> tuple[Program, ...]:
     """The commands, in the order of their start."""
     folder = home.folder
-    superlink = [program("flower-superlink"), "--host", "127.0.0.1", "--port", str(home.settings.superlink_port)]
+    superlink = [sys.executable, "-P", "-m", "server.deployment.superlink", "--host", "127.0.0.1"]
+    superlink += ["--port", str(home.settings.superlink_port)]
     superlink += ["--ssl-ca-certfile", str(folder / CA), "--ssl-certfile", str(folder / SERVER)]
     superlink += ["--ssl-keyfile", str(folder / SERVER_KEY), "--enable-supernode-auth", "--isolation", "process"]
     superlink += ["--superexec-auth-secret-file", str(folder / SECRET), "--database", str(home.state / DATABASE)]
@@ -97,9 +99,8 @@ def programs(home: Home) -> tuple[Program, ...]:
     commands = {"superlink": superlink, "superexec": superexec}
     if home.settings.front == "nginx":
         commands["nginx"] = [nginx(), "-e", "stderr", "-p", f"{folder}/", "-c", str(folder / NGINX), "-g", "daemon off;"]
-    return tuple(
-        Program(name, tuple(command), home.log_of(name), home.environment, home.home) for name, command in commands.items()
-    )
+    environment = home.environment | {HOME_VARIABLE: str(folder)}
+    return tuple(Program(name, tuple(command), home.log_of(name), environment, home.home) for name, command in commands.items())
 
 
 def nginx() -> str:

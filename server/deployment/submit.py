@@ -20,6 +20,7 @@ from server.deployment.home import Home
 from server.deployment.registry import agreed_patients
 from server.deployment.run_status import LAST_NAME, read_run_status
 from server.run.federate import ERROR_NAME
+from server.run.hand_out import NAME as HAND_OUT_NAME
 from server.run.plan import require_folder
 from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
@@ -45,6 +46,7 @@ class Submission:
     out: Path  # the run folder
     resume: bool = False
     cache: Path | None = None
+    hand_out: Path | None = None  # folder of a released model that goes to the hospitals; nobody is external, nothing trains
     survey: bool = False  # asks the hospitals what they have; nobody is external, and nothing trains
 
 
@@ -72,7 +74,12 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
     with _submitting(home):
-        return _submit(home, run_config, out, SURVEY_NAME if wanted.survey else "report.json")
+        return _submit(home, run_config, out, _result(wanted))
+
+
+def _result(wanted: Submission) -> str:
+    """The file whose presence marks success."""
+    return SURVEY_NAME if wanted.survey else HAND_OUT_NAME if wanted.hand_out else "report.json"
 
 
 def _submit(home: Home, run_config: dict[str, Any], out: Path, result: str) -> SubmittedRun:
@@ -150,7 +157,8 @@ def _run_config(wanted: Submission) -> dict[str, Any]:
             raise ConfigError(
                 f"--external {folder}: expected the folder of a hospital that is held out, without '+' in its name."
             )
-    if not wanted.survey and (not folders or len({folder.parent for folder in folders}) != 1):
+    trains = not wanted.survey and wanted.hand_out is None
+    if trains and (not folders or len({folder.parent for folder in folders}) != 1):
         raise ConfigError("--external: expected folders of held-out hospitals that lie side by side in one folder.")
     out = wanted.out.expanduser().resolve()
     require_folder(out, resume=wanted.resume)
@@ -163,9 +171,10 @@ def _run_config(wanted: Submission) -> dict[str, Any]:
         "code": code_hash(),
         "cache": str(wanted.cache.expanduser().resolve()) if wanted.cache else "",
         "sites": "nodes",
-        "weights": "" if wanted.survey or weights in WITHOUT_FILE else str(find_weights(weights).resolve()),
+        "weights": "" if not trains or weights in WITHOUT_FILE else str(find_weights(weights).resolve()),
         "resume": wanted.resume,
         "survey": wanted.survey,
+        "hand_out": str(wanted.hand_out or ""),
     }
 
 

@@ -9,15 +9,18 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from common.deployment.flower_cli import LOOPBACK
 from common.errors import FederationError
 from server.deployment.certificates import CA
+from server.deployment.credentials import ADMIN, read_token, token_file
 from server.deployment.home import Home
 
 UNREGISTERED = "unregistered"
@@ -38,12 +41,12 @@ class Node:
 class Nodes:
     """The sites that the SuperLink knows; see `connect`."""
 
-    def __init__(self, home: Home, client: ControlHttpClient) -> None:
-        self._home, self._client = home, client
+    def __init__(self, client: ControlHttpClient, database: Path | None = None) -> None:
+        self._client, self._database = client, database
 
     def all(self) -> tuple[Node, ...]:
         """Every node, unregistered ones included."""
-        with _plain_errors():
+        with plain_errors():
             answer = self._client.ListNodes(ListNodesRequest())
         return tuple(
             Node(node.node_id, node.name, node.public_key, node.status, max(node.last_activated_at, node.last_deactivated_at))
@@ -52,12 +55,12 @@ class Nodes:
 
     def register(self, name: str, key: bytes) -> None:
         """Let a site in, by its public key as PEM."""
-        with _plain_errors():
+        with plain_errors():
             self._client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
 
     def unregister(self, node: Node) -> None:
         """Let a site in no more; what it asks from now on is refused."""
-        with _plain_errors():
+        with plain_errors():
             self._client.UnregisterNode(UnregisterNodeRequest(node_id=node.id))
 
     def forget(self, node: Node) -> None:
@@ -67,35 +70,59 @@ class Nodes:
         (`SqlLinkState.delete_node`), holds every key in the table to be unique, and has neither command nor call that
         removes or revives a row. A new database would forget the runs as well.
         """
-        with closing(sqlite3.connect(self._home.state / DATABASE, timeout=30)) as database, database:
+        if self._database is None:
+            raise FederationError("Only who owns the coordinator's folder can let a key in again.")
+        with closing(sqlite3.connect(self._database, timeout=30)) as database, database:
             database.execute("DELETE FROM node WHERE public_key = ? AND status = ?", (node.key, UNREGISTERED))
 
 
 @contextmanager
 def connect(home: Home) -> Iterator[Nodes]:
-    """Talk to the SuperLink of this home.
+    """Talk to the SuperLink of this home, as its admin.
 
     Raises:
+        ConfigError: the admin's token is absent.
         FederationError: it does not answer, or refuses.
     """
+    with closing(control_client(home.superlink, home.folder / CA, read_token(token_file(home.folder, ADMIN)))) as client:
+        yield Nodes(client, home.state / DATABASE)
+
+
+def control_client(address: str, ca: Path, token: str) -> ControlHttpClient:
+    """A client of the SuperLink's Control API at `address`, which shows a role's token."""
     for variable in ("NO_PROXY", "no_proxy"):  # a proxy has no business on the loopback
         os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), LOOPBACK)))
-    client = ControlHttpClient(
-        f"https://{home.superlink}",
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="fedmri-server")],
-        verify=ssl.create_default_context(cafile=str(home.folder / CA)),
+    return ControlHttpClient(
+        f"https://{address}",
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="fedmri-server"), _ShowToken(token)],
+        verify=ssl.create_default_context(cafile=str(ca)),
     )
-    try:
-        yield Nodes(home, client)
-    finally:
-        client.close()
+
+
+@dataclass(frozen=True)
+class _ShowToken:
+    """Adds the token to every call."""
+
+    token: str
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """As Flower's own interceptors do."""
+        context.request.headers["Authorization"] = f"Bearer {self.token}"
+        return call_next(context)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
+    """What goes wrong at the SuperLink, in a sentence.
+
+    Raises:
+        FederationError: it does not answer, refuses, or does not know the token.
+    """
     try:
         yield
     except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise FederationError("The SuperLink does not know this token. If it was changed, stop and start.") from error
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
         raise FederationError(f"The SuperLink does not answer ({error}). Is it started? See `fedmri-server status`.") from error

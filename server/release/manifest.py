@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.deployment.minisign import SUFFIX, PublicKey, sign, verify
 from common.errors import FedMRIError
 from common.files import write_atomic
-from server.release.signing import SUFFIX, PublicKey, sign, verify
 
 MANIFEST = "MANIFEST.json"
 FORMAT = "fedmri-release-1"

@@ -8,9 +8,9 @@ import pytest
 from client.cli.main import main
 from client.gate.audit_log import LOG_NAME, record, verify
 from client.gate.ledger_watch import known_head, note_grown, require_known
-from client.hash_chain import START, link
 from client.privacy.ledger import Ledger, alone, append, migrate, read_ledger, salt_path
 from common.errors import PrivacyError
+from common.hash_chain import START, link
 from common.privacy.charge import Charge
 
 CHEAP = Charge(4.0, 0.1, 5)

@@ -1,6 +1,7 @@
 """The coordinator's real programs: SuperLink with TLS, SuperExec and nginx before them; and who is kept out."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,15 +16,25 @@ from typing import Any
 
 import httpx
 import pytest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.supercore.control import ControlHttpClient
 
 from common.deployment.flower_cli import flower_environment, free_port, program
 from common.deployment.supervisor import read_status, running
 from server.cli.main import main
+from server.deployment.credentials import read_token, token_file
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
 from server.deployment.service import nginx
 from server.deployment.status import as_json, server_status
-from server.deployment.superlink_nodes import DATABASE, connect
+from server.deployment.superlink_nodes import DATABASE, connect, control_client
 
 pytestmark = [
     pytest.mark.deployment,
@@ -279,6 +290,58 @@ def test_a_superexec_without_the_secret_or_with_another_gets_no_task(home, tmp_p
         finally:
             process.terminate()
             process.wait(30)
+
+
+CALLS: dict[str, Callable[[ControlHttpClient], object]] = {
+    "list-nodes": lambda client: client.ListNodes(ListNodesRequest()),
+    "list-runs": lambda client: client.ListRuns(ListRunsRequest()),
+    "register-node": lambda client: client.RegisterNode(RegisterNodeRequest(public_key=b"", name="x")),
+    "unregister-node": lambda client: client.UnregisterNode(UnregisterNodeRequest(node_id=1)),
+    "start-run": lambda client: client.StartRun(StartRunRequest()),
+    "stop-run": lambda client: client.StopRun(StopRunRequest(run_id=1)),
+}
+
+
+@pytest.mark.parametrize(
+    ("token", "refused", "code"),
+    [
+        ("a" * 43, set(CALLS), 401),
+        ("observer", set(CALLS) - {"list-nodes", "list-runs"}, 403),
+        ("admin", set(), 0),
+    ],
+)
+def test_the_inner_port_asks_who_calls_and_an_observer_changes_nothing(home, token: str, refused: set[str], code: int) -> None:
+    shown = read_token(token_file(home.folder, token)) if token in ("admin", "observer") else token
+    told = {}
+    with contextlib.closing(control_client(home.superlink, home.folder / "ca.crt", shown)) as client:
+        for name, call in CALLS.items():
+            try:
+                call(client)
+            except httpx.HTTPStatusError as error:
+                told[name] = error.response.status_code
+    assert {name for name in CALLS if told.get(name) in (401, 403)} == refused
+    assert {told[name] for name in refused} <= {code}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_a_call_without_a_token_is_refused(home, name: str) -> None:
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(home.folder / "ca.crt")), trust_env=False) as client:
+        assert client.post(f"https://{home.superlink}/v1/control/{name}", content=b"").status_code == 401
+
+
+def test_another_user_of_the_machine_starts_nothing_and_looks_on_only_with_a_folder(home, tmp_path, capsys) -> None:
+    stranger = tmp_path / "flower"
+    stranger.mkdir()
+    (stranger / "config.toml").write_bytes((home.home / "config.toml").read_bytes())
+    command, place = [program("flwr"), "ls", "--format", "json"], flower_environment(stranger)
+    said = subprocess.run(command, env=place, cwd=stranger, capture_output=True, text=True, check=False)
+    assert '"success": true' not in said.stdout
+    assert main(["observer", str(home.folder), str(tmp_path / "observer")]) == 0
+    capsys.readouterr()
+    assert main(["observe", str(tmp_path / "observer"), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["sites"]) >= {"a", "b"}
+    held = {file.name for file in (tmp_path / "observer").iterdir()}
+    assert held == {"ca.crt", "observer.token", "observer.toml"}
 
 
 def refusals(home: Home) -> int:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.deployment.minisign import KEY, PUBLIC, SUFFIX, is_locked, make_key, read_key, read_public, sign, verify
 from common.errors import ConfigError, FedMRIError
 from server.cli.main import main
 from server.release.manifest import MANIFEST, verify_release, write_manifest
-from server.release.signing import KEY, PUBLIC, SUFFIX, is_locked, make_key, read_key, read_public, sign, verify
 
 MINISIGN = shutil.which("minisign")
 needs_minisign = pytest.mark.skipif(MINISIGN is None, reason="the tool minisign is not installed")

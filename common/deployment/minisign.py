@@ -126,22 +126,33 @@ def verify(path: Path, content: bytes, public: PublicKey) -> str:
     Raises:
         FedMRIError: no signature, one by another key, or one that does not fit; names the file.
     """
-    place = path.with_name(path.name + SUFFIX)
-    lines = _text(place, "the signature").split("\n")
+    return check_signature(path.name, content, _text(path.with_name(path.name + SUFFIX), "the signature"), public)
+
+
+def check_signature(name: str, content: bytes, signature: str, public: PublicKey) -> str:
+    """As `verify`, of a file and its signature that lie nowhere yet.
+
+    Args:
+        name: of the file, for what is said.
+        content: of the file.
+        signature: text of its .minisig.
+        public: the key that must have signed.
+    """
+    place, lines = f"{name}{SUFFIX}", signature.split("\n")
     raw, both = (_decode(lines[1]), _decode(lines[3])) if len(lines) >= 4 else (b"", b"")
     if len(raw) != 74 or len(both) != 64 or raw[:2] != HASHED or not lines[2].startswith(TRUSTED):
-        raise FedMRIError(f"{place.name}: not a signature. Do not use these files; take them anew from their maker.")
+        raise FedMRIError(f"{place}: not a signature. Do not use these files; take them anew from their maker.")
     if raw[2:10] != public.number:
         raise FedMRIError(
-            f"{place.name}: signed by another key ({_shown(raw[2:10])}) than the one given ({_shown(public.number)}). "
+            f"{place}: signed by another key ({_shown(raw[2:10])}) than the one given ({_shown(public.number)}). "
             "Do not use these files unless their maker confirms that the other key is theirs."
         )
     comment = lines[2].removeprefix(TRUSTED)
-    for signature, signed, name in ((raw[10:], _digest(content), path.name), (both, raw[10:] + comment.encode(), place.name)):
+    for made, signed, where in ((raw[10:], _digest(content), name), (both, raw[10:] + comment.encode(), place)):
         try:
-            public.key.verify(signature, signed)
+            public.key.verify(made, signed)
         except InvalidSignature as error:
-            raise FedMRIError(f"{name}: the signature does not fit; it was changed. Do not use these files.") from error
+            raise FedMRIError(f"{where}: the signature does not fit; it was changed. Do not use these files.") from error
     return comment
 
 

@@ -1,0 +1,58 @@
+"""What an observer sees: by a folder that the coordinator made for them, and the token in it, the hospitals and the runs."""
+
+import shutil
+import tomllib
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.proto.control_pb2 import ListRunsRequest
+
+from common.errors import ConfigError
+from common.files import write_atomic, write_secret
+from common.text import toml_value
+from server.deployment.certificates import CA
+from server.deployment.credentials import OBSERVER, read_token, token_file
+from server.deployment.home import Home
+from server.deployment.superlink_nodes import Node, Nodes, control_client, plain_errors
+
+FILE = "observer.toml"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Hospitals, and the runs that Flower knows."""
+
+    nodes: tuple[Node, ...]
+    runs: tuple[tuple[str, str], ...]  # number and status
+
+
+def make_observer(home: Home, folder: Path) -> None:
+    """Write what another user of this machine needs to look on: no key, no right to do anything.
+
+    Raises:
+        ConfigError: the folder is there already.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already. Name a folder that is not.")
+    folder.mkdir(parents=True)
+    shutil.copyfile(home.folder / CA, folder / CA)
+    write_secret(token_file(folder, OBSERVER), read_token(token_file(home.folder, OBSERVER)).encode())
+    write_atomic(folder / FILE, f"superlink = {toml_value(home.superlink)}\n".encode())
+
+
+def observe(folder: Path) -> Seen:
+    """Look once.
+
+    Raises:
+        ConfigError: the folder is none of an observer.
+        FederationError: the SuperLink does not answer, or refuses.
+    """
+    try:
+        address = str(tomllib.loads((folder / FILE).read_text(encoding="utf-8"))["superlink"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{folder}: expected a folder that `fedmri-server observer HOME FOLDER` made.") from error
+    with closing(control_client(address, folder / CA, read_token(token_file(folder, OBSERVER)))) as client:
+        with plain_errors():
+            runs = client.ListRuns(ListRunsRequest()).run_dict
+        return Seen(Nodes(client).all(), tuple((str(number), run.status.status) for number, run in sorted(runs.items())))
