@@ -22,6 +22,7 @@ from server.report.survey import survey_table, write_survey_page
 from server.report.terminal import result_table
 from server.run.survey import NAME
 from simulation.cross_site import plan_folds, run_cross_site
+from simulation.engines import DEFAULT_ENGINE, ENGINES, WORDS
 from simulation.example import write_example
 from simulation.experiment import plan_experiment, run_experiment
 from simulation.phantom.command import add_phantom
@@ -88,9 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = verbs.add_parser(
-        "run", help="one federation from site folders, through `flwr run`, with its baselines", description=_run.__doc__
-    )
+    parser = verbs.add_parser("run", help="one federation from site folders, with its baselines", description=_run.__doc__)
     _add_common(parser, "demo")
     parser.add_argument("--resume", action="store_true", help="go on with the run that RUN holds, after its last finished round")
     parser.add_argument("--external", required=True, metavar="SITE", help="held-out site; several joined by +")
@@ -131,6 +130,9 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for the results; must not hold a run")
     parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=DEFAULT_ENGINE, help=f"what sites run in: {WORDS} (default {DEFAULT_ENGINE})"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(parser)
 
@@ -178,6 +180,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.out,
         cache.expanduser().resolve(),
         resume=arguments.resume,
+        engine=arguments.engine,
     )
     with Shown() as shown:
         try:
@@ -203,6 +206,7 @@ def _cross_site(arguments: argparse.Namespace) -> int:
             shown.note,
             shown.progress,
             shown.on_round,
+            arguments.engine,
         )
     return _show(report, arguments)
 
