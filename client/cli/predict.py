@@ -73,7 +73,6 @@ def add_predict(verbs: "Verbs") -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from client.predict.covariates import with_covariates
-    from client.predict.fast_import import without_compiler
     from client.predict.inputs import find_patients, patient_of_files
     from client.predict.prefetch import reading
     from common.model_files.open import open_saved, read_saved
@@ -89,8 +88,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     _say_findings(asked)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
-        with without_compiler():
-            import timm  # noqa: F401
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
         return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
 
