@@ -26,6 +26,7 @@ from common.privacy.site_level import noise_to_signal
 from common.text import printable
 from common.training.trainable import most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
+    RefusedForGoodError,
     aggregate,
     influence_of,
     judge_reply,
@@ -43,6 +44,9 @@ from server.strategy.round_state import Address, FailedAttempt, OpenRound, Resum
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
+
+
+Prepare = Callable[[Grid, int, list[Address]], None]  # of a round's number, with the sites that it may ask
 
 
 class BudgetsSpentError(FederationError):
@@ -82,7 +86,7 @@ class FedMRIAvg(FedAvg):
         self.state = plan.aggregator.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
-        self.supply: Callable[[Grid, int, list[Address]], None] | None = None  # gives sites what they lack, before a round
+        self.prepare: list[Prepare] = []  # what is settled with sites before each attempt at a round
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
@@ -251,13 +255,15 @@ class FedMRIAvg(FedAvg):
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
             self.presence.wait(grid, number)
-            if self.supply:
-                self.supply(grid, number, self.presence.addresses(grid))
+            for settle in self.prepare:
+                settle(grid, number, [a for a in self.presence.addresses(grid) if a.name not in self.presence.closed])
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
             if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
+            if self.sites and len(self.sites) - len(self.presence.closed) < self.plan.min_sites:
+                break  # who is left is too few, however often they are asked
             self.open.retried += [FailedAttempt(attempt, *failure) for failure in sorted(self.open.failures.items())]
         state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
@@ -269,7 +275,7 @@ class FedMRIAvg(FedAvg):
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
-            f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
+            f"federation.min_sites asks for, after {attempt} attempts. {reasons}"
         )
 
     def new_round(self, number: int, arrays: ArrayRecord) -> OpenRound:
@@ -312,6 +318,9 @@ class FedMRIAvg(FedAvg):
                 raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
             state.valid[name] = read(reply.content)
             state.failures.pop(name, None)
+        except RefusedForGoodError as error:
+            state.failures[name] = self.presence.closed[name] = printable(str(error), 300)
+            log(WARNING, "%s is not asked again in this run: %s. --resume asks it once more.", name, state.failures[name])
         except FederationError as error:
             state.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only

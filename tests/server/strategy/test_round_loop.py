@@ -352,3 +352,48 @@ def test_a_first_round_in_which_every_site_tells_that_it_has_no_label_is_the_las
         assert len(play(local_grid(nobody() | {12: one}), FederationConfig())[1]) == 1
     strategy = FedMRIAvg(FederationConfig(), TASK, LIKE, SITES, RunConfig(federation=FederationConfig(unlabelled=True)))
     strategy.start(local_grid(nobody()), pack_arrays(LIKE), 1, 0.1)
+
+
+def refuses(asked: list[int], *, for_good: bool = True):
+    """The hospital's policy says no; notes the rounds for which it was asked."""
+
+    def node(message: Message) -> RecordDict:
+        asked.append(read_task(message.content).round)
+        return write_reply(SiteReply("", asked[-1], error="its policy does not allow it", for_good=for_good))
+
+    return node
+
+
+@pytest.mark.parametrize("sites", [SITES, ()], ids=["folders", "hospitals"])
+def test_a_refusal_for_good_is_asked_once_a_run_and_told_in_every_round(local_grid, sites):
+    asked: list[int] = []
+    plan = FederationConfig(pause_after=0)
+    _, records = play(local_grid(nodes(refuses(asked), a=hospital, c=hospital)), plan, sites=sites, rounds=3)
+    refuser = "b" if sites else "node-12"
+    assert asked == [1]
+    assert [record.paused for record, _ in records] == [(), (refuser,), (refuser,)]
+    assert records[0][0].failures == {refuser: "its policy does not allow it"}
+    assert all(record.attempts == 1 for record, _ in records)
+
+
+def test_who_fails_otherwise_is_asked_again(local_grid):
+    asked: list[int] = []
+    play(local_grid(nodes(refuses(asked, for_good=False))), FederationConfig(), rounds=2)
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("sites", [SITES, ()], ids=["folders", "hospitals"])
+def test_where_those_who_refuse_leave_too_few_nobody_is_asked_again(local_grid, sites):
+    asked: list[int] = []
+    grid = local_grid(nodes(refuses(asked), a=hospital, c=hospital))
+    with pytest.raises(FederationError, match="its policy does not allow it"):
+        play(grid, FederationConfig(min_sites=3, round_retries=5, wait_for_sites=1.0), sites=sites)
+    assert asked == [1]
+    assert len(grid.sent) == 3
+
+
+def test_a_resumed_run_asks_once_more(local_grid):
+    asked: list[int] = []
+    line = {"sites": ["a", "c"], "failures": [{"site": "b", "reason": "its policy does not allow it"}]}
+    play(local_grid(nodes(refuses(asked))), FederationConfig(), rounds=3, before=ResumePoint("", 1, lines=(line,)))
+    assert asked == [2]
