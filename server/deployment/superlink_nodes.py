@@ -9,9 +9,10 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import httpx
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, UnregisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
@@ -49,6 +50,17 @@ class Nodes:
             Node(node.node_id, node.name, node.public_key, node.status, max(node.last_activated_at, node.last_deactivated_at))
             for node in answer.nodes_info
         )
+
+    def run_word(self, number: str) -> str:
+        """Flower's word for a run, such as `running` or `finished:failed`; "" where it knows of none."""
+        request = ListRunsRequest(run_id=int(number))
+        try:
+            with _plain_errors():
+                runs = self._client.ListRuns(request).run_dict
+        except UnknownToSuperLinkError:
+            return ""
+        status = runs[int(number)].status if int(number) in runs else None
+        return ":".join(filter(None, (status.status, status.sub_status))) if status else ""
 
     def register(self, name: str, key: bytes) -> None:
         """Let a site in, by its public key as PEM."""
@@ -91,11 +103,17 @@ def connect(home: Home) -> Iterator[Nodes]:
         client.close()
 
 
+class UnknownToSuperLinkError(FederationError):
+    """The SuperLink has nothing of that number."""
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
+        if error.response.status_code == HTTPStatus.NOT_FOUND:
+            raise UnknownToSuperLinkError("The SuperLink does not know it.") from error
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
         raise FederationError(f"The SuperLink does not answer ({error}). Is it started? See `fedmri-server status`.") from error

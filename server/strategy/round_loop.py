@@ -272,7 +272,8 @@ class FedMRIAvg(FedAvg):
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
+        why = self.presence.closed | state.failures
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
             f"federation.min_sites asks for, after {attempt} attempts. {reasons}"
