@@ -17,14 +17,16 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from common.aggregation.aggregator import Change
+from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
-from common.models.arrays import Arrays
+from common.messages.update import Update
+from common.models.arrays import Arrays, trained_at_sites
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
-from common.training.trainable import most_trained, needs_labels, no_label, trained_names
+from common.training.trainable import idle_without_labels, most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
     RefusedForGoodError,
     aggregate,
@@ -89,6 +91,7 @@ class FedMRIAvg(FedAvg):
         self.prepare: list[Prepare] = []  # what is settled with sites before each attempt at a round
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
+        self.unlabelled: dict[str, SiteReply] = {}  # last replies of sites that told that none of their patients has a label
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
     def summary(self) -> None:
@@ -165,10 +168,26 @@ class FedMRIAvg(FedAvg):
         state = self.open
         state.attempts += 1
         there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
+        self.spare(there)
         state.asked = [(a.name, self._message(server_round, arrays, a)) for a in there if a.name not in state.valid]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
         self.count_trainings(name for name, _ in state.asked)
         return [message for _, message in state.asked]
+
+    def spare(self, there: Sequence[Address]) -> None:
+        """Stand in for sites that told that they have no labelled patient, in a round in which they change nothing.
+
+        They weigh what they weighed: the mean is the one that their answer would lead to, to the last bit.
+        """
+        state = self.open
+        if not idle_without_labels(self.config, state.number) or isinstance(self.plan.strategy, Scaffold):  # it notes each round
+            return
+        nothing = {name: np.zeros_like(array) for name, array in trained_at_sites(state.current).items()}
+        named = {address.name for address in there}
+        for name in sorted(named & self.unlabelled.keys() - state.valid.keys()):
+            state.valid[name] = replace(self.unlabelled[name], round=state.number, update=Update(nothing), metrics={})
+            state.idle = (*state.idle, name)
+            self.progress.paused(name, "not asked: it has no labelled patient, and the round fits the head alone")
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies; aggregate if at least `min_sites` are valid, else return nothing: the round may be asked again."""
@@ -184,6 +203,11 @@ class FedMRIAvg(FedAvg):
             self.progress.failed(name, reason)
         for name, reason in state.failures.items():
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
+        for name, reply in state.valid.items():
+            if reply.counts_shared and not reply.labelled:
+                self.unlabelled[name] = replace(reply, update=Update())
+            else:
+                self.unlabelled.pop(name, None)
         if len(state.valid) < self.plan.min_sites:
             return None, None
         self.require_labels()
