@@ -39,7 +39,7 @@ def likeness_words(one: Answer) -> str:
     if one.flagged is None and math.isfinite(one.calibration.ood_threshold):
         few, score = one.calibration.patients, f"{one.ood_score:.2f}"
         return (
-            f"Cannot be told whether the patient is like the training patients: {few} held-back patients stand for the threshold; "
+            f"Cannot be told whether the patient is like the training patients: the threshold is of {few} held-back patients; "
             f"where they are fewer than {LEAST_TO_VOUCH} a score below it (it is {score}) says nothing."
         )
     if one.flagged is None:
