@@ -225,7 +225,7 @@ def _say_many(
 
 def _add_row(rows: Table, found: "Answer") -> None:
     among = "" if found.in_set is None else "all classes" if found.in_set.all() else ", ".join(found.prediction_set or ())
-    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("not known")}[found.flagged]
+    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("cannot be told")}[found.flagged]
     cells = (found.case.id, found.prediction, f"{found.probabilities.max():.3f}", among)
     rows.add_row(*(Text(cell) for cell in cells), flag, Text("+".join(found.used)))
 
