@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.covariates import MISSING, Covariate
-from common.data.gate.headings import hint
+from common.data.headings import hint
 
 NO_WORD = {"", MISSING, "na", "nan"}  # BIDS writes n/a, R writes NA, pandas nan or nothing
 

@@ -9,10 +9,10 @@ from common.config.site import NO_LABELS, LabelConfig
 from common.data.covariates import absent_columns, of_row
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level
-from common.data.gate.headings import hint
 from common.data.gate.participants import SHOWN, is_missing, match_rows, one_row
 from common.data.gate.patient_files import PatientFiles
 from common.data.gate.tables import Table, read_table
+from common.data.headings import hint
 from common.errors import ConfigError, DataError
 from common.tasks.task import Task
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.data.gate.headings import hint
+from common.data.headings import hint
 from common.errors import DataError
 
 KEY = "participant_id"
