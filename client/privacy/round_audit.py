@@ -172,14 +172,35 @@ def watch(
 def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) -> Iterator[list[StepSeen]]:
     """`private_round` with an optimizer that notes what it is given and what it does."""
     seen: list[StepSeen] = []
-    real: Any = vars(private)["SystemNoiseOptimizer"]
+    watched = (_counting if rows_alone else _noting)(vars(private)["SystemNoiseOptimizer"], seen)
 
-    class Watched(real):  # type: ignore[misc]
+    def plain(trained: dict[str, Tensor], _: RunConfig) -> torch.optim.Optimizer:
+        return torch.optim.SGD(trained.values(), lr=learning_rate)
+
+    parts = {"SystemNoiseOptimizer": watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
+    with ExitStack() as patches:
+        patches.enter_context(patch.multiple(private, **parts))
+        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
+            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
+        yield seen
+
+
+def _counting(real: Any, seen: list[StepSeen]) -> Any:
+    """The optimizer, which notes how many patients a step sees."""
+
+    class Counting(real):  # type: ignore[misc]
         def take(self, parameters: Any, gradients: Any) -> None:
-            if rows_alone:
-                super().take(parameters, gradients)
-                seen.append(StepSeen(len(next(iter(gradients.values()))), {}))
-                return
+            super().take(parameters, gradients)
+            seen.append(StepSeen(len(next(iter(gradients.values()))), {}))
+
+    return Counting
+
+
+def _noting(real: Any, seen: list[StepSeen]) -> Any:
+    """The optimizer, which notes all that `StepSeen` holds."""
+
+    class Noting(real):  # type: ignore[misc]
+        def take(self, parameters: Any, gradients: Any) -> None:
             names = {id(parameter): name for name, parameter in parameters.items()}
             before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
             self.noted = StepSeen(len(next(iter(gradients.values()))), {})
@@ -190,9 +211,6 @@ def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) ->
             seen.append(self.noted)
 
         def clip_and_accumulate(self) -> None:
-            if rows_alone:
-                super().clip_and_accumulate()
-                return
             self.noted.shares = {name: torch.stack(each) for name, each in self._apart().items() if each}
             super().clip_and_accumulate()
 
@@ -210,15 +228,7 @@ def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) ->
                 parameter.grad_sample, parameter.summed_grad = whole, None
             return shares
 
-    def plain(trained: dict[str, Tensor], _: RunConfig) -> torch.optim.Optimizer:
-        return torch.optim.SGD(trained.values(), lr=learning_rate)
-
-    parts = {"SystemNoiseOptimizer": Watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
-    with ExitStack() as patches:
-        patches.enter_context(patch.multiple(private, **parts))
-        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
-            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
-        yield seen
+    return Noting
 
 
 def others_check(whole: RoundSeen, zeroed: list[RoundSeen], rows: list[int], fewer: RoundSeen | None) -> Check:

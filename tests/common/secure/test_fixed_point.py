@@ -50,9 +50,8 @@ def test_the_decoded_sum_is_the_weighted_mean(sites: list[tuple[float, list[floa
 def test_what_flower_would_clip_or_let_overflow_is_refused(update: list[float], weight: float, named: str) -> None:
     with pytest.raises(FederationError, match=named) as caught:
         FixedPoint.for_sites(8, 1.0, 10.0).encode(np.array(update), weight)
-    assert (
-        caught.value.public == UNCOUNTABLE
-    )  # which of the two, only the log says: a limit that the server moves must not tell a weight
+    # The log alone says which of the two: a limit that the server moves must not tell a weight.
+    assert caught.value.public == UNCOUNTABLE
     assert "10.5" not in caught.value.public  # the value itself stays
 
 
