@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.swapped import thumbnails
-from common.data.review.alignment import PIXEL, WAYS, edges_of, find_mirrored_mask, find_misfits, fit
+from common.data.review.alignment import WAYS, edges_of, find_mirrored_mask, find_misfits, fit
 from common.data.review.thumbnail import Thumbnail
 from common.data.volumes import Array
 
 Spoil = Callable[[Array, np.random.Generator], Array]
-STEPS = {"mirrored": 0.04, "gain": 0.04, "shift": 5.0, "agreement": 0.1}  # beyond the worst of the other hospitals
+STEPS = {"mirrored": 0.04, "gain": 0.04, "shift": 5.0, "agreement": 0.1, "inner": 0.1}  # beyond the worst of the other hospitals
 
 
 def spoils(pixel: tuple[float, float]) -> dict[str, Spoil]:
@@ -36,7 +36,7 @@ def spoils(pixel: tuple[float, float]) -> dict[str, Spoil]:
         "slices interleaved": lambda s, _: s[:, :, np.r_[0 : s.shape[2] : 2, 1 : s.shape[2] : 2]],
         "two slices exchanged": lambda s, g: s[:, :, _exchanged(s.shape[2], g)],
         "one slice lost": lambda s, _: s[:, :, np.r_[0 : s.shape[2] // 2, s.shape[2] // 2 + 1 : s.shape[2], s.shape[2] - 1]],
-        "noise": lambda s, g: g.uniform(0, 1000, s.shape).astype(np.float32),
+        "noise": lambda s, g: np.where(s > 0, g.uniform(0, 1000, s.shape), 0).astype(np.float32),
     }
 
 
@@ -62,12 +62,13 @@ def _exchanged(count: int, generator: np.random.Generator) -> np.ndarray:
 def worst(one: Thumbnail) -> dict[str, float]:
     """A clean patient's largest values towards each finding."""
     edges = {name: edges_of(slices, one) for name, slices in one.slices.items()}
-    fits = [fit(edges[a], edges[b], (PIXEL, PIXEL)) for a, b in combinations(edges, 2)]
+    fits = [fit(edges[a], edges[b], one) for a, b in combinations(edges, 2)]
     return {
         "mirrored": max((f.mirrored - f.agreement for f in fits), default=-1.0),
         "gain": max((f.gain for f in fits), default=0.0),
         "shift": max((f.shift for f in fits), default=0.0),
         "agreement": max((-f.agreement for f in fits), default=-1.0),
+        "inner": max((-f.inner for f in fits), default=-1.0),
     }
 
 

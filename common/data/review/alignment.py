@@ -33,7 +33,10 @@ REACH = 24.0  # mm that are tried in the plane, each way
 # Of 79 real patients and 12 phantoms: no other way fits better than 0.08 below the right one; no order of slices gains more than
 # 0.06; no modality lies more than 8 mm off; none agrees by less than 0.45; no mirrored mask shows more than 1.09 times as much.
 BETTER, GAIN, FAR, AGREE, CLEARER = 0.04, 0.1, 10.0, 0.35, 1.2
+RIM, INNER = 6.0, 0.15  # mm from the head's outline, and what edges further in agree by (0.27 and more; noise by 0.07 at most)
+DOWN = -0.5  # order of slices, below which they go down
 OWN = 0.45  # what edges of one patient agree by, at least
+SHOWS_TUMOUR = {"t2", "flair"}
 LEAST_MARKED = 20  # pixels of a mask that can be compared
 WAYS: Mapping[str, tuple[slice, ...]] = {
     "left for right": np.s_[:, ::-1, :],
@@ -50,29 +53,36 @@ class Fit:
 
     Attributes:
         agreement: correlation at the best shift.
+        inner: the same without the head's rim, where all heads have an edge.
         shift: that shift, mm in the plane.
         here: correlation where the files put them.
         way: of `WAYS`, that fits best.
         mirrored: correlation at the best shift of that way.
         gain: how much better slices agree in the best order.
+        order: correlation of that order with the one they have; -1: from the top down.
     """
 
     agreement: float
+    inner: float
     shift: float
     here: float
     way: str
     mirrored: float
     gain: float
+    order: float
 
     def problem(self) -> tuple[Kind, str] | None:
         """What is wrong, and in words; the surest first."""
         here, better = f"{self.agreement:.2f}", self.mirrored > self.agreement + BETTER
-        if better and self.mirrored > OWN:
+        if better and self.mirrored > OWN and not self.agreement + self.gain > self.mirrored + BETTER:
             return MIRRORED, f"fits {{}} better {self.way} (edges agree by {self.mirrored:.2f}, as it lies by {here})"
+        if self.gain > GAIN and self.order < DOWN:
+            return MIRRORED, f"fits {{}} better upside down (edges agree by {self.gain:.2f} more)"
         if self.gain > GAIN:
             return SHUFFLED, f"fits {{}} better with its slices in another order (edges agree by {self.gain:.2f} more)"
-        if better or self.agreement < AGREE:
-            return STRANGE, f"does not fit {{}} (edges agree by {here}, of one patient by {OWN} and more)"
+        if better or self.agreement < AGREE or self.inner < INNER:
+            inner = f", within the head by {self.inner:.2f}"
+            return STRANGE, f"does not fit {{}} (edges agree by {here}{inner}; of one patient by {OWN} and more, and 0.27)"
         if self.shift > FAR and self.agreement > self.here + BETTER:
             return SHIFTED, f"lies {self.shift:.0f} mm off {{}} (edges agree by {here} there, by {self.here:.2f} here)"
         return None
@@ -81,8 +91,8 @@ class Fit:
 def find_misfits(one: Thumbnail) -> Iterator[tuple[str, Finding]]:
     """Modality and warning of each volume that does not lie on the others; of two, at the second."""
     edges = {name: edges_of(slices, one) for name, slices in one.slices.items()}
-    side = one.pixel[0] * _block(one), one.pixel[1] * _block(one)
-    bad = {pair: found for pair in combinations(edges, 2) if (found := fit(*(edges[name] for name in pair), side).problem())}
+    pairs = {pair: fit(*(edges[name] for name in pair), one) for pair in combinations(edges, 2)}
+    bad = {pair: problem for pair, found in pairs.items() if (problem := found.problem())}
     while bad:
         times = {name: sum(name in pair for pair in bad) for name in edges}
         odd = max(reversed(tuple(edges)), key=lambda name: times[name])
@@ -94,14 +104,16 @@ def find_misfits(one: Thumbnail) -> Iterator[tuple[str, Finding]]:
         bad = {names: found for names, found in bad.items() if odd not in names}
 
 
-def fit(a: Array, b: Array, side: tuple[float, float]) -> Fit:
-    """Compare edges [S, X, Y] of two volumes; `side` is a pixel's, in mm."""
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum())) + 1e-9
-    spectrum = _spectrum(a, side)
+def fit(a: Array, b: Array, one: Thumbnail) -> Fit:
+    """Compare edges [S, X, Y] of two volumes of a thumbnail."""
+    side = one.pixel[0] * _block(one), one.pixel[1] * _block(one)
+    norm, spectrum = _norm(a, b), _spectrum(a, side)
     agreement, shift, here = _best(spectrum, b, side, norm)
+    first, second = _inner(a, one), _inner(b, one)
+    inner = _best(_spectrum(first, side), second, side, _norm(first, second))[0]
     ways = {name: _best(spectrum, b[way], side, norm)[0] for name, way in WAYS.items()}
     way = max(ways, key=lambda name: ways[name])
-    return Fit(agreement, shift, here, way, ways[way], _gain(a, b))
+    return Fit(agreement, inner, shift, here, way, ways[way], *_reordered(a, b))
 
 
 def edges_of(slices: Array, one: Thumbnail) -> Array:
@@ -119,8 +131,8 @@ def edges_of(slices: Array, one: Thumbnail) -> Array:
 
 
 def find_mirrored_mask(one: Thumbnail) -> Finding | None:
-    """A warning where the mask, mirrored, marks what differs more from the other tissue."""
-    if one.tumour is None:
+    """A warning where the mask, mirrored, marks what differs more from the other tissue; T1 alone shows too little of a tumour."""
+    if one.tumour is None or not SHOWS_TUMOUR & one.slices.keys():
         return None
     mask = np.moveaxis(one.tumour, 2, 0)
     here = _contrast(one, mask)
@@ -140,6 +152,18 @@ def _contrast(one: Thumbnail, mask: Array) -> float:
         return 0.0
     images = [np.moveaxis(slices, 2, 0) for slices in one.slices.values()]
     return sum(float(abs(im[inside].mean() - im[beside].mean()) / (im[beside].std() + 1e-9)) for im in images)
+
+
+def _inner(edges: Array, one: Thumbnail) -> Array:
+    """Edges away from the head's rim, less each slice's mean there; 0 elsewhere."""
+    block, (_, x, y) = _block(one), edges.shape
+    deep = np.moveaxis(one.depth[::block, ::block][:x, :y] > RIM, 2, 0)
+    mean = (edges * deep).sum((1, 2), keepdims=True) / np.maximum(deep.sum((1, 2), keepdims=True), 1)
+    return np.where(deep, edges - mean, 0).astype(np.float32)
+
+
+def _norm(a: Array, b: Array) -> float:
+    return float(np.sqrt((a * a).sum() * (b * b).sum())) + 1e-9
 
 
 def _block(one: Thumbnail) -> int:
@@ -168,10 +192,12 @@ def _best(spectrum: NDArray[np.complex64], b: Array, side: tuple[float, float], 
     return float(near[i, j]), float(np.hypot((i - x) * side[0], (j - y) * side[1])), float(near[x, y])
 
 
-def _gain(a: Array, b: Array) -> float:
-    """How much better slices agree, in the mean, each with its best partner (Kuhn, 1955) than each with its own."""
+def _reordered(a: Array, b: Array) -> tuple[float, float]:
+    """How much better slices agree, in the mean, each with its best partner (Kuhn, 1955) than each with its own; and how far
+    that order goes with their own."""
     flat = [each.reshape(len(each), -1) for each in (a, b)]
     first, second = (each / (np.linalg.norm(each, axis=1, keepdims=True) + 1e-9) for each in flat)
     agreement = np.einsum("ip,jp->ij", first, second)  # no threads for so little
     rows, columns = linear_sum_assignment(-agreement)
-    return float(agreement[rows, columns].mean() - np.diag(agreement).mean())
+    gain = float(agreement[rows, columns].mean() - np.diag(agreement).mean())
+    return gain, float(np.corrcoef(rows, columns)[0, 1]) if len(rows) > 1 else 1.0
