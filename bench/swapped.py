@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from common.data.gate.files import load_volume
 from common.data.review.look import Look, look
 from common.data.review.swapped import ENHANCED, KIND_OF, NAMES, SIZE, UNLIKELY, Namings, Weights, design, name_volumes
-from common.data.review.thumbnail import thumbnail
+from common.data.review.thumbnail import Thumbnail, thumbnail
 from common.data.volumes import resample
 
 SUFFIXES = {"t1": ("T1w", "t1"), "t1c": ("ce-gadolinium_T1w", "t1ce"), "t2": ("T2w", "t2"), "flair": ("FLAIR", "flair")}
@@ -44,6 +44,12 @@ class Example:
 
 def examples(real: Path, phantoms: Path) -> Iterator[Example]:
     """All patients, each with the mask and without."""
+    for hospital, patient, one in thumbnails(real, phantoms, bare=True):
+        yield Example(hospital, patient, not hospital.startswith("phantom"), one.tumour is not None, look(one))
+
+
+def thumbnails(real: Path, phantoms: Path, *, bare: bool) -> Iterator[tuple[str, str, Thumbnail]]:
+    """Hospital, patient and thumbnail of all who show a head; with `bare` each of them without the mask as well."""
     folders = [(path.parent.name, path) for path in sorted(real.glob("tcga-lgg/*/sub-*"))]
     folders += [(path.name, path) for path in sorted(real.glob("cases/*"))]
     for hospital, folder in folders + [(f"phantom {p.parent.name}", p) for p in sorted(phantoms.glob("*/sub-*"))]:
@@ -54,12 +60,13 @@ def examples(real: Path, phantoms: Path) -> Iterator[Example]:
         volumes = {name: load_volume(file) for name, file in found.items() if file}
         reference = next(iter(volumes.values()))
         volumes = {name: resample(volume, reference) for name, volume in volumes.items()}
-        mask = next((f for end in MASKS for f in folder.rglob(f"*{end}.nii.gz")), None)
-        tumours = [None] + ([resample(load_volume(mask), reference, order=0).voxels > 0] if mask else [])
-        for tumour in tumours:
+        beside = folder.parent / "derivatives" / "tumour" / folder.name
+        mask = next((f for end in MASKS for f in [*folder.rglob(f"*{end}.nii.gz"), *beside.rglob(f"*{end}.nii.gz")]), None)
+        marked = [resample(load_volume(mask), reference, order=0).voxels > 0] if mask else []
+        for tumour in [None, *marked] if bare or not marked else marked:
             one = thumbnail(volumes, tumour)
             if one.shows_a_head:
-                yield Example(hospital, folder.name, not hospital.startswith("phantom"), tumour is not None, look(one))
+                yield hospital, folder.name, one
 
 
 def _is(file: Path, end: str) -> bool:

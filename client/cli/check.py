@@ -20,6 +20,7 @@ from common.config.run import RunConfig, load_config
 from common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from client.review.page import Page
     from common.data.check import SiteCheck
     from common.data.gate.finding import Finding
 
@@ -45,8 +46,9 @@ def add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from client.privacy.budget import NO_BUDGET
-    from client.review.page import Page
+    from threadpoolctl import threadpool_limits  # of products this small, threads cost more than they spare
+
+    from client.privacy.ledger import NO_BUDGET  # nothing here needs torch, which takes seconds and memory to load
     from common.data.cases import read_site
     from common.data.check import check_site
 
@@ -64,7 +66,7 @@ def _check(arguments: argparse.Namespace) -> int:
             print(json.dumps({"usable": False, "error": str(error)}, indent=2))
         raise
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with bar, Page(run) if arguments.html else nullcontext() as page:
+    with threadpool_limits(1), bar, _page(run) if arguments.html else nullcontext() as page:
         task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
         result = check_site(
             site,
@@ -84,6 +86,12 @@ def _check(arguments: argparse.Namespace) -> int:
         if arguments.html:
             Console().print(f"Page: {arguments.html}. It holds patients' images: it stays in the hospital.", markup=False)
     return 0 if result.usable else 1
+
+
+def _page(run: RunConfig) -> "Page":
+    from client.review.page import Page
+
+    return Page(run)
 
 
 def _require_writable(page: Path) -> None:

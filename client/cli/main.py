@@ -143,7 +143,8 @@ def _private(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _budget(arguments: argparse.Namespace) -> int:
-    from client.privacy.budget import NO_BUDGET, site_budget
+    from client.privacy.budget import site_budget
+    from client.privacy.ledger import NO_BUDGET
     from common.data.cases import read_site
     from common.privacy.charge import Charge
 

@@ -13,8 +13,8 @@ from client.gate.approvals import approved
 from client.gate.audit_log import LOG_NAME, verify
 from client.gate.ledger_watch import require_known
 from client.policy import require_hours
-from client.privacy.budget import NO_BUDGET, require_open
-from client.privacy.ledger import read_ledger
+from client.privacy.budget import require_open
+from client.privacy.ledger import NO_BUDGET, read_ledger
 from common.config.run import RunConfig
 from common.data.cache import default_cache
 from common.deployment.ssh_fingerprint import ssh_fingerprint

@@ -18,10 +18,6 @@ from common.errors import BUDGET_SPENT, PrivacyError
 from common.privacy.accounting import epsilon_of, steps_within
 from common.privacy.charge import Charge
 
-NO_BUDGET = (
-    "site.toml has no [privacy] epsilon: a private run protects nobody then, since the next request may be a plain one. Set it."
-)
-
 
 @dataclass(frozen=True)
 class Budget:

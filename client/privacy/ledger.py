@@ -24,6 +24,9 @@ from common.files import locked, write_atomic, write_secret
 from common.hash_chain import START, follow, link
 from common.privacy.charge import Charge
 
+NO_BUDGET = (
+    "site.toml has no [privacy] epsilon: a private run protects nobody then, since the next request may be a plain one. Set it."
+)
 KEYS = "keys"  # folder of the salt, where nothing else is said
 
 

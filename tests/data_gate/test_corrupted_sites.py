@@ -110,6 +110,28 @@ def mask_of_one_voxel(voxels: np.ndarray) -> np.ndarray:
     return np.arange(voxels.size).reshape(voxels.shape) == np.flatnonzero(voxels)[0]
 
 
+def off_by_15_mm(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    affine = image.affine.copy()
+    affine[:2, 3] += 15 / np.sqrt(2)
+    return nib.Nifti1Image(np.asarray(image.dataobj), affine)
+
+
+def in_any_order(voxels: np.ndarray) -> np.ndarray:
+    return voxels[:, :, np.random.default_rng(1).permutation(voxels.shape[2])]
+
+
+def inverted_copy(site: Path) -> None:
+    """T1 as contrast T1, bright for dark within the head."""
+    image = load(path(site, "t1"))
+    voxels = np.asarray(image.dataobj, np.float32)
+    head, top = voxels > 0.05 * voxels.max(), float(voxels.max())
+    nib.save(nib.Nifti1Image(np.where(head, 1.05 * top - voxels, 0).astype(np.int16), image.affine), path(site, "t1c"))
+
+
+def noise(voxels: np.ndarray) -> np.ndarray:
+    return np.where(voxels > 0, np.random.default_rng(0).uniform(1, 1000, voxels.shape), 0)
+
+
 def squeezed(image: nib.Nifti1Image) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.asarray(image.dataobj), np.diag([0.02, 0.02, 0.02, 1]) @ image.affine)
 
@@ -402,6 +424,13 @@ IMAGES: dict[str, tuple[Spoil, str, str]] = {
     "T2 of another patient": (lambda s: copy(s, "t2", "t2", P2), "volume-twice", "warning"),
     "one person as two": (person_twice, "person-twice", "warning"),
     "with a skull": (with_skull, "face", "note"),
+    "T1 upside down": (lambda s: rewrite(s, "t1", lambda v: v[:, :, ::-1], np.int16), "modality-mirrored", "warning"),
+    "FLAIR mirrored": (lambda s: rewrite(s, "flair", lambda v: v[::-1], np.int16), "modality-mirrored", "warning"),
+    "FLAIR 15 mm off": (lambda s: reheader(s, "flair", off_by_15_mm), "modality-shifted", "warning"),
+    "slices in any order": (lambda s: rewrite(s, "t2", in_any_order, np.int16), "slices-shuffled", "warning"),
+    "noise": (lambda s: rewrite(s, "t1", noise, np.int16), "modality-misfit", "warning"),
+    "T1 inverted as contrast T1": (inverted_copy, "volume-twice-near", "warning"),
+    "a mask mirrored": (lambda s: rewrite(s, "mask", lambda v: v[::-1], np.uint8), "mask-mirrored", "warning"),
     "in centimetres": (in_centimetres, "size-implausible", "error"),
 }
 SMALL = {f"{group}: {name}": row for group, rows in (

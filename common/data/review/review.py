@@ -11,12 +11,12 @@ from common.data.cases import Case, Site
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.patient import Patient
 from common.data.gate.tables import read_table
-from common.data.review import identifiers, skull, swapped, twice
+from common.data.review import alignment, identifiers, skull, swapped, twice
 from common.data.review.look import look
 from common.data.review.thumbnail import Thumbnail, thumbnail
 from common.errors import DataError
 
-KINDS: tuple[Kind, ...] = (*identifiers.KINDS, *skull.KINDS, *swapped.KINDS, *twice.KINDS)
+KINDS: tuple[Kind, ...] = (*identifiers.KINDS, *skull.KINDS, *alignment.KINDS, *swapped.KINDS, *twice.KINDS)
 
 
 @dataclass
@@ -74,9 +74,15 @@ def _of_images(case: Case, read: Patient) -> Iterator[Finding]:
     yield from skull.find_faces(one)
     known = {name: slices for name, slices in one.slices.items() if name in swapped.NAMES}
     if known:
-        seen = look(Thumbnail(known, one.tumour, one.pixel, one.depth))
-        for name, finding in (*swapped.find_swapped(seen), *twice.find_alike(seen)):
+        shown = Thumbnail(known, one.tumour, one.pixel, one.depth)
+        misfits = dict(alignment.find_misfits(shown))
+        seen = look(shown)
+        doubts = [] if misfits else swapped.find_swapped(seen)  # what does not fit may be no modality at all
+        for name, finding in (*misfits.items(), *doubts, *twice.find_alike(seen)):
             yield finding.of("", case.name_of(case.files[name]))
+        mirrored = alignment.find_mirrored_mask(shown)
+        if mirrored and case.mask and not misfits:
+            yield mirrored.of("", case.name_of(case.mask))
 
 
 def _header(file: Path) -> Any:

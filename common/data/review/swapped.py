@@ -125,5 +125,6 @@ def _scaled(numbers: Numbers, mean: Numbers, scale: Numbers) -> Numbers:
 
 def _finding(name: int, kind: int | None, confidence: float) -> Finding:
     looks = {0: "T1, with or without contrast", 1: "T2", 2: "FLAIR", None: ("contrast T1", "T1 without contrast")[name % 2]}[kind]
-    found = f"named {NAMES[name]}, and looks like {looks} (confidence {min(confidence, 0.999):.1%})"
+    chance = f"{min(confidence, 0.999):.1%} that it is not what its name says, if it is one of the four at all"
+    found = f"named {NAMES[name]}, and looks like {looks} ({chance})"
     return SWAPPED.finding(found, f"an image that looks like {NAMES[name]}", "Look at it; rename the files if they are mixed up.")
