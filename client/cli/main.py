@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cli.approvals import add_approve, add_audit_verify
+from client.cli.archive import add_archive
 from client.cli.check import add_check
 from client.cli.deployment import add_verbs
 from client.cli.importing import add_import
 from client.cli.ledger import add_ledger
 from client.cli.predict import add_predict
 from client.cli.weights import add_weights
+from client.cli.withdraw import add_cache, add_withdraw
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError
@@ -41,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     add_approve(verbs)
     add_ledger(verbs)
     add_weights(verbs)
+    add_withdraw(verbs)
+    add_cache(verbs)
+    add_archive(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 
