@@ -90,7 +90,8 @@ def _read(index: Path) -> Entry | None:
         table = json.loads(index.read_text(encoding="utf-8"))
         images = index.with_name("images.npy").stat().st_size
         sources = [source for each in table.get("sources", []) for source in each.values()]
-        files = frozenset(digest for source in sources for digest in str(source).split() if len(digest) == 64)
-        return Entry(index.parent, str(table.get("root", "")), len(table["rows"]), files, images + index.stat().st_size)
+        files = frozenset(digest for source in sources for digest in str(source).split())
+        people, size = frozenset(map(str, table.get("people", []))), images + index.stat().st_size
+        return Entry(index.parent, str(table.get("root", "")), len(table["rows"]), people, files, size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
