@@ -24,6 +24,7 @@ from common.messages.round import (
     ARRAYS,
     CHANGE,
     COUNTS_SHARED,
+    DATA,
     EPSILON,
     ERROR,
     FOR_GOOD,
@@ -35,6 +36,7 @@ from common.messages.round import (
     NUM_EXAMPLES,
     ROUND,
     SITE,
+    data_hash,
     read_task,
     read_update,
     unpack_array,
@@ -397,7 +399,7 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
 
     Args:
         reply: of the bundle.
-        policy: `metrics`, `share_metrics`, `share_counts` and `min_patients` are read.
+        policy: `metrics`, `share_metrics`, `share_counts`, `share_data_hash` and `min_patients` are read.
         cohort: how many patients the site has, as counted outside the bundle; None: only what the reply says is known.
         epsilon: of the run, as worked out outside the bundle; None: only what the reply says is known.
     """
@@ -419,6 +421,8 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
         COUNTS_SHARED: shared,
         EPSILON: said if isinstance(said, float) else -1.0,
     }
+    private = isinstance(said, float) and said >= 0  # whether two rounds' data are the same has no noise
+    fields |= {DATA: data_hash(site)} if policy.share_data_hash and not private and data_hash(site) else {}
     fields |= {FOR_GOOD: True} if site.get(FOR_GOOD) is True else {}
     rest = {name: record for name, record in reply.items() if name not in (METRICS, SITE)}
     return RecordDict({**rest, METRICS: MetricRecord(kept), SITE: ConfigRecord(fields)})

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cli.approvals import add_approve, add_audit_verify
+from client.cli.archive import add_archive
 from client.cli.check import add_check
 from client.cli.deployment import add_verbs
 from client.cli.importing import add_import
@@ -20,6 +21,7 @@ from client.cli.ledger import add_ledger
 from client.cli.models import add_models
 from client.cli.predict import add_predict
 from client.cli.weights import add_weights
+from client.cli.withdraw import add_cache, add_withdraw
 from common.cli import add_debug, config_path, run_command
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError
@@ -43,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     add_ledger(verbs)
     add_weights(verbs)
     add_models(verbs)
+    add_withdraw(verbs)
+    add_cache(verbs)
+    add_archive(verbs)
     add_verbs(verbs)
     return run_command(parser, argv)
 

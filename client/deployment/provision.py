@@ -21,6 +21,7 @@ POLICY = {
     "share_metrics": "the mean losses of a round",
     "metrics": 'which losses, where share_metrics is true: names with wildcards; "seconds" is the time of the round',
     "share_calibration": "after the last round: sums over patients that never trained, and of features of the others",
+    "share_data_hash": "a hash over what a round trained on, by a key that stays here: whether it changed, for the report",
     "twins": 'patients whom another hospital has too: "off", "keep", "drop" or "refuse"',
     "share_twins": "how many patients are left out here for being at another hospital too",
     "survey": "topics that a survey before training may be told: names with wildcards",

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.deployment.archive import require_here
 from client.deployment.exit_reasons import STARTED_NOW, explain, read_tail
 from client.deployment.home import SiteHome
 from client.deployment.keys import read_ca, read_key
@@ -102,6 +103,7 @@ def require_stopped(home: SiteHome) -> None:
     Raises:
         FederationError: it runs.
     """
+    require_here(home)
     if pid := running(home.state):
         raise FederationError(f"The site runs already (process {pid}). `fedmri-site stop {home.folder}` ends it.")
 

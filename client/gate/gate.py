@@ -22,6 +22,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from client.gate import approvals as approved
 from client.gate import audit_log
 from client.gate.bundle_process import run_bundle
+from client.gate.data_watch import trained_facts
 from client.gate.kept_models import keep_model
 from client.gate.ledger_watch import note_grown, note_moved, require_known
 from client.gate.replay_guard import (
@@ -111,7 +112,7 @@ class Gate:
                 if broken:
                     raise broken
                 _require_awaited(message, time.monotonic() - came)
-                content, context = self._watched(message, context, bundle, site, task)
+                content, context, trained = self._watched(message, context, bundle, site, task)
             except FedMRIError as error:
                 logger.exception("Refused.")
                 content = write_status(SiteReply(name, task.round, error=error.public, for_good=error.for_good))
@@ -126,7 +127,7 @@ class Gate:
             if refused:  # the bundle's own: the approved code holds the same rules, and knows what the gate does not see
                 audit_log.record(log, audit_log.REFUSED, **facts, rule=rule or "bundle", reason=refused, by="bundle")
             else:
-                audit_log.record(log, audit_log.ANSWERED, **facts, **_carried(content), **_spent(content))
+                audit_log.record(log, audit_log.ANSWERED, **facts, **_carried(content), **_spent(content), **trained)
             return content, context
 
     def _state(self, site: SiteConfig) -> Path:
@@ -141,7 +142,7 @@ class Gate:
 
     def _watched(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
-    ) -> tuple[RecordDict, Context]:
+    ) -> tuple[RecordDict, Context, dict[str, Any]]:
         """As `_pass`; where the ledger grew, the log says how far, also when the message is refused after its charge."""
         try:
             return self._pass(message, context, bundle, site, task)
@@ -162,11 +163,11 @@ class Gate:
 
     def _pass(
         self, message: Message, context: Context, bundle: bytes, site: SiteConfig, task: Task
-    ) -> tuple[RecordDict, Context]:
-        """Apply all rules, run the bundle, then apply the rules again to its reply."""
+    ) -> tuple[RecordDict, Context, dict[str, Any]]:
+        """Apply all rules, run the bundle, then apply the rules again to its reply; with what it trained on, for the log."""
         state, asked = self._state(site), message.content
         if MODEL in asked:
-            return self._kept(site, asked, task, bundle), context
+            return self._kept(site, asked, task, bundle), context, {}
         require_hours(site.policy, datetime.now().astimezone())
         sha256 = hashlib.sha256(bundle).hexdigest()
         if site.policy.approval:
@@ -175,7 +176,7 @@ class Gate:
         if site.policy.initial_sha256 and ARRAYS in asked:
             require_pinned_start(state, task.run, asked_arrays(asked), site.policy.initial_sha256)
         if WEIGHTS in asked:
-            return self._taken(site, asked, task), context
+            return self._taken(site, asked, task), context, {}
         self._require_kind(site, asked, task)  # refused before any patient is opened
         if CALIBRATION in asked:
             require_one_split(state, config_from_json(task.config))
@@ -186,11 +187,12 @@ class Gate:
         seconds = min(_left(message), site.policy.max_hours * 3600)
         keep_shipped(self.home / WEIGHTS_FOLDER)
         content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
+        trained = trained_facts(state / audit_log.LOG_NAME, content, task)
         content = self._leaving(content, asked, site, task, before)
         content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)
         if SUMS in content:
             keep_split(state, config_from_json(task.config))
-        return content, context
+        return content, context, trained
 
     def _leaving(self, content: RecordDict, asked: RecordDict, site: SiteConfig, task: Task, before: Ledger | None) -> RecordDict:
         """What of a reply leaves under one reading of site.toml; errors as `require_leaving` and `_require_charged`."""

@@ -129,7 +129,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         equal = config.site_level.enabled  # all sites weigh the same; the largest weight counts finest
         weight = config.secure.max_weight if equal else _weight(reply.weight(unlabelled_weight(config, task.round)), config)
         message = mask(kept, config, _change(reply.update, config, site.config.policy), weight)
-        status = SiteReply(context.name, task.round, epsilon=reply.epsilon)
+        status = SiteReply(context.name, task.round, epsilon=reply.epsilon, data=reply.data)
     else:
         require_summed(content, read_policy(context.folder, simulated=context.simulated))
         require_new(state, context.name, mine.inputs)

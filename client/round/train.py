@@ -22,12 +22,14 @@ from client.round.left_out import require_unrefused, without_twins
 from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
+from client.round.trained_on import note_trained
 from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy, read_policy, read_site_config
 from common.data.cache import open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
+from common.data.forgetting import forget_gone
 from common.data.holdout import split
 from common.data.lesions import with_lesions
 from common.errors import ConfigError, FederationError, FedMRIError, WeightsError
@@ -93,7 +95,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     if site.config.policy.secure_only and not context.simulated:
         seed = own_seed()
         patients = patients if config.privacy.enabled else own_patients(patients)  # a private round draws its own
-    epsilon = -1.0
+    data, epsilon = note_trained(context, task, patients), -1.0
     if config.privacy.enabled:
         from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
 
@@ -115,7 +117,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     change = Update.between(update.arrays, arrays)
     if isinstance(config.federation.strategy, Scaffold):
         remember(_memory(context, task.run), task.round, LastRound(arrays, change.change))
-    return replace(told, update=change, epsilon=epsilon, metrics=metrics), site
+    return replace(told, update=change, epsilon=epsilon, metrics=metrics, data=data), site
 
 
 def _require_weight(weight: float, config: RunConfig) -> None:
@@ -242,6 +244,10 @@ def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = without_twins(read_site(context.folder, config, simulated=context.simulated), context, run)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
+    if not context.simulated and (lost := forget_gone(context.cache, site.root, site.cases, patients.key)):
+        logger.warning(
+            "Site %s: the slice cache has let go of %d entries with patients who are gone or changed.", site.name, lost
+        )
     for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)
     if config.model.pooling.fits:

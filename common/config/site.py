@@ -30,6 +30,7 @@ class SitePolicy:
     share_metrics: bool = False  # the training losses
     metrics: tuple[str, ...] = ("*",)  # globs of the names of those that may leave, where share_metrics is set
     share_calibration: bool = False  # sums over held-out patients, and of features of all; docs/hospital.md
+    share_data_hash: bool = False  # a keyed hash of what a round trained on, for the report
     twins: str = choice("off", "off", "keep", "drop", "refuse")  # look for patients whom others have too; what then
     share_twins: bool = False  # how many patients are left out of a run for being at another hospital too
     survey: tuple[str, ...] = ()  # globs of the topics that a survey may be told; docs/hospital.md

@@ -1,6 +1,7 @@
 """The slice cache: one memory-mapped array a site, named by the content of its sources and the settings.
 
-Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`, which holds what was found of every patient. Those
+Layout: `<cache>/<key>/images.npy` [N, S, M, H, W] float16 and `index.json`, which holds what was found of every patient, and of
+which files of which folder the slices are: `common.data.forgetting` deletes them when one of these is gone. Those
 who stay out (`common.data.gate`) have no row. Labels and covariates are not in it: they are read fresh from the site. A build
 happens under a lock in a folder beside, and is renamed when it is whole.
 """
@@ -37,6 +38,7 @@ SPELLED_OUT = 10  # findings in the error of a site that cannot be used
 BYTES_PER_WORKER = 2**24  # of source files: for less, starting a process costs more than it saves
 
 Progress = Callable[[int, int], None]  # (patients done, of all)
+Sources = dict[str, str]  # digest by kind of file
 Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], tuple[Finding, ...]]
 
 logger = logging.getLogger(__name__)
@@ -78,14 +80,15 @@ def open_site(
     asked = site.usable()
     if not asked.cases:
         raise nobody_left(site, site.findings)
-    key = content_key(asked, data)
+    sources = [_sources(case) for case in asked.cases]
+    key = _key(asked, data, sources)
     stored = _load(cache / key, asked, data)
     if stored is None:
         try:
             with locked(cache / f".{key}.lock"):  # one builder a key
                 stored = _load(cache / key, asked, data)  # another process may just have built it
                 if stored is None:
-                    _build(asked, data, cache / key, _workers(asked, workers), progress)
+                    _build(asked, data, cache / key, _workers(asked, workers), progress, sources)
                     stored = _load(cache / key, asked, data)
         except OSError as error:
             raise DataError(f"Slice cache {cache}: {error}. Name a folder to write to (FEDMRI_CACHE).") from error
@@ -96,7 +99,9 @@ def open_site(
     labels = np.array([case.label for case in cases], dtype=np.int64)
     covariates = as_array([case.covariates for case in cases], data.covariates)
     ids = tuple(case.id for case in cases)
-    return SiteData(site.name, ids, stored.images, stored.present, labels, key, covariates, findings=findings, folder=cache)
+    hashes = tuple(_hash(sources[row]) for row in stored.rows)
+    arrays = (stored.images, stored.present, labels)
+    return SiteData(site.name, ids, *arrays, key, covariates, findings=findings, sources=hashes, folder=cache)
 
 
 def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
@@ -121,7 +126,25 @@ def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
 
 def content_key(site: Site, data: DataConfig) -> str:
     """SHA-256 over the source files' bytes, the patients' ids, the settings that shape slices, the format's version."""
-    cases = [[*_name(case), {kind: _digest(file) for kind, file in case.sources()}] for case in site.cases]
+    return _key(site, data, [_sources(case) for case in site.cases])
+
+
+def _sources(case: Case) -> Sources:
+    """Of each of the patient's files the digest of its content."""
+    return {kind: _digest(file) for kind, file in case.sources()}
+
+
+def person(case: Case) -> str:
+    """A patient with the files that they have now: another one where a file was replaced."""
+    return f"{case.id} {_hash(_sources(case))}"
+
+
+def _hash(sources: Sources) -> str:
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+
+
+def _key(site: Site, data: DataConfig, sources: Sequence[Sources]) -> str:
+    cases = [[*_name(case), files] for case, files in zip(site.cases, sources, strict=True)]
     return hashlib.sha256(json.dumps([VERSION, data.of_slices(), cases], sort_keys=True).encode()).hexdigest()
 
 
@@ -163,7 +186,9 @@ def _shape(patients: int, data: DataConfig) -> tuple[int, ...]:
     return (patients, data.slices, len(data.modalities), data.size, data.size)
 
 
-def _build(site: Site, data: DataConfig, folder: Path, workers: int, progress: Progress | None) -> None:
+def _build(
+    site: Site, data: DataConfig, folder: Path, workers: int, progress: Progress | None, sources: Sequence[Sources]
+) -> None:
     """Make `folder` whole. Only the lock's holder comes here, so what lies about is left from an interrupted build."""
     draft = folder.with_name(f".{folder.name}.partial")
     for stale in (draft, folder):
@@ -171,14 +196,16 @@ def _build(site: Site, data: DataConfig, folder: Path, workers: int, progress: P
             shutil.rmtree(stale)
     draft.mkdir()
     try:
-        _write(draft, site, data, workers, progress)
+        _write(draft, site, data, workers, progress, sources)
         os.rename(draft, folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(folder: Path, site: Site, data: DataConfig, workers: int, progress: Progress | None) -> None:
+def _write(
+    folder: Path, site: Site, data: DataConfig, workers: int, progress: Progress | None, sources: Sequence[Sources]
+) -> None:
     draft, total = folder / "draft.npy", len(site.cases)
     images = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float16, shape=_shape(total, data))
     present = np.zeros((total, len(data.modalities)), dtype=bool)
@@ -197,7 +224,9 @@ def _write(folder: Path, site: Site, data: DataConfig, workers: int, progress: P
         raise nobody_left(site, found)
     images.flush()
     checksum = _keep(draft, images, rows, folder / "images.npy")
-    index = {"version": VERSION, "sha256": checksum, "present": present[rows].tolist(), "rows": rows}
+    people = [f"{case.id} {_hash(files)}" for case, files in zip(site.cases, sources, strict=True)]  # as `person`
+    whose = {"root": str(site.root), "people": people, "sources": sources}  # by which `common.data.forgetting` knows what is gone
+    index = {"version": VERSION, "sha256": checksum, "present": present[rows].tolist(), "rows": rows, **whose}
     write_atomic(folder / "index.json", json.dumps({**index, "findings": [asdict(one) for one in found]}).encode())
 
 

@@ -51,6 +51,7 @@ class SiteData:
     covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
     lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them
     findings: tuple[Finding, ...] = ()  # of the whole site, as `open_site` made them; those of patients who stay out, too
+    sources: tuple[str, ...] = ()  # [N], a hash over each patient's files; (): not known
     folder: Path | None = None  # the cache, where what is computed of these patients may be kept too; None: nowhere
 
     def __post_init__(self) -> None:
@@ -92,7 +93,8 @@ class SiteData:
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
         lesions = None if self.lesions is None else self.lesions[rows]
         arrays = (self.images[rows], self.present[rows], self.labels[rows])
-        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, folder=self.folder)
+        sources = tuple(self.sources[row] for row in rows) if self.sources else ()
+        return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, sources=sources, folder=self.folder)
 
     def without_covariates(self) -> "SiteData":
         """The same patients as if nothing were known of them but their images."""

@@ -11,6 +11,7 @@ from common.messages.calibration import SUMS
 from common.messages.round import (
     CHANGE,
     COUNTS_SHARED,
+    DATA,
     EPSILON,
     ERROR,
     FOR_GOOD,
@@ -63,6 +64,13 @@ LEAVES = (
         EPSILON,
         "what this run has charged here, at the run's delta: it follows from how often the site was asked; -1 without privacy",
         ALWAYS,
+    ),
+    Leaving(
+        SITE,
+        ConfigRecord,
+        DATA,
+        "a hash over the data that the round trained on, by a key of the site's own: the same where nothing changed",
+        "`policy.share_data_hash`, not in a private run",
     ),
     Leaving(METRICS, MetricRecord, ROUND, "the number of the round, as asked", ALWAYS),
     Leaving(METRICS, MetricRecord, NUM_EXAMPLES, "patients that train", COUNTED),

@@ -4,13 +4,14 @@
               config: ConfigRecord  the fields of `Task`
     reply     change: ArrayRecord   trained arrays - global arrays (`common.messages.update`); absent when it failed
               metrics: MetricRecord num-examples, labelled, round, and the loss terms where the site's policy lets them go
-              site: ConfigRecord    name, error ("" on success), for-good, counts-shared, epsilon (private runs)
+              site: ConfigRecord    name, error ("" on success), for-good, counts-shared, epsilon, data
 
 Whatever is read here came over a wire: names, types, shapes and sizes are checked before anything is decoded, and nothing is
 unpickled.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
@@ -29,7 +30,9 @@ from common.text import printable
 ARRAYS, CONFIG, CHANGE, METRICS, SITE = "arrays", "config", "change", "metrics", "site"
 NUM_EXAMPLES, LABELLED, ROUND = "num-examples", "labelled", "round"
 NAME, ERROR, FOR_GOOD, COUNTS_SHARED, EPSILON = "name", "error", "for-good", "counts-shared", "epsilon"
+DATA = "data"
 
+HASH = re.compile("[0-9a-f]{64}")
 MAX_TEXT = 300  # characters of an error
 MAX_NAME = 120
 MAX_CONFIG = 100_000
@@ -70,6 +73,7 @@ class SiteReply:
     counts_shared: bool = False
     epsilon: float = -1.0
     metrics: dict[str, float] = field(default_factory=dict)
+    data: str = ""  # keyed hash of what the site trained on (`client.round.trained_on`); "": it does not leave
     for_good: bool = False  # of an error: the site says that whoever asks again in this run is refused again
 
     def weight(self, unlabelled_weight: float) -> float:
@@ -120,6 +124,7 @@ def write_status(reply: SiteReply) -> RecordDict:
         COUNTS_SHARED: reply.counts_shared,
         EPSILON: reply.epsilon,
     }
+    site |= {DATA: reply.data} if reply.data else {}
     site |= {FOR_GOOD: True} if reply.for_good else {}
     return RecordDict({METRICS: MetricRecord(metrics), SITE: ConfigRecord(site)})
 
@@ -157,6 +162,7 @@ def read_status(content: RecordDict) -> SiteReply:
         epsilon=_epsilon(site),
         metrics=_loss_terms(metrics),
         for_good=site.get(FOR_GOOD) is True,
+        data=data_hash(site),
     )
 
 
@@ -215,6 +221,12 @@ def unpack_array(name: str, array: Array, shape: tuple[int, ...], dtype: str) ->
     if came != shape or kind != wanted or fortran or len(data) != expected:
         raise FederationError(f"Array {name}: expected {wanted} {shape}, got {kind} {str(came)[:80]}.")
     return np.frombuffer(data, dtype=wanted).reshape(shape).copy()
+
+
+def data_hash(record: Mapping[str, Any]) -> str:
+    """The hash of what a site trained on; "" where the record has none."""
+    value = record.get(DATA)
+    return value if isinstance(value, str) and HASH.fullmatch(value) else ""
 
 
 def _epsilon(record: Mapping[str, Any]) -> float:

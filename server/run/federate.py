@@ -225,7 +225,8 @@ def finish(
         "weights_sha256": model.backbone_sha256,
         "code": code_hash(),
         "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key}
-        | ({"compared_with_external": took_part(rounds)} if compared else {}),
+        | ({"compared_with_external": took_part(rounds)} if compared else {})
+        | ({"hashes": hashes} if (hashes := data_hashes(rounds)) else {}),
         "external": "+".join(plan.external),
     }
     results = {
@@ -263,6 +264,17 @@ def with_pictures(
 def took_part(rounds: Sequence[dict[str, Any]]) -> list[str]:
     """Names of the sites whose update went into any round."""
     return sorted({site for line in rounds for site in line["sites"]})
+
+
+def data_hashes(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """By site, the keyed hashes of what it trained on, each by the first round with it: more than one means that data changed."""
+    found: dict[str, dict[str, str]] = {}
+    for line in rounds:
+        for site, data in line.get("data", {}).items():
+            known = found.setdefault(site, {})
+            if data not in list(known.values())[-1:]:
+                known[f"from round {line['round']}"] = data
+    return found
 
 
 def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:

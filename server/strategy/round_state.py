@@ -39,6 +39,7 @@ class RoundRecord:
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
     low_rank: dict[str, float] = field(default_factory=dict)  # `common.low_rank.figures`, where single updates are seen
     influence: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> its part (`server.strategy.influence`)
+    data: dict[str, str] = field(default_factory=dict)  # site -> keyed hash of what it trained on, where its policy tells it
     idle: tuple[str, ...] = ()  # of `sites`, those that were not asked: without labels they change nothing in such a round
     retried: tuple[FailedAttempt, ...] = ()  # what went wrong in attempts that were followed by another
 
@@ -113,6 +114,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
         redone=state.redone,
         low_rank=state.low_rank,
         influence=state.influence,
+        data={site: reply.data for site, reply in sorted(state.valid.items()) if reply.data and site not in state.idle},
         idle=state.idle,
         retried=tuple(state.retried),
         train=train,

@@ -186,6 +186,33 @@ def test_an_approved_bundle_answers_from_its_own_code_and_only_what_may_leave_le
     assert (lines[1]["run"], lines[1]["round"], lines[1]["metrics"]) == ("r1", 1, ["labelled", "num-examples", "round"])
 
 
+TELLS = """
+    told = reply(message, arrays)
+    told.content["site"]["data"] = {data!r}
+    return told
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shared", "private"), [(False, False), (True, False), (True, True)])
+def test_the_log_holds_the_hash_of_what_was_trained_on_and_says_when_it_changes(home, tmp_path, shared, private) -> None:
+    text = "[privacy]\nepsilon = 30.0\n" if private else ""
+    (home / "site.toml").write_text(f"{text}[policy]\nshare_data_hash = {str(shared).lower()}\n")
+    told = []
+    for data in ("ab" * 32, "ab" * 32, "cd" * 32):
+        body = TELLS.format(data=data).strip()
+        if private:
+            root = Path(__file__).resolve().parents[3]
+            body = CHARGE.format(root=root, home=home, noise=5.0, run="r1").strip() + "\n    " + body
+        reply, _, lines = ask(home, bundle(tmp_path, body), private_plan() if private else None)
+        assert reply.error == ""
+        told.append(reply.data)
+    assert told == (["ab" * 32, "ab" * 32, "cd" * 32] if shared and not private else ["", "", ""])
+    answered = [line for line in lines if line["event"] == "answered"]
+    assert [line["data"] for line in answered] == ["ab" * 32, "ab" * 32, "cd" * 32]
+    assert [line.get("data_changed", False) for line in answered] == [False, False, True]
+
+
 @pytest.mark.parametrize(("name", "says"), [("survey", "answers no surveys"), ("twins", "does not compare its patients")])
 def test_what_the_policy_has_off_is_refused_before_the_bundle_runs_and_logged(home, tmp_path, name, says) -> None:
     content = bundle(tmp_path)
@@ -262,6 +289,9 @@ CHARGE = """
     ledger = read_ledger(path)
     append(path, ledger, Charge({noise}, 0.1, 10), (ledger.mark('id:1'),), '{run}')
 """
+
+
+private_plan = private
 
 
 def test_under_a_budget_a_run_without_privacy_is_refused_outside_the_bundle_too(home, tmp_path) -> None:

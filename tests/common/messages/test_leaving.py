@@ -28,6 +28,7 @@ TOLD = SiteReply(
     counts_shared=True,
     epsilon=1.5,
     metrics={"loss": 0.5},
+    data="ab" * 32,
 )
 STATUS = SiteReply("a", 3, epsilon=1.5)
 KINDS: dict[str, Callable[[], RecordDict]] = {
