@@ -17,6 +17,7 @@ from common.config.site import SitePolicy, read_hours
 from common.data.survey import INTENSITIES, TOPICS
 from common.errors import ConfigError, FederationError, PolicyError
 from common.messages.calibration import CALIBRATION, REFERENCE, SUMS, form, read_asked, read_sums, smallest_cohort
+from common.messages.held_out import HELD_OUT
 from common.messages.leaving import KINDS, unlisted
 from common.messages.released_model import MODEL
 from common.messages.round import (
@@ -25,6 +26,7 @@ from common.messages.round import (
     COUNTS_SHARED,
     EPSILON,
     ERROR,
+    FOR_GOOD,
     LABELLED,
     MAX_NAME,
     MAX_TEXT,
@@ -222,7 +224,7 @@ def require_one_thing(asked: RecordDict) -> list[str]:
     Raises:
         PolicyError: it asks for several things: the rules of one are not those of another.
     """
-    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, SECURE, WEIGHTS, MODEL) if name in asked]
+    wanted = [name for name in (CALIBRATION, SURVEY, TWINS, HELD_OUT, SECURE, WEIGHTS, MODEL) if name in asked]
     if len(wanted) > 1:
         raise _refused("records", f"the request asks for {' and '.join(wanted)}", "the request asks for several things at once")
     return wanted
@@ -237,6 +239,8 @@ def _holding(asked: RecordDict) -> set[str]:
     wanted = require_one_thing(asked)
     if TWINS in asked:
         return {TWINS, SEALED} if stage_of(asked) == Sent.stage else {TWINS}
+    if HELD_OUT in asked:
+        return set()
     if SECURE in asked:
         return {MASKED if secure_stage(asked) == MaskedInput.stage else SECURE}
     return {CALIBRATION: {SUMS}, SURVEY: {SURVEY}}.get(wanted[0], set()) if wanted else {CHANGE}
@@ -415,6 +419,7 @@ def keep_back(reply: RecordDict, policy: SitePolicy, *, cohort: int | None = Non
         COUNTS_SHARED: shared,
         EPSILON: said if isinstance(said, float) else -1.0,
     }
+    fields |= {FOR_GOOD: True} if site.get(FOR_GOOD) is True else {}
     rest = {name: record for name, record in reply.items() if name not in (METRICS, SITE)}
     return RecordDict({**rest, METRICS: MetricRecord(kept), SITE: ConfigRecord(fields)})
 

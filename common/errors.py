@@ -4,6 +4,14 @@ Every message says what was expected, what came, where, and what to do. Commands
 traceback. `public` is what may leave a hospital: it never holds a patient identifier, a path, a count or a value.
 """
 
+LASTING = frozenset(
+    {
+        *("code", "external-patients", "privacy.epsilon", "policy.arrays", "policy.backbone_sha256", "policy.initial_sha256"),
+        *("policy.max_rank", "policy.secure_only", "policy.twins"),
+    }
+)
+"""Rules whose refusal stands for the whole run: asking again changes nothing until a person changes the policy or the run."""
+
 
 class FedMRIError(Exception):
     """Base of all errors that are the user's to mend, not ours.
@@ -22,6 +30,11 @@ class FedMRIError(Exception):
         super().__init__(message)
         self.public = public or self.public_default
         self.rule = rule or self.rule_default
+
+    @property
+    def for_good(self) -> bool:
+        """Whether whoever asks again in this run is refused again; a spent budget has a way of its own to end a run."""
+        return self.rule in LASTING and self.public != BUDGET_SPENT
 
 
 class ConfigError(FedMRIError):

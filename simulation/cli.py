@@ -12,23 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.cli import add_debug, add_unlabelled, config_path, run_command, settings_of
 from common.config.run import load_config
-from common.data.cache import default_cache
 from common.errors import ConfigError
 from common.files import write_atomic
-from server.report.privacy_audit import refutations
-from server.report.publish import HTML_NAME
-from server.report.report import decode
-from server.report.survey import survey_table, write_survey_page
-from server.report.terminal import result_table
-from server.run.survey import NAME
-from simulation.cross_site import plan_folds, run_cross_site
-from simulation.example import write_example
-from simulation.experiment import plan_experiment, run_experiment
+from simulation.engines import DEFAULT_ENGINE, ENGINES, WORDS
 from simulation.phantom.command import add_phantom
-from simulation.pretrain import pretrain
-from simulation.survey import survey_folders
-from simulation.sweep.grid import read_grid
-from simulation.sweep.table import terminal
 
 SEEN = Console(stderr=True)
 
@@ -88,9 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = verbs.add_parser(
-        "run", help="one federation from site folders, through `flwr run`, with its baselines", description=_run.__doc__
-    )
+    parser = verbs.add_parser("run", help="one federation from site folders, with its baselines", description=_run.__doc__)
     _add_common(parser, "demo")
     parser.add_argument("--resume", action="store_true", help="go on with the run that RUN holds, after its last finished round")
     parser.add_argument("--external", required=True, metavar="SITE", help="held-out site; several joined by +")
@@ -131,6 +116,9 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of site folders")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for the results; must not hold a run")
     parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=DEFAULT_ENGINE, help=f"what sites run in: {WORDS} (default {DEFAULT_ENGINE})"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(parser)
 
@@ -169,6 +157,9 @@ def _add_survey(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _run(arguments: argparse.Namespace) -> int:
     """Train on every site under DIR but the external one, evaluate there, and put the baselines beside it."""
+    from common.data.cache import default_cache
+    from simulation.experiment import plan_experiment, run_experiment
+
     cache = arguments.cache or default_cache() / "slices"
     plan = plan_experiment(
         arguments.config,
@@ -178,6 +169,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.out,
         cache.expanduser().resolve(),
         resume=arguments.resume,
+        engine=arguments.engine,
     )
     with Shown() as shown:
         try:
@@ -190,6 +182,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _cross_site(arguments: argparse.Namespace) -> int:
     """Run one federation for each hospital left out; a fold that is done already is kept, so an interrupted run goes on."""
+    from common.data.cache import default_cache
+    from simulation.cross_site import plan_folds, run_cross_site
+
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
     folds = plan_folds(arguments.data, arguments.folds)
     with Shown() as shown:
@@ -203,6 +198,7 @@ def _cross_site(arguments: argparse.Namespace) -> int:
             shown.note,
             shown.progress,
             shown.on_round,
+            arguments.engine,
         )
     return _show(report, arguments)
 
@@ -211,8 +207,12 @@ def _sweep(arguments: argparse.Namespace) -> int:
     """Run every arm of a declared grid with every seed, in this program; what is done is kept, so an interrupted sweep goes on.
     The arm is chosen by patients whom the training hospitals hold back; the external hospital's figures stand beside them.
     """
+    from common.data.cache import default_cache
+    from simulation.sweep.grid import read_grid
+    from simulation.sweep.table import terminal
+
     try:
-        from simulation.sweep.sweep import run_sweep  # noqa: PLC0415  Optuna is an extra, and takes a second
+        from simulation.sweep.sweep import run_sweep
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -234,6 +234,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _pretrain(arguments: argparse.Namespace) -> int:
     """Pre-train the small backbone on phantoms, without labels, by this project's own objective."""
+    from simulation.pretrain import pretrain
+
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     with Shown() as shown:
         pretrain(config, arguments.patients, arguments.seed, arguments.out, shown.progress)
@@ -242,6 +244,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
 def _example(arguments: argparse.Namespace) -> int:
     """Write small phantom hospitals and a copy of the shipped backbone into the user's cache, if they are not there."""
+    from simulation.example import write_example
+
     del arguments
     with Shown() as shown:
         write_example(lambda done, total: shown.progress("example hospitals", done, total))
@@ -251,6 +255,10 @@ def _example(arguments: argparse.Namespace) -> int:
 def _survey(arguments: argparse.Namespace) -> int:
     """Count the patients of every folder under DIR by topic. A folder with a site.toml tells what its policy lets out, as a
     hospital would; another one belongs to the researcher, and tells all."""
+    from server.report.survey import survey_table, write_survey_page
+    from server.run.survey import NAME
+    from simulation.survey import survey_folders
+
     config = load_config(config_path(arguments.config), tuple(arguments.set))
     with Shown() as shown:
         found = survey_folders(arguments.data, config, shown.progress)
@@ -270,6 +278,11 @@ def _survey(arguments: argparse.Namespace) -> int:
 
 def _show(report: dict[str, Any], arguments: argparse.Namespace) -> int:
     """The result: a table for people, JSON for programs; the report's place for both."""
+    from server.report.privacy_audit import refutations
+    from server.report.publish import HTML_NAME
+    from server.report.report import decode
+    from server.report.terminal import result_table
+
     if arguments.json:
         print(json.dumps({**report, "run": str(arguments.out)}))
         return 0

@@ -19,6 +19,7 @@ from server.report.report import read_report
 from server.report.results import complete
 from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
+from simulation.engines import DEFAULT_ENGINE
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
 
 FOLD = "external-"
@@ -57,6 +58,7 @@ def run_cross_site(
     note: Note,
     progress: Progress,
     on_round: Callable[[dict[str, Any]], None],
+    engine: str = DEFAULT_ENGINE,
 ) -> dict[str, Any]:
     """Run every fold that is not done yet, pool, and write the whole as a report of its own.
 
@@ -67,7 +69,7 @@ def run_cross_site(
     reports = []
     for fold in folds:
         run = out / f"{FOLD}{fold}"
-        plan = plan_experiment(config, settings, data, fold, run, cache, out / "models")
+        plan = plan_experiment(config, settings, data, fold, run, cache, out / "models", engine=engine)
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))

@@ -1,4 +1,4 @@
-"""One whole experiment: read all data first, run the federation through Flower, audit it, put the baselines beside it, report."""
+"""One whole experiment: read all data first, run the federation, audit it, put the baselines beside it, report."""
 
 import json
 import os
@@ -26,9 +26,9 @@ from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
+from simulation.engines import DEFAULT_ENGINE, run_federation
 from simulation.example import copy_weights
 from simulation.experiment_plan import Experiment
-from simulation.flower import run_federation
 from simulation.twins import without_twins
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -47,6 +47,7 @@ def plan_experiment(
     models: Path | None = None,
     *,
     resume: bool = False,
+    engine: str = DEFAULT_ENGINE,
 ) -> Experiment:
     """Check everything that can be checked without opening an image.
 
@@ -70,7 +71,7 @@ def plan_experiment(
             f"federation.min_sites = {checked.federation.min_sites} asks for more training sites than {data} has beside the "
             f"external one: {', '.join(sites)}. Set a smaller federation.min_sites, or add sites."
         )
-    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines", resume)
+    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines", resume, engine)
 
 
 def run_experiment(
@@ -106,7 +107,7 @@ def run_experiment(
         "cache": str(plan.cache),
         "resume": plan.resume,
     }
-    run_federation(CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
+    run_federation(plan.engine, CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
     report = read_report(plan.out) | {"twins": twins}
     write_report(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config.run import RunConfig
+from simulation.engines import DEFAULT_ENGINE
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Experiment:
         sites: training sites; external: held-out ones.
         models: folder where trained baselines are kept, to be shared by folds.
         resume: go on with the run that `out` holds.
+        engine: what virtual sites run in (`simulation.engines`).
     """
 
     config: RunConfig
@@ -28,3 +30,4 @@ class Experiment:
     cache: Path
     models: Path
     resume: bool = False
+    engine: str = DEFAULT_ENGINE

@@ -62,13 +62,7 @@ def run_federation(
         FederationError: the run did not end well; says why. Whatever happens, no process is left running.
     """
     out = out.expanduser().resolve()
-    resumed = run_config.get("resume") is True
-    require_folder(out, resume=resumed)
-    require_free(out)
-    rounds = RoundFollower(out, on_round, told=len(read_rounds(out)) if resumed else 0)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / ERROR_NAME).unlink(missing_ok=True)
-    settings = {**run_config, "out": str(out), "code": code_hash()}
+    settings, rounds = open_folder(run_config, out, on_round)
     with own_superlink(out / "logs" / "superlink.log") as superlink:
         config = superlink.home / "run.toml"
         write_run_config(config, settings)
@@ -89,6 +83,26 @@ def run_federation(
             _watch(run, stream, rounds)
         finally:
             _end_stream(stream)
+
+
+def open_folder(
+    run_config: Mapping[str, str | int], out: Path, on_round: OnRound | None
+) -> tuple[dict[str, str | int], RoundFollower]:
+    """Make the run folder ready for a run that begins or goes on, whichever engine it has.
+
+    Returns:
+        The run's whole configuration, and what passes on its rounds.
+
+    Raises:
+        FederationError: the folder is taken, or holds another run.
+    """
+    resumed = run_config.get("resume") is True
+    require_folder(out, resume=resumed)
+    require_free(out)
+    rounds = RoundFollower(out, on_round, told=len(read_rounds(out)) if resumed else 0)
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    (out / ERROR_NAME).unlink(missing_ok=True)
+    return {**run_config, "out": str(out), "code": code_hash()}, rounds
 
 
 def resources(sites: int) -> dict[str, int | float]:
@@ -159,8 +173,13 @@ def _status(run: Run) -> str:
 
 def _tail(run: Run) -> str:
     """The last lines of the logs that tell of an error."""
+    return telling_lines(run.superlink.log, run.log)
+
+
+def telling_lines(*logs: Path) -> str:
+    """The last lines of logs that tell of an error, each on a line of its own."""
     lines: list[str] = []
-    for log in (run.superlink.log, run.log):
+    for log in logs:
         with contextlib.suppress(OSError):
             lines += log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line.strip()[:200] for line in lines if any(word in line for word in TELLING)][-TAIL_LINES:]

@@ -5,9 +5,7 @@ whatever code lies in its working directory (all three were seen to happen). Hen
 """
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -17,14 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from common.deployment.flower_cli import NAME, flower_environment, free_port, program
 from common.errors import FederationError
+from simulation.marked_processes import GRACE_SECONDS, MARK, ONE_THREAD, end_marked, terminable, undisturbed
 
-MARK = "FEDMRI_PROCESS_MARK"  # in the environment of every process of a run, so that each can be found and ended
 START_SECONDS = 90.0
-GRACE_SECONDS = 6.0
 PORT_TRIES = 3
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on the loopback
 
@@ -58,7 +54,7 @@ def own_superlink(log: Path) -> Iterator[SuperLink]:
             superlink = _start(folder, mark, log)
             yield superlink
         finally:
-            with _undisturbed():
+            with undisturbed():
                 end_marked(mark)
                 if superlink is not None:
                     superlink.process.wait()
@@ -100,8 +96,7 @@ def _environment(home: Path, folder: Path, mark: str) -> dict[str, str]:
     environment |= {
         MARK: mark,
         "RAY_USAGE_STATS_ENABLED": "0",
-        # One thread a virtual site: they share the cores, and sums keep one order.
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        **ONE_THREAD,
     }
     if len(str(folder)) < 30:  # Ray puts sockets there, whose paths may have 107 characters
         environment["RAY_TMPDIR"] = str(folder)
@@ -119,30 +114,6 @@ def _healthy(process: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def end_marked(mark: str) -> None:
-    """End every process whose environment carries `mark`: asked at first, then killed."""
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
-        deadline = time.monotonic() + patience
-        asked: set[int] = set()
-        while (alive := marked(mark)) and time.monotonic() < deadline:
-            for pid in alive - asked:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
-            asked |= alive
-            time.sleep(0.1)
-
-
-def marked(mark: str) -> set[int]:
-    """Process ids whose environment carries `mark`, this process and zombies left out (Linux: /proc)."""
-    wanted = f"{MARK}={mark}".encode()
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                found.add(int(folder.name))
-    return found
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a SuperLink that did not become healthy."""
     process.terminate()
@@ -150,35 +121,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(GRACE_SECONDS)
     process.kill()
     process.wait()
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what stands in `finally` is done. No effect outside the main thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    with _handled({signal.SIGTERM: stop, signal.SIGHUP: stop}):
-        yield
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let no further signal cut the tidying up short."""
-    with _handled(dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), signal.SIG_IGN)):
-        yield
-
-
-@contextmanager
-def _handled(handlers: dict[signal.Signals, "signal._HANDLER"]) -> Iterator[None]:
-    """Set signal handlers for a while; Python allows it in the main thread only."""
-    try:
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

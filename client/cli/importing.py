@@ -65,7 +65,10 @@ def add_import(verbs: "Verbs", check: Callable[[list[str]], int]) -> None:
 
 def _import(arguments: argparse.Namespace) -> int:
     if arguments.preset:
+        if arguments.preset != "list":
+            _require_places(arguments)
         return _preset(arguments)
+    _require_places(arguments)
     absent = [package for module, package in LIBRARIES.items() if not importlib.util.find_spec(module)]
     if absent:
         raise ConfigError(f"The import of DICOM needs {', '.join(absent)}. Install them: pip install 'fedmri[import]'.")
@@ -76,18 +79,43 @@ def _import(arguments: argparse.Namespace) -> int:
     return _dicom(arguments)
 
 
+def _require_places(arguments: argparse.Namespace) -> None:
+    """Refuse, before any header is read, what could only fail afterwards.
+
+    Raises:
+        ConfigError: no source; a site folder in it, or a plan that cannot be written or stands there already.
+    """
+    source, out, plan = arguments.source, arguments.out, arguments.plan
+    if not source.exists():
+        raise ConfigError(f"{source}: no such file or folder. Name what holds the images: a folder, or a zip archive.")
+    if out and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):
+        raise ConfigError(
+            f"--out {out}: is the source, or lies in it ({source}). Name another folder: the source stays as it is."
+        )
+    if out and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file. Name the site folder to make.")
+    if plan and plan.is_dir():
+        raise ConfigError(f"--plan {plan}: is a folder. Name a file, such as {plan / 'plan.tsv'}.")
+    if plan and not plan.absolute().parent.is_dir():
+        raise ConfigError(f"--plan {plan}: there is no folder {plan.absolute().parent}. Make it, or name another place.")
+    if plan and plan.exists() and not arguments.go:
+        raise ConfigError(f"{plan}: there is a plan already. Use it with --go, or move it away to have a new one made.")
+
+
 def _dicom(arguments: argparse.Namespace) -> int:
     from client.data.brain_extraction import choose
     from client.data.intake import scan
     from client.data.outcome_log import OutcomeLog
-    from client.data.plan import read_plan, write_plan
+    from client.data.plan import planned_patients, read_plan, write_plan
     from client.data.pseudonym import Pseudonyms
 
     home = (arguments.home or arguments.plan.absolute().parent).absolute()
     options = _options(arguments, choose(arguments.brain)) if arguments.go else None
     if arguments.go and not arguments.plan.is_file():
         raise ConfigError(f"{arguments.plan}: no such plan. Make it first, without --go.")
-    names, log = Pseudonyms(home), OutcomeLog(home / "state" / "import.tsv")
+    names, log = Pseudonyms(home, make=not arguments.go), OutcomeLog(home / "state" / "import.tsv")
+    if arguments.go:
+        names.require_known(planned_patients(arguments.plan))
     with tempfile.TemporaryDirectory(prefix="fedmri-import-") as scratch:
         with _bar("Reading headers") as tick:
             found = scan(arguments.source, Path(scratch), names, log, tick)

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,6 @@ def add_predict(verbs: "Verbs") -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from client.predict.covariates import with_covariates
-    from client.predict.fast_import import without_compiler
     from client.predict.inputs import find_patients, patient_of_files
     from client.predict.prefetch import reading
     from common.model_files.open import open_saved, read_saved
@@ -89,10 +89,16 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     _say_findings(asked)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
-        with without_compiler():
-            import timm  # noqa: F401
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
-        return _one(next(read), opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+        return _one(next(read), asked, opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+
+
+def _table(found: "Answer", asked: "PredictionInputs") -> dict[str, Any]:
+    """What JSON has of a patient: how their files were found stands before how these were read."""
+    from client.predict.prediction import answer_table
+
+    table, names = answer_table(found), [asdict(one) for one in asked.findings if one.patient == found.case.id]
+    return {**table, "findings": [*names, *table["findings"]]}
 
 
 def _home(arguments: argparse.Namespace) -> Path | None:
@@ -143,9 +149,9 @@ def _said(arguments: argparse.Namespace) -> list[str]:
     return [*(f"{name}={value}" for name, value in short.items() if value is not None), *arguments.covariate]
 
 
-def _one(read: "Read", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
+def _one(read: "Read", asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
     """The answer first; the evidence by modality takes longer, and follows."""
-    from client.predict.prediction import answer, answer_table, weigh_modalities
+    from client.predict.prediction import answer, weigh_modalities
 
     case, sliced = read
     if isinstance(sliced, DataError):
@@ -158,7 +164,7 @@ def _one(read: "Read", opened: "OpenedModel", arguments: argparse.Namespace) -> 
         with Console(stderr=True).status("Leaving out one modality after the other"):
             found = weigh_modalities(opened, [found])[0]
     if arguments.json:
-        print(json.dumps(answer_table(found), indent=2))
+        print(json.dumps(_table(found, asked), indent=2))
     else:
         _print_evidence(found, console)
     if arguments.card:
@@ -169,8 +175,6 @@ def _one(read: "Read", opened: "OpenedModel", arguments: argparse.Namespace) -> 
 
 def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
     """All patients in batches; one that fails is named, and the others go on."""
-    from client.predict.prediction import answer_table
-
     odd: list[Finding] = []
     broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "out of distribution", "modalities")
     for column in rows.columns:
@@ -180,7 +184,7 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
         task, todo = bar.add_task(f"Predicting {total} patients", total=total), iter(read)
         while batch := list(islice(todo, opened.config.evaluation.batch_size)):
             for found in _batch(batch, broken, opened, arguments.evidence or "none"):
-                tables.append(answer_table(found))
+                tables.append(_table(found, asked))
                 _add_row(rows, found)
                 odd += [one for one in found.sliced.findings if one.level == "warning"]
                 if arguments.card:
@@ -228,7 +232,7 @@ def _say_many(
 
 def _add_row(rows: Table, found: "Answer") -> None:
     among = "" if found.in_set is None else "all classes" if found.in_set.all() else ", ".join(found.prediction_set or ())
-    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("not known")}[found.flagged]
+    flag = {True: Text("YES", style="red"), False: Text("no"), None: Text("cannot be told")}[found.flagged]
     cells = (found.case.id, found.prediction, f"{found.probabilities.max():.3f}", among)
     rows.add_row(*(Text(cell) for cell in cells), flag, Text("+".join(found.used)))
 

@@ -12,6 +12,7 @@ from client.data.dicom.header import value
 from client.data.dicom.modality import OTHER
 from client.data.dicom.series import shown_matrix
 from common.config.modalities import DEFAULT_MODALITIES
+from common.data.gate.tables import table_text
 from common.errors import DataError
 from common.files import write_atomic
 from common.text import printable
@@ -76,6 +77,15 @@ def _row(candidate: Candidate) -> tuple[str, ...]:
     )
 
 
+def planned_patients(path: Path) -> set[str]:
+    """The names in a plan, before its source is read.
+
+    Raises:
+        DataError: it cannot be read as a plan.
+    """
+    return {row["patient"].strip() for _, row in _rows(path) if row["patient"].strip()}
+
+
 def read_plan(path: Path, listed: Sequence[Candidate]) -> list[tuple[Line, Candidate]]:
     """The lines that are to be used, each with its series.
 
@@ -109,15 +119,13 @@ def read_plan(path: Path, listed: Sequence[Candidate]) -> list[tuple[Line, Candi
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            sample = file.readline()
-            file.seek(0)
-            delimiter = max("\t;,", key=sample.count)  # spreadsheets save what they like
-            reader = csv.DictReader(file, delimiter=delimiter, restval="")
-            rows = [(reader.line_num, row) for row in reader if any(map(bool, row.values()))]
-            header = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table in UTF-8 ({error}).") from error
+        text = table_text(path)
+        delimiter = max("\t;,", key=text.partition("\n")[0].count)  # spreadsheets save what they like
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+        rows = [(reader.line_num, row) for row in reader if any(map(bool, row.values()))]
+        header = reader.fieldnames or []
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
     absent = [column for column in ("use", "modality", "series", "patient", "study") if column not in header]
     if absent:
         raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(absent)} is missing.")

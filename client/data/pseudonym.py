@@ -24,15 +24,23 @@ class Pseudonyms:
 
     Args:
         home: the site's home; its `keys/pseudonym.key` is made where it is absent.
+        make: a key where there is none; names of an earlier run need the key that made them.
 
     Raises:
-        ConfigError: the key is damaged, or others may read it.
+        ConfigError: the key is damaged or not the one that made the table's names, or others may read it.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._folder = home / "keys"
-        self._key = _key(self._folder / "pseudonym.key")
-        self._names: dict[str, str] = {}
+    def __init__(self, home: Path, *, make: bool = True) -> None:
+        self._folder, self._names = home / "keys", dict[str, str]()
+        self._known, key = _read(self._folder / "patients.tsv"), self._folder / "pseudonym.key"
+        if not os.path.lexists(key) and (self._known or not make):
+            raise ConfigError(f"{key}: not there, and names were made by it. Restore the file, or name its home by --home.")
+        self._key = _key(key)
+        if any(self._name(patient) != name for name, patient in self._known.items()):
+            raise ConfigError(
+                f"{key}: is another key than the one by which {self._folder / 'patients.tsv'} was made. Restore that one; with "
+                "another, patients get other names."
+            )
 
     def name(self, patient: str) -> str:
         """`sub-` and a name of letters and digits, as BIDS wants it.
@@ -40,9 +48,25 @@ class Pseudonyms:
         Args:
             patient: the hospital's own number of the patient.
         """
-        digest = hmac.new(self._key, patient.strip().encode(), hashlib.sha256).hexdigest()[:LENGTH]
-        self._names[f"sub-{digest}"] = patient.strip()
-        return f"sub-{digest}"
+        name = self._name(patient)
+        self._names[name] = patient.strip()
+        return name
+
+    def _name(self, patient: str) -> str:
+        return f"sub-{hmac.new(self._key, patient.strip().encode(), hashlib.sha256).hexdigest()[:LENGTH]}"
+
+    def require_known(self, names: set[str]) -> None:
+        """Refuse names that no earlier run under this home made.
+
+        Raises:
+            ConfigError: at least one.
+        """
+        strange = sorted(names - self._known.keys())
+        if strange:
+            raise ConfigError(
+                f"{self._folder}: {len(strange)} of the plan's {len(names)} patients ({strange[0]}) were named by another key. "
+                "Name the home that the plan was made with by --home, or have a new plan made."
+            )
 
     def keep_table(self) -> Path:
         """Write who is who, beside the key; what earlier imports wrote stays in it.
@@ -51,7 +75,7 @@ class Pseudonyms:
             DataError: two patients got one name.
         """
         path = self._folder / "patients.tsv"
-        known = _read(path)
+        known = dict(self._known)
         for name, patient in self._names.items():
             if known.setdefault(name, patient) != patient:
                 raise DataError(f"{path}: two patients have the name {name}. Give one of them another number, and import again.")

@@ -1,8 +1,10 @@
 """Tables that the hospital brings along: labels by patient, masks by patient."""
 
 import csv
+import io
 from pathlib import Path
 
+from common.data.gate.tables import table_text
 from common.errors import DataError
 
 Row = dict[str, str]
@@ -12,20 +14,18 @@ def read_table(path: Path, key: str) -> dict[str, Row]:
     """Rows by the hospital's patient number; commas, semicolons or tabs.
 
     Args:
-        path: UTF-8 text with a header.
+        path: text with a header, UTF-8 or UTF-16.
         key: the column of the patient's number.
 
     Raises:
         DataError: unreadable, no such column, a patient twice, or a row of the wrong length; names the line.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max("\t;,", key=first.count))
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table in UTF-8 ({error}).") from error
+        text = table_text(path)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=text.partition("\n")[0].count))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
     header = rows[0][1] if rows else []
     if key not in header:
         raise DataError(f"{path}: expected a column {key}; got {', '.join(header) or 'an empty file'}.")

@@ -74,6 +74,11 @@ def _no_connection(home: SiteHome, text: str, last: str, moved: float) -> str:
     cut_off = "SuperNode ID:" in since and "terminated gracefully" not in since
     if cut_off and since.count(f"Exit Code: {NO_CONNECTION}") <= ONLINE_TRIES:
         return "the server still thinks that this site is online, as it does for a minute after a sudden end; retrying"
+    if "SuperNode ID:" in text:
+        return (
+            "the server does not know this site's key any more. Where it has lost its database it lets its sites in again by "
+            "itself, within a minute; if this lasts, ask the coordinator whether the key was taken back; retrying"
+        )
     return f"the server does not know this site's key: send {home.public_key} to the coordinator, who admits it; retrying"
 
 

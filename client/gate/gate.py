@@ -54,6 +54,7 @@ from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
+from common.messages.held_out import HELD_OUT
 from common.messages.refused_by import take_rule
 from common.messages.released_model import MODEL, read_hand_out
 from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
@@ -113,7 +114,7 @@ class Gate:
                 content, context = self._watched(message, context, bundle, site, task)
             except FedMRIError as error:
                 logger.exception("Refused.")
-                content = write_status(SiteReply(name, task.round, error=error.public))
+                content = write_status(SiteReply(name, task.round, error=error.public, for_good=error.for_good))
                 audit_log.record(log, audit_log.REFUSED, **facts, rule=error.rule, reason=error.public)
                 return content, context
             except Exception as error:  # of an unknown error not even the text may leave
@@ -368,6 +369,7 @@ def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
     stage |= {"survey": True} if SURVEY in asked else {}
     stage |= {"weights": printable(task.backbone, 64)} if WEIGHTS in asked else {}
     stage |= {"model": True} if MODEL in asked else {}
+    stage |= {"held-out": True} if HELD_OUT in asked else {}
     stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
     return {"run": task.run, "round": task.round, **stage}
 

@@ -1,6 +1,9 @@
 """How far a prediction can be relied on, in sentences: the same on the terminal and on the card."""
 
+import math
+
 from client.predict.prediction import NO_CALIBRATION, Answer
+from common.evaluation.calibration.calibration import LEAST_TO_VOUCH
 
 FEW = 50  # patients behind a calibration, below which its numbers are rough
 
@@ -33,6 +36,12 @@ def likeness_words(one: Answer) -> str:
     open_ = "Not known whether the patient is like the training patients:"
     if one.ood_score is None or one.calibration is None:
         return f"{open_} the model has nothing to compare these images with."
+    if one.flagged is None and math.isfinite(one.calibration.ood_threshold):
+        few, score = one.calibration.patients, f"{one.ood_score:.2f}"
+        return (
+            f"Cannot be told whether the patient is like the training patients: the threshold is of {few} held-back patients; "
+            f"where they are fewer than {LEAST_TO_VOUCH} a score below it (it is {score}) says nothing."
+        )
     if one.flagged is None:
         return f"{open_} the hospitals scored too few patients to say which score is too high (it is {one.ood_score:.2f})."
     limit = f"score {one.ood_score:.2f}, threshold {one.calibration.ood_threshold:.2f}"

@@ -90,10 +90,10 @@ class Answer:
 
     @property
     def flagged(self) -> bool | None:
-        """Whether the patient is out of distribution; None where that is not known."""
+        """Whether the patient is out of distribution; None where that cannot be told."""
         if self.ood_score is None or self.calibration is None or not np.isfinite(self.calibration.ood_threshold):
             return None
-        return self.ood_score > self.calibration.ood_threshold
+        return True if self.ood_score > self.calibration.ood_threshold else False if self.calibration.vouches else None
 
     @property
     def used(self) -> list[str]:

@@ -57,6 +57,7 @@ def canary_round(charge: Charge, delta: float, generator: torch.Generator, canar
         config,
         1,
         learning_rate=rate,
+        rows_alone=True,
         head_gradients=gradients,
         embed_patients=lambda *_: None,
     )

@@ -135,7 +135,14 @@ def without(patients: SiteData, row: int) -> SiteData:
 
 
 def watch(
-    model: MultiModalViT, patients: SiteData, config: RunConfig, number: int, *, learning_rate: float, **instead: Any
+    model: MultiModalViT,
+    patients: SiteData,
+    config: RunConfig,
+    number: int,
+    *,
+    learning_rate: float,
+    rows_alone: bool = False,
+    **instead: Any,
 ) -> RoundSeen:
     """Run one private round by plain SGD, and see what it does.
 
@@ -145,11 +152,12 @@ def watch(
         config: of the private run.
         number: of the round.
         learning_rate: of the SGD; the expected number of patients over the clipping norm moves by the sum in clipping norms.
+        rows_alone: of its steps note how many patients they saw, and no array: there are thousands of them.
         instead: parts of `common.training.private` to be replaced by others of their name.
     """
     charges: list[Charge] = []
     start, early = get_arrays(model.eval()), False
-    with _watched(learning_rate, instead) as steps:
+    with _watched(learning_rate, instead, rows_alone) as steps:
 
         def charge(cost: Charge) -> None:
             nonlocal early
@@ -161,12 +169,37 @@ def watch(
 
 
 @contextmanager
-def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[StepSeen]]:
+def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) -> Iterator[list[StepSeen]]:
     """`private_round` with an optimizer that notes what it is given and what it does."""
     seen: list[StepSeen] = []
-    real: Any = vars(private)["SystemNoiseOptimizer"]
+    watched = (_counting if rows_alone else _noting)(vars(private)["SystemNoiseOptimizer"], seen)
 
-    class Watched(real):  # type: ignore[misc]
+    def plain(trained: dict[str, Tensor], _: RunConfig) -> torch.optim.Optimizer:
+        return torch.optim.SGD(trained.values(), lr=learning_rate)
+
+    parts = {"SystemNoiseOptimizer": watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
+    with ExitStack() as patches:
+        patches.enter_context(patch.multiple(private, **parts))
+        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
+            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
+        yield seen
+
+
+def _counting(real: Any, seen: list[StepSeen]) -> Any:
+    """The optimizer, which notes how many patients a step sees."""
+
+    class Counting(real):  # type: ignore[misc]
+        def take(self, parameters: Any, gradients: Any) -> None:
+            super().take(parameters, gradients)
+            seen.append(StepSeen(len(next(iter(gradients.values()))), {}))
+
+    return Counting
+
+
+def _noting(real: Any, seen: list[StepSeen]) -> Any:
+    """The optimizer, which notes all that `StepSeen` holds."""
+
+    class Noting(real):  # type: ignore[misc]
         def take(self, parameters: Any, gradients: Any) -> None:
             names = {id(parameter): name for name, parameter in parameters.items()}
             before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
@@ -195,15 +228,7 @@ def _watched(learning_rate: float, instead: dict[str, Any]) -> Iterator[list[Ste
                 parameter.grad_sample, parameter.summed_grad = whole, None
             return shares
 
-    def plain(trained: dict[str, Tensor], _: RunConfig) -> torch.optim.Optimizer:
-        return torch.optim.SGD(trained.values(), lr=learning_rate)
-
-    parts = {"SystemNoiseOptimizer": Watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
-    with ExitStack() as patches:
-        patches.enter_context(patch.multiple(private, **parts))
-        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
-            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
-        yield seen
+    return Noting
 
 
 def others_check(whole: RoundSeen, zeroed: list[RoundSeen], rows: list[int], fewer: RoundSeen | None) -> Check:
@@ -339,7 +364,8 @@ def _counted(model: MultiModalViT, patients: SiteData, config: RunConfig, number
         "draw_example": lambda model, patients, row, *_: row,
     }
     silent = _with(config, noise_multiplier=0.0, steps=steps)
-    return rows_check(watch(model, patients, silent, number, learning_rate=0.0, **instead), drawn, len(patients), silent)
+    seen = watch(model, patients, silent, number, learning_rate=0.0, rows_alone=True, **instead)
+    return rows_check(seen, drawn, len(patients), silent)
 
 
 def rows_check(seen: RoundSeen, drawn: list[NDArray[np.int64]], patients: int, config: RunConfig) -> Check:

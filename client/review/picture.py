@@ -72,18 +72,29 @@ def _file_row(name: str, file: Path | None, data: DataConfig) -> Row:
     if file is None:
         return Row(name, b"", "absent")
     try:
-        return Row(name, _strip(_own_slices(load_volume(file), data)))
+        volume = load_volume(file)
+        return Row(name, _strip(_mask_slices(volume, data) if name == MASK else _own_slices(volume, data)))
     except DataError:
         return Row(name, b"", "cannot be read")
 
 
+def _mask_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
+    """White where it marks anything, through what it marks."""
+    marked = foreground(volume.voxels)
+    indices = choose_slices(marked, data.slices, tumour=True, thickness=volume.spacing[2])
+    return _whole(Volume(marked[:, :, indices].astype(np.float32), volume.affine), data)
+
+
 def _own_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
-    region = foreground(volume.voxels)
-    indices = choose_slices(region, data.slices, tumour=False)
+    indices = choose_slices(foreground(volume.voxels), data.slices, tumour=False)
     window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
-    slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
-    edges = [(count - 1) * length for count, length in zip(volume.voxels.shape[:2], volume.spacing[:2], strict=True)]
-    return crop_slices(slab, np.arange(len(indices)), (edges[0] / 2, edges[1] / 2), max(*edges, 1.0), data.size)
+    return _whole(Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine), data)
+
+
+def _whole(slab: Volume, data: DataConfig) -> NDArray[np.float32]:
+    """All slices of a slab, each from edge to edge."""
+    edges = [(count - 1) * length for count, length in zip(slab.voxels.shape[:2], slab.spacing[:2], strict=True)]
+    return crop_slices(slab, np.arange(slab.voxels.shape[2]), (edges[0] / 2, edges[1] / 2), max(*edges, 1.0), data.size)
 
 
 def _strip(images: NDArray[np.floating]) -> bytes:

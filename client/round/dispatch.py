@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 
 from client.policy import asked_arrays, keep_back, require_leaving, require_norm, require_summed
 from client.round.calibrate import calibrate_site
+from client.round.held_out import check_held_out
 from client.round.secure_aggregation import (
     SiteSecrets,
     begin,
@@ -24,12 +25,14 @@ from client.round.secure_aggregation import (
 )
 from client.round.site_context import SiteContext, find_site_context
 from client.round.survey import survey_site
-from client.round.train import require_same_code, train_site
+from client.round.train import require_same_code, require_wanted_run, train_site
 from client.round.twins import answer_twins
 from common.config.run import RunConfig, config_from_json
 from common.config.site import SitePolicy, read_policy
+from common.data.cases import Site
 from common.errors import ConfigError, DataError, FederationError, FedMRIError
 from common.messages.calibration import CALIBRATION
+from common.messages.held_out import HELD_OUT
 from common.messages.refused_by import note_rule
 from common.messages.round import SiteReply, Task, read_task, write_reply, write_status
 from common.messages.secure_aggregation import (
@@ -66,16 +69,8 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
     try:
         task = read_task(content)
         context = find_site_context(task, node_config)
-        if CALIBRATION in content:
-            leaving, site = calibrate_site(content, task, context)
-            require_leaving(leaving, content, site.config.policy)
-            return keep_back(leaving, site.config.policy)
-        if SURVEY in content:
-            leaving, site = survey_site(task, context)
-            require_leaving(leaving, content, site.config.policy)
-            return keep_back(leaving, site.config.policy)
-        if TWINS in content:
-            leaving, site = answer_twins(content, task, context, state)
+        if beside := _beside(content, task, context, state):
+            leaving, site = beside
             require_leaving(leaving, content, site.config.policy)
             return keep_back(leaving, site.config.policy)
         if SECURE in content:
@@ -87,12 +82,23 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
     except FedMRIError as error:
         logger.exception("The round failed at this site.")
         note_rule(state, error.rule)
-        reply = SiteReply(task.site, task.round, error=_public(error, task))
+        reply = SiteReply(task.site, task.round, error=_public(error, task), for_good=error.for_good)
     except Exception as error:  # of an unknown error not even the text may leave: it can hold a path or an identifier
         logger.exception("The round failed at this site.")
         note_rule(state, "unexpected")
         reply = SiteReply(task.site, task.round, error=f"an unexpected {type(error).__name__} at the site; its own log says more")
     return write_status(reply)
+
+
+def _beside(content: RecordDict, task: Task, context: SiteContext, state: RecordDict) -> tuple[RecordDict, Site] | None:
+    """The reply to what is no round of training, and the site; None where it is one."""
+    if CALIBRATION in content:
+        return calibrate_site(content, task, context)
+    if SURVEY in content:
+        return survey_site(task, context)
+    if TWINS in content:
+        return answer_twins(content, task, context, state)
+    return check_held_out(content, task, context) if HELD_OUT in content else None
 
 
 def _secure(content: RecordDict, task: Task, context: SiteContext, state: RecordDict) -> RecordDict:
@@ -109,6 +115,7 @@ def _secure(content: RecordDict, task: Task, context: SiteContext, state: Record
         require_summed(content, read_policy(context.folder, simulated=context.simulated))
         asked = from_record(record, AdvertiseKeys)
         require_new(state, context.name, asked.request)
+        require_wanted_run(context, task, config)  # before anybody trains: a refusal later would cost the others their round
         kept, message = begin(asked, config)
     elif mine is None:
         raise FederationError("This site has no secure round open.", public=f"{OUT_OF_STEP}: no round is open at the site")

@@ -16,8 +16,20 @@ from client.round.site_context import SiteContext, home_folder
 from common.data.cases import TWIN_ELSEWHERE, Site
 from common.errors import FederationError, PolicyError
 from common.files import write_atomic
+from common.messages.held_out import THEIRS
 
 KEPT_BACK = "the site has patients who are at another hospital of the run, or are external ones, and does not train with them"
+ELSEWHERE, OUTSIDE = "another hospital", "the external hospital"
+
+
+def outside_way(policy: str, run: str) -> str:
+    """What becomes of a patient who is an external one: "drop", "refuse" or "keep".
+
+    Args:
+        policy: the site's `policy.twins`; "off" and "keep" say nothing of external patients.
+        run: `twins.with_external` of the run.
+    """
+    return policy if policy in ("drop", "refuse") else run
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,22 @@ def note_twins(context: SiteContext, run: str, policy: str, twins: Sequence[Site
     os.chmod(path, 0o600)
 
 
+def noted_twins(context: SiteContext, run: str) -> tuple[str, list[SiteTwin]]:
+    """The policy and the twins of the record; nobody where there is none.
+
+    Raises:
+        FederationError: the site's own record is damaged.
+    """
+    path = _path(context, run)
+    if not run or not path.is_file():
+        return "", []
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return str(said["policy"]), [SiteTwin(**one) for one in said["twins"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FederationError(f"{path}: cannot be read ({error}). Remove it, and have the run begun anew.") from error
+
+
 def without_twins(site: Site, context: SiteContext, run: str) -> Site:
     """The site as it trains in this run.
 
@@ -45,17 +73,21 @@ def without_twins(site: Site, context: SiteContext, run: str) -> Site:
         PolicyError: the policy refused it.
         FederationError: the site's own record is damaged.
     """
-    path = _path(context, run)
-    if not run or not path.is_file():
-        return site
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        policy, twins = str(said["policy"]), [SiteTwin(**one) for one in said["twins"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FederationError(f"{path}: cannot be read ({error}). Remove it, and have the run begun anew.") from error
-    require_wanted(context, run, policy, twins)
+    twins = require_unrefused(context, run)
     left_out = [TWIN_ELSEWHERE.of(twin.patient) for twin in twins if twin.leaves]
     return replace(site, findings=(*site.findings, *left_out)) if left_out else site
+
+
+def require_unrefused(context: SiteContext, run: str) -> list[SiteTwin]:
+    """The twins of the record, where they are no reason to refuse the run.
+
+    Raises:
+        PolicyError: the policy, or the run, refused it for them.
+        FederationError: the site's own record is damaged.
+    """
+    policy, twins = noted_twins(context, run)
+    require_wanted(context, run, policy, twins)
+    return twins
 
 
 def require_wanted(context: SiteContext, run: str, policy: str, twins: Sequence[SiteTwin]) -> None:
@@ -65,8 +97,13 @@ def require_wanted(context: SiteContext, run: str, policy: str, twins: Sequence[
         PolicyError: so it is.
     """
     if twins and policy == "refuse":
-        text = f"policy.twins is refuse, and {_path(context, run)} names {len(twins)} patients. Leave them out (exclude)."
-        raise PolicyError(text, public=KEPT_BACK)
+        text = (
+            f"{len(twins)} patients are at another hospital of the run too, or external ones: {_path(context, run)} names "
+            "them, and policy.twins or the run refuses to train then. Leave them out (exclude), and have the run begun anew."
+        )
+        outside = all(twin.at == OUTSIDE for twin in twins)
+        rule = "external-patients" if outside else "policy.twins"
+        raise PolicyError(text, public=THEIRS if outside else KEPT_BACK, rule=rule)
 
 
 def _path(context: SiteContext, run: str) -> Path:

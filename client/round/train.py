@@ -18,13 +18,13 @@ from flwr.app import RecordDict
 
 from client.policy import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
-from client.round.left_out import without_twins
+from client.round.left_out import require_unrefused, without_twins
 from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
 from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig, config_from_json
-from common.config.site import SitePolicy, read_site_config
+from common.config.site import SitePolicy, read_policy, read_site_config
 from common.data.cache import open_site
 from common.data.cases import Site, read_site
 from common.data.dataset import SiteData
@@ -280,6 +280,19 @@ def _require_agreed_way(policy: SitePolicy, config: RunConfig, *, secure: bool) 
         )
     if config.secure.enabled != secure:
         raise FederationError("The request is not of the kind (plain or secure) that the run's configuration requires.")
+
+
+def require_wanted_run(context: SiteContext, task: Task, config: RunConfig) -> None:
+    """Refuse at a secure round's first stage, without a patient, what the policy would refuse at its third.
+
+    Raises:
+        ConfigError, WeightsError, PolicyError, PrivacyError: as `train_site`.
+    """
+    policy = read_policy(context.folder, simulated=context.simulated)
+    _require_agreed_way(policy, config, secure=True)
+    own_rank(policy, config)
+    require_pinned(policy, {"backbone_sha256": task.backbone})
+    require_unrefused(context, task.run)
 
 
 def own_rank(policy: SitePolicy, config: RunConfig) -> int:

@@ -20,7 +20,7 @@ from flwr.supercore.primitives.asymmetric import (
 )
 
 from client.policy import require_comparing
-from client.round.left_out import SiteTwin, note_twins, require_wanted
+from client.round.left_out import ELSEWHERE, OUTSIDE, SiteTwin, note_twins, outside_way, require_wanted
 from client.round.site_context import SiteContext
 from client.round.train import require_same_code
 from common.config.run import config_from_json
@@ -50,8 +50,6 @@ from common.messages.twins import (
 )
 from common.secure.masks import is_public_key
 from common.secure.sealed_tokens import group_key, keyed, seal, unseal
-
-ELSEWHERE, OUTSIDE = "another hospital", "the external hospital"
 
 
 class Found(NamedTuple):
@@ -106,7 +104,7 @@ def answer_twins(content: RecordDict, task: Task, context: SiteContext, state: R
     asked = from_record(record, Compare)
     _require_turn(asked.session, mine, Send.stage)
     found = compare(asked, content, mine, _fingerprints(site, context))
-    told = settle(found, site, context, task.run)
+    told = settle(found, site, context, task)
     return write_told(status, Compared(1, told) if site.config.policy.share_twins else Compared(0, 0)), site
 
 
@@ -159,16 +157,18 @@ def compare(asked: Compare, content: RecordDict, mine: TwinSecrets, own: Sequenc
     return [found[row] for row in sorted(found)]
 
 
-def settle(found: Sequence[Found], site: Site, context: SiteContext, run: str) -> int:
+def settle(found: Sequence[Found], site: Site, context: SiteContext, task: Task) -> int:
     """Write down what was found, and act by the policy; returns how many patients are left out.
 
     Raises:
-        PolicyError: there are some, and the policy refuses the run.
+        PolicyError: there are some, and the policy refuses the run, or the run refuses those who are external ones.
     """
     policy = site.config.policy.twins
-    twins = [SiteTwin(site.cases[row].id, at, leaves=policy == "drop" and leaves) for row, at, leaves in found]
-    note_twins(context, run, policy, twins)
-    require_wanted(context, run, policy, twins)
+    ways = {ELSEWHERE: policy, OUTSIDE: outside_way(policy, config_from_json(task.config).twins.with_external)}
+    twins = [SiteTwin(site.cases[row].id, at, leaves=ways[at] == "drop" and leaves) for row, at, leaves in found]
+    refused = [twin for twin in twins if ways[twin.at] == "refuse"]
+    note_twins(context, task.run, "refuse" if refused else policy, twins)
+    require_wanted(context, task.run, "refuse", refused)
     return sum(twin.leaves for twin in twins)
 
 

@@ -12,12 +12,15 @@ from common.config.run import RunConfig
 from common.config.site import SiteConfig, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
+from common.data.gate.folders import left_folders, where_patients_are
 from common.data.gate.participants import is_missing
 from common.data.gate.patient_files import PatientFiles, find_files
 from common.data.site_table import UNLABELLED as UNLABELLED  # noqa: PLC0414  a case's label
 from common.data.site_table import UNREAD_AGE, SiteTable, open_table, target_of, values_of
 from common.errors import ConfigError, DataError
 
+OLDEST = 120  # years
+FIRST, LAST = 1890, 2100  # years of birth
 TWICE = Kind("patient-twice", Level.ERROR, "two patients' folders of one name")
 TWIN = Kind("twin", Level.ERROR, "the same person is at another hospital of the run, and takes part there")
 KINDS = (TWICE, TWIN)
@@ -101,7 +104,8 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         table = open_table(home, root, config.labels, run, sorted({folder.name for folder in folders}))
     except (ConfigError, DataError) as error:
         raise type(error)(f"Site {name}: {error}") from error
-    findings, cases = [*table.findings, *_twice(folders)], {}
+    excluded = [folder for folder in root.glob(config.patients) if folder not in folders]
+    findings, cases = [*table.findings, *left_folders(root, config.patients, folders, excluded), *_twice(folders)], {}
     for folder in folders:
         found = find_files(folder, config.files, run.data.modalities, root=root, session=config.session)
         book = Notebook(folder.name, findings=list(found.findings))
@@ -124,6 +128,11 @@ def _case(
     years = read_number(age.removesuffix("+"))
     if years is None and not is_missing(age):
         book.add(UNREAD_AGE, found=f"age {age!r} is no number of years", expected="such as 54", do="Correct it, or write n/a.")
+    elif years is not None and not 0 <= years <= OLDEST:
+        birth = "; is it the year of birth, which tells more of the patient than an age?" if FIRST <= years <= LAST else ""
+        said = {"found": f"age {age} is no age{birth}", "expected": f"years, 0 to {OLDEST}", "do": "Write the age at the scan."}
+        book.add(UNREAD_AGE, **said, level=Level.WARNING)
+        years = None
     return Case(
         name,
         modalities_of(found.files),
@@ -148,9 +157,10 @@ def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:
     kept = [f for f in folders if not any(fnmatchcase(f.name, pattern) for pattern in config.exclude)]
     if not kept:
         left_out = f" ({len(folders)} excluded)" if folders else ""
+        hint = "" if folders else where_patients_are(root, config.patients)
         raise DataError(
             f"Site {name}: no patient folder named {config.patients} in {root}{left_out}. "
-            "Correct patients or exclude in site.toml."
+            f"{hint or 'Correct patients or exclude in site.toml.'}"
         )
     return kept
 

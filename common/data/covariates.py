@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.covariates import MISSING, Covariate
+from common.data.headings import hint
 
 NO_WORD = {"", MISSING, "na", "nan"}  # BIDS writes n/a, R writes NA, pandas nan or nothing
 
@@ -36,6 +37,7 @@ def absent_columns(table: str, header: Sequence[str], covariates: Sequence[Covar
     columns = ", ".join(header)
     return [
         f"{table} has no column {c.name} (it has {columns}): the model is told nobody's {c.name} here"
+        f"{f'. {told.strip()}'.removesuffix('.') if (told := hint(c.name, header)) else ''}"
         for c in covariates
         if c.name not in header
     ]

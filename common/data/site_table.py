@@ -12,6 +12,7 @@ from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.participants import SHOWN, is_missing, match_rows, one_row
 from common.data.gate.patient_files import PatientFiles
 from common.data.gate.tables import Table, read_table
+from common.data.headings import hint
 from common.errors import ConfigError, DataError
 from common.tasks.task import Task
 
@@ -28,7 +29,7 @@ CONTRADICT = Kind("rows-contradict", Level.ERROR, "several rows of a patient say
 SAME = Kind("rows-same", Level.NOTE, "several rows of a patient say the same")
 UNKNOWN_LABEL = Kind("label-unknown", Level.ERROR, "a label that is no class of the run and not in labels.map")
 UNREAD = Kind("covariate-unread", Level.ERROR, "a cell that the run needs cannot be read")
-UNREAD_AGE = Kind("age-unread", Level.NOTE, "an age that is no number of years")
+UNREAD_AGE = Kind("age-unread", Level.NOTE, "an age that is no number of years; a warning where it is a number that is no age")
 KINDS = (
     NO_TABLE,
     NO_COLUMN,
@@ -85,6 +86,7 @@ class SiteTable:
             found = f"no {table.name}: every patient is unlabelled"
         elif column not in table.header:
             found = f"{table.name} has no column {column} (it has {', '.join(table.header)}): every patient is unlabelled"
+            found += f".{hint(column, table.header)}".rstrip(".")
         else:
             found = f"{table.name} has no label for any patient here: every patient is unlabelled"
         do = 'Label the patients, or say in site.toml that this is meant: column = "none" under [labels].'
@@ -119,7 +121,8 @@ def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, pati
     wanted = dict.fromkeys((column, "age", "sex", *(row.name for row in covariates)))
     table = read_table(file, columns=tuple(name for name in wanted if name))
     if labels.column and column and column not in table.header:
-        raise DataError(f"{file.name}: no column {column}. It has {', '.join(table.header)}. Correct labels.column.")
+        found = f"{file.name}: no column {column}. It has {', '.join(table.header)}."
+        raise DataError(f"{found} Correct labels.column.{hint(column, table.header)}")
     matched = match_rows(table, patients)
     _require_patients(table, matched.rows, matched.lost, patients, column)
     renamed = [f"the column {there!r} is read as {name!r}" for name, there in table.renamed.items()]

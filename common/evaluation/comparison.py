@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from common.config.run import RunConfig
 from common.errors import FedMRIError
@@ -98,7 +98,7 @@ def detectable(
     spread = float(np.median(known)) if known else _spread(truth, [model], config)
     if not spread:
         return None
-    smallest = (norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER)) * spread
+    smallest = (ndtri(1 - SIGNIFICANCE / 2) + ndtri(POWER)) * spread
     n = int((truth >= 0).sum())
     return {"n": n, "difference": float(smallest), "power": POWER, "level": SIGNIFICANCE, "others": len(known)}
 

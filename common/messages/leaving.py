@@ -13,6 +13,7 @@ from common.messages.round import (
     COUNTS_SHARED,
     EPSILON,
     ERROR,
+    FOR_GOOD,
     LABELLED,
     METRICS,
     NAME,
@@ -54,6 +55,7 @@ LEAVES = (
     Leaving(
         SITE, ConfigRecord, ERROR, "one of our sentences on why a request failed; never a patient, a path or a count", ALWAYS
     ),
+    Leaving(SITE, ConfigRecord, FOR_GOOD, "whether that refusal stands for the whole run, by a rule of the policy", ALWAYS),
     Leaving(SITE, ConfigRecord, COUNTS_SHARED, "whether the counts are true", ALWAYS),
     Leaving(
         SITE,

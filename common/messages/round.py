@@ -4,7 +4,7 @@
               config: ConfigRecord  the fields of `Task`
     reply     change: ArrayRecord   trained arrays - global arrays (`common.messages.update`); absent when it failed
               metrics: MetricRecord num-examples, labelled, round, and the loss terms where the site's policy lets them go
-              site: ConfigRecord    name, error ("" on success), counts-shared, epsilon (private runs)
+              site: ConfigRecord    name, error ("" on success), for-good, counts-shared, epsilon (private runs)
 
 Whatever is read here came over a wire: names, types, shapes and sizes are checked before anything is decoded, and nothing is
 unpickled.
@@ -28,7 +28,7 @@ from common.text import printable
 
 ARRAYS, CONFIG, CHANGE, METRICS, SITE = "arrays", "config", "change", "metrics", "site"
 NUM_EXAMPLES, LABELLED, ROUND = "num-examples", "labelled", "round"
-NAME, ERROR, COUNTS_SHARED, EPSILON = "name", "error", "counts-shared", "epsilon"
+NAME, ERROR, FOR_GOOD, COUNTS_SHARED, EPSILON = "name", "error", "for-good", "counts-shared", "epsilon"
 
 MAX_TEXT = 300  # characters of an error
 MAX_NAME = 120
@@ -70,6 +70,7 @@ class SiteReply:
     counts_shared: bool = False
     epsilon: float = -1.0
     metrics: dict[str, float] = field(default_factory=dict)
+    for_good: bool = False  # of an error: the site says that whoever asks again in this run is refused again
 
     def weight(self, unlabelled_weight: float) -> float:
         """In the mean over sites: its labelled patients, and `unlabelled_weight` for each of the others."""
@@ -119,6 +120,7 @@ def write_status(reply: SiteReply) -> RecordDict:
         COUNTS_SHARED: reply.counts_shared,
         EPSILON: reply.epsilon,
     }
+    site |= {FOR_GOOD: True} if reply.for_good else {}
     return RecordDict({METRICS: MetricRecord(metrics), SITE: ConfigRecord(site)})
 
 
@@ -154,6 +156,7 @@ def read_status(content: RecordDict) -> SiteReply:
         counts_shared=site.get(COUNTS_SHARED) is True,
         epsilon=_epsilon(site),
         metrics=_loss_terms(metrics),
+        for_good=site.get(FOR_GOOD) is True,
     )
 
 

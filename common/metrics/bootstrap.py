@@ -8,7 +8,7 @@ Letters: N patients, C classes, R resamples.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -99,10 +99,10 @@ def bca_interval(value: float, drawn: Floats, without: Floats, patients: int) ->
         return dict(NO_INTERVAL)
     # Half of the ties, for measures of few patients take few values; kept off 0 and 1, whose quantiles are infinite.
     below = ((defined < value).mean() + (defined <= value).mean()) / 2
-    bias = norm.ppf(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined)))
-    z = bias + norm.ppf(TAILS)
+    bias = ndtri(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined)))
+    z = bias + ndtri(TAILS)
     bend = np.maximum(1 - _acceleration(without, patients) * z, 0.1)  # far out the correction would turn round
-    low, high = np.quantile(defined, norm.cdf(bias + z / bend))
+    low, high = np.quantile(defined, ndtr(bias + z / bend))
     return {"low": float(low), "high": float(high)}
 
 
@@ -120,7 +120,7 @@ def t_interval(value: float, drawn: Floats, patients: int) -> Interval:
     defined = drawn[np.isfinite(drawn)]
     if patients < 2 or len(defined) < max(2, DEFINED_SHARE * len(drawn)):
         return dict(NO_INTERVAL)
-    reach = float(t.ppf(TAILS[1], patients - 1) * defined.std(ddof=1) * np.sqrt(patients / (patients - 1)))
+    reach = float(stdtrit(patients - 1, TAILS[1]) * defined.std(ddof=1) * np.sqrt(patients / (patients - 1)))
     return {"low": value - reach, "high": value + reach}
 
 

@@ -1,7 +1,8 @@
 """Measures of classification (MCC, balanced accuracy, AUROC, ...), with intervals over patients.
 
-scikit-learn computes the values; `common.metrics.bootstrap` the same measures on all resamples at once, where
-scikit-learn would take a minute. A value that is not defined is None, never NaN, so that a result is always valid JSON.
+scikit-learn computes the values; `common.metrics.bootstrap` the same measures on all resamples at once, where scikit-learn would
+take a minute. It is imported by whoever measures: a site that trains need not wait for it. A value that is not defined is None,
+never NaN, so that a result is always valid JSON.
 
 Letters: N patients, C classes, R resamples.
 """
@@ -10,10 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn import metrics as sk
-from torchmetrics.functional import classification as tm
 
 from common.errors import FedMRIError
 from common.metrics.bootstrap import (
@@ -80,7 +78,6 @@ def evaluate(
             for name in MEASURES
             if (value := values[name]) is not None
         }
-    pair = torch.from_numpy(probabilities.argmax(axis=1)), torch.from_numpy(labels)
     return {
         "n": len(labels),
         "support": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
@@ -90,7 +87,7 @@ def evaluate(
         "auroc": {"macro": values["auroc_macro"], "per_class": dict(zip(classes, per_class, strict=True))},
         "ece": values["ece"],
         "brier": values["brier"],
-        "confusion": tm.multiclass_confusion_matrix(*pair, len(classes), validate_args=False).tolist(),
+        "confusion": _confusion(labels, probabilities).tolist(),
         "intervals": intervals,
     }
 
@@ -118,6 +115,8 @@ def paired_difference(
     Raises:
         ValueError, FedMRIError: as `evaluate`.
     """
+    from sklearn import metrics as sk  # noqa: PLC0415  see the module's docstring
+
     truth, first = labelled_only(labels, first, first.shape[-1])
     _, second = labelled_only(labels, second, first.shape[-1])
     if len(np.unique(truth)) < 2:
@@ -148,6 +147,8 @@ def labelled_only(labels: NDArray[Any], probabilities: NDArray[Any], classes: in
 
 def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None], list[float | None]]:
     """Each measure on the patients as they are, and the AUROC of each class."""
+    from sklearn import metrics as sk  # noqa: PLC0415  see the module's docstring
+
     names = ("mcc", "balanced_accuracy", "macro_f1", "auroc_macro", "ece", "brier")
     classes = probabilities.shape[1]
     if not len(labels):
@@ -170,7 +171,21 @@ def _values(labels: Ints, probabilities: Floats) -> tuple[dict[str, float | None
     return dict(zip(names, values, strict=True)), per_class
 
 
+def _confusion(labels: Ints, probabilities: Floats) -> Ints:
+    """Patients by truth and guess [C, C]."""
+    counts = np.zeros((probabilities.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    return counts
+
+
 def expected_calibration_error(labels: Ints, probabilities: Floats) -> float:
-    """Of the most likely class (Guo et al. 2017, equation 3). `labels` [N], `probabilities` [N, C]."""
-    guesses, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
-    return float(tm.multiclass_calibration_error(guesses, truth, probabilities.shape[1], BINS, validate_args=False))
+    """Of the most likely class (Guo et al. 2017, equation 3): the mean distance of confidence and accuracy, bin by bin.
+
+    Args:
+        labels: [N].
+        probabilities: [N, C].
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right")
+    gaps = np.bincount(bins, confidence - right)  # in each bin: its patients times confidence - accuracy
+    return float(np.abs(gaps).sum() / len(labels))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from common.metrics.classification import labelled_only
 
@@ -30,6 +29,8 @@ def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any], classes: Seque
     Raises:
         ValueError, FedMRIError: as `common.metrics.classification.evaluate`.
     """
+    from sklearn.metrics import roc_curve  # noqa: PLC0415  whoever trains does not need it
+
     truth, p = labelled_only(labels, probabilities, len(classes))
     curves = {}
     for c, name in enumerate(classes):

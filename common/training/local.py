@@ -13,6 +13,7 @@ from common.data.dataset import Batch, SiteData
 from common.models.arrays import Arrays, check_arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
+from common.models.without_compiler import without_compiler
 from common.objectives.term import StepOutputs
 from common.training.centring import centre_round
 from common.training.device import autocast, choose_device, place
@@ -30,6 +31,7 @@ from common.training.update import LocalUpdate
 from common.training.views import make_views, some_slices
 
 
+@without_compiler()
 def train_round(
     model: MultiModalViT,
     arrays: Arrays,

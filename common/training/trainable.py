@@ -85,6 +85,13 @@ def is_head_round(config: RunConfig, round_number: int) -> bool:
     return config.training.ssl_rounds < round_number <= rounds_before_tuning(config)
 
 
+def idle_without_labels(config: RunConfig, round_number: int) -> bool:
+    """Whether a site without a labelled patient changes nothing in the round, takes no step and spends nothing."""
+    fits = config.model.pooling.fits and fits_pooling(config, round_number)
+    measures = is_centre_round(config, round_number) or fits or config.privacy.enabled
+    return is_head_round(config, round_number) and not measures
+
+
 def head_rounds_until(config: RunConfig, round_number: int) -> int:
     """How many rounds, this one included, have fitted the head; not those that measured the mean features, or waited for it."""
     heads = [number for number in range(1, round_number + 1) if is_head_round(config, number)]

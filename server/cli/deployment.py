@@ -16,7 +16,7 @@ from server.deployment.home import Home, ServerSettings, open_home
 from server.deployment.provision import init_home, renew_certificate
 from server.deployment.registry import admit, read_key, revoke, synchronise
 from server.deployment.service import serve, serve_in_background
-from server.deployment.status import ServerStatus, as_json, server_status, show
+from server.deployment.status import ServerStatus, as_json, in_order, server_status, show
 from server.deployment.superlink_nodes import connect
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -209,7 +209,7 @@ def _status(arguments: argparse.Namespace) -> int:
         _watch(home, status)
     else:
         output().print(show(status))
-    return 0 if status.superlink == "serving" and status.front in ("serving", "none") else 1
+    return 0 if in_order(status) else 1
 
 
 def _watch(home: Home, status: ServerStatus) -> None:

@@ -1,15 +1,33 @@
-"""The status of a run, read from what the ServerApp writes into its folder, without importing torch."""
+"""The status of a run, read from what the ServerApp writes into its folder, without importing torch.
+
+What the folder says is held against the folder's lock, which a living ServerApp holds, and against Flower's own word for the run:
+a ServerApp that was killed leaves its last word behind for ever.
+"""
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from common.errors import FederationError
+from common.files import locked
 from server.deployment.home import Home
 from server.run.round_lines import read_rounds
 
 LAST_NAME = "run.json"  # in state/: the run that was submitted last
 STATUS_NAME = "status.json"
+LOCK_NAME = ".lock"  # in the run folder; as `server.run.resume` holds it
+ENDED = ("finished", "failed")  # what the ServerApp says at the end
+DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The run that was submitted last."""
+
+    id: str  # Flower's number
+    out: Path
 
 
 def newest_run(home: Home) -> Path | None:
@@ -19,6 +37,49 @@ def newest_run(home: Home) -> Path | None:
         return Path(out)
     files = sorted(home.runs.glob(f"*/{STATUS_NAME}"), key=lambda file: file.stat().st_mtime)
     return files[-1].parent if files else None
+
+
+def last_run(home: Home) -> LastRun | None:
+    """From state/run.json; None where nothing was submitted, or its folder is gone."""
+    told = _read(home.state / LAST_NAME)
+    number, out = told.get("id"), told.get("out")
+    if not isinstance(number, str) or not number.isdigit() or not isinstance(out, str) or not Path(out).is_dir():
+        return None
+    return LastRun(number, Path(out))
+
+
+def judged(out: Path, flower: str | None) -> dict[str, Any]:
+    """RUN/status.json; where the run that it tells of is on no more, `state` is "dead", and `dead_since` and `why` say more.
+
+    Args:
+        out: the run folder.
+        flower: Flower's word for the run; "": it knows of none; None: it could not be asked.
+    """
+    status = read_run_status(out)
+    state = status.get("state")
+    if not state or state in ENDED or (out / "report.json").is_file() or (flower and not flower.startswith("finished")):
+        return status
+    if flower is None and is_held(out):
+        return status  # the SuperLink may be on its way back
+    word = "the SuperLink does not answer" if flower is None else f"Flower calls it {flower or 'unknown'}"
+    process = "its process is there still" if is_held(out) else "its process is gone"
+    why = f"{word}, and {process}; it said '{state}' last"
+    return status | {"state": DEAD, "dead_since": status.get("updated") or _written(out), "why": why}
+
+
+def is_held(out: Path) -> bool:
+    """Whether a ServerApp is at work in the run folder."""
+    if not (out / LOCK_NAME).is_file():
+        return False
+    try:
+        locked(out / LOCK_NAME, wait=False, shared=True).close()
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _written(out: Path) -> str:
+    return datetime.fromtimestamp((out / STATUS_NAME).stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
 def read_run_status(out: Path) -> dict[str, Any]:

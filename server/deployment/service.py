@@ -21,6 +21,7 @@ from server.deployment.provision import NGINX, SECRET, write_configuration
 from server.deployment.registry import admitted, synchronise
 from server.deployment.superlink_nodes import DATABASE, connect
 
+SUPERLINK = "superlink"
 READY = "ready"  # in state/: the service answers and knows its sites
 START_SECONDS = 90.0
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,13 @@ def serve(home: Home, say: Say) -> None:
     write_configuration(home)
     ready = home.state / READY
     ready.unlink(missing_ok=True)
-    supervisor = Supervisor(programs(home), home.state, on_exit=lambda one, code: _last_words(one.log))
+
+    def ended(one: Program, code: int) -> str:
+        if one.name == SUPERLINK and ready.exists():  # it may come back with an empty database
+            threading.Thread(target=_introduce, args=(home, say), daemon=True).start()
+        return _last_words(one.log)
+
+    supervisor = Supervisor(programs(home), home.state, on_exit=ended)
     threading.Thread(target=_get_ready, args=(home, say), daemon=True).start()
     try:
         supervisor.run()
@@ -96,7 +103,7 @@ def programs(home: Home) -> tuple[Program, ...]:
     superlink += ["--disable-runtime-dependency-installation", "--health-server-address", home.health]
     superexec = [program("flower-superexec"), "--root-certificates", str(folder / CA), "--runtime-api-address", home.superlink]
     superexec += ["--superexec-auth-secret-file", str(folder / SECRET)]
-    commands = {"superlink": superlink, "superexec": superexec}
+    commands = {SUPERLINK: superlink, "superexec": superexec}
     if home.settings.front == "nginx":
         commands["nginx"] = [nginx(), "-e", "stderr", "-p", f"{folder}/", "-c", str(folder / NGINX), "-g", "daemon off;"]
     environment = home.environment | {HOME_VARIABLE: str(folder)}
@@ -147,6 +154,15 @@ def _require_startable(home: Home) -> None:
 
 
 def _get_ready(home: Home, say: Say) -> None:
+    """Say so once all programs answer and the SuperLink knows its sites."""
+    _introduce(home, say)
+    (home.state / READY).touch()
+    say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
+    if certificate_days(home) < RENEW_DAYS:
+        say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {home.folder}`.")
+
+
+def _introduce(home: Home, say: Say) -> None:
     """Wait until all programs answer, then pass the registry to the SuperLink, with retries: a revoked site must not stay in."""
     deadline, front, told = time.monotonic() + START_SECONDS, home.settings.front == "nginx", False
     while True:
@@ -162,10 +178,6 @@ def _get_ready(home: Home, say: Say) -> None:
             told = True
             say(f"Not ready: {trouble}. It goes on trying.")
         time.sleep(0.3)
-    (home.state / READY).touch()
-    say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
-    if certificate_days(home) < RENEW_DAYS:
-        say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {home.folder}`.")
 
 
 def _last_words(log: Path) -> str:

@@ -14,13 +14,13 @@ from common.errors import FederationError
 from server.deployment.health import front_serves, superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import admitted
-from server.deployment.run_status import last_round, newest_run, read_run_status
+from server.deployment.run_status import DEAD, judged, last_round, last_run, newest_run, read_run_status
 from server.deployment.service import RENEW_DAYS, certificate_days
-from server.deployment.superlink_nodes import UNREGISTERED, connect
+from server.deployment.superlink_nodes import UNREGISTERED, Node, connect
 
 GOOD = {"running", "online", "serving", "answered", "finished", "training", "calibrating", "evaluating", "asked"}
 RUN_COLUMNS = ("round", "seconds", "up", "down", "failures", "why")
-BAD = {"offline", "not serving", "failed", "unreachable"}
+BAD = {"offline", "not serving", "failed", "unreachable", "dead"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def server_status(home: Home) -> ServerStatus:
     """
     told = read_status(home.state)
     programs = told.get("programs")
-    run = _run(home)
+    known, absent, word = _asked(home)
+    run = _run(home, word)
     front = home.settings.front
     return ServerStatus(
         home.settings.name,
@@ -66,9 +67,14 @@ def server_status(home: Home) -> ServerStatus:
         front if front == "none" else _word(front_serves(home)),
         certificate_days(home),
         programs if isinstance(programs, dict) else {},
-        _sites(home, run.get("sites", {})),
+        _sites(home, known, absent, run.get("sites", {})),
         run,
     )
+
+
+def in_order(status: ServerStatus) -> bool:
+    """Whether all serves, and no run is dead: the exit code of `status`."""
+    return status.superlink == "serving" and status.front in ("serving", "none") and status.run.get("state") != DEAD
 
 
 def as_json(status: ServerStatus) -> dict[str, Any]:
@@ -87,14 +93,18 @@ def show(status: ServerStatus) -> Group:
     return Group(*parts)
 
 
-def _sites(home: Home, run: Any) -> tuple[SiteStatus, ...]:
-    """Admitted sites, matched to the SuperLink's nodes by key and to the run's by name."""
+def _asked(home: Home) -> tuple[dict[bytes, Node], str, str | None]:
+    """Of the SuperLink: its nodes by key, what a site without one is, and its word for the run that was submitted last."""
+    last = last_run(home)
     try:
         with connect(home) as nodes:
-            known = {node.key: node for node in nodes.all()}
-            absent = UNREGISTERED
+            return {node.key: node for node in nodes.all()}, UNREGISTERED, nodes.run_word(last.id) if last else None
     except FederationError:
-        known, absent = {}, "unknown"
+        return {}, "unknown", None
+
+
+def _sites(home: Home, known: Mapping[bytes, Node], absent: str, run: Any) -> tuple[SiteStatus, ...]:
+    """Admitted sites, matched to the SuperLink's nodes by key and to the run's by name."""
     entries = run if isinstance(run, dict) else {}
     sites = []
     for site in admitted(home):
@@ -111,10 +121,18 @@ def _sites(home: Home, run: Any) -> tuple[SiteStatus, ...]:
     return tuple(sites)
 
 
-def _run(home: Home) -> dict[str, Any]:
-    """The newest run: the one submitted last, or else the newest folder that holds a status."""
-    out = newest_run(home)
-    return read_run_status(out) | {"folder": str(out), "last_round": last_round(out)} if out else {}
+def _run(home: Home, word: str | None) -> dict[str, Any]:
+    """The newest run: the one submitted last, or else the newest folder that holds a status.
+
+    Args:
+        home: the coordinator's folder.
+        word: Flower's for the run that was submitted last.
+    """
+    out, last = newest_run(home), last_run(home)
+    if out is None:
+        return {}
+    status = judged(out, word) if last and last.out == out else read_run_status(out)
+    return status | {"folder": str(out), "last_round": last_round(out)}
 
 
 def _programs(status: ServerStatus, title: Text) -> Table:
@@ -164,7 +182,10 @@ def _run_cells(entry: Mapping[str, Any]) -> tuple[str | Text, ...]:
 def _run_line(run: Mapping[str, Any]) -> Text:
     last = run.get("last_round") or {}
     text = Text(f"Run {run['folder']}: ")
-    text += _styled(str(run.get("state", "not begun")))
+    state = str(run.get("state", "not begun"))
+    text += _styled(state)
+    if state == DEAD:
+        text += Text(f" since {_moment(str(run.get('dead_since')))} ({run.get('why')}; go on with it by --resume)")
     text += Text(f", round {run.get('round', 0)} of {run.get('rounds', '?')}")
     if last:
         words = f"; round {last.get('round')}: {last.get('seconds', 0):.0f} s, {len(last.get('sites', []))} sites"

@@ -19,6 +19,7 @@ from server.deployment.health import superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import agreed_patients
 from server.deployment.run_status import LAST_NAME, read_run_status
+from server.deployment.superlink_nodes import connect
 from server.run.federate import ERROR_NAME
 from server.run.hand_out import NAME as HAND_OUT_NAME
 from server.run.plan import require_folder
@@ -30,7 +31,7 @@ POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
 ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
 SILENT_SECONDS = 600.0  # without a word from the SuperLink
-OVER = "finished"
+OVER, UNKNOWN = "finished", "unknown"
 SUBMIT_LOCK = "submit.lock"
 
 OnStatus = Callable[[dict[str, Any]], None]
@@ -122,6 +123,8 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
         ended = any((run.out / name).is_file() for name in (ERROR_NAME, run.result))
         if time.monotonic() - asked >= (1.0 if ended else STATUS_SECONDS):
             asked, status = time.monotonic(), _status_patiently(home, run)
+            if status == UNKNOWN:
+                raise FederationError(_failed(home, run, "unknown to Flower, whose database was lost"))
             heard = asked if status else heard
             if asked - heard > SILENT_SECONDS:
                 raise FederationError(_failed(home, run, "the service does not answer"))
@@ -198,9 +201,14 @@ def _running(home: Home) -> list[str]:
 
 
 def _status_patiently(home: Home, run: SubmittedRun) -> str:
-    """The SuperLink may be on its way back after a crash: the run goes on then, and so do we."""
+    """Flower's word; "" where the SuperLink may be on its way back after a crash: the run goes on then, and so do we."""
     try:
         return run_status(home, run.id)
+    except FederationError:
+        pass
+    try:
+        with connect(home) as nodes:
+            return nodes.run_word(run.id) or UNKNOWN
     except FederationError:
         return ""
 

@@ -9,10 +9,11 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, UnregisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -52,6 +53,17 @@ class Nodes:
             Node(node.node_id, node.name, node.public_key, node.status, max(node.last_activated_at, node.last_deactivated_at))
             for node in answer.nodes_info
         )
+
+    def run_word(self, number: str) -> str:
+        """Flower's word for a run, such as `running` or `finished:failed`; "" where it knows of none."""
+        request = ListRunsRequest(run_id=int(number))
+        try:
+            with plain_errors():
+                runs = self._client.ListRuns(request).run_dict
+        except UnknownToSuperLinkError:
+            return ""
+        status = runs[int(number)].status if int(number) in runs else None
+        return ":".join(filter(None, (status.status, status.sub_status))) if status else ""
 
     def register(self, name: str, key: bytes) -> None:
         """Let a site in, by its public key as PEM."""
@@ -114,6 +126,10 @@ class _ShowToken:
         return call_next(context)
 
 
+class UnknownToSuperLinkError(FederationError):
+    """The SuperLink has nothing of that number."""
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """What goes wrong at the SuperLink, in a sentence.
@@ -124,8 +140,10 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
             raise FederationError("The SuperLink does not know this token. If it was changed, stop and start.") from error
+        if error.response.status_code == HTTPStatus.NOT_FOUND:
+            raise UnknownToSuperLinkError("The SuperLink does not know it.") from error
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
         raise FederationError(f"The SuperLink does not answer ({error}). Is it started? See `fedmri-server status`.") from error

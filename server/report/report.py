@@ -65,6 +65,7 @@ class OutOfDistribution:
     flagged: int | None
     of: int | None
     scored: bool
+    held_back: int | None = None  # so few patients that of those who are not flagged nothing can be told; None: enough
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,9 @@ def _ood(entry: Mapping[str, Any]) -> OutOfDistribution | None:
     if not entry:
         return None
     scored = entry.get("threshold", 0.0) is not None
-    return OutOfDistribution(real(entry.get("rate")), whole(entry.get("flagged")), whole(entry.get("of")), scored)
+    return OutOfDistribution(
+        real(entry.get("rate")), whole(entry.get("flagged")), whole(entry.get("of")), scored, whole(entry.get("held_back"))
+    )
 
 
 def _provenance(entry: Mapping[str, Any]) -> Provenance:

@@ -59,7 +59,7 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         covariates, each shaped like `external`; `without` has a `drop` as subsets have; {} where the run takes none.
         `subgroups`: of `common.evaluation.subgroups.subgroups`; `detectable`: of `common.evaluation.comparison`.
         `calibration`: `temperature`, `offsets`, `sites`, `patients`, `failures`, `before`, `after`, `conformal`, `abstention`.
-        `ood`: `rate`, `threshold`, `flagged`, `of`.
+        `ood`: `rate`, `threshold`, `flagged`, `of`; `held_back` where they were too few to tell of those who are not flagged.
         `decision`: of `common.evaluation.calibration.decision`: what the class offsets did, or why there are none.
         `stage`: of `server.run.stage`: which arrays were kept and why; empty where `evaluation.stage` is "last".
         `twins`: `pairs` of `first`, `second` (SITE/PATIENT), `kind`, `overlap`, `left_out`; `patients`, `incomparable`; at a real

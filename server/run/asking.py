@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from common.errors import FederationError
 from common.messages.round import record_bytes
 from common.text import printable
-from server.strategy.aggregation import judge_status
+from server.strategy.aggregation import RefusedForGoodError, judge_status
 from server.strategy.messaging import error_name, exchange
 from server.strategy.progress import Progress
 from server.strategy.round_loop import EXPIRY_SLACK
@@ -21,6 +21,7 @@ class Asked(NamedTuple):
 
     told: dict[str, RecordDict]
     failures: dict[str, str]
+    for_good: set[str]  # of the latter, those who refuse for the whole run
 
 
 def ask(grid: Grid, requests: Mapping[Address, RecordDict], number: int, timeout: float, group: str, progress: Progress) -> Asked:
@@ -49,12 +50,14 @@ def ask(grid: Grid, requests: Mapping[Address, RecordDict], number: int, timeout
         progress.answered(names[id(request)], seconds, 0 if reply.has_error() else _size(reply.content))
 
     replies = exchange(grid, list(messages.values()), timeout, note, progress.tick)
-    asked = Asked({}, {})
+    asked = Asked({}, {}, set())
     for name, message in messages.items():
         key = message.metadata.message_id
         try:
             asked.told[name] = _content(replies.came.get(key), replies.lost.get(key), number, timeout)
         except FederationError as error:
+            if isinstance(error, RefusedForGoodError):
+                asked.for_good.add(name)
             asked.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
             asked.failures[name] = f"unreadable reply ({type(error).__name__})"

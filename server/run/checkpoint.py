@@ -148,8 +148,9 @@ def as_line(record: RoundRecord) -> dict[str, Any]:
     line["failures"] = [{"site": site, "reason": reason} for site, reason in record.failures.items()]
     line["external_mcc"] = line.pop("external").get("mcc")
     line["paused"] = list(record.paused)
+    line["idle"] = list(record.idle)
     line["retried"] = [failure._asdict() for failure in record.retried]
-    for name in ("epsilon", "paused", "redone", "low_rank", "influence", "retried"):  # most rounds have none
+    for name in ("epsilon", "paused", "redone", "low_rank", "influence", "idle", "retried"):  # most rounds have none
         if not line[name]:
             del line[name]
     return line

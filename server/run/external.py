@@ -159,15 +159,18 @@ def _with_ood_scores(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Each patient's score (None for one without a modality that the sites know), and how many are flagged.
 
-    Without a threshold nobody can be flagged; then `flagged` is None, for that is not the same as to be unsuspicious.
+    Without a threshold nobody can be flagged; then `flagged` is None, for that is not the same as to be unsuspicious. Nor is a
+    score below a threshold that few held-back patients stand for.
     """
     limit = calibration.ood_threshold if np.isfinite(calibration.ood_threshold) else None
-    told = [
-        {"score": float(score), "flagged": None if limit is None else bool(score > limit)} if np.isfinite(score) else None
-        for score in scores
-    ]
+
+    def flag(score: float) -> bool | None:
+        return None if limit is None or not (score > limit or calibration.vouches) else bool(score > limit)
+
+    told = [{"score": float(score), "flagged": flag(score)} if np.isfinite(score) else None for score in scores]
     flagged = None if limit is None else sum(one["flagged"] is True for one in told if one)
-    summary = {
+    few = {} if limit is None or calibration.vouches else {"held_back": calibration.patients}
+    summary = few | {
         "rate": calibration.ood_rate,
         "threshold": limit,
         "flagged": flagged,

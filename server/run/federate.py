@@ -35,6 +35,7 @@ from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
+from server.run.held_out import held_out_check
 from server.run.plan import MODEL_NAME, NAMED_WEIGHTS, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
@@ -146,7 +147,8 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         else FedMRIAvg(config.federation, task, template, plan.sites, config, progress, plan.agreed)
     )
     strategy.presence.held_out = plan.external
-    strategy.supply = supplier(plan, task, progress)
+    compared = held_out_check(plan, task, strategy.presence, progress)
+    strategy.prepare = [each for each in (supplier(plan, task, progress), compared) if each]
     twins = kept_twins(plan) if start.round else compare_sites(grid, plan, task, strategy.presence, progress)
     keep_twins(plan, twins)
     with room_on_disk(plan.out), RunLog(plan.out, start.round + 1) as run_log:
@@ -169,7 +171,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             calibrated = calibrate(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, kept, patients, unfinished, calibrated, twins)
+        finish(plan, model, kept, patients, unfinished, calibrated, twins, compared=compared is not None)
 
 
 def from_file(config: RunConfig, weights: str) -> RunConfig:
@@ -195,6 +197,8 @@ def finish(
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
     twins: dict[str, Any] | None = None,
+    *,
+    compared: bool = False,
 ) -> None:
     """Write the model, measure it, write the results.
 
@@ -206,6 +210,7 @@ def finish(
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
         twins: of `server.run.twins`.
+        compared: each site had compared its patients with the external ones before it trained (`server.run.held_out`).
     """
     rounds, arrays = read_rounds(plan.out), kept.arrays
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
@@ -219,7 +224,8 @@ def finish(
         "backbone": model.backbone_name,
         "weights_sha256": model.backbone_sha256,
         "code": code_hash(),
-        "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key},
+        "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key}
+        | ({"compared_with_external": took_part(rounds)} if compared else {}),
         "external": "+".join(plan.external),
     }
     results = {

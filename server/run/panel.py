@@ -36,7 +36,7 @@ def present(grid: Grid, strategy: FedMRIAvg, number: int) -> tuple[list[Address]
     with suppress(FederationError):  # who is there is asked; fewer than a round needs are enough
         strategy.presence.wait(grid, number)
     there, resting = strategy.presence.called(grid, number)
-    return list(there), dict.fromkeys(resting, "left alone after too many failed rounds")
+    return list(there), {name: strategy.presence.closed.get(name, "left alone after too many failed rounds") for name in resting}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ from server.strategy.influence import Influence, influences
 LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
 
 
+class RefusedForGoodError(FederationError):
+    """A site says that whoever asks it again in this run is refused again."""
+
+
 def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
     """Read one reply and refuse it if it could harm the model.
 
@@ -53,11 +57,12 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     """Read a reply without its arrays.
 
     Raises:
-        FederationError: the site reported an error, or it is a reply to another round.
+        RefusedForGoodError: the site refused for the whole run.
+        FederationError: the site reported another error, or it is a reply to another round.
     """
     reply = read_status(content)
     if reply.error:
-        raise FederationError(reply.error)
+        raise (RefusedForGoodError if reply.for_good else FederationError)(reply.error)
     if reply.round != round_number:
         raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
     return reply

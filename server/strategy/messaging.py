@@ -6,8 +6,8 @@ Flower's own `send_and_receive` tells nothing before all is over, and its grid t
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import httpx
 from flwr.app import Message
@@ -21,6 +21,14 @@ FIRST_POLL, LAST_POLL = 0.05, 2.0  # seconds between two looks; a twentieth of w
 
 Told = TypeVar("Told")
 OnReply = Callable[[Message, Message, float], None]  # request, reply, seconds since the request went out
+
+
+@runtime_checkable
+class Notifying(Protocol):
+    """A grid that tells which replies are there, so that nobody has to look for them: the pool's."""
+
+    def wait(self, seconds: float) -> Iterable[str]:
+        """Wait for a reply, at most so long; the ids of all requests whose reply can be pulled."""
 
 
 class Replies(NamedTuple):
@@ -53,12 +61,13 @@ def exchange(
     requests = {message.metadata.message_id: message for message in messages}
     waiting, came = {number: request for number, request in requests.items() if number in pushed}, dict[str, Message]()
     lost = dict.fromkeys(requests.keys() - waiting.keys(), "the request could not be handed to the site: it has gone away")
+    due: Iterable[str] = waiting
     while waiting:
-        for number, request in list(waiting.items()):
+        for number in [number for number in due if number in waiting]:
             reply = _look(grid, number, timeout - (time.monotonic() - began))
             if reply is None:
                 continue
-            del waiting[number]
+            request = waiting.pop(number)
             if isinstance(reply, str):
                 lost[number] = reply
             else:
@@ -69,8 +78,16 @@ def exchange(
         if waited >= timeout:
             break
         if waiting:
-            time.sleep(min(timeout - waited, max(FIRST_POLL, min(LAST_POLL, waited / 20))))
+            due = _pause(grid, min(timeout - waited, max(FIRST_POLL, min(LAST_POLL, waited / 20))), waiting)
     return Replies(came, lost)
+
+
+def _pause(grid: Grid, seconds: float, waiting: Iterable[str]) -> Iterable[str]:
+    """Wait before the next look, and say for which requests it is worth one."""
+    if isinstance(grid, Notifying):
+        return list(grid.wait(seconds))
+    time.sleep(seconds)
+    return waiting
 
 
 def _look(grid: Grid, number: str, left: float) -> Message | str | None:

@@ -17,15 +17,18 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from common.aggregation.aggregator import Change
+from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
-from common.models.arrays import Arrays
+from common.messages.update import Update
+from common.models.arrays import Arrays, trained_at_sites
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
-from common.training.trainable import most_trained, needs_labels, no_label, trained_names
+from common.training.trainable import idle_without_labels, most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
+    RefusedForGoodError,
     aggregate,
     influence_of,
     judge_reply,
@@ -43,6 +46,9 @@ from server.strategy.round_state import Address, FailedAttempt, OpenRound, Resum
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
+
+
+Prepare = Callable[[Grid, int, list[Address]], None]  # of a round's number, with the sites that it may ask
 
 
 class BudgetsSpentError(FederationError):
@@ -82,9 +88,10 @@ class FedMRIAvg(FedAvg):
         self.state = plan.aggregator.init(template)
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
-        self.supply: Callable[[Grid, int, list[Address]], None] | None = None  # gives sites what they lack, before a round
+        self.prepare: list[Prepare] = []  # what is settled with sites before each attempt at a round
         self.on_open: Callable[[OpenRound], None] | None = None
         self.open = OpenRound(0, {})
+        self.unlabelled: dict[str, SiteReply] = {}  # last replies of sites that told that none of their patients has a label
         self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
 
     def summary(self) -> None:
@@ -161,10 +168,26 @@ class FedMRIAvg(FedAvg):
         state = self.open
         state.attempts += 1
         there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
+        self.spare(there)
         state.asked = [(a.name, self._message(server_round, arrays, a)) for a in there if a.name not in state.valid]
         state.bytes_down += record_bytes(arrays) * len(state.asked)
         self.count_trainings(name for name, _ in state.asked)
         return [message for _, message in state.asked]
+
+    def spare(self, there: Sequence[Address]) -> None:
+        """Stand in for sites that told that they have no labelled patient, in a round in which they change nothing.
+
+        They weigh what they weighed: the mean is the one that their answer would lead to, to the last bit.
+        """
+        state = self.open
+        if not idle_without_labels(self.config, state.number) or isinstance(self.plan.strategy, Scaffold):  # it notes each round
+            return
+        nothing = {name: np.zeros_like(array) for name, array in trained_at_sites(state.current).items()}
+        named = {address.name for address in there}
+        for name in sorted(named & self.unlabelled.keys() - state.valid.keys()):
+            state.valid[name] = replace(self.unlabelled[name], round=state.number, update=Update(nothing), metrics={})
+            state.idle = (*state.idle, name)
+            self.progress.paused(name, "not asked: it has no labelled patient, and the round fits the head alone")
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies; aggregate if at least `min_sites` are valid, else return nothing: the round may be asked again."""
@@ -180,6 +203,11 @@ class FedMRIAvg(FedAvg):
             self.progress.failed(name, reason)
         for name, reason in state.failures.items():
             log(WARNING, "Round %d: %s: %s", server_round, name, reason)
+        for name, reply in state.valid.items():
+            if reply.counts_shared and not reply.labelled:
+                self.unlabelled[name] = replace(reply, update=Update())
+            else:
+                self.unlabelled.pop(name, None)
         if len(state.valid) < self.plan.min_sites:
             return None, None
         self.require_labels()
@@ -251,13 +279,15 @@ class FedMRIAvg(FedAvg):
         began = time.monotonic()
         for attempt in range(1, self.plan.round_retries + 2):
             self.presence.wait(grid, number)
-            if self.supply:
-                self.supply(grid, number, self.presence.addresses(grid))
+            for settle in self.prepare:
+                settle(grid, number, [a for a in self.presence.addresses(grid) if a.name not in self.presence.closed])
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
                 return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
             if BUDGET_SPENT in self.open.failures.values():
                 break  # asking again would charge the others once more and open no budget
+            if self.sites and len(self.sites) - len(self.presence.closed) < self.plan.min_sites:
+                break  # who is left is too few, however often they are asked
             self.open.retried += [FailedAttempt(attempt, *failure) for failure in sorted(self.open.failures.items())]
         state = self.open
         spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
@@ -266,10 +296,11 @@ class FedMRIAvg(FedAvg):
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(state.failures.items())) or "no site was there"
+        why = self.presence.closed | state.failures
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
-            f"federation.min_sites asks for, after {self.plan.round_retries + 1} attempts. {reasons}"
+            f"federation.min_sites asks for, after {attempt} attempts. {reasons}"
         )
 
     def new_round(self, number: int, arrays: ArrayRecord) -> OpenRound:
@@ -312,6 +343,9 @@ class FedMRIAvg(FedAvg):
                 raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
             state.valid[name] = read(reply.content)
             state.failures.pop(name, None)
+        except RefusedForGoodError as error:
+            state.failures[name] = self.presence.closed[name] = printable(str(error), 300)
+            log(WARNING, "%s is not asked again in this run: %s. --resume asks it once more.", name, state.failures[name])
         except FederationError as error:
             state.failures[name] = printable(str(error), 300)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only

@@ -39,6 +39,7 @@ class RoundRecord:
     redone: int = 0  # results from this round on that had gone out, before a resume played it again
     low_rank: dict[str, float] = field(default_factory=dict)  # `common.low_rank.figures`, where single updates are seen
     influence: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> its part (`server.strategy.influence`)
+    idle: tuple[str, ...] = ()  # of `sites`, those that were not asked: without labels they change nothing in such a round
     retried: tuple[FailedAttempt, ...] = ()  # what went wrong in attempts that were followed by another
 
 
@@ -81,6 +82,7 @@ class OpenRound:
     redone: int = 0
     low_rank: dict[str, float] = field(default_factory=dict)
     influence: dict[str, dict[str, float]] = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
     retried: list[FailedAttempt] = field(default_factory=list)
 
 
@@ -111,6 +113,7 @@ def finished(state: OpenRound, attempts: int, seconds: float, train: dict[str, f
         redone=state.redone,
         low_rank=state.low_rank,
         influence=state.influence,
+        idle=state.idle,
         retried=tuple(state.retried),
         train=train,
         external={},

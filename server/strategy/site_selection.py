@@ -32,6 +32,7 @@ class Presence:
         self.plan, self.sites, self.progress = plan, sites, progress
         self.attendance = Attendance(plan.pause_after, plan.pause_rounds)
         self.held_out: tuple[str, ...] = ()  # external hospitals: a node of such a name must not train
+        self.closed: dict[str, str] = {}  # sites that this run does not ask, and why
 
     def addresses(self, grid: Grid) -> list[Address]:
         """All sites, in the order of their names.
@@ -54,11 +55,15 @@ class Presence:
         return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
 
     def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:
-        """The sites that a round asks, and the names of those that are paused.
+        """The sites that a round asks, and the names of those that are left alone.
 
-        Where the others are too few, or `everyone` is wanted, paused sites are asked all the same.
+        Where the others are too few, or `everyone` is wanted, paused sites are asked all the same; closed ones never are.
         """
-        there, paused = self.addresses(grid), self.attendance.paused()
+        present, paused = self.addresses(grid), self.attendance.paused()
+        there = [address for address in present if address.name not in self.closed]
+        shut = tuple(address.name for address in present if address.name in self.closed)
+        for name in shut:
+            self.progress.paused(name, f"not asked: {self.closed[name]}")
         resting = tuple(address.name for address in there if address.name in paused)
         if everyone or len(there) - len(resting) < self.plan.min_sites:
             resting = ()
@@ -67,20 +72,27 @@ class Presence:
             reason = f"paused after {self.attendance.failed(name)} failures in a row; asked again in round {again}"
             log(INFO, "Round %d: %s: %s", number, name, reason)
             self.progress.paused(name, reason)
-        return [address for address in there if address.name not in resting], resting
+        return [address for address in there if address.name not in resting], (*shut, *resting)
 
     def wait(self, grid: Grid, number: int) -> None:
         """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""
         needed = 1 if self.sites else self.plan.min_sites
         deadline = time.monotonic() + self.plan.wait_for_sites
-        while (connected := len(self._asked_of(grid.get_node_ids))) < needed:
+        while (connected := self._open(grid)) < needed:
             self.progress.set_state("waiting", number)
             if time.monotonic() >= deadline:
+                refused = "".join(f" {name} is not asked: {why.rstrip('.')}." for name, why in sorted(self.closed.items()))
                 raise FederationError(
                     f"{connected} of the {needed} sites that the federation needs were connected after "
-                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites."
+                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites.{refused}"
                 )
             time.sleep(0.2)
+
+    def _open(self, grid: Grid) -> int:
+        """How many nodes are connected and not closed."""
+        if not self.closed or self.sites:
+            return len(self._asked_of(grid.get_node_ids))
+        return sum(address.name not in self.closed for address in self.addresses(grid))
 
     def require_enough(self) -> None:
         """In simulation, where the sites are known beforehand, refuse at once if they are too few."""

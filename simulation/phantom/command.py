@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.cli import add_debug
-from simulation.phantom.figure import write_figure
 from simulation.phantom.hospitals import LAYOUTS, ON_REQUEST, write_hospitals
 
 
@@ -45,6 +44,8 @@ def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_phantom(arguments: argparse.Namespace) -> int:
     """Do it, with a progress bar on standard error."""
+    from simulation.phantom.figure import write_figure  # noqa: PLC0415  matplotlib is a second
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -240,7 +240,7 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, 
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     (folder / "site.toml").write_text(
         f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
-        "share_pictures = true\nmin_patients = 1  # simulated patients have no secrets\n",
+        'share_pictures = true\nsurvey = ["*"]\nmin_patients = 1  # simulated patients have no secrets\n',
         encoding="utf-8",
     )
     name, made_by = f"FedMRI phantom {site.name}: simulated, no real patient", "fedmri-sim phantom"

@@ -93,6 +93,7 @@ def test_a_cut_off_run_is_not_gone_on_with_by_other_code(
     for site in ("hospital-a", "hospital-b", "external"):
         shutil.copytree(OLD / "external", data / site, ignore=shutil.ignore_patterns("site.toml"))
     words = ["--data", data, "--external", "external", "--out", run, "--cache", tmp_path / "cache"]
+    words += ["--set", "twins.with_external=keep", "--set", "twins.between_sites=keep"]  # three copies of one folder
     assert sim_main(["run", "--config", str(OLD / "cut-off.toml"), "--resume", *map(str, words)]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "cannot be resumed: it was begun by other code" in said

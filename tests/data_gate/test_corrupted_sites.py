@@ -75,6 +75,41 @@ def in_metres(image: nib.Nifti1Image) -> nib.Nifti1Image:
     return made
 
 
+def in_centimetres(site: Path) -> None:
+    """The whole patient, and no unit code."""
+
+    def change(image: nib.Nifti1Image) -> nib.Nifti1Image:
+        made = nib.Nifti1Image(np.asarray(image.dataobj), np.diag([0.1, 0.1, 0.1, 1]) @ image.affine)
+        made.header["xyzt_units"] = 0
+        return made
+
+    for kind in SUFFIXES:
+        reheader(site, kind, change)
+
+
+def sheared(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    affine = image.affine.copy()
+    affine[:3, 2] += 0.2 * affine[:3, 1]
+    return nib.Nifti1Image(np.asarray(image.dataobj), affine)
+
+
+def one_slice(site: Path) -> None:
+    for kind in SUFFIXES:
+        reheader(site, kind, lambda image: nib.Nifti1Image(np.asarray(image.dataobj)[:, :, 14:15], image.affine))
+
+
+def tomogram(voxels: np.ndarray) -> np.ndarray:
+    """Air, fat, brain and bone on Hounsfield's scale, where the phantom has air, and its tissues from dark to bright."""
+    head, noise = voxels > 0.1 * voxels.max(), np.random.default_rng(0).normal(0, 8, voxels.shape)
+    rim = head & ~ndimage.binary_erosion(head, iterations=2)
+    skin = ndimage.binary_dilation(head, iterations=2) & ~head
+    return np.select([rim, head, skin], [900, 35, -100], -1000) + noise
+
+
+def mask_of_one_voxel(voxels: np.ndarray) -> np.ndarray:
+    return np.arange(voxels.size).reshape(voxels.shape) == np.flatnonzero(voxels)[0]
+
+
 def squeezed(image: nib.Nifti1Image) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.asarray(image.dataobj), np.diag([0.02, 0.02, 0.02, 1]) @ image.affine)
 
@@ -268,6 +303,8 @@ GEOMETRY: dict[str, tuple[Spoil, str, str]] = {
     "no orientation codes": (lambda s: reheader(s, "t2", no_codes), "orientation-unknown", "warning"),
     "pixdim at odds with the affine": (lambda s: reheader(s, "t2", pixdim_off), "pixdim-differs", "warning"),
     "lengths in metres": (lambda s: reheader(s, "t2", in_metres), "unit-not-mm", "note"),
+    "a sheared affine": (lambda s: reheader(s, "t2", sheared), "affine-sheared", "warning"),
+    "a single slice": (one_slice, "image-one-slice", "warning"),
     "a head of a centimetre": (lambda s: reheader(s, "t1", squeezed), "size-implausible", "error"),
     "a modality a metre off": (lambda s: reheader(s, "flair", moved(1000)), "image-elsewhere", "error"),
     "a slab beyond the tumour": (slab, "modality-not-in-slices", "warning"),
@@ -291,10 +328,14 @@ INTENSITIES: dict[str, tuple[Spoil, str, str]] = {
     "nothing but NaN": (lambda s: rewrite(s, "t2", lambda v: np.full_like(v, np.nan)), "image-constant", "error"),
     "wrapped around": (lambda s: rewrite(s, "t2", wrapped, np.int16), "intensity-wrapped", "error"),
     "clipped": (lambda s: rewrite(s, "t2", clipped, np.int16), "intensity-clipped", "warning"),
+    "a CT": (lambda s: rewrite(s, "t1", tomogram, np.int16), "image-is-ct", "error"),
     "a label map as an image": (lambda s: rewrite(s, "t2", three_values, np.uint8), "image-few-values", "warning"),
 }  # fmt: skip
 MASKS: dict[str, tuple[Spoil, str, str]] = {
     "empty": (lambda s: rewrite(s, "mask", np.zeros_like, np.uint8), "mask-empty", "warning"),
+    "one voxel": (lambda s: rewrite(s, "mask", mask_of_one_voxel, np.uint8), "mask-small", "warning"),
+    "another patient's": (lambda s: copy(s, "mask", "mask", P2), "mask-twice", "warning"),
+    "of another disease": (lambda s: renamed(s, "mask", f"{P1}_desc-ms_lesion.nii.gz"), "mask-not-taken", "warning"),
     "smoothed": (lambda s: rewrite(s, "mask", lambda v: ndimage.gaussian_filter(v, (1, 1, 0))), "mask-fractional", "note"),
     "half of the brain": (large, "mask-large", "warning"),
     "the brain": (lambda s: rewrite(s, "mask", lambda v: brain_of(s), np.uint8), "mask-is-brain", "error"),
@@ -319,6 +360,7 @@ NAMES: dict[str, tuple[Spoil, str, str]] = {
     "mask named as a segmentation": (lambda s: renamed(s, "mask", f"{P1}_dseg.nii.gz"), "mask-by-name", "note"),
     "no image at all": (lambda s: [f.unlink() for f in (s / P1).rglob("*.nii.gz")], "modality-none", "error"),
     "named after another patient": (lambda s: renamed(s, "t2", "sub-0009_T2w.nii.gz"), "name-other-patient", "error"),
+    "a folder in capitals": (lambda s: (s / P2).rename(s / P2.upper()), "folder-left", "warning"),
     "a link to nothing for a folder": (lambda s: (s / "sub-0003").symlink_to("gone"), "link-broken", "error"),
 }  # fmt: skip
 TABLES: dict[str, tuple[Spoil, str, str]] = {
@@ -329,6 +371,8 @@ TABLES: dict[str, tuple[Spoil, str, str]] = {
     "rows that contradict": (lambda s: table(s, HEAD, ROW1, ROW2, f"{P1}\t61\tF\toligodendroglioma"), "rows-contradict", "error"),
     "the same row twice": (lambda s: table(s, HEAD, ROW1, ROW1, ROW2), "rows-same", "note"),
     "an unknown label": (lambda s: table(s, HEAD, f"{P1}\t61\tF\tgbm", ROW2), "label-unknown", "error"),
+    "a year of birth": (lambda s: table(s, HEAD, f"{P1}\t1958\tF\tidh-wildtype", ROW2), "age-unread", "warning"),
+    "German headings": (lambda s: table(s, "participant_id\tAlter\tSubtyp", f"{P1}\t61\tidh-wildtype"), "labels-none", "warning"),
     "an age in words": (lambda s: table(s, HEAD, f"{P1}\tsixty\tF\tidh-wildtype", ROW2), "age-unread", "note"),
 }  # fmt: skip
 IDENTIFIERS: dict[str, tuple[Spoil, str, str]] = {
@@ -358,6 +402,7 @@ IMAGES: dict[str, tuple[Spoil, str, str]] = {
     "T2 of another patient": (lambda s: copy(s, "t2", "t2", P2), "volume-twice", "warning"),
     "one person as two": (person_twice, "person-twice", "warning"),
     "with a skull": (with_skull, "face", "note"),
+    "in centimetres": (in_centimetres, "size-implausible", "error"),
 }
 SMALL = {f"{group}: {name}": row for group, rows in (
     ("geometry", GEOMETRY), ("files", FILES), ("intensities", INTENSITIES), ("masks", MASKS), ("names", NAMES),

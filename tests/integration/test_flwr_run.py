@@ -22,9 +22,11 @@ from common.models.build import build_model
 from common.privacy.accounting import epsilon_of
 from common.privacy.charge import Charge
 from common.training.local import train_round
+from simulation import engines
+from simulation.engines import ENGINES
 from simulation.flower import run_federation
+from simulation.marked_processes import MARK
 from simulation.phantom.hospitals import write_hospitals
-from simulation.superlink import MARK
 
 pytestmark = pytest.mark.slow
 
@@ -93,17 +95,18 @@ def broken(folder: Path, site: str) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def test_two_runs_give_one_model_and_a_whole_folder(settings, tmp_path):
+def test_both_engines_give_one_model_and_a_whole_folder(settings, tmp_path):
     told: list[dict] = []
-    for name in ("one", "two"):
-        run_federation(CHECKOUT, settings, 3, tmp_path / name, on_round=told.append)
-    out = tmp_path / "one"
+    for engine in ENGINES:
+        engines.run_federation(engine, CHECKOUT, settings, 3, tmp_path / engine, on_round=told.append)
+    out = tmp_path / "ray"
     report = json.loads((out / "report.json").read_text())
     assert [r["round"] for r in report["rounds"]] == [1, 2]
     assert all(r["sites"] == ["hospital-a", "hospital-b", "hospital-c"] and not r["failures"] for r in report["rounds"])
     assert report["external"]["n"] == 3
     assert [r["round"] for r in told] == [1, 2, 1, 2]
-    assert (out / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", *(f"checkpoints/round-000{number}.safetensors" for number in (1, 2))):
+        assert (out / name).read_bytes() == (tmp_path / "pool" / name).read_bytes()
     arrays, metadata = load_arrays(out / "model.safetensors")
     assert arrays
     assert json.loads(metadata["config"])["seed"] == 3

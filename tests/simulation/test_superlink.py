@@ -12,8 +12,9 @@ import pytest
 
 from common.deployment.flower_cli import program
 from common.errors import FederationError
-from simulation import superlink
-from simulation.superlink import MARK, end_marked, marked, own_superlink, terminable
+from simulation import marked_processes, superlink
+from simulation.marked_processes import MARK, end_marked, marked, terminable
+from simulation.superlink import own_superlink
 
 TREE = """
 import signal, subprocess, sys, time
@@ -32,7 +33,7 @@ def wait_for(condition, seconds=20.0):
 
 
 def test_a_detached_stubborn_tree_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(superlink, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(marked_processes, "GRACE_SECONDS", 1.0)
     mark, script = uuid.uuid4().hex, tmp_path / "tree.py"
     script.write_text(TREE)
     child = subprocess.Popen([sys.executable, str(script)], env=os.environ | {MARK: mark}, start_new_session=True)

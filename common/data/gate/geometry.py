@@ -19,7 +19,9 @@ Affine = npt.NDArray[np.float64]
 THICK = 2.0  # an axis is thick when its voxels are this much longer than the others
 CLOSE = 0.5  # mm between the corners of two grids that are called one: headers round
 SIZES = 0.01  # relative difference of voxel sizes that rounding does not explain
-SMALLEST, LARGEST = 5.0, 2000.0  # mm that the longest edge of an image of a head lies between, whatever was cut away
+SHEAR = 0.5  # degrees that an affine's axes lie off the right angle, which rounding does not explain
+SMALLEST, LARGEST = 5.0, 1000.0  # mm that the longest edge of an image of a head lies between, whatever was cut away
+HEAD, FINEST = 52.0, 0.3  # mm: an image shorter than the one, of voxels finer than the other, is a whole head told in centimetres
 CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])
 
 COARSE = Kind("slices-not-axial", Level.WARNING, "thick slices of another orientation, which axial images show coarsely")
@@ -28,6 +30,8 @@ FORMS = Kind(
 )
 NO_CODES = Kind("orientation-unknown", Level.WARNING, "neither sform nor qform: tools guess the orientation, and not all alike")
 PIXDIM = Kind("pixdim-differs", Level.WARNING, "voxel sizes in pixdim that are not those of the affine, which is used")
+SHEARED = Kind("affine-sheared", Level.WARNING, "an affine whose axes do not stand square on each other (a tilted gantry)")
+ONE_SLICE = Kind("image-one-slice", Level.WARNING, "an image of a single slice")
 EXTENT = Kind("size-implausible", Level.ERROR, "an image far too small or too large for a head: its unit is wrong")
 ELSEWHERE = Kind("image-elsewhere", Level.ERROR, "a modality that shares no place with the first modality's head")
 OTHER_READING = Kind(
@@ -36,7 +40,7 @@ OTHER_READING = Kind(
 BY_VOXELS = Kind(
     "placed-by-voxels", Level.NOTE, "reading.place in site.toml puts an image or a mask on the voxels of the first modality"
 )
-KINDS = (COARSE, FORMS, NO_CODES, PIXDIM, EXTENT, ELSEWHERE, OTHER_READING, BY_VOXELS)
+KINDS = (COARSE, FORMS, NO_CODES, PIXDIM, SHEARED, ONE_SLICE, EXTENT, ELSEWHERE, OTHER_READING, BY_VOXELS)
 SAVE = "Write the right affine into both (qform and sform), for instance by converting or registering anew."
 ASK = (
     'Save it with the image\'s own affine; or, where masks and images of this site belong voxel to voxel, set place = "voxels" '
@@ -90,8 +94,8 @@ def pixdims(images: Images) -> Iterator[Finding]:
     """Voxel sizes that are said twice, and differently."""
     for name, volume in images.everything().items():
         header = volume.header
-        if header is None or header.sform is None:
-            continue
+        if header is None or header.sform is None or shear(header.affine) > SHEAR:
+            continue  # what is sheared has longer edges than pixdim can say: `sheared` tells it
         said, used = np.array(header.pixdim) * header.unit, lengths(header.affine)
         if (np.abs(said - used) > SIZES * used).any():
             affine = f"the affine (sform, code {header.sform_code}) {sizes(used)} mm"
@@ -99,12 +103,37 @@ def pixdims(images: Images) -> Iterator[Finding]:
             yield images.finding(PIXDIM, name, found, "one size", SAVE)
 
 
+def sheared(images: Images) -> Iterator[Finding]:
+    """Axes that are not square: tools that know rotations alone straighten them, each in its way."""
+    for name, volume in images.everything().items():
+        if volume.header is not None and (angle := shear(volume.header.affine)) > SHEAR:
+            found = f"the affine is sheared: two of its axes lie {angle:.3g} degrees off the right angle; it is read as it stands"
+            do = "Resample it to a straight grid, with a tool that knows shear (the slices of a tilted gantry are shifted)."
+            yield images.finding(SHEARED, name, found, "axes that are square to each other", do)
+
+
+def shear(affine: Affine) -> float:
+    """The largest deviation of two axes from the right angle, in degrees."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)])
+    return float(np.degrees(np.arcsin(min(1.0, float(cosines.max())))))
+
+
+def one_slice(images: Images) -> Iterator[Finding]:
+    """Images that are no volume."""
+    for name, volume in images.volumes.items():
+        if min(volume.voxels.shape) == 1:
+            found = f"holds one slice ({grid(volume)}), which is all that the model sees of it"
+            yield images.finding(ONE_SLICE, name, found, "a volume", "Convert the whole series, not one of its images.")
+
+
 def extent(images: Images) -> Iterator[Finding]:
-    """Heads of a millimetre, and of a mile."""
+    """Heads of a millimetre, of a couple of centimetres, and of a mile."""
     for name, volume in images.volumes.items():
         longest = max(n * length for n, length in zip(volume.voxels.shape, volume.spacing, strict=True))
-        if not SMALLEST <= longest <= LARGEST:
-            found = f"its longest edge is {longest:.3g} mm ({grid(volume)})"
+        tenth = longest < HEAD and min(volume.spacing) < FINEST
+        if tenth or not SMALLEST <= longest <= LARGEST:
+            found = f"its longest edge is {longest:.3g} mm ({grid(volume)})" + ("; are these centimetres?" if tenth else "")
             yield images.finding(EXTENT, name, found, "a head, in mm", "Write voxel sizes in mm, or the right unit (xyzt_units).")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.data.gate.background import border_of
 from common.data.gate.finding import Finding, Kind, Level
@@ -11,6 +12,10 @@ from common.data.volumes import Volume, foreground
 
 CLIPPED_SHARE = 0.02  # of the head that has the highest value: its bright end was cut off (real images: under 0.0005)
 FEWEST = 10  # values that an image has at least
+# Hounsfield units, with room for noise: air, brain with fluid and blood, and what only bone reaches; and the shares of each in a
+# head (of the whole image, and of what is no air). Between air and brain lie fat and skin; a padded MR has nothing there.
+AIR_HU, SOFT_HU, BONE_HU = (-1100.0, -850.0), (-40.0, 120.0), 400.0
+SOME_AIR, MOST_SOFT, SOME_BONE = 0.05, 0.35, 0.005
 JUMPS = 10  # between neighbours, by more than half of what the type holds: numbers ran over
 
 NOT_FINITE = Kind("not-finite", Level.WARNING, "voxels that are no finite numbers count as background")
@@ -18,7 +23,8 @@ CONSTANT = Kind("image-constant", Level.ERROR, "an image that is the same everyw
 WRAPPED = Kind("intensity-wrapped", Level.ERROR, "bright values ran over the end of the integer type and became negative")
 CLIPPED = Kind("intensity-clipped", Level.WARNING, "much of the head has the highest value: its bright end was cut off")
 FEW = Kind("image-few-values", Level.WARNING, "an image of a handful of values: a label map under the name of a modality")
-KINDS = (NOT_FINITE, CONSTANT, WRAPPED, CLIPPED, FEW)
+TOMOGRAPHY = Kind("image-is-ct", Level.ERROR, "values on Hounsfield's scale: a CT under the name of a modality of MR")
+KINDS = (NOT_FINITE, CONSTANT, WRAPPED, CLIPPED, FEW, TOMOGRAPHY)
 
 
 def not_finite(images: Images) -> Iterator[Finding]:
@@ -77,6 +83,39 @@ def wrapped(images: Images) -> Iterator[Finding]:
         if jumps >= JUMPS:
             found = f"{jumps} neighbours differ by more than {half:.6g} ({low:.6g} to {high:.6g}, stored as {header.dtype})"
             yield images.finding(WRAPPED, name, found, "values that fit the type", "Convert anew, as unsigned 16 bit or floats.")
+
+
+def tomography(images: Images) -> Iterator[Finding]:
+    """CT: air lies at -1000, soft tissue in a narrow band above 0, and bone far above (Hounsfield's scale)."""
+    for name, volume in images.volumes.items():
+        low, high = _range(volume)
+        if not (low <= AIR_HU[1] and high >= BONE_HU):
+            continue
+        values, counts = _counts(volume)
+        air, soft, between, bone = (
+            int(counts[(values > start) & (values <= end)].sum())
+            for start, end in (AIR_HU, SOFT_HU, (AIR_HU[1], SOFT_HU[0]), (BONE_HU, np.inf))
+        )
+        tissue = soft + between + int(counts[values > SOFT_HU[1]].sum())
+        if (
+            soft > MOST_SOFT * tissue
+            and air > SOME_AIR * counts.sum()
+            and bone > SOME_BONE * tissue
+            and SOME_BONE * tissue < between < soft
+        ):
+            found = (
+                f"is a CT: {soft / tissue:.0%} of the tissue lies between {SOFT_HU[0]:g} and {SOFT_HU[1]:g}, and the air at -1000"
+            )
+            do = "Take the MR series; a CT of the patient goes into another folder."
+            yield images.finding(TOMOGRAPHY, name, found, f"MR ({name})", do)
+
+
+def _counts(volume: Volume) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Values and how many voxels have each; of a volume whose values are not counted, those of one voxel in eight."""
+    if volume.levels is not None:
+        return volume.levels.values, volume.levels.counts
+    some = volume.voxels[::2, ::2, ::2]
+    return some[np.isfinite(some)], np.ones(int(np.isfinite(some).sum()), np.int64)
 
 
 def _jumps(volume: Volume, half: np.float32) -> int:

@@ -15,10 +15,15 @@ _OTHER = re.compile(  # masks that people keep beside the tumour's, and that no 
     r"ventric|vessel|thalam|foreground|background|fov|valid|gr[ae]ymatter|whitematter"
 )
 _PARTS = re.compile(r"(?:c?gm|s?gm|wm|csf|pv|bg|bs|cb|l|r|lh|rh)")  # whole values of `label-`: tissues and sides
+_DISEASES = re.compile(  # lesions that are no tumour's
+    r"(?<![a-z])(?:ms|wm[hl]|fcd|cmb)(?![a-z])|scleros|stroke|infar[ck]t|ischa?em|haem|microbleed|leuk|abscess|epilep|dysplas"
+)
 _PIPELINES = re.compile(r"prep|freesurfer|fastsurfer|fs-|synthseg|cat12|mriqc|brain|skull|bet|strip|tissue|atlas|ants|spm|fsl")
 
 TAKEN = Kind("mask-by-name", Level.NOTE, "a mask whose name does not say that it is the tumour's is taken for it")
-NOT_TAKEN = Kind("mask-not-taken", Level.WARNING, "a mask that could be the tumour's, or the brain's, is not used")
+NOT_TAKEN = Kind(
+    "mask-not-taken", Level.WARNING, "a mask that could be the tumour's, the brain's, or another disease's, is not used"
+)
 KINDS = (TAKEN, NOT_TAKEN)
 
 
@@ -41,15 +46,21 @@ def reads_as(name: Name, dataset: str = "") -> Says | None:
     if name.suffix not in SUFFIXES and not name.suffix.endswith(("mask", "segmentation")):
         return None
     words = [*name.words, name.suffix]
+    if any(_DISEASES.search(word) for word in (*words, name.entities.get("0", "").lower())):
+        return Says.NOTHING
+    return _of_words(words, dataset.lower())
+
+
+def _of_words(words: Sequence[str], dataset: str) -> Says:
     if any(_TUMOUR.search(word) for word in words):
         return Says.TUMOUR
     if any(_OTHER.search(word) or _PARTS.fullmatch(word) for word in words):
         return Says.OTHER
-    if _TUMOUR.search(dataset.lower()):
+    if _TUMOUR.search(dataset):
         return Says.TUMOUR
-    if _PIPELINES.search(dataset.lower()):
+    if _PIPELINES.search(dataset):
         return Says.OTHER
-    told = name.suffix != "mask" or any("seg" in word for word in name.words) or "seg" in dataset.lower()
+    told = words[-1] != "mask" or any("seg" in word for word in (*words, dataset))
     return Says.SEGMENTATION if told else Says.NOTHING
 
 
@@ -85,7 +96,7 @@ def _say_not_taken(one: Candidate, book: Notebook) -> None:
     book.add(
         NOT_TAKEN,
         one.path,
-        found="not taken for the tumour's mask, for its name does not say that it is, and it could be the brain's",
+        found="not taken for the tumour's mask: its name does not say that it is; it could be the brain's, or another disease's",
         expected="a name with tumour or lesion, such as desc-tumour_mask",
         do=f'If it is the tumour\'s: mask = "{_home(one)}{as_glob(one.name)}" under [files] of site.toml.',
     )

@@ -33,6 +33,7 @@ LABELS = (1.0, 2.0, 3.0, 4.0)  # of BraTS: core, oedema, enhancing (3 since 2023
 MOST_LABELS = 20  # of one mask; more are a parcellation, or an image
 NEAR = 1e-3  # of the highest value: nearer to a label than that is the label
 PLATEAU = 0.05  # of the marked voxels that have one value: a label, and no value between
+FEW = 8  # voxels that a mask marks, below which it is questioned (of 79 real masks the smallest marks 1,870)
 BETWEEN = 0.05  # of all voxels: so many lie between nothing and tumour in no mask
 LARGE, BRAIN = 0.4, 0.7  # of the head: questioned, and taken for a brain mask
 CLEARER = 1.2  # so much more contrast has a mirrored mask where it belongs (of 91 right masks none has more on the other side)
@@ -47,6 +48,7 @@ NOT_A_MASK = Kind("mask-not-a-mask", Level.ERROR, "an image, a parcellation or n
 UNKNOWN = Kind(
     "mask-labels-unknown", Level.WARNING, "labels other than BraTS's 1 to 4 beside each other; all above 0 are taken for tumour"
 )
+SPECK = Kind("mask-small", Level.WARNING, "the mask marks a few voxels: a click, and no tumour")
 OUTSIDE = Kind("mask-outside", Level.ERROR, "most of what the mask marks lies outside the images; a warning where a part does")
 NO_AFFINE = Kind("mask-no-affine", Level.ERROR, "a mask that was saved without the affine of its image")
 DISPLACED = Kind("mask-displaced", Level.ERROR, "a mask with the image's voxels, whose header puts it elsewhere")
@@ -57,7 +59,21 @@ IN_AIR = Kind(
 )
 TOO_LARGE = Kind("mask-large", Level.WARNING, "the mask marks much of the head")
 BRAIN_MASK = Kind("mask-is-brain", Level.ERROR, "a brain mask, or an inverted one, in the place of the tumour's")
-KINDS = (EMPTY, FRACTIONAL, NOT_A_MASK, UNKNOWN, OUTSIDE, NO_AFFINE, DISPLACED, AXES, RESAMPLED, IN_AIR, TOO_LARGE, BRAIN_MASK)
+KINDS = (
+    EMPTY,
+    SPECK,
+    FRACTIONAL,
+    NOT_A_MASK,
+    UNKNOWN,
+    OUTSIDE,
+    NO_AFFINE,
+    DISPLACED,
+    AXES,
+    RESAMPLED,
+    IN_AIR,
+    TOO_LARGE,
+    BRAIN_MASK,
+)
 DRAW = "Correct the mask, or take the file away: slices then go through the whole brain."
 
 
@@ -268,7 +284,10 @@ def _region(images: Images, mask: Volume) -> tuple[Mask | None, list[Finding]]:
 
 
 def _size(images: Images, region: Mask) -> list[Finding]:
-    """Masks that mark much of the head."""
+    """Masks that mark much of the head, or next to nothing."""
+    if (marked := int(np.count_nonzero(region))) < FEW:
+        found = f"marks {marked} voxel{'s' * (marked != 1)} of {images.files[images.first]}, through which the slices go"
+        return [images.finding(SPECK, MASK, found, "a marked tumour", "Draw it, or take the file away.")]
     head = foreground(images.reference.voxels, images.reference.levels)
     share = np.count_nonzero(region) / max(1, int(np.count_nonzero(head)))
     if share <= LARGE:

@@ -15,6 +15,8 @@ RULES: tuple[Rule, ...] = (
     geometry.forms,
     geometry.no_codes,
     geometry.pixdims,
+    geometry.sheared,
+    geometry.one_slice,
     geometry.extent,
     geometry.elsewhere,
     geometry.coarse,
@@ -23,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     intensities.not_finite,
     intensities.clipped,
     intensities.wrapped,
+    intensities.tomography,
 )
 
 KINDS: tuple[Kind, ...] = (

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.data.headings import hint
 from common.errors import DataError
 
 KEY = "participant_id"
 SESSION = "session_id"
 WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx) or another ZIP file", b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)"}
 SAVE = "Save it as tab-separated text (in Excel: Save As, Text, tab delimited)"
-DELIMITERS = {",": "commas", ";": "semicolons", "|": "vertical bars"}
+DELIMITERS = {",": "commas", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_table(file: Path, key: str = KEY, columns: tuple[str, ...] = ()) -> Tab
     Raises:
         DataError: what it is instead, or which line is wrong.
     """
-    text = _text(file)
+    text = table_text(file)
     numbered = _split(file, text)
     header = _stripped([cell.strip() for cell in numbered[0][1]]) if numbered else []
     rows = _aligned(numbered[1:], len(header), quoted=text.lstrip().startswith('"'))
@@ -82,8 +83,8 @@ def _aligned(rows: list[tuple[int, list[str]]], length: int, *, quoted: bool) ->
     return [(line, cells[1:] if named and longer else _stripped(cells, length)) for line, cells in rows]
 
 
-def _text(file: Path) -> str:
-    """The file's characters.
+def table_text(file: Path) -> str:
+    """The file's characters: UTF-8, or UTF-16 as Excel's "Unicode text" is.
 
     Raises:
         DataError: it is a workbook, or in another encoding.
@@ -99,7 +100,12 @@ def _text(file: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file.name}: cannot be read as UTF-8 text with tabs ({error}). Save it as UTF-8.") from error
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start : error.start + 1]
+        letter = byte.decode("cp1252", "replace")
+        raise DataError(
+            f"{file.name}, line {line}: is not UTF-8 text: byte 0x{byte.hex()} is {letter!r} in Windows-1252 (Latin-1), as which "
+            "the table seems to be saved. Save it as UTF-8 (in Excel: CSV UTF-8, then tabs; or iconv -f WINDOWS-1252 -t UTF-8)."
+        ) from error
 
 
 def _split(file: Path, text: str) -> list[tuple[int, list[str]]]:
@@ -127,10 +133,11 @@ def _instead(header: list[str], key: str) -> str:
     """What a heading shows of a table without its key."""
     expected = f"expected tab-separated columns, each once, {key} among them"
     if len(header) == 1:
-        marks = {mark: name for mark, name in DELIMITERS.items() if key in (part.strip('" ') for part in header[0].split(mark))}
-        for name in marks.values():
-            return f"{expected}; its columns are separated by {name}. {SAVE}."
-    return f"{expected}; got {', '.join(header) or 'nothing'}."
+        for mark, name in DELIMITERS.items():
+            parts = [part.strip('" ') for part in header[0].split(mark) if part.strip()]
+            if len(parts) > 1 and (mark != " " or key in parts):
+                return f"{expected}; its columns are separated by {name}. {SAVE}.{hint(key, parts) if key not in parts else ''}"
+    return f"{expected}; got {', '.join(header) or 'nothing'}.{hint(key, header)}"
 
 
 def session_rows(folder: Path, columns: tuple[str, ...] = ()) -> list[Mapping[str, str]]:

@@ -1,13 +1,14 @@
 """Every kind of finding that the data gate knows, and the table of them in docs/hospital.md."""
 
 from common.data import cases, site_table
-from common.data.gate import mask_names, modality_files, participants, patient_files, rules, sessions, spaces
+from common.data.gate import folders, mask_names, modality_files, participants, patient_files, rules, sessions, spaces
 from common.data.gate.finding import Kind
 from common.data.review import review
 
 SUBJECTS: dict[str, tuple[Kind, ...]] = {
     "files, places, values and masks": rules.KINDS,
     "names and tables": (
+        *folders.KINDS,
         *patient_files.KINDS,
         *modality_files.KINDS,
         *mask_names.KINDS,

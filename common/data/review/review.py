@@ -44,6 +44,8 @@ class Review:
         if read and not self.quick:
             for kind, volume in read.images.volumes.items():
                 self.volumes.add(case.id, case.name_of(case.files[kind]), volume)
+            if read.tumour and case.mask:
+                findings += self.volumes.add_mask(case.id, case.name_of(case.mask), read.region)
             findings += [one.of(case.id) for one in _of_images(case, read)]
         return findings
 

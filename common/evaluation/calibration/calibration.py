@@ -31,6 +31,7 @@ TEMPERATURES: Floats = 2.0 ** (np.arange(-32, 65) / 16)  # a quarter to 16, sixt
 SCORE_BINS = 200  # of 1 - p_true, equally wide, from 0 to 1
 PRIOR = math.log(2.0)  # standard deviation of log T before any patient has been seen: few patients must not send it to an edge
 LARGEST_OFFSET = 20.0  # of a class, as a difference of log-probabilities
+LEAST_TO_VOUCH = 20  # held-back patients: of fewer not even one in twenty can be known; two hospitals' `min_patients`, too
 SMALLEST = 1e-300  # a probability that has become 0 by rounding still has a logarithm
 
 
@@ -65,7 +66,8 @@ class Calibration:
         coverage: of the prediction sets, as promised, between 0 and 1.
         set_threshold: a class is in the set when 1 - p_calibrated is at most this; 1: all classes are.
         ood_rate: share of ordinary patients that may be flagged, as promised.
-        ood_threshold: a patient whose score is above is flagged; infinite: none is.
+        ood_threshold: a patient whose score is above is flagged; infinite: none is. Of others nothing is known where it does not
+            `vouches`.
         patients: held-out labelled patients behind it; None: a site keeps its number.
         sites: whose patients they are.
         offsets: added to the divided log-probabilities, one a class; empty: none.
@@ -84,6 +86,11 @@ class Calibration:
     def scaling(self) -> Scaling:
         """Temperature and offsets."""
         return Scaling(self.temperature, self.offsets)
+
+    @property
+    def vouches(self) -> bool:
+        """Whether so many patients were held back that a score below the threshold says anything. One above it always does."""
+        return self.patients is None or self.patients >= LEAST_TO_VOUCH
 
     def to_json(self) -> str:
         """Canonical JSON text; an infinite threshold is null."""

@@ -8,9 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 
 from common.evaluation.subgroups.acquisition import Acquisition
 
@@ -32,6 +29,10 @@ def cluster(acquisitions: Sequence[Acquisition]) -> list[str]:
     """
     if not acquisitions:
         return []
+    from scipy.spatial.distance import pdist  # noqa: PLC0415  the three take a second
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415
+
     columns = _columns(acquisitions)
     best, chosen = CLEAR, np.zeros(len(acquisitions), np.int64)
     for k in range(2, min(MOST, len(np.unique(columns, axis=0)), len(acquisitions) // FEWEST) + 1):

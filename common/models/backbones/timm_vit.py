@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import timm
-from timm.models import register_model
-from timm.models.eva import Eva
-from timm.models.eva import checkpoint_filter_fn as filter_eva
-from timm.models.vision_transformer import VisionTransformer
-from timm.models.vision_transformer import checkpoint_filter_fn as filter_vit
 from torch import Tensor, nn
 
 from common.errors import ConfigError, WeightsError
 from common.models.backbones.backbone import Backbone, Tokens
+from common.models.without_compiler import without_compiler
+
+with without_compiler():
+    import timm
+    from timm.models import register_model
+    from timm.models.eva import Eva
+    from timm.models.eva import checkpoint_filter_fn as filter_eva
+    from timm.models.vision_transformer import VisionTransformer
+    from timm.models.vision_transformer import checkpoint_filter_fn as filter_vit
 
 
 @register_model

@@ -20,8 +20,18 @@ def read(found: OutOfDistribution | None) -> str:
         )
     if flagged is None or not of or flagged > of:
         return ""
+    return _counted(found, flagged, of, rate)
+
+
+def _counted(found: OutOfDistribution, flagged: int, of: int, rate: float | None) -> str:
+    """How many were flagged, where a threshold flags."""
     share = wilson(flagged, of)
     verb = "was" if flagged == 1 else "were"
+    if found.held_back is not None:
+        return (
+            f"{flagged} of {patients_text(of)} {verb} flagged as out of distribution. Of the others it cannot be told: the "
+            f"hospitals held back {patients_text(found.held_back)}, too few for a threshold that vouches for anybody."
+        )
     said = f"{flagged} of {patients_text(of)} {verb} flagged as out of distribution: {percent_text(share)}."
     if rate is None or share.low is None or share.value is None:
         return said

@@ -56,6 +56,16 @@ def test_a_patient_who_is_not_flagged_is_not_called_alike():
     assert answer_table(told)["ood"] == {"score": 1.0, "threshold": 2.0, "flagged": False}
 
 
+@pytest.mark.parametrize(("held_back", "vouches"), [(6, False), (19, False), (20, True), (None, True)])
+def test_few_held_back_patients_raise_an_alarm_and_vouch_for_nobody(held_back, vouches):
+    told = made_up(calibration=replace(GOOD, patients=held_back), in_set=TWO, ood_score=1.0)
+    assert told.flagged is (False if vouches else None)
+    assert likeness_words(told).startswith("Not flagged" if vouches else "Cannot be told")
+    assert (f"{held_back} held-back patients" in likeness_words(told)) is not vouches
+    assert replace(told, ood_score=3.0).flagged is True
+    assert likeness_words(told) in " ".join(render_card(told).split())
+
+
 def test_the_card_warns_beside_the_answer():
     told = made_up(calibration=GOOD, in_set=TWO, ood_score=1.0)
     assert warning(told) == ""

@@ -32,7 +32,7 @@ TOLD = SiteReply(
 STATUS = SiteReply("a", 3, epsilon=1.5)
 KINDS: dict[str, Callable[[], RecordDict]] = {
     "plain": lambda: write_reply(TOLD),
-    "refused": lambda: write_status(SiteReply("a", 3, error="no")),
+    "refused": lambda: write_status(SiteReply("a", 3, error="no", for_good=True)),
     "keys": lambda: write_stage_reply(STATUS, AdvertisedKeys(b"k", b"l")),
     "shares": lambda: write_stage_reply(STATUS, KeyShares((2,), (b"c",), bytes(32))),
     "masked": lambda: write_stage_reply(STATUS, np.zeros(4, np.uint32)),

@@ -218,9 +218,18 @@ class Run:
     began: float = 0.0
 
     @classmethod
-    def begin(cls, federation: Federation, name: str, *settings: str, resume: bool = False, out: Path | None = None) -> "Run":
+    def begin(
+        cls,
+        federation: Federation,
+        name: str,
+        *settings: str,
+        resume: bool = False,
+        out: Path | None = None,
+        external: Path | None = None,
+    ) -> "Run":
         run = cls(federation, out or federation.home / "runs" / name, began=time.monotonic())
-        command = ["run", str(federation.home), "--config", "demo", "--external", str(federation.data / "external")]
+        command = ["run", str(federation.home), "--config", "demo", "--external"]
+        command.append(str(external or federation.data / "external"))
         command += ["--out", str(run.out), "--cache", str(federation.folder / "cache")]
         for setting in (*SMALL, *settings):
             command += ["--set", setting]

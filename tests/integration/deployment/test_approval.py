@@ -46,4 +46,23 @@ def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> No
     assert run.ends() == 0, run.error
     assert [r["sites"] for r in run.rounds] == [[site.name]]
     assert json.loads((run.out / "report.json").read_text())["external"]["n"] == 6
-    assert verify(site.home / "state" / "audit.jsonl").events["answered"] == 1
+    assert json.loads((run.out / "report.json").read_text())["provenance"]["data"]["compared_with_external"] == [site.name]
+    assert verify(site.home / "state" / "audit.jsonl").events["answered"] == 2  # whether it has external patients, and a round
+
+    # The external hospital is this one under another name, a patient of it under another name of their own.
+    other = federation.folder / "elsewhere" / "far"
+    shutil.copytree(federation.data / "external", other)
+    patient = next(p for p in sorted(site.data.iterdir()) if p.name.startswith("sub-"))
+    for file in patient.glob("**/*.nii.gz"):
+        to = other / "sub-new" / "anat" / file.name.replace(patient.name, "sub-new")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, to)
+    same = Run.begin(federation, "same", *alone, external=other)
+    assert same.ends() == 1
+    assert f"{site.name}: patients of this hospital are external ones of the run" in same.error
+    assert "sub-" not in same.error
+    assert [(entry["event"], entry.get("rule")) for entry in site.log()][-2:] == [
+        ("asked", None),
+        ("refused", "external-patients"),
+    ]
+    assert site.log()[-1]["by"] == "bundle"

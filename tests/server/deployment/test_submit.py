@@ -1,6 +1,9 @@
 """`fedmri-server run` against a real SuperLink and SuperExec, with an app whose server does as it is told; no site is needed."""
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,19 +13,23 @@ from typing import Any
 import pytest
 
 from common.deployment.flower_cli import flwr, free_port
+from common.deployment.supervisor import read_status
 from common.errors import ConfigError, FederationError, FedMRIError
 from common.messages.code_version import TRAVELS
 from server.cli.main import main
 from server.deployment import submit as module
 from server.deployment.bundle import CHECKOUT, build_bundle
+from server.deployment.health import superlink_serves
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
-from server.deployment.run_status import last_round, newest_run, read_run_status
+from server.deployment.run_status import judged, last_round, newest_run, read_run_status
 from server.deployment.status import as_json, server_status
 from server.deployment.submit import Submission, SubmittedRun, _run_config, _running, submit
+from server.deployment.superlink_nodes import DATABASE
+from server.run.resume import only_run
 
 SERVER = """
-import json, os, time
+import fcntl, json, os, time
 from pathlib import Path
 from flwr.serverapp import ServerApp
 
@@ -41,6 +48,8 @@ def main(grid, context):
             file.write(json.dumps(line) + "\\n")
     site = {"state": "answered", "last_seen": None, "seconds": 1.5, "bytes_up": 2000000, "bytes_down": 1}
     site |= {"failures": 1, "reason": "late"}
+    lock = open(out / ".lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     (out / "status.json").write_text(json.dumps({"state": "training", "round": 2, "rounds": 4, "sites": {"a": site}}))
     if what == "1":
         (out / "error.json").write_text(json.dumps({"error": "Too few sites: 1 of 2."}))
@@ -157,6 +166,37 @@ def test_one_run_at_a_time_and_cancel_stops_it(home, run, tmp_path, capsys) -> N
 
 @pytest.mark.deployment
 @pytest.mark.slow
+def test_after_a_lost_database_sites_are_let_in_again_and_the_run_is_told_as_dead(home, run, tmp_path, capsys) -> None:
+    key = tmp_path / "key"
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)], check=True, stdin=subprocess.DEVNULL
+    )
+    assert main(["admit", str(home.folder), f"{key}.pub", "--name", "a"]) == 0
+    assert run(3, "--detach") == 0
+    until((tmp_path / "run" / "status.json").is_file, "the run is on")
+    assert main(["status", str(home.folder)]) == 0
+    assert [site.connection for site in server_status(home).sites] == ["registered"]
+    superlink = read_status(home.state)["programs"]["superlink"]["pid"]
+    for file in home.state.glob(f"{DATABASE}*"):
+        file.unlink()
+    os.kill(superlink, signal.SIGKILL)
+    until(lambda: not superlink_serves(home), "it is down")
+    until(lambda: superlink_serves(home), "it is back")
+    until(lambda: [site.connection for site in server_status(home).sites] == ["registered"], "the hospital is let in again")
+    capsys.readouterr()
+    assert main(["status", str(home.folder)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "dead since" in said
+    assert "Flower calls it unknown" in said
+    told = as_json(server_status(home))["run"]
+    assert (told["state"], told["round"]) == ("dead", 2)
+    assert run(0, out=tmp_path / "next") == 0
+    assert main(["status", str(home.folder)]) == 0
+    assert main(["revoke", str(home.folder), "a"]) == 0
+
+
+@pytest.mark.deployment
+@pytest.mark.slow
 def test_of_two_who_submit_at_once_one_is_taken_and_the_other_changes_nothing(home, run, tmp_path) -> None:
     def ask(name: str) -> SubmittedRun | str:
         out, external = tmp_path / name, home.folder.parent / "external"
@@ -257,3 +297,34 @@ def test_a_status_that_cannot_be_read_is_none(tmp_path, text) -> None:
     (home.state / "run.json").write_text(text)
     assert newest_run(home) == out
     assert (read_run_status(out), last_round(out)) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("state", "flower", "held", "says"),
+    [
+        ("training", "running", False, ""),  # Flower notices a dead process within a minute
+        ("training", "running", True, ""),
+        ("training", "", True, "Flower calls it unknown, and its process is there still"),
+        ("training", "", False, "Flower calls it unknown, and its process is gone"),
+        (
+            "evaluating",
+            "finished:failed",
+            False,
+            "Flower calls it finished:failed, and its process is gone; it said 'evaluating'",
+        ),
+        ("training", None, True, ""),  # the SuperLink may come back
+        ("training", None, False, "the SuperLink does not answer"),
+        ("failed", "", False, ""),
+        ("finished", "", False, ""),
+    ],
+)
+def test_what_the_folder_says_is_held_against_its_lock_and_flowers_word(tmp_path, state, flower, held, says) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"state": state, "updated": "2026-01-02T03:04:05+00:00"}))
+    lock = only_run(tmp_path)
+    if not held:
+        lock.close()
+    told = judged(tmp_path, flower)
+    lock.close()
+    assert (told["state"] == "dead") is bool(says)
+    assert says in told.get("why", "")
+    assert told.get("dead_since", "2026-01-02T03:04:05+00:00") == "2026-01-02T03:04:05+00:00"

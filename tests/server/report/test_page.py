@@ -189,6 +189,9 @@ def test_strange_patients_are_held_against_the_stated_rate():
     assert "1 of 60 patients was flagged" in flagged({"rate": 0.05, "flagged": 1, "of": 60})
     assert ood.BY_CHANCE in flagged({"rate": 0.05, "flagged": 4, "of": 60})
     assert ood.DIFFERENT in flagged({"rate": 0.05, "flagged": 30, "of": 60})
+    few = flagged({"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 8, "held_back": 6})
+    assert "1 of 8 patients was flagged" in few
+    assert "Of the others it cannot be told: the hospitals held back 6 patients" in few
     assert flagged({}) == flagged({"flagged": 3, "of": 2}) == ""
     unknown = flagged({"rate": 0.05, "threshold": None, "flagged": 0, "of": 8})
     assert "Nobody could be flagged" in unknown

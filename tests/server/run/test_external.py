@@ -115,7 +115,10 @@ def test_one_class_alone_has_no_mcc(asked):
 
 def test_without_a_threshold_nobody_is_called_unsuspicious():
     scores = np.array([1.0, 3.0, np.nan])
-    entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration(ood_threshold=2.0))
+    entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration(ood_threshold=2.0, patients=6))
+    assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [None, True, None]
+    assert summary == {"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 2, "held_back": 6}
+    entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration(ood_threshold=2.0, patients=20))
     assert [e["ood"] and e["ood"]["flagged"] for e in entries] == [False, True, None]
     assert summary == {"rate": 0.05, "threshold": 2.0, "flagged": 1, "of": 2}
     entries, summary = external._with_ood_scores([{}, {}, {}], scores, Calibration())

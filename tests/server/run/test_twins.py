@@ -17,6 +17,7 @@ from common.data.cases import read_site
 from common.data.gate.finding import stay_out
 from common.errors import FederationError, PolicyError
 from common.messages.code_version import code_hash
+from common.messages.held_out import THEIRS
 from common.messages.round import Task
 from common.messages.twins import SEALED, TWINS, write_told
 from common.secure.sealed_tokens import group_key, keyed, seal, unseal
@@ -142,14 +143,16 @@ def test_a_site_that_refuses_such_runs_trains_in_none(homes, federation):
     set_policy(homes, "c", 'twins = "refuse"')
     assert run()["failures"] == {"c": KEPT_BACK}
     context = SiteContext("c", homes / "c" / "site.toml", homes / "cache", simulated=False)
-    with pytest.raises(PolicyError, match="names 2 patients"):
+    with pytest.raises(PolicyError, match="2 patients are at another hospital"):
         without_twins(read_site(context.folder, config), context, "the-run")
 
 
-def test_kept_twins_are_noted_and_train(homes, federation):
-    run, _, _ = federation
+def test_kept_twins_are_noted_and_train_but_for_external_ones_where_the_run_refuses_them(homes, federation):
+    run, _, config = federation
     set_policy(homes, "c", 'twins = "keep"\nshare_twins = true')
-    assert run()["sites"]["c"] == 0
+    assert run()["failures"] == {"c": THEIRS}
+    kept = replace(config, twins=replace(config.twins, with_external="keep"))
+    assert run(config=kept.to_json())["sites"]["c"] == 0
     assert record(homes, "c")["sub-2"] == ("the external hospital", False)
 
 

@@ -8,14 +8,15 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from common.config.run import RunConfig
+from common.config.run import RunConfig, config_from_table
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
 from common.messages.update import Update
+from common.models.arrays import Arrays
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
-from server.strategy.round_state import ResumePoint
+from server.strategy.round_state import ResumePoint, RoundRecord
 from tests.server.conftest import LocalGrid
 
 LIKE = {"w": np.zeros(3, np.float32)}
@@ -352,3 +353,95 @@ def test_a_first_round_in_which_every_site_tells_that_it_has_no_label_is_the_las
         assert len(play(local_grid(nobody() | {12: one}), FederationConfig())[1]) == 1
     strategy = FedMRIAvg(FederationConfig(), TASK, LIKE, SITES, RunConfig(federation=FederationConfig(unlabelled=True)))
     strategy.start(local_grid(nobody()), pack_arrays(LIKE), 1, 0.1)
+
+
+def refuses(asked: list[int], *, for_good: bool = True):
+    """The hospital's policy says no; notes the rounds for which it was asked."""
+
+    def node(message: Message) -> RecordDict:
+        asked.append(read_task(message.content).round)
+        return write_reply(SiteReply("", asked[-1], error="its policy does not allow it", for_good=for_good))
+
+    return node
+
+
+@pytest.mark.parametrize("sites", [SITES, ()], ids=["folders", "hospitals"])
+def test_a_refusal_for_good_is_asked_once_a_run_and_told_in_every_round(local_grid, sites):
+    asked: list[int] = []
+    plan = FederationConfig(pause_after=0)
+    _, records = play(local_grid(nodes(refuses(asked), a=hospital, c=hospital)), plan, sites=sites, rounds=3)
+    refuser = "b" if sites else "node-12"
+    assert asked == [1]
+    assert [record.paused for record, _ in records] == [(), (refuser,), (refuser,)]
+    assert records[0][0].failures == {refuser: "its policy does not allow it"}
+    assert all(record.attempts == 1 for record, _ in records)
+
+
+def test_who_fails_otherwise_is_asked_again(local_grid):
+    asked: list[int] = []
+    play(local_grid(nodes(refuses(asked, for_good=False))), FederationConfig(), rounds=2)
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("sites", [SITES, ()], ids=["folders", "hospitals"])
+def test_where_those_who_refuse_leave_too_few_nobody_is_asked_again(local_grid, sites):
+    asked: list[int] = []
+    grid = local_grid(nodes(refuses(asked), a=hospital, c=hospital))
+    with pytest.raises(FederationError, match="its policy does not allow it"):
+        play(grid, FederationConfig(min_sites=3, round_retries=5, wait_for_sites=1.0), sites=sites)
+    assert asked == [1]
+    assert len(grid.sent) == 3
+
+
+def test_a_resumed_run_asks_once_more(local_grid):
+    asked: list[int] = []
+    line = {"sites": ["a", "c"], "failures": [{"site": "b", "reason": "its policy does not allow it"}]}
+    play(local_grid(nodes(refuses(asked))), FederationConfig(), rounds=3, before=ResumePoint("", 1, lines=(line,)))
+    assert asked == [2]
+
+
+class Unsparing(FedMRIAvg):
+    """Asks everybody."""
+
+    def spare(self, there) -> None:
+        pass
+
+
+def without_labels(asked: list[int]):
+    """Changes nothing, as an unlabelled site does where the head alone is fitted; in other rounds it trains."""
+
+    def node(message: Message) -> RecordDict:
+        asked.append(read_task(message.content).round)
+        change = {"w": np.full(3, 4.0 if asked[-1] > 3 else 0.0, np.float32)}
+        told = SiteReply("b", asked[-1], update=Update(change), patients=10, labelled=0, counts_shared=True)
+        return write_reply(told)
+
+    return node
+
+
+@pytest.mark.parametrize(
+    ("sections", "rounds"),
+    [
+        ({"training": {"head_rounds": 3}}, [1, 4, 5]),
+        ({"training": {"head_rounds": 0}}, [1, 2, 3, 4, 5]),
+        ({"training": {"head_rounds": 3}, "federation": {"strategy": {"name": "scaffold"}}}, [1, 2, 3, 4, 5]),
+    ],
+    ids=["head rounds", "tuning", "scaffold"],
+)
+def test_an_unlabelled_site_is_not_asked_where_it_changes_nothing_and_the_mean_is_the_same(local_grid, sections, rounds):
+    config = config_from_table(sections)
+    found: list[bytes] = []
+    for spared in (True, False):
+        asked: list[int] = []
+        strategy = (FedMRIAvg if spared else Unsparing)(config.federation, TASK, LIKE, SITES, config)
+        records: list[RoundRecord] = []
+
+        def note(record: RoundRecord, _: Arrays, kept: list[RoundRecord] = records) -> None:
+            kept.append(record)
+
+        result = strategy.start(local_grid(nodes(without_labels(asked))), pack_arrays(LIKE), 5, 0.1, on_round=note)
+        found.append(unpack_arrays(result.arrays, LIKE)["w"].tobytes())
+        assert asked == (rounds if spared else [1, 2, 3, 4, 5])
+        assert [record.round for record in records if record.idle] == [n for n in range(1, 6) if n not in asked]
+        assert all(record.sites == SITES for record in records)
+    assert found[0] == found[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from client.round import dispatch as site
+from client.round import train as training
 from client.round.dispatch import answer
 from client.round.site_context import SiteContext
 from common.config.run import RunConfig, config_from_table
-from common.config.site import SiteConfig
+from common.config.site import SiteConfig, SitePolicy
 from common.data.cases import Site
 from common.errors import BUDGET_SPENT, FederationError, PrivacyError
 from common.messages.code_version import code_hash
@@ -236,3 +238,18 @@ def test_the_record_counts_every_time_that_a_site_may_have_trained(play) -> None
 def test_a_round_that_failed_in_unmasking_is_not_begun_again(play) -> None:
     with pytest.raises(FederationError, match="unmasked before"):
         play(config(), {"a": "unmask", "b": "unmask"})
+
+
+@pytest.mark.parametrize("policy", [{"backbone_sha256": "0" * 64}, {"max_rank": 1}])
+def test_what_a_policy_refuses_is_refused_before_anybody_trains(play, monkeypatch, policy) -> None:
+    real = vars(training)["read_policy"]
+
+    def read_policy(folder: Path, *, simulated: bool) -> SitePolicy:
+        return replace(real(folder, simulated=simulated), **policy) if folder.name == "b" else real(folder, simulated=simulated)
+
+    monkeypatch.setattr(training, "read_policy", read_policy)
+    _, records, grid, trained_at, _ = play(config(), rounds=2)
+    assert sorted(trained_at) == ["a", "a", "c", "c", "d", "d"]
+    assert [record.sites for record, _ in records] == [("a", "c", "d")] * 2
+    assert [list(record.failures) for record, _ in records] == [["b"], []]
+    assert sum(read_task(message.content).site == "b" for message in grid.sent) == 1

@@ -9,7 +9,11 @@ import pytest
 pytestmark = pytest.mark.slow  # each starts torch anew
 
 ROOT = Path(__file__).resolve().parents[3]
-START = "import sys\nfrom client.predict.fast_import import without_compiler\nloaded = lambda: 'torch._dynamo' in sys.modules\n"
+START = """
+import sys
+from common.models.without_compiler import without_compiler
+loaded = lambda: 'torch._dynamo' in sys.modules
+"""
 
 
 def said(code: str) -> list[str]:
@@ -39,3 +43,31 @@ with without_compiler():
 print(type(config).__name__, loaded(), is_compile_supported("cpu") in (True, False), hasattr(disable, "__code__"))
 """
     assert said(code)[1:] == ["True", "True", "True"]
+
+
+def test_an_optimizer_steps_without_the_compiler_to_the_same_values():
+    code = """
+import torch
+def trained():
+    weight = torch.nn.Parameter(torch.arange(4.0))
+    for make in (torch.optim.AdamW, torch.optim.SGD):
+        optimizer = make([weight], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            (weight ** 3).sum().backward()
+            optimizer.step()
+    return weight.tolist()
+with without_compiler():
+    without = trained()
+print(loaded(), trained() == without, loaded())
+"""
+    assert said(code) == ["False", "True", "True"]
+
+
+def test_the_flower_apps_start_and_train_without_the_compiler_and_without_what_only_measures():
+    code = """
+import client.app
+heavy = ("torch._dynamo", "torchmetrics", "matplotlib", "scipy.stats", "sklearn", "opacus")
+print(*[name for name in heavy if name in sys.modules])
+"""
+    assert said(code) == []
