@@ -26,7 +26,7 @@ MANIFEST, SIGNATURE = "MANIFEST.json", "MANIFEST.json.minisig"
 CARD = "MODEL_CARD.md"
 CONTENT = ("model.safetensors", "calibration.safetensors", CARD)  # that a manifest may list; the second may be absent
 SITES = "sites.json"  # at the coordinator, beside these files: to whom they go
-MAX_BYTES = 64_000_000  # all files together: adapters and head have a few MB; merged models go by file
+MAX_BYTES = 32_000_000  # all files together: adapters and head have a few MB; merged models go by file
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 LATEST = "latest"  # no version is called so
 

@@ -19,7 +19,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from common.deployment.flower_cli import LOOPBACK
-from common.errors import FederationError
+from common.errors import ConfigError, FederationError
 from server.deployment.certificates import CA
 from server.deployment.credentials import ADMIN, read_token, token_file
 from server.deployment.home import Home
@@ -93,10 +93,13 @@ def connect(home: Home) -> Iterator[Nodes]:
     """Talk to the SuperLink of this home, as its admin.
 
     Raises:
-        ConfigError: the admin's token is absent.
-        FederationError: it does not answer, or refuses.
+        FederationError: it does not answer, or refuses; or it has not been started since it asks for a token.
     """
-    with closing(control_client(home.superlink, home.folder / CA, read_token(token_file(home.folder, ADMIN)))) as client:
+    try:
+        token = read_token(token_file(home.folder, ADMIN))
+    except ConfigError as error:
+        raise FederationError(str(error)) from error
+    with closing(control_client(home.superlink, home.folder / CA, token)) as client:
         yield Nodes(client, home.state / DATABASE)
 
 
