@@ -25,6 +25,8 @@ from common.evaluation.ood.features import features
 from common.evaluation.ood.score import Reference, moments_like
 from common.model_files.opened_model import OpenedModel
 from common.models.arrays import check_arrays
+from common.models.multimodal import Alone
+from common.training.below import below
 from common.training.predict import predict
 
 RESEARCH = "For research. Not a medical device."
@@ -146,14 +148,15 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
     config, calibration = opened.config, opened.calibration
     batch = as_batch(read, config.data.covariates)
     by_place: Sequence[NDArray[np.float32] | None] = [None] * len(read)
+    alone = below(opened, batch)
     if places:
-        raw, found = place_evidence(opened, batch, scaling=opened.scaling)
+        raw, found = place_evidence(opened, batch, scaling=opened.scaling, alone=alone)
         by_place = list(found)
     else:
-        raw = predict(opened, batch)
+        raw = predict(opened, batch, alone=alone)
     calibrated = opened.scaling.apply(raw)
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
-    ood_score = _ood_scores(opened, batch)
+    ood_score = _ood_scores(opened, batch, alone)
     return [
         Answer(case, sliced, config, calibration, calibrated[i], sets[i], ood_score[i], by_place=by_place[i])
         for i, (case, sliced) in enumerate(read)
@@ -169,7 +172,7 @@ def weigh_modalities(opened: OpenedModel, answers: Sequence[Answer]) -> list[Ans
     return [replace(one, by_modality=m, by_covariate=q) for one, m, q in zip(answers, evidence, known, strict=True)]
 
 
-def _ood_scores(opened: OpenedModel, batch: SiteData) -> list[float | None]:
+def _ood_scores(opened: OpenedModel, batch: SiteData, alone: Alone | None) -> list[float | None]:
     """Out-of-distribution scores; None where nothing is known to compare with.
 
     Raises:
@@ -185,7 +188,7 @@ def _ood_scores(opened: OpenedModel, batch: SiteData) -> list[float | None]:
             f"model and its {CALIBRATION_NAME} from one run of this version (without that file a run's model answers "
             "uncalibrated), or a release that was exported of such a run."
         ) from error
-    scores = Reference.fit(opened.reference).score(features(opened, batch))
+    scores = Reference.fit(opened.reference).score(features(opened, batch, alone=alone))
     return [float(score) if np.isfinite(score) else None for score in scores]
 
 

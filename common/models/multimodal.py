@@ -12,7 +12,7 @@ B patients, S slices, M modalities, H x W pixels, P patches of one modality, N t
 Q clinical covariates.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +68,11 @@ class Alone(NamedTuple):
     def take(self, rows: list[int]) -> "Alone":
         """The same of some of the patients."""
         return Alone(self.prefix if self.prefix.ndim == 3 else self.prefix[rows], self.patches[rows], self.rope)
+
+    def some_slices(self, slices: Sequence[int]) -> "Alone":
+        """The same of some of the slices."""
+        prefix = self.prefix if self.prefix.ndim == 3 else self.prefix[:, slices]
+        return Alone(prefix, self.patches[:, slices], self.rope)
 
 
 class MultiModalViT(nn.Module):

@@ -15,17 +15,21 @@ from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
+from common.training.below import apart_above
 from common.training.forward import forward_batches
 from common.training.subsets import Subset, forward_subsets
 
 
-def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+def predict(
+    trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bool_] | None = None, alone: Alone | None = None
+) -> NDArray[np.float64]:
     """Class probabilities of every patient, from all slices and all present modalities.
 
     Args:
         trained: a model and its arrays.
         patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
+        alone: of these patients (`common.training.below`), where it is known.
 
     Returns:
         [N, C], rows add up to one.
@@ -34,7 +38,11 @@ def predict(trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bo
     use = None if present is None else np.logical_and(patients.present, present)
 
     def logits(model: MultiModalViT, x: Tensor, here: Tensor, covariates: Tensor) -> Tensor:
-        cosines: Tensor = model(x, here, covariates=covariates).logits
+        cosines: Tensor = (
+            model(x, here, covariates=covariates).logits
+            if alone is None
+            else model.head(model.embed(*model.together(alone, here), here), covariates)
+        )
         return cosines[:, :classes].double() / temperature
 
     rows = [found.softmax(-1).cpu() for found in forward_batches(trained, patients, logits, present=use)]
@@ -65,7 +73,9 @@ def predict_subsets(
         yield row, subset, np.asarray(found.cpu())
 
 
-def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig, *, pooled: bool = False) -> NDArray[np.float64]:
+def frozen_features(
+    model: MultiModalViT, patients: SiteData, config: RunConfig, *, pooled: bool = False, alone: Alone | None = None
+) -> NDArray[np.float64]:
     """Features of each modality by the untouched backbone alone: CLS and mean patch token, averaged over slices.
 
     Args:
@@ -73,27 +83,30 @@ def frozen_features(model: MultiModalViT, patients: SiteData, config: RunConfig,
         patients: N, with M modalities.
         config: modalities, batch size and precision are read.
         pooled: patch tokens as the model pools them, in place of their plain mean.
+        alone: of these patients, by blocks that nothing trained has touched (`common.training.below`), where it is known.
 
     Returns:
         [N, M, 2D], NaN where a modality is absent.
     """
     features = np.full((len(patients), len(config.data.modalities), 2 * model.width), np.nan)
     start = 0
-    for found in forward_batches(TrainedModel(model, {}, config), patients, partial(_apart, pooled=pooled)):
+    for found in forward_batches(TrainedModel(model, {}, config), patients, partial(_apart, pooled=pooled, alone=alone)):
         features[start : start + len(found)] = found.cpu().numpy()
         start += len(found)
     return features
 
 
-def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: bool) -> Tensor:
+def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: bool, alone: Alone | None) -> Tensor:
     """Each modality through the plain backbone, [B, M, 2D]; NaN where it is absent."""
     B, S, M = x.shape[:3]
     found = x.new_full((B, M, 2 * model.width), torch.nan)
+    known = apart_above(model, alone, present) if alone is not None else [None] * M
     prefixes = model.backbone.prefixes
     for m in range(M):
         rows = present[:, m]
         if rows.any():
-            tokens = model.backbone.features(model.pixels(x[rows, :, m]))
+            tokens = known[m]
+            tokens = model.backbone.features(model.pixels(x[rows, :, m])) if tokens is None else tokens
             parts = torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, S, 2 * model.width).mean(1).float()
             patches = tokens[:, prefixes:].view(-1, S, 1, tokens.shape[1] - prefixes, model.width)
             weights = model.token_weights(patches) if pooled else None

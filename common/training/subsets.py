@@ -26,6 +26,7 @@ def forward_subsets(
     function: OfSubset,
     *,
     slices: Sequence[int] | None = None,
+    known: Alone | None = None,
 ) -> Iterator[tuple[int, Subset, Tensor]]:
     """What `function` makes of each wanted subset of each row, with the row and the subset, batch by batch.
 
@@ -36,13 +37,17 @@ def forward_subsets(
         function: of the model with the trained arrays inside, what comes before the modalities meet, present [B, M] and
             covariates [B, Q], to B results.
         slices: those that are looked at; None: all.
+        known: `alone` of all the patients, from all slices (`common.training.below`), where it is known.
     """
     rows, size = [row for row, subsets in wanted.items() if len(subsets)], trained.config.evaluation.batch_size
     batches = (rows[start : start + size] for start in range(0, len(rows), size))
 
     def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> list[tuple[int, Subset, Tensor]]:
         batch = next(batches)
-        alone = model.alone(x if slices is None else x[:, slices], present)
+        if known is None:
+            alone = model.alone(x if slices is None else x[:, slices], present)
+        else:
+            alone = known.take(batch) if slices is None else known.take(batch).some_slices(slices)
         found = list[tuple[int, Subset, Tensor]]()
         for turn in range(max(len(wanted[row]) for row in batch)):
             some = [i for i, row in enumerate(batch) if len(wanted[row]) > turn]

@@ -1,7 +1,7 @@
 """Evidence for a prediction: by modality (leave one out) and by place (which patch tokens contribute to the predicted class).
 
-Both are about the model and say nothing of the tumour. *By modality* runs the whole model again without each one, as if the
-patient had never had it. *By place* leaves each patch token out of the last pooling, in which the others keep their weights next
+Both are about the model and say nothing of the tumour. *By modality* runs the model again without each one, as if the patient
+had never had it. *By place* leaves each patch token out of the last pooling, in which the others keep their weights next
 to each other, and asks how far the winning class's logit falls: exact for the head, but before that the tokens have attended to
 each other, so that a patch also holds what it saw elsewhere. It is no segmentation.
 
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import UNSCALED, Scaling
-from common.models.multimodal import MultiModalViT
+from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
-from common.training.predict import predict
+from common.training.predict import predict_subsets
+from common.training.subsets import Subset
 
 Floats = NDArray[np.float64]
 
@@ -42,16 +43,18 @@ def modality_evidence(trained: TrainedModel, patients: SiteData, probabilities: 
     rows, left_out = np.nonzero(patients.present & (patients.present.sum(1, keepdims=True) > 1))
     evidence = np.full(patients.present.shape, np.nan)
     if len(rows):
-        present = patients.present[rows]
-        present[np.arange(len(rows)), left_out] = False
-        without = scaling.apply(predict(trained, patients.select(rows), present=present))
-        winning = probabilities.argmax(1)[rows]
-        evidence[rows, left_out] = probabilities[rows, winning] - without[np.arange(len(rows)), winning]
+        winning, wanted = probabilities.argmax(1), dict[int, list[Subset]]()
+        for row, column in zip(rows.tolist(), left_out.tolist(), strict=True):
+            wanted.setdefault(row, []).append(tuple((patients.present[row] & (np.arange(len(evidence[row])) != column)).tolist()))
+        for row, subset, found in predict_subsets(trained, patients, wanted):
+            [missing] = np.flatnonzero(patients.present[row] & ~np.array(subset))
+            without = scaling.apply(found[None])[0]
+            evidence[row, missing] = probabilities[row, winning[row]] - without[winning[row]]
     return evidence
 
 
 def place_evidence(
-    trained: TrainedModel, patients: SiteData, *, scaling: Scaling = UNSCALED
+    trained: TrainedModel, patients: SiteData, *, scaling: Scaling = UNSCALED, alone: Alone | None = None
 ) -> tuple[Floats, NDArray[np.float32]]:
     """The answer, and how far the winning class's logit falls when one patch token is left out of its modality's mean.
 
@@ -59,13 +62,14 @@ def place_evidence(
         trained: a model and its arrays.
         patients: N.
         scaling: of the calibration: its class offsets have a part in which class wins.
+        alone: of these patients (`common.training.below`), where it is known.
 
     Returns:
         Uncalibrated probabilities [N, C], as `predict` gives them, and contributions [N, S, M, h, w]: positive where the patch
         supports the predicted class, 0 where the modality is absent.
     """
     config = trained.config
-    explain = _Explain(len(config.task.classes), config.objective.student_temperature, scaling)
+    explain = _Explain(len(config.task.classes), config.objective.student_temperature, scaling, alone)
     answers, places = [], []
     for logits, contributions in forward_batches(trained, patients, explain):
         answers.append(logits.softmax(-1).cpu().numpy())
@@ -80,10 +84,11 @@ class _Explain:
     classes: int
     temperature: float
     scaling: Scaling
+    alone: Alone | None = None
 
     def __call__(self, model: MultiModalViT, x: Tensor, present: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, M, H, W], present [B, M], covariates [B, Q] to logits [B, C] and contributions [B, S, M, h, w]."""
-        cls, patches = model.features(x, present)
+        cls, patches = model.features(x, present) if self.alone is None else model.together(self.alone, present)
         logits = self._logits(model, model.embed(cls, patches, present), known)
         with torch.autocast(x.device.type, enabled=False):  # a patch's part is smaller than bf16 can tell
             rows = [self._places(model, cls[b].float(), patches[b].float(), present[b], known[b]) for b in range(len(x))]

@@ -15,6 +15,7 @@ from common.evaluation.ood.image_statistics import STATISTICS, image_statistics
 from common.evaluation.ood.modality_agreement import AGREEMENTS, modality_agreement
 from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
+from common.training.below import below, untouched_below
 from common.training.predict import frozen_features
 from common.training.subsets import embed_alone, forward_subsets
 
@@ -27,13 +28,16 @@ KINDS = (slice(0, STATISTICS), slice(STATISTICS, STATISTICS + PROJECTED), slice(
 SLICES = 5  # of a patient at most, that the adapted backbone sees: fewer save time; with 2, real patients unlike these are missed
 
 
-def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool_] | None = None) -> Matrix:
+def features(
+    trained: TrainedModel, patients: SiteData, present: NDArray[np.bool_] | None = None, alone: Alone | None = None
+) -> Matrix:
     """The features of each modality of each patient.
 
     Args:
         trained: its model as `build_model` made it: its own arrays are those of the untouched backbone.
         patients: N, with M modalities.
         present: [N, M], to leave out modalities that patients do have; None: as they are.
+        alone: of these patients (`common.training.below`), where it is known.
 
     Returns:
         [N, M, F], NaN where a modality is absent. F: the features of the modality alone, then its agreement with each modality.
@@ -42,9 +46,23 @@ def features(trained: TrainedModel, patients: SiteData, present: NDArray[np.bool
     found = np.full((*here.shape, ALONE + here.shape[1] * AGREEMENTS), np.nan)
     for row, known in enumerate(here):
         found[row, :, KINDS[0]], found[row, :, ALONE:] = _image_features(patients.images[row].astype(np.float64), known)
-    found[:, :, KINDS[1]] = _project(frozen_features(trained.model, patients, trained.config), PROJECTED)
-    found[:, :, KINDS[2]] = _project(_adapted(trained, patients), ADAPTED)
+    frozen, adapted = _by_backbone(trained, patients, alone)
+    found[:, :, KINDS[1]], found[:, :, KINDS[2]] = _project(frozen, PROJECTED), _project(adapted, ADAPTED)
     return np.asarray(np.where(here[..., None], found, np.nan))
+
+
+def _by_backbone(trained: TrainedModel, patients: SiteData, alone: Alone | None) -> tuple[Matrix, Matrix]:
+    """The frozen and the adapted features [N, M, 2D], batch by batch: what both need is computed once."""
+    size, parts = trained.config.evaluation.batch_size, []
+    shared = untouched_below(trained)
+    for start in range(0, len(patients), size):
+        some = patients.select(np.arange(start, min(start + size, len(patients))))
+        known = below(trained, some) if alone is None else alone
+        frozen = frozen_features(trained.model, some, trained.config, alone=known if shared else None)
+        parts.append((frozen, _adapted(trained, some, known)))
+    width = 2 * trained.model.width
+    nobody = np.empty((0, patients.present.shape[1], width))
+    return np.concatenate([nobody, *(f for f, _ in parts)]), np.concatenate([nobody, *(a for _, a in parts)])
 
 
 def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
@@ -58,7 +76,7 @@ def _image_features(images: Matrix, here: NDArray[np.bool_]) -> tuple[Matrix, Ma
     return statistics, pairs.reshape(modalities, modalities * AGREEMENTS)
 
 
-def _adapted(trained: TrainedModel, patients: SiteData) -> Matrix:
+def _adapted(trained: TrainedModel, patients: SiteData, known: Alone | None) -> Matrix:
     """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
     width, modalities = trained.model.width, patients.present.shape[1]
     slices = np.unique((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1] // 1).astype(np.int64)
@@ -66,7 +84,7 @@ def _adapted(trained: TrainedModel, patients: SiteData) -> Matrix:
         row: [tuple(one) for one in np.eye(modalities, dtype=bool)[here].tolist()] for row, here in enumerate(patients.present)
     }
     found = np.full((len(patients), modalities, 2 * width), np.nan)
-    for row, subset, one in forward_subsets(trained, patients, alone, _less_mean, slices=slices.tolist()):
+    for row, subset, one in forward_subsets(trained, patients, alone, _less_mean, slices=slices.tolist(), known=known):
         parts, column = one.cpu().numpy().reshape(1 + modalities, width), subset.index(True)
         found[row, column] = np.concatenate([parts[0], parts[1 + column]])
     return found
