@@ -30,6 +30,7 @@ TRAVELS = (
     "common/data/gate/*.py",
     "common/data/fingerprint.py",
     "common/data/forgetting.py",
+    "common/data/headings.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
     "common/data/site_table.py",
