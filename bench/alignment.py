@@ -1,6 +1,6 @@
 """How surely `check` tells that a patient's modalities, or the mask, do not lie on each other: found, and wrongly said.
 
-    PYTHONPATH=. python bench/alignment.py REAL PHANTOMS out.json
+    PYTHONPATH=. python bench/alignment.py REAL PHANTOMS bench/alignment.json
 
 Folders as in `bench/swapped.py`. The last modality of each patient is spoilt on the thumbnail that `check` looks at. The rule's
 limits are compared with what the other hospitals' patients alone would have given: their worst value and a fixed step beyond it.
@@ -15,8 +15,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from swapped import thumbnails
 
-from bench.swapped import thumbnails
 from common.data.review.alignment import WAYS, edges_of, find_mirrored_mask, find_misfits, fit
 from common.data.review.thumbnail import Thumbnail
 from common.data.volumes import Array
@@ -101,8 +101,9 @@ def main() -> None:
             name = tuple(one.slices)[-1]
             for what, spoil in spoils(one.pixel).items():
                 note(what, replace(one, slices={**one.slices, name: spoil(one.slices[name], generator)}))
-        for what in WAYS if one.tumour is not None else ():
-            mirrored = find_mirrored_mask(replace(one, tumour=_mirror(what)(one.tumour, generator)))
+        tumour = one.tumour
+        for what in () if tumour is None else WAYS:
+            mirrored = find_mirrored_mask(replace(one, tumour=_mirror(what)(tumour, generator)))
             table.setdefault(f"mask {what}", Counter())["mask-mirrored" if mirrored else "silent"] += 1
     for one in strangers(known):
         note("of another patient", one)

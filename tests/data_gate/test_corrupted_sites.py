@@ -424,7 +424,7 @@ IMAGES: dict[str, tuple[Spoil, str, str]] = {
     "T2 of another patient": (lambda s: copy(s, "t2", "t2", P2), "volume-twice", "warning"),
     "one person as two": (person_twice, "person-twice", "warning"),
     "with a skull": (with_skull, "face", "note"),
-    "T1 upside down": (lambda s: rewrite(s, "t1", lambda v: v[:, :, ::-1], np.int16), "modality-mirrored", "warning"),
+    "T1 front for back": (lambda s: rewrite(s, "t1", lambda v: v[:, ::-1], np.int16), "modality-mirrored", "warning"),
     "FLAIR mirrored": (lambda s: rewrite(s, "flair", lambda v: v[::-1], np.int16), "modality-mirrored", "warning"),
     "FLAIR 15 mm off": (lambda s: reheader(s, "flair", off_by_15_mm), "modality-shifted", "warning"),
     "slices in any order": (lambda s: rewrite(s, "t2", in_any_order, np.int16), "slices-shuffled", "warning"),

@@ -91,7 +91,7 @@ class Fit:
 def find_misfits(one: Thumbnail) -> Iterator[tuple[str, Finding]]:
     """Modality and warning of each volume that does not lie on the others; of two, at the second."""
     edges = {name: edges_of(slices, one) for name, slices in one.slices.items()}
-    pairs = {pair: fit(*(edges[name] for name in pair), one) for pair in combinations(edges, 2)}
+    pairs = {pair: fit(edges[pair[0]], edges[pair[1]], one) for pair in combinations(edges, 2)}
     bad = {pair: problem for pair, found in pairs.items() if (problem := found.problem())}
     while bad:
         times = {name: sum(name in pair for pair in bad) for name in edges}
@@ -131,7 +131,7 @@ def edges_of(slices: Array, one: Thumbnail) -> Array:
 
 
 def find_mirrored_mask(one: Thumbnail) -> Finding | None:
-    """A warning where the mask, mirrored, marks what differs more from the other tissue; T1 alone shows too little of it."""
+    """A warning where the mask, mirrored, marks what differs more from other tissue; T1 alone shows too little of a tumour."""
     if one.tumour is None or not SHOWS_TUMOUR & one.slices.keys():
         return None
     mask = np.moveaxis(one.tumour, 2, 0)

@@ -244,3 +244,13 @@ def test_the_command_itself_needs_no_torch():
     code = f"import sys, {names}; print('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True).stdout == "False\n"
+
+
+def test_json_has_what_was_found_about_names(run, phantom, tmp_path, capsys):
+    folder = brats(phantom, tmp_path / "patient")  # *_seg: its name does not say that it is the tumour's
+    for image in folder.glob("*"):
+        image.rename(folder / image.name.replace("patient_", "sub-1_"))
+    (folder / "sub-1_seg.nii.gz").rename(folder / "sub-1_dseg.nii.gz")
+    code, table, _ = asked(capsys, folder, "--model", run, "--evidence", "none")
+    assert code == 0
+    assert "mask-by-name" in [finding["code"] for finding in table["findings"]]

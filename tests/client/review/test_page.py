@@ -6,11 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from client.cli.main import main
 from client.review.page import Page
@@ -112,6 +114,15 @@ def test_who_stays_out_is_shown_as_the_files_are(site: Path) -> None:
     rows = {row.name: row for row in draw_patient(case, None, run.data).rows}
     assert rows["t1"].strip
     assert rows["flair"].why == "cannot be read"
+
+
+def test_a_mask_that_keeps_a_patient_out_is_shown_white(site: Path) -> None:
+    run = RunConfig()
+    case = next(case for case in read_site(site, run).cases if case.id == "sub-good")
+    pictures = draw_patient(case, None, run.data)
+    strips = {row.name: np.asarray(Image.open(BytesIO(row.strip)).convert("L")) for row in pictures.rows if row.strip}
+    assert strips["mask"].max() > 240
+    assert 0 < (strips["mask"] > 128).mean() < 0.2  # the tumour, on black
 
 
 def test_an_error_leaves_the_old_page(site: Path, tmp_path: Path) -> None:
