@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from common.errors import DataError
 from common.files import locked, sync_folder, write_atomic
 
 VERSION = 2  # raise it when the same sources and settings begin to give other slices
+CHECK = "check"  # of index.json
 SPELLED_OUT = 10  # findings in the error of a site that cannot be used
 BYTES_PER_WORKER = 2**24  # of source files: for less, starting a process costs more than it saves
 
@@ -170,6 +171,8 @@ def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
     """A finished build; None where there is none, or a damaged one."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if CHECK in index and index.pop(CHECK) != _check(index):  # earlier versions have none
+            return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         present, rows = np.array(index["present"], dtype=bool), [int(row) for row in index["rows"]]
         findings = tuple(Finding(**{**row, "level": Level(row["level"])}) for row in index["findings"])
@@ -178,7 +181,7 @@ def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
         whole = whole and images.shape == _shape(len(rows), data) and images.dtype == np.float16
         whole = whole and set(rows) <= set(range(len(site.cases)))
         return Stored(images, present, rows, findings) if whole and present.shape == images.shape[::2][:2] else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
 
 
@@ -227,7 +230,13 @@ def _write(
     people = [f"{case.id} {_hash(files)}" for case, files in zip(site.cases, sources, strict=True)]  # as `person`
     whose = {"root": str(site.root), "people": people, "sources": sources}  # by which `common.data.forgetting` knows what is gone
     index = {"version": VERSION, "sha256": checksum, "present": present[rows].tolist(), "rows": rows, **whose}
-    write_atomic(folder / "index.json", json.dumps({**index, "findings": [asdict(one) for one in found]}).encode())
+    index["findings"] = [asdict(one) for one in found]
+    write_atomic(folder / "index.json", json.dumps(index | {CHECK: _check(index)}).encode())
+
+
+def _check(index: dict[str, Any]) -> str:
+    """A hash over an index, by which a damaged one is known."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def _keep(draft: Path, images: npt.NDArray[np.float16], rows: list[int], file: Path) -> str:

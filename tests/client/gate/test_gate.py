@@ -199,7 +199,7 @@ def test_the_log_holds_the_hash_of_what_was_trained_on_and_says_when_it_changes(
     text = "[privacy]\nepsilon = 30.0\n" if private else ""
     (home / "site.toml").write_text(f"{text}[policy]\nshare_data_hash = {str(shared).lower()}\n")
     told = []
-    for data in ("ab" * 32, "ab" * 32, "cd" * 32):
+    for data in ("ab" * 32, "cd" * 32):
         body = TELLS.format(data=data).strip()
         if private:
             root = Path(__file__).resolve().parents[3]
@@ -207,10 +207,10 @@ def test_the_log_holds_the_hash_of_what_was_trained_on_and_says_when_it_changes(
         reply, _, lines = ask(home, bundle(tmp_path, body), private_plan() if private else None)
         assert reply.error == ""
         told.append(reply.data)
-    assert told == (["ab" * 32, "ab" * 32, "cd" * 32] if shared and not private else ["", "", ""])
+    assert told == (["ab" * 32, "cd" * 32] if shared and not private else ["", ""])
     answered = [line for line in lines if line["event"] == "answered"]
-    assert [line["data"] for line in answered] == ["ab" * 32, "ab" * 32, "cd" * 32]
-    assert [line.get("data_changed", False) for line in answered] == [False, False, True]
+    assert [line["data"] for line in answered] == ["ab" * 32, "cd" * 32]
+    assert [line.get("data_changed", False) for line in answered] == [False, True]
 
 
 @pytest.mark.parametrize(("name", "says"), [("survey", "answers no surveys"), ("twins", "does not compare its patients")])
