@@ -29,6 +29,7 @@ TRAVELS = (
     "common/data/dataset.py",
     "common/data/gate/*.py",
     "common/data/fingerprint.py",
+    "common/data/headings.py",
     "common/data/forgetting.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
