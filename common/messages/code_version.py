@@ -31,6 +31,7 @@ TRAVELS = (
     "common/data/fingerprint.py",
     "common/data/headings.py",
     "common/data/forgetting.py",
+    "common/data/headings.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
     "common/data/site_table.py",

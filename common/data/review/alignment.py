@@ -131,7 +131,7 @@ def edges_of(slices: Array, one: Thumbnail) -> Array:
 
 
 def find_mirrored_mask(one: Thumbnail) -> Finding | None:
-    """A warning where the mask, mirrored, marks what differs more from the other tissue; T1 alone shows too little of a tumour."""
+    """A warning where the mask, mirrored, marks what differs more from the other tissue; T1 alone shows too little of it."""
     if one.tumour is None or not SHOWS_TUMOUR & one.slices.keys():
         return None
     mask = np.moveaxis(one.tumour, 2, 0)
