@@ -29,7 +29,6 @@ TRAVELS = (
     "common/data/dataset.py",
     "common/data/gate/*.py",
     "common/data/fingerprint.py",
-    "common/data/headings.py",
     "common/data/forgetting.py",
     "common/data/headings.py",
     "common/data/holdout.py",
