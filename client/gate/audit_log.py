@@ -6,14 +6,14 @@ is fixed.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from common.deployment.chained_log import ChainedLog
-from common.deployment.chained_log import LogSummary as AuditSummary
+from common.deployment.chained_log import ChainedLog, LogSummary
 
 LOG_NAME = "audit.jsonl"
 ASKED, ANSWERED, REFUSED = "asked", "answered", "refused"  # of a request: it came; its answer left; a sentence left, and why
 EARLIER = {"in": ASKED, "out": ANSWERED}  # what logs of earlier versions call them
+AuditSummary: TypeAlias = LogSummary
 UNEXPECTED = "unexpected"  # the `rule` of a refusal that nobody foresaw
 
 
