@@ -46,6 +46,7 @@ format: $(READY) ## put the code in order
 bench: $(READY) ## the code's shape; speed, as ratios measured side by side; JSON in bench/
 	$(BIN)/python bench/structure.py bench/structure.json
 	$(BIN)/python bench/speed.py bench/speed.json
+	$(BIN)/python bench/engines.py bench/engines.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
 	$(BIN)/python bench/secure.py bench/secure.json
 

@@ -5,22 +5,26 @@ Times on their own say more of the machine than of the code; ratios carry over.
 
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from ratio import ratio
 
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
+from common.evaluation.ood import features as ood
 from common.files import write_atomic
 from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.objectives.masking import drop_modalities
 from common.training import kept
+from common.training.below import below
 from common.training.forward import embed, forward_batches
 from common.training.local import train_round
 from common.training.predict import predict
@@ -99,6 +103,27 @@ def prediction(modalities: int) -> Callable[[], object]:
     return lambda: predict(TrainedModel(model, get_arrays(model), config), patients)
 
 
+def answer_and_score(*, shared: bool) -> Callable[[], object]:
+    """A prediction with its out-of-distribution score: with the first blocks computed once, or in each of the three passes."""
+    config, patients = head_config(), site(3)
+    trained = TrainedModel(model := build_model(config), get_arrays(model), config)
+
+    def run() -> object:
+        alone = below(trained, patients) if shared else None
+        predict(trained, patients, alone=alone)
+        with pytest.MonkeyPatch.context() as patch:
+            if not shared:
+                patch.setattr(ood, "below", lambda *_: None)
+            return ood.features(trained, patients, alone=alone)
+
+    return run
+
+
+def started(code: str) -> Callable[[], object]:
+    """A Python that runs the code."""
+    return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def main(out: Path) -> None:
     """Measure all and write them."""
     torch.set_num_threads(1)
@@ -114,6 +139,12 @@ def main(out: Path) -> None:
         ),
         "head round, the first / the whole backbone for each of 8 copies": ratio(head_round(known=False), plain_head_round()),
         "head round, later / the whole backbone for each of 8 copies": ratio(head_round(known=True), plain_head_round()),
+        "predict: answer and score, first blocks once / three times": ratio(
+            answer_and_score(shared=True), answer_and_score(shared=False)
+        ),
+        "start: the ClientApp / with torch's compiler": ratio(
+            started("import client.app"), started("import torch._dynamo, client.app")
+        ),
     }
     machine = {
         "machine": platform.machine(),
