@@ -90,9 +90,9 @@ def nothing_left(monkeypatch):
 
 
 def broken(folder: Path, site: str) -> None:
-    """Cut one of the site's volumes short."""
-    file = sorted((folder / site).rglob("*.nii.gz"))[0]
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    """Cut all of the site's volumes short: of a patient with one such volume the patient alone stays out."""
+    for file in (folder / site).rglob("*.nii.gz"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def test_both_engines_give_one_model_and_a_whole_folder(settings, tmp_path):
@@ -117,7 +117,7 @@ def test_both_engines_give_one_model_and_a_whole_folder(settings, tmp_path):
     assert f"Their page: fedmri-server report {out}" in log
 
 
-def test_a_truncated_volume_costs_that_site_alone(settings, hospitals, tmp_path):
+def test_a_site_without_a_readable_patient_is_left_out_alone(settings, hospitals, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(hospitals, data)
     broken(data, "hospital-b")
