@@ -1,8 +1,9 @@
 """A site's own files in one archive: key, settings, ledger, audit log and records belong together, and come back together or not.
 
-What is in it: site.toml, the authority, the keys' folder with the ledger's salt, the privacy ledger, bundles.txt, the audit log,
-the gate's memory of secure rounds, and the records `twins/`, `trained/`, `survey/`. Never a patient's file, weights, logs of
-programs or what can be made anew. It holds the private key: whoever has the archive is this site.
+What is in it: site.toml, the authority, the keys' folder with the ledger's salt, the privacy ledger, bundles.txt, the key
+that verifies released models, the audit log, the gate's memory of secure rounds, and the records `twins/`, `trained/`, `survey/`.
+Never a patient's file, weights, models, logs of programs or what can be made anew. It holds the private key: whoever has the
+archive is this site.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from client.gate.ledger_watch import require_known
 from client.gate.replay_guard import alone
 from client.privacy.ledger import alone as alone_with_ledger
 from client.privacy.ledger import read_ledger
+from common.deployment.minisign import PUBLIC
 from common.deployment.supervisor import running
 from common.errors import ConfigError, FederationError
 from common.files import sync_folder, write_atomic, write_secret
@@ -155,7 +157,7 @@ def _require_head(log: Path, said: Archived, noted: str) -> None:
 
 def _own_files(home: SiteHome) -> Iterator[tuple[str, Path]]:
     """The files that are kept, by their place in the site's folder."""
-    single = [home.toml, home.ca, home.folder / home.config.privacy.ledger, home.folder / "bundles.txt"]
+    single = [home.toml, home.ca, home.folder / home.config.privacy.ledger, home.folder / "bundles.txt", home.folder / PUBLIC]
     single += [home.state / audit_log.LOG_NAME, *sorted(home.state.glob("*.txt"))]
     several = [file for name in RECORDS for file in sorted((home.folder / name).glob("*.json"))]
     keys = (
