@@ -101,9 +101,10 @@ def main() -> None:
             name = tuple(one.slices)[-1]
             for what, spoil in spoils(one.pixel).items():
                 note(what, replace(one, slices={**one.slices, name: spoil(one.slices[name], generator)}))
-        for what in WAYS:
-            if one.tumour is not None:
-                mirrored = find_mirrored_mask(replace(one, tumour=_mirror(what)(one.tumour, generator)))
+        tumour = one.tumour
+        if tumour is not None:
+            for what in WAYS:
+                mirrored = find_mirrored_mask(replace(one, tumour=_mirror(what)(tumour, generator)))
                 table.setdefault(f"mask {what}", Counter())["mask-mirrored" if mirrored else "silent"] += 1
     for one in strangers(known):
         note("of another patient", one)
