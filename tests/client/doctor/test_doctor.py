@@ -322,7 +322,8 @@ def test_a_step_is_tried_and_leaves_nothing(quick: SiteHome, tmp_path: Path, mon
     assert "on 4 patients" in found["dry run"].sentence
     assert everything(quick.folder) == before
     assert not (tmp_path / "cache").exists()
-    assert not list((tmp_path / "temporary").iterdir())
+    # PyTorch makes a folder for its compiler at the first import of it, in whichever test that is.
+    assert not [left for left in (tmp_path / "temporary").iterdir() if not left.name.startswith("torchinductor_")]
 
 
 @pytest.mark.slow
