@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from client.deployment.home import SiteHome, open_home
 from common.cli import add_debug, output
-from common.data.cache import default_cache
 from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic
 from common.text import toml_value
@@ -141,6 +140,8 @@ def _cases(home: SiteHome) -> Sequence[Any]:
 
 
 def _withdraw(arguments: argparse.Namespace) -> int:
+    from common.data.cache import default_cache
+
     done = withdraw(open_home(arguments.site), arguments.patient, default_cache())
     if arguments.json:
         runs = {run: {"first": used.first, "last": used.last} for run, used in done.runs.items()}
@@ -157,6 +158,7 @@ def _withdraw(arguments: argparse.Namespace) -> int:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
+    from common.data.cache import default_cache
     from common.data.forgetting import gone, of_folder
 
     home, cache = open_home(arguments.site), default_cache()

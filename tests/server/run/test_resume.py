@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from common.config.run import config_from_table
 from common.errors import FederationError
@@ -341,8 +342,8 @@ def test_a_site_that_took_part_is_in_the_report_of_a_real_federation(folder, tmp
         def respond(message):
             task = read_task(message.content)
             assert (task.site, task.data, task.cache) == ("", "", "")
-            content = write_task(changed(task, site=name, data=str(folder)), message.content["arrays"])
-            return answer(content, {}, message.content.__class__())
+            here = write_task(changed(task, site=name, data=str(folder)), None)
+            return answer(RecordDict({**message.content, **here}), {}, RecordDict())
 
         return respond
 
