@@ -88,6 +88,7 @@ def test_layout_and_grid(small: Path) -> None:
                 "share_calibration": True,
                 "share_pictures": True,
                 "min_patients": 1,
+                "survey": ["*"],
             },
         }
         assert (site / "dataset_description.json").is_file()
