@@ -154,8 +154,9 @@ def test_a_plan_that_was_edited_wrongly_is_one_line(done: Path, patient_source: 
     ],
 )
 def test_wrong_use(arguments: list[str], said: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "source").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert main(["import", str(tmp_path), *arguments]) == 2
+    assert main(["import", "source", *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
