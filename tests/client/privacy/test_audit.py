@@ -16,6 +16,7 @@ from common.errors import DataError
 from common.models.arrays import get_arrays, save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
+from common.privacy.audit import CanaryAudit
 from common.privacy.gradients import Parameters
 from common.training.round import Point
 
@@ -48,7 +49,14 @@ def test_the_code_as_it_is_passes_and_a_model_is_probed(tmp_path) -> None:
     assert 0 <= result.membership_auc <= 1
 
 
-@pytest.mark.slow
+@pytest.fixture
+def share_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step alone: whole rounds (`test_round_audit`) and canaries take a minute, and are not what is asked here."""
+    monkeypatch.setattr(audit, "check_rounds", lambda *_: [])
+    monkeypatch.setattr(audit, "run_canaries", lambda _: CanaryAudit(1.5, 0.2, 1e-5, 120, 70))
+
+
+@pytest.mark.usefixtures("share_alone")
 def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = vars(audit)["patient_gradients"]
 
@@ -61,7 +69,7 @@ def test_a_patient_counted_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     assert not result.passed
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("share_alone")
 @pytest.mark.parametrize(("factor", "audited"), [("both", {"lora_a", "lora_b"}), ("b", {"lora_b"}), ("alternate", {"lora_b"})])
 def test_it_audits_what_round_one_trains(monkeypatch: pytest.MonkeyPatch, factor: str, audited: set[str]) -> None:
     config = replace(CONFIG, model=replace(CONFIG.model, adapter=LoRA(factor=factor)))
