@@ -1,4 +1,4 @@
-"""The real thing: phantoms, `flwr run`, Ray, two rounds; and what it does when sites break."""
+"""The real thing: phantoms and two rounds, through `flwr run` and Ray or through the pool; and what it does when sites break."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def test_a_site_without_a_readable_patient_is_left_out_alone(settings, hospitals
     data = tmp_path / "data"
     shutil.copytree(hospitals, data)
     broken(data, "hospital-b")
-    run_federation(CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
+    engines.run_federation("pool", CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
     for entry in json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]:
         assert entry["sites"] == ["hospital-a", "hospital-c"]
         assert entry["failures"] == [{"site": "hospital-b", "reason": DataError.public_default}]
@@ -135,7 +135,7 @@ def test_a_private_run_ends_by_itself_when_the_hospitals_budgets_are_spent(setti
     bounded = CONFIG.replace("local_crops = 1", "local_crops = 0\ndino = 0.0\nibot = 0.0\nkoleo = 0.0")
     private = "[privacy]\nenabled = true\nnoise_multiplier = 1.0\nsample_rate = 0.5\nsteps = 2\n"
     config.write_text(bounded.replace("rounds = 2", "rounds = 4") + private)
-    run_federation(CHECKOUT, settings | {"data": str(data), "config": str(config)}, 3, tmp_path / "run")
+    engines.run_federation("pool", CHECKOUT, settings | {"data": str(data), "config": str(config)}, 3, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [entry["round"] for entry in report["rounds"]] == [1]
     steps = {site: claim["steps"] for site, claim in report["privacy"].items()}
@@ -150,7 +150,7 @@ def test_a_private_run_ends_by_itself_when_the_hospitals_budgets_are_spent(setti
 
 def test_a_secure_run_gives_the_mean_of_what_the_sites_train(settings, hospitals, tmp_path):
     Path(settings["config"]).write_text(CONFIG.replace("rounds = 2", "rounds = 1") + "[secure]\nenabled = true\n")
-    run_federation(CHECKOUT, settings, 3, tmp_path / "run")
+    engines.run_federation("pool", CHECKOUT, settings, 3, tmp_path / "run")
     [entry] = json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]
     assert (entry["sites"], entry["failures"], entry["train"]) == (["hospital-a", "hospital-b", "hospital-c"], [], {})
     config = load_config(Path(settings["config"]))
