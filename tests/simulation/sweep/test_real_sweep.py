@@ -52,4 +52,6 @@ def test_a_sweep_of_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     alone = train_alone(patients, config, "one")[-1]
     federated = federate(build_model(config), {"one": patients}, config)
     for name, array in alone.items():
-        assert federated[name] == pytest.approx(array, abs=1e-6)
+        assert federated[name] == pytest.approx(
+            array, abs=1e-5
+        )  # a change that is sent is rounded once more, and AdamW goes on from there
