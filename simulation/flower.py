@@ -49,18 +49,7 @@ class Run:
 def run_federation(
     app: Path, run_config: Mapping[str, str | int], sites: int, out: Path, *, on_round: OnRound | None = None
 ) -> None:
-    """Run one federation in simulation and leave the run folder at `out`.
-
-    Args:
-        app: folder of the Flower app: the checkout, with its pyproject.toml.
-        run_config: keys of `[tool.flwr.app.config]`; `out` and `code` are filled in. Paths in it must be absolute.
-        sites: how many training sites there are.
-        out: the run folder; RUN/logs takes the logs.
-        on_round: called with each line of rounds.jsonl as it comes.
-
-    Raises:
-        FederationError: the run did not end well; says why. Whatever happens, no process is left running.
-    """
+    """Through `flwr run` and Ray; arguments and errors as `simulation.engines.run_federation`."""
     out = out.expanduser().resolve()
     settings, rounds = open_folder(run_config, out, on_round)
     with own_superlink(out / "logs" / "superlink.log") as superlink:

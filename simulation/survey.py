@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from client.policy import require_surveying, surveyed
+from client.policy.asking import require_surveying, surveyed
 from common.config.run import RunConfig
 from common.config.site import find_sites
 from common.data.cases import read_site

@@ -12,7 +12,7 @@ from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
 from client.gate.approvals import approved
 from client.gate.audit_log import LOG_NAME, verify
 from client.gate.ledger_watch import require_known
-from client.policy import require_hours
+from client.policy.asking import require_hours
 from client.privacy.budget import require_open
 from client.privacy.ledger import NO_BUDGET, read_ledger
 from common.config.run import RunConfig

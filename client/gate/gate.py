@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from client.gate import approvals as approved
 from client.gate import audit_log
@@ -25,6 +25,7 @@ from client.gate.bundle_process import run_bundle
 from client.gate.data_watch import trained_facts
 from client.gate.kept_models import keep_model
 from client.gate.ledger_watch import note_grown, note_moved, require_known
+from client.gate.message_facts import asked_facts, carried_facts, refusal_of, spent_facts
 from client.gate.replay_guard import (
     alone,
     keep_split,
@@ -34,41 +35,36 @@ from client.gate.replay_guard import (
     require_pinned_start,
     require_unsummed,
 )
-from client.policy import (
-    asked_arrays,
-    keep_back,
-    reply_bytes,
+from client.policy.asking import (
     require_calibrating,
     require_comparing,
     require_hours,
     require_keeping,
-    require_leaving,
     require_one_thing,
     require_summed,
     require_surveying,
     require_taking,
     secure_stage,
 )
+from client.policy.keeping import keep_back
+from client.policy.leaving import asked_arrays, require_leaving
 from client.privacy.ledger import Ledger, migrate, read_ledger
 from client.privacy.ledger import alone as alone_with_ledger
 from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
-from common.messages.held_out import HELD_OUT
 from common.messages.refused_by import take_rule
 from common.messages.released_model import MODEL, read_hand_out
-from common.messages.round import ARRAYS, CHANGE, EPSILON, ERROR, METRICS, SITE, SiteReply, Task, read_task, write_status
+from common.messages.round import ARRAYS, CHANGE, SiteReply, Task, read_task, write_status
 from common.messages.secure_aggregation import MASKED, SECURE, MaskedInput, Unmask
 from common.messages.survey import SURVEY
-from common.messages.twins import TWINS, stage_of
+from common.messages.twins import TWINS
 from common.messages.weights import LACKING, WEIGHTS, read_offer
 from common.models.backbones.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 from common.models.backbones.kept_weights import keep_bytes, keep_shipped, kept_file
 from common.privacy.charge import Charge
-from common.text import printable
 
-NAMES = 20  # of arrays, in a line of the audit log
 logger = logging.getLogger("fedmri.gate")
 
 
@@ -104,10 +100,10 @@ class Gate:
         state = self._state(site)
         asked = message.content if message.has_content() else RecordDict()
         log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
-        facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **_said(task, asked)}
+        facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **asked_facts(task, asked)}
         came = time.monotonic()
         with alone(state):
-            audit_log.record(log, audit_log.ASKED, **facts, **_carried(asked))
+            audit_log.record(log, audit_log.ASKED, **facts, **carried_facts(asked))
             try:
                 if broken:
                     raise broken
@@ -123,11 +119,11 @@ class Gate:
                 content = write_status(SiteReply(name, task.round, error=f"an unexpected {type(error).__name__} at the site"))
                 audit_log.record(log, audit_log.REFUSED, **facts, rule=audit_log.UNEXPECTED, reason=type(error).__name__)
                 return content, context
-            refused, rule = _refusal(content), take_rule(context.state)
+            refused, rule = refusal_of(content), take_rule(context.state)
             if refused:  # the bundle's own: the approved code holds the same rules, and knows what the gate does not see
                 audit_log.record(log, audit_log.REFUSED, **facts, rule=rule or "bundle", reason=refused, by="bundle")
             else:
-                audit_log.record(log, audit_log.ANSWERED, **facts, **_carried(content), **_spent(content), **trained)
+                audit_log.record(log, audit_log.ANSWERED, **facts, **carried_facts(content), **spent_facts(content), **trained)
             return content, context
 
     def _state(self, site: SiteConfig) -> Path:
@@ -363,42 +359,3 @@ def _task(content: RecordDict) -> Task:
         return read_task(content)
     except FedMRIError:
         return Task(round=1, config="", code="", backbone="")
-
-
-def _said(task: Task, asked: RecordDict) -> dict[str, Any]:
-    calibration = asked.config_records.get(CALIBRATION)
-    stage: dict[str, Any] = {"calibration": printable(str(calibration.get("stage")), 20)} if calibration is not None else {}
-    stage |= {"survey": True} if SURVEY in asked else {}
-    stage |= {"weights": printable(task.backbone, 64)} if WEIGHTS in asked else {}
-    stage |= {"model": True} if MODEL in asked else {}
-    stage |= {"held-out": True} if HELD_OUT in asked else {}
-    stage |= {"twins": printable(stage_of(asked), 20)} if TWINS in asked else {}
-    return {"run": task.run, "round": task.round, **stage}
-
-
-def _carried(content: RecordDict) -> dict[str, Any]:
-    """What a message carries: how many arrays and the first names, bytes, and a hash over all array bytes.
-
-    Of what came from elsewhere no more is written than fits a short line.
-    """
-    digest, names = hashlib.sha256(), []
-    for _, record in sorted(content.array_records.items()):
-        for name, array in sorted(record.items()):
-            names.append(printable(name, 80))
-            digest.update(f"{name}\0{len(array.data)}\0".encode() + array.data)
-    metrics, secure = content.metric_records.get(METRICS), content.config_records.get(SECURE)
-    told = [printable(name, 64) for name in sorted(metrics)][:NAMES] if metrics else []
-    facts: dict[str, Any] = {"bytes": reply_bytes(content), "arrays": names[:NAMES], "number": len(names), "metrics": told}
-    stage = {"stage": printable(str(secure.get("stage")), 20)} if secure is not None else {}
-    return facts | stage | ({"sha256": digest.hexdigest()} if names else {})
-
-
-def _refusal(content: RecordDict) -> str:
-    """The sentence with which the bundle refused; "" where it answered."""
-    return str(content.config_records.get(SITE, ConfigRecord()).get(ERROR) or "")
-
-
-def _spent(content: RecordDict) -> dict[str, float]:
-    """Epsilon of the run, as the reply tells it."""
-    epsilon = content.config_records.get(SITE, ConfigRecord()).get(EPSILON)
-    return {"epsilon": epsilon} if isinstance(epsilon, float) and 0 <= epsilon < float("inf") else {}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.privacy.round_audit import watch
+from client.privacy.round_watch import watch
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays

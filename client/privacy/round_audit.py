@@ -7,12 +7,10 @@ the audit, T steps, C the clipping norm, sigma the noise multiplier.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,18 +19,15 @@ from scipy.stats import chi2
 from scipy.stats import norm as normal
 from torch import Tensor
 
+from client.privacy.round_watch import RoundSeen, StepSeen, watch
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.messages.leaving import unlisted
 from common.messages.round import SiteReply, write_reply
 from common.messages.update import Update
-from common.models.arrays import Arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROWS, Check, sampling_check
 from common.privacy.charge import Charge
-from common.training import forward, private, private_views
-from common.training.private import private_round
-from common.training.update import LocalUpdate
 
 FEW = 4  # patients of the runs that compute gradients
 COUNTED, DRAWN = 8, 1500  # patients of the runs that only count, and how uncertain draws they take at least
@@ -42,34 +37,6 @@ NOISE_STEPS = 32  # of each of the two runs whose noise is measured
 STRAY = 6.0  # standard errors
 ROUNDING = 1e-3  # of float32 weights that a step moves, in clipping norms
 ZEROED = (0, -1)  # the patients who are taken out, one by one
-
-
-@dataclass
-class StepSeen:
-    """One step, from outside.
-
-    Attributes:
-        shares: [n, *shape] by name, what each drawn patient adds to the sum after clipping, each worked out without the others.
-        moved: by name, what the step made of the arrays.
-        after: by name, the arrays then.
-    """
-
-    rows: int
-    shares: dict[str, Tensor]
-    moved: dict[str, Tensor] = field(default_factory=dict)
-    after: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RoundSeen:
-    """A private round, from outside."""
-
-    start: Arrays
-    charges: tuple[Charge, ...]
-    early: bool  # a step was taken before the charge
-    steps: tuple[StepSeen, ...]
-    update: LocalUpdate
-    learning_rate: float
 
 
 def check_rounds(model: MultiModalViT, patients: SiteData, config: RunConfig, kinds: list[int]) -> list[Check]:
@@ -132,103 +99,6 @@ def without(patients: SiteData, row: int) -> SiteData:
     images, labels = patients.images.copy(), patients.labels.copy()
     images[row], labels[row] = 0, -1
     return replace(patients, images=images, labels=labels, key=f"{patients.key} without {row}")
-
-
-def watch(
-    model: MultiModalViT,
-    patients: SiteData,
-    config: RunConfig,
-    number: int,
-    *,
-    learning_rate: float,
-    rows_alone: bool = False,
-    **instead: Any,
-) -> RoundSeen:
-    """Run one private round by plain SGD, and see what it does.
-
-    Args:
-        model: of the run.
-        patients: who train.
-        config: of the private run.
-        number: of the round.
-        learning_rate: of the SGD; the expected number of patients over the clipping norm moves by the sum in clipping norms.
-        rows_alone: of its steps note how many patients they saw, and no array: there are thousands of them.
-        instead: parts of `common.training.private` to be replaced by others of their name.
-    """
-    charges: list[Charge] = []
-    start, early = get_arrays(model.eval()), False
-    with _watched(learning_rate, instead, rows_alone) as steps:
-
-        def charge(cost: Charge) -> None:
-            nonlocal early
-            early = early or bool(steps)
-            charges.append(cost)
-
-        update = private_round(model, start, patients, config, round_number=number, site_seed=config.seed, charge=charge)
-    return RoundSeen(start, tuple(charges), early or not charges, tuple(steps), update, learning_rate)
-
-
-@contextmanager
-def _watched(learning_rate: float, instead: dict[str, Any], rows_alone: bool) -> Iterator[list[StepSeen]]:
-    """`private_round` with an optimizer that notes what it is given and what it does."""
-    seen: list[StepSeen] = []
-    watched = (_counting if rows_alone else _noting)(vars(private)["SystemNoiseOptimizer"], seen)
-
-    def plain(trained: dict[str, Tensor], _: RunConfig) -> torch.optim.Optimizer:
-        return torch.optim.SGD(trained.values(), lr=learning_rate)
-
-    parts = {"SystemNoiseOptimizer": watched, "make_optimizer": plain, "set_rates": lambda *_: None, **instead}
-    with ExitStack() as patches:
-        patches.enter_context(patch.multiple(private, **parts))
-        for module in (private, private_views, forward):  # on the CPU: a GPU may round by who else is in the batch
-            patches.enter_context(patch.object(module, "choose_device", lambda: torch.device("cpu")))
-        yield seen
-
-
-def _counting(real: Any, seen: list[StepSeen]) -> Any:
-    """The optimizer, which notes how many patients a step sees."""
-
-    class Counting(real):  # type: ignore[misc]
-        def take(self, parameters: Any, gradients: Any) -> None:
-            super().take(parameters, gradients)
-            seen.append(StepSeen(len(next(iter(gradients.values()))), {}))
-
-    return Counting
-
-
-def _noting(real: Any, seen: list[StepSeen]) -> Any:
-    """The optimizer, which notes all that `StepSeen` holds."""
-
-    class Noting(real):  # type: ignore[misc]
-        def take(self, parameters: Any, gradients: Any) -> None:
-            names = {id(parameter): name for name, parameter in parameters.items()}
-            before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-            self.noted = StepSeen(len(next(iter(gradients.values()))), {})
-            self.names = names
-            super().take(parameters, gradients)
-            self.noted.after = {name: parameter.detach().clone().cpu() for name, parameter in parameters.items()}
-            self.noted.moved = {name: self.noted.after[name] - value.cpu() for name, value in before.items()}
-            seen.append(self.noted)
-
-        def clip_and_accumulate(self) -> None:
-            self.noted.shares = {name: torch.stack(each) for name, each in self._apart().items() if each}
-            super().clip_and_accumulate()
-
-        def _apart(self) -> dict[str, list[Tensor]]:
-            """Each patient clipped alone, by the optimizer's own hand."""
-            given = [(parameter, parameter.grad_sample) for parameter in self.params]
-            shares: dict[str, list[Tensor]] = {self.names[id(parameter)]: [] for parameter, _ in given}
-            for row in range(self.noted.rows):
-                for parameter, whole in given:
-                    parameter.grad_sample, parameter.summed_grad = whole[row : row + 1].clone(), None
-                super().clip_and_accumulate()
-                for parameter, _ in given:
-                    shares[self.names[id(parameter)]].append(parameter.summed_grad.detach().clone().cpu())
-            for parameter, whole in given:
-                parameter.grad_sample, parameter.summed_grad = whole, None
-            return shares
-
-    return Noting
 
 
 def others_check(whole: RoundSeen, zeroed: list[RoundSeen], rows: list[int], fewer: RoundSeen | None) -> Check:

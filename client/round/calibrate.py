@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from client.policy import require_calibrating, require_hours
+from client.policy.asking import require_calibrating, require_hours
 from client.round.site_context import SiteContext
 from client.round.train import agreed_model, prepared_patients, require_pinned
 from common.data.cases import Site

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from client.policy import asked_arrays, keep_back, require_leaving, require_norm, require_summed
+from client.policy.asking import require_summed
+from client.policy.keeping import keep_back
+from client.policy.leaving import asked_arrays, require_leaving, require_norm
 from client.round.calibrate import calibrate_site
 from client.round.held_out import check_held_out
 from client.round.secure_aggregation import (

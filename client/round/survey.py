@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from client.policy import require_surveying, surveyed
+from client.policy.asking import require_surveying, surveyed
 from client.round.site_context import SiteContext, home_folder
 from client.round.train import require_same_code
 from common.config.run import config_from_json

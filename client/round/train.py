@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from flwr.app import RecordDict
 
-from client.policy import require_hours
+from client.policy.asking import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
 from client.round.left_out import require_unrefused, without_twins
 from client.round.own_randomness import own_patients, own_seed

@@ -19,7 +19,7 @@ from flwr.supercore.primitives.asymmetric import (
     public_key_to_bytes,
 )
 
-from client.policy import require_comparing
+from client.policy.asking import require_comparing
 from client.round.left_out import ELSEWHERE, OUTSIDE, SiteTwin, note_twins, outside_way, require_wanted
 from client.round.site_context import SiteContext
 from client.round.train import require_same_code

@@ -10,7 +10,7 @@ from pathlib import Path
 TRAVELS = (
     "client/__init__.py",
     "client/app.py",
-    "client/policy.py",
+    "client/policy/*.py",
     "client/privacy/__init__.py",
     "client/privacy/budget.py",
     "client/privacy/ledger.py",

@@ -238,8 +238,9 @@ def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, 
     """Write the files that describe the whole site."""
     table = [("participant_id", "age", "sex", "subtype", "grade")[: 4 + grade], *rows]
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
+    labels = "" if site.labelled else '[labels]\ncolumn = "none"  # this hospital has no labels, and that is meant\n\n'
     (folder / "site.toml").write_text(
-        f'name = "{site.name}"\n\n[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
+        f'name = "{site.name}"\n\n{labels}[policy]\nshare_counts = true\nshare_metrics = true\nshare_calibration = true\n'
         'share_pictures = true\nsurvey = ["*"]\nmin_patients = 1  # simulated patients have no secrets\n',
         encoding="utf-8",
     )

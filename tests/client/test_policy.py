@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client.policy import keep_back, reply_bytes, require_hours, require_leaving
+from client.policy.asking import require_hours
+from client.policy.keeping import keep_back
+from client.policy.leaving import reply_bytes, require_leaving
 from common.config.site import SiteConfig, SitePolicy, read_site_config
 from common.errors import ConfigError, PolicyError
 from common.messages.round import SiteReply, Task, pack_arrays, read_status, write_reply, write_task

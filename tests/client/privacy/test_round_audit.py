@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from client.privacy.canary_round import canary_round
-from client.privacy.round_audit import FEW, check_rounds, watch, without
+from client.privacy.round_audit import FEW, check_rounds, without
+from client.privacy.round_watch import watch
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import get_arrays

@@ -13,7 +13,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.gate.audit_log import LOG_NAME
 from client.gate.gate import Gate
 from client.gate.replay_guard import SPLIT_NAME
-from client.policy import keep_back, require_leaving
+from client.policy.keeping import keep_back
+from client.policy.leaving import require_leaving
 from client.round import train as training
 from client.round.dispatch import answer
 from common.config.run import config_from_table

@@ -138,7 +138,7 @@ def test_a_site_of_smaller_rank_takes_no_part_where_ranks_may_not_differ(model, 
 
 
 def test_only_the_public_sentence_of_an_error_leaves(model, site):
-    site(error=DataError("Patient sub-Smith, /home/du/sub-Smith/T1w.nii.gz: truncated"))
+    site(error=DataError("Patient sub-Smith, /data/sub-Smith/T1w.nii.gz: truncated"))
     reply, content = ask(model)
     assert reply.error == DataError.public_default
     assert "Smith" not in str(content)

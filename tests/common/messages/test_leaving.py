@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client.policy import keep_back
+from client.policy.keeping import keep_back
 from common.config.site import SitePolicy
 from common.data.survey import Answer
 from common.messages.calibration import write_sums

@@ -82,6 +82,7 @@ def test_layout_and_grid(small: Path) -> None:
         settings = tomllib.loads((site / "site.toml").read_text())
         assert settings == {
             "name": site.name,
+            **({"labels": {"column": "none"}} if site.name == "hospital-b" else {}),
             "policy": {
                 "share_counts": True,
                 "share_metrics": True,
