@@ -296,7 +296,7 @@ def test_a_site_without_its_server_keeps_trying_and_stops_whole(home: SiteHome, 
     assert told["state"] == "running"
     assert told["connected"] is False
     assert {life["state"] for life in told["programs"].values()} == {"running"}
-    assert len(of_site(home)) == 2
+    until(lambda: len(of_site(home)) == 2, "two processes alone")
     capsys.readouterr()
     assert main(["status", str(home.folder)]) == 1
     assert "not reached yet" in " ".join(capsys.readouterr().out.split())
@@ -320,7 +320,7 @@ def test_a_signal_to_start_ends_everything(home: SiteHome, number: signal.Signal
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "client.cli.main", "start", str(home.folder)], env=environment, cwd=ROOT)
     until(lambda: "Starting Flower SuperExec" in read_tail(home.logs / "superexec.log"), "the SuperExec")
-    assert len(of_site(home)) == 2
+    until(lambda: len(of_site(home)) == 2, "the SuperNode and the SuperExec")  # each may fork for a moment while it starts
     process.send_signal(number)
     process.wait(60)
     until(lambda: not of_site(home), "their end")
