@@ -22,6 +22,14 @@ def program(folder: Path, code: str, name: str = "one") -> Program:
     return Program(name, (sys.executable, "-uc", code), folder / f"{name}.log", dict(os.environ), folder)
 
 
+def read(log: Path) -> str:
+    """What stands in it; nothing while it is absent, as between two names."""
+    try:
+        return log.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def until(true: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
