@@ -7,6 +7,8 @@ from typing import Any
 from common.secure.threshold import hidden_among
 from server.report.decode import listed, names, real, table, whole
 
+TOLD = 3  # so many counts of colluding hospitals are told one by one; of a thousand hospitals nobody reads them all
+
 
 @dataclass(frozen=True)
 class Check:
@@ -77,10 +79,12 @@ class Aggregation:
 
     @property
     def collusion(self) -> tuple[tuple[int, int], ...]:
-        """How many hospitals tell the coordinator all, and among how many another's update is hidden then."""
+        """How many hospitals tell the coordinator all, and among how many another's update is hidden then: a few, and where it ends."""
         if self.fewest is None or self.needed is None:
             return ()
-        return tuple((k, hidden_among(self.fewest, self.needed, k)) for k in range(1, self.fewest))
+        known = min(self.needed, self.fewest - 1)
+        counts = sorted(k for k in {*range(1, TOLD + 1), known} if 0 < k < self.fewest)
+        return tuple((k, hidden_among(self.fewest, self.needed, k)) for k in counts)
 
 
 def decode_claims(value: Any) -> tuple[Claim, ...]:

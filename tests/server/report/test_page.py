@@ -308,6 +308,14 @@ def test_no_damaged_value_breaks_the_page(report):
     page.encode("utf-8")
 
 
+@pytest.mark.parametrize("fewest", [1000, 10**12])
+def test_of_many_hospitals_the_first_collusions_are_told_and_where_hiding_ends(fewest):
+    page = render_html(SMALL | {"aggregation": {"secure": True, "fewest": fewest, "needed": fewest // 2}})
+    told = re.findall(r"With (\d+) of \d+ hospitals telling .*?update is (known|hidden among \d+)", page, re.DOTALL)
+    hidden = [(str(k), f"hidden among {fewest - k}") for k in (1, 2, 3)]
+    assert [(k, " ".join(what.split())) for k, what in told] == [*hidden, (str(fewest // 2), "known")]
+
+
 def test_a_whole_small_report_is_not_damaged():
     assert len(sections(render_html(SMALL))) == 17
 
