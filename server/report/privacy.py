@@ -79,7 +79,7 @@ class Aggregation:
 
     @property
     def collusion(self) -> tuple[tuple[int, int], ...]:
-        """How many hospitals tell the coordinator all, and among how many another's update is hidden then; the first few counts."""
+        """How many hospitals tell the coordinator all, and among how many another's update is hidden then."""
         if self.fewest is None or self.needed is None:
             return ()
         known = min(self.needed, self.fewest - 1)
