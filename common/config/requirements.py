@@ -3,6 +3,7 @@
 from common.aggregation.requirements import require_enough_sites, require_seen
 from common.aggregation.scaffold import Scaffold, require_correctable
 from common.config.modalities import MODALITIES
+from common.config.personal import require_usable_personal
 from common.config.sections import Sections
 from common.errors import ConfigError
 
@@ -23,6 +24,8 @@ def require_consistent(config: Sections) -> None:
     require_usable_stage(config)
     require_usable_strategy(config)
     require_usable_pair_rule(config)
+    if config.personal.on:
+        require_usable_personal(config)
     if config.privacy.enabled:
         require_bounded(config)
     require_unpublished_holdout(config)

@@ -200,6 +200,19 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class PersonalConfig:
+    """What of the model is each site's own: it neither leaves nor is overwritten (`common.training.personal`)."""
+
+    keep: tuple[str, ...] = ()  # kinds of arrays (`common.config.personal`), from the first tuning round on; none: all are shared
+    ditto_lambda: float = ranged(0.0, 0.0, 1e6)  # Ditto: pull of the global arrays on the site's own copy of all; 0: no copy
+
+    @property
+    def on(self) -> bool:
+        """Whether sites have something of their own."""
+        return bool(self.keep or self.ditto_lambda)
+
+
+@dataclass(frozen=True)
 class TwinsConfig:
     """The same person at two hospitals (`common.data.twins`): what becomes of such a patient. docs/privacy.md"""
 
@@ -224,4 +237,5 @@ class Sections:
     site_level: SiteLevelConfig = field(default_factory=SiteLevelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     twins: TwinsConfig = field(default_factory=TwinsConfig)
+    personal: PersonalConfig = field(default_factory=PersonalConfig)
     seed: int = ranged(0, 0, 2**31 - 1)

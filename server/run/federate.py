@@ -36,6 +36,7 @@ from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_c
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
+from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, NAMED_WEIGHTS, RunPlan
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
@@ -169,9 +170,10 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         kept = keep_stage(grid, strategy, partial(load_like, plan.out, template), trained, config, number)
         if config.evaluation.holdout:
             calibrated = calibrate(grid, strategy, kept.arrays, config, number)
+        personal = own_models(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, kept, patients, unfinished, calibrated, twins, compared=compared is not None)
+        finish(plan, model, kept, patients, unfinished, calibrated, twins, personal, compared=compared is not None)
 
 
 def from_file(config: RunConfig, weights: str) -> RunConfig:
@@ -197,6 +199,7 @@ def finish(
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
     twins: dict[str, Any] | None = None,
+    personal: dict[str, Any] | None = None,
     *,
     compared: bool = False,
 ) -> None:
@@ -210,6 +213,7 @@ def finish(
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
         twins: of `server.run.twins`.
+        personal: of `server.run.own_models`.
         compared: each site had compared its patients with the external ones before it trained (`server.run.held_out`).
     """
     rounds, arrays = read_rounds(plan.out), kept.arrays
@@ -242,6 +246,7 @@ def finish(
         "decision": final.decision,
         "stage": kept.told,
         "twins": twins or {},
+        "personal": personal or {},
         "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
         "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         "provenance": provenance,
