@@ -29,6 +29,7 @@ from simulation.baselines import measure, plan_baselines, probabilities_json, ru
 from simulation.engines import DEFAULT_ENGINE, run_federation
 from simulation.example import copy_weights
 from simulation.experiment_plan import Experiment
+from simulation.standard import with_own_standard
 from simulation.twins import without_twins
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -97,6 +98,7 @@ def run_experiment(
         copy_weights()
     refused = read_all(plan, note, progress)
     asked, (plan, twins) = plan, without_twins(plan, note, progress)
+    plan = with_own_standard(plan, refused, note)
     if plan is not asked:
         refused = read_all(plan, lambda _: None, progress)
     run_config: dict[str, str | bool] = {

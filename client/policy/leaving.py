@@ -135,7 +135,7 @@ def _require_answer(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
         answer = read_answer(reply)
     except FederationError as error:
         raise refused("records", str(error), "the reply holds more than was agreed") from error
-    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks else [])} - set(surveyed(policy))
+    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks or answer.scales else [])} - set(surveyed(policy))
     if barred:
         raise refused("survey", f"the answer tells {sorted(barred)}", "the reply holds more than was agreed")
     if answer.least < policy.min_patients:

@@ -12,6 +12,7 @@ from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
 from common.config.covariates import COVARIATES, Covariate
 from common.config.modalities import DEFAULT_MODALITIES
+from common.config.standard import Standard
 from common.low_rank.pair_rule import PairRule
 from common.low_rank.paired import Paired
 from common.low_rank.registry import PAIR_RULES
@@ -35,10 +36,13 @@ class DataConfig:
     low_percentile: float = ranged(1.0, 0.0, 50.0)
     high_percentile: float = ranged(99.5, 50.0, 100.0)
     covariates: tuple[Covariate, ...] = rows(Covariate, COVARIATES)  # columns of participants.tsv that the model takes, too
+    harmonise: bool = False  # before round 1 the sites' landmarks become `standard`, where that is empty (`server.run.standard`)
+    standard: tuple[Standard, ...] = rows(Standard, {})  # of modalities; volumes are mapped to it (`common.data.harmonisation`)
 
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
-        return {name: value for name, value in asdict(self).items() if name != "covariates"}
+        without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 @dataclass(frozen=True)

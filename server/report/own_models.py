@@ -8,7 +8,7 @@ from server.report.decode import names, real, table, whole
 
 @dataclass(frozen=True)
 class OneModel:
-    """One model at one site. `classes`: name, right, of so many; empty, as `patients` is None, where the site keeps its numbers."""
+    """A model at a site. `classes`: name, right, of so many; empty, and `patients` None, where the site keeps its numbers."""
 
     loss: float | None
     recall: float | None

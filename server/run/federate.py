@@ -37,11 +37,12 @@ from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
-from server.run.plan import MODEL_NAME, NAMED_WEIGHTS, RunPlan
+from server.run.plan import MODEL_NAME, RunPlan, travelling_config
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
+from server.run.standard import harmonised
 from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.run.weights import supplier
 from server.strategy.progress import Progress
@@ -118,7 +119,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
     with only_run(plan.out), told_of_end(progress):
         (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
-        _federate(grid, plan, progress)
+        _federate(grid, harmonised(grid, plan, progress), progress)
 
 
 @contextmanager
@@ -183,12 +184,9 @@ def from_file(config: RunConfig, weights: str) -> RunConfig:
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
     """The request that every site gets in every round. No path of the server's travels to hospitals."""
-    config, sha256 = plan.config, model.backbone_sha256
-    if plan.sites:
-        return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
-    if config.model.weights not in NAMED_WEIGHTS:  # the hash is what counts; the name tells the hospital which file it lacks
-        config = replace(config, model=replace(config.model, weights=Path(config.model.weights).name))
-    return Task(1, config.to_json(), code_hash(), sha256, run)
+    config, sha256 = travelling_config(plan), model.backbone_sha256
+    folders = {"data": str(plan.data), "cache": str(plan.cache)} if plan.sites else {}
+    return Task(1, config.to_json(), code_hash(), sha256, run, **folders)
 
 
 def finish(

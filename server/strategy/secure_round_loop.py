@@ -76,8 +76,8 @@ class SecureAvg(FedMRIAvg):
             log(WARNING, "Round %d: %s", number, error)
             self.open.failures |= dict.fromkeys(summed, str(error))
             return None, None
-        summed_of = shaped(change, shared(self.template, self.config, number))
-        change = flat(unmoved(summed_of, self.template))
+        whole = unmoved(shaped(change, shared(self.template, self.config, number)), self.template)
+        change = flat(whole)
         if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
             change = noised_change(change, self.trained_mask(number), len(summed), self.site_level)
         return self.stepped((shaped(change, self.template), weight)), MetricRecord({})

@@ -7,8 +7,8 @@ from server.report.page.values import NOTHING, and_text, number
 
 EXTERNAL = "All other sections are of the global model: the external hospital has nothing of its own."
 RULE = (
-    "Each site measured both on its own held-back patients, as the models answer before temperature and offsets. Where the personal "
-    "model is better it is so for patients like that site's own; of few patients a difference says little."
+    "Each site measured both on its own held-back patients, as the models answer before temperature and offsets. Where the "
+    "personal model is better it is so for patients like that site's own; of few patients a difference says little."
 )
 
 
@@ -44,8 +44,8 @@ def read(found: OwnModels | None) -> Section | None:
 def _said(found: OwnModels) -> str:
     if found.kept:
         return (
-            f"Each site keeps these to itself from the first tuning round on: {and_text(found.kept)}. The global model has them as "
-            "they were before."
+            f"Each site keeps these to itself from the first tuning round on: {and_text(found.kept)}. The global model has "
+            "them as they were before."
         )
     return f"Each site trains a copy of its own beside the global model (Ditto, lambda {number(found.ditto_lambda, 3)})."
 

@@ -15,11 +15,11 @@ from common.errors import ConfigError
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.objectives.term import State, StepOutputs, Term
-from common.training import local
 from common.training.local import train_round
 from common.training.personal import as_ditto, personal_round
 from common.training.scaffold import LastRound, drift
 from common.training.shared import first_personal_round, kept_names, shared, unmoved
+from common.training.update import LocalUpdate
 
 GOAL = 0.5
 
@@ -203,7 +203,7 @@ def test_fedprox_of_the_global_update_is_not_dittos(monkeypatch: pytest.MonkeyPa
 
     def round_of(model: Any, arrays: Arrays, patients: Any, config: RunConfig, **named: Any) -> Any:
         weights.extend(term.weight for term in config.objective.terms if term.name == "fedprox")
-        return local.LocalUpdate(arrays, 1, 1, {})
+        return LocalUpdate(arrays, 1, 1, {})
 
     monkeypatch.setattr("common.training.personal.train_round", round_of)
     personal_round(None, {"w": np.zeros(1, np.float32)}, {}, site_of(), config, round_number=2, site_seed=1)  # type: ignore[arg-type]
