@@ -134,7 +134,7 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     for name in (*plan.external, *plan.sites):
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
-            patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            patients = open_site(site, plan.config.data.unharmonised, plan.cache, progress=partial(progress, f"reading {name}"))
             measured += len(patients.labelled) if name in plan.external else 0
             trains |= {} if name in plan.external else {name: patients}
         except DataError as error:

@@ -39,6 +39,11 @@ class DataConfig:
     harmonise: bool = False  # before round 1 the sites' landmarks become `standard`, where that is empty (`server.run.standard`)
     standard: tuple[Standard, ...] = rows(Standard, {})  # of modalities; volumes are mapped to it (`common.data.harmonisation`)
 
+    @property
+    def unharmonised(self) -> "DataConfig":
+        """The same for a look at the files before there is a standard."""
+        return self if self.standard else replace(self, harmonise=False)
+
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
         without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}

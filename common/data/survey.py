@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, combinations
 
 import numpy as np
@@ -117,7 +117,8 @@ def counts(facts: Sequence[Facts], run: RunConfig) -> dict[str, Topic]:
 
 def definition(run: RunConfig) -> str:
     """Hash of what the groups are: two surveys with different ones could be played against each other."""
-    said = [run.task.classes, run.task.label, run.data.modalities, run.data.of_slices(), DEFAULT_MODALITIES]
+    data = replace(run.data, standard=()).of_slices()  # nothing that is told depends on it
+    said = [run.task.classes, run.task.label, run.data.modalities, data, DEFAULT_MODALITIES]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from client.review.picture import _own_slices
 from common.config.run import config_from_table
 from common.config.sections import DataConfig
 from common.config.standard import PERCENTILES, Standard
+from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.harmonisation import landmarks, to_standard
 from common.data.slices import intensity_rule, scaled_slab, slice_case
@@ -113,6 +114,15 @@ def test_a_site_tells_the_mean_over_enough_patients(write_site, run) -> None:
 def test_a_standard_that_is_none_is_refused(table: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         config_from_table({"data": table})
+
+
+def test_slices_of_a_run_that_has_no_standard_yet_are_not_cut(write_site, run, tmp_path) -> None:
+    site = read_site(write_site("one", {"sub-1": ["t1"]}), run)
+    awaiting = replace(run.data, harmonise=True)
+    with pytest.raises(ConfigError, match=r"data\.standard is empty"):
+        open_site(site, awaiting, tmp_path / "cache", workers=1)
+    assert len(open_site(site, awaiting.unharmonised, tmp_path / "cache", workers=1)) == 1
+    assert replace(awaiting, standard=STANDARD).unharmonised.standard == STANDARD
 
 
 @pytest.mark.parametrize("section", ["secure", "site_level"])
