@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig
 from common.data.cases import Case
 from common.data.gate.patient import read_patient
-from common.data.slices import _window
-from common.data.volumes import Mask, Volume, apply_window, centre_of, choose_slices, crop_slices, foreground
+from common.data.slices import scaled_slab
+from common.data.volumes import Mask, Volume, centre_of, choose_slices, crop_slices, foreground
 from common.models.multimodal import MultiModalViT
 from common.training.device import autocast
 
@@ -87,7 +87,7 @@ def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
     read = read_patient(case, config.data)
     scaled = {}
     for m, there in read.volumes.items():
-        scaled[m] = Volume(apply_window(there.voxels, _window(there, m, config.data)), there.affine)
+        scaled[m] = Volume(scaled_slab(there, m, np.arange(there.voxels.shape[2]), config.data), there.affine)
     mask = read.region if read.tumour else np.zeros_like(read.region)
     brain = foreground(read.reference.voxels)
     return scaled | {kind: Volume(v.astype(np.float32), read.reference.affine) for kind, v in (("mask", mask), ("brain", brain))}

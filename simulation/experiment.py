@@ -29,6 +29,7 @@ from simulation.baselines import measure, plan_baselines, probabilities_json, ru
 from simulation.engines import DEFAULT_ENGINE, run_federation
 from simulation.example import copy_weights
 from simulation.experiment_plan import Experiment
+from simulation.standard import with_own_standard
 from simulation.twins import without_twins
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -97,6 +98,7 @@ def run_experiment(
         copy_weights()
     refused = read_all(plan, note, progress)
     asked, (plan, twins) = plan, without_twins(plan, note, progress)
+    plan = with_own_standard(plan, refused, note)
     if plan is not asked:
         refused = read_all(plan, lambda _: None, progress)
     run_config: dict[str, str | bool] = {
@@ -132,7 +134,7 @@ def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...
     for name in (*plan.external, *plan.sites):
         try:
             site = read_site(plan.data / name, plan.config, simulated=True)
-            patients = open_site(site, plan.config.data, plan.cache, progress=partial(progress, f"reading {name}"))
+            patients = open_site(site, plan.config.data.unharmonised, plan.cache, progress=partial(progress, f"reading {name}"))
             measured += len(patients.labelled) if name in plan.external else 0
             trains |= {} if name in plan.external else {name: patients}
         except DataError as error:

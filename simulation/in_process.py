@@ -9,6 +9,7 @@ from client.round.train import site_seed
 from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
+from common.errors import ConfigError
 from common.messages.round import SiteReply
 from common.messages.update import Update
 from common.models.arrays import Arrays, get_arrays
@@ -47,7 +48,12 @@ def rounds(
         sites: the patients who train, by site.
         config: of the run; neither `secure` nor `site_level` is read.
         received: makes of a round's honest replies those that the server aggregates.
+
+    Raises:
+        ConfigError: sites that have something of their own; what they keep has no place here.
     """
+    if config.personal.on:
+        raise ConfigError("[personal] cannot run in this program without Flower. Use fedmri-sim run.")
     arrays, before = get_arrays(model), dict[str, LastRound]()
     state = config.federation.aggregator.init(arrays)
     for number in range(1, config.federation.rounds + 1):

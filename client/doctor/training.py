@@ -109,7 +109,7 @@ def check_training(home: SiteHome, config: RunConfig) -> Iterator[Finding]:
     number = min(rounds_before_tuning(config) + 1, config.federation.rounds)  # it trains the adapters, where any does
     arrays = get_arrays(model)
     with tempfile.TemporaryDirectory(prefix="fedmri-doctor-") as folder:
-        patients = open_site(few, config.data, Path(folder), workers=1)
+        patients = open_site(few, config.data.unharmonised, Path(folder), workers=1)
         if config.privacy.enabled:
             update = private_round(model, arrays, patients, trial, round_number=number, site_seed=0, charge=lambda cost: None)
         else:

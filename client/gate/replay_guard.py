@@ -3,6 +3,7 @@ where a run began, which patients sums for calibration were of."""
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -121,7 +122,8 @@ def keep_split(state: Path, config: RunConfig) -> None:
 def _split(config: RunConfig) -> str:
     """All settings that decide which patients are in which sum."""
     task = {"classes": config.task.classes, "label": config.task.label}  # beside the data's settings, as sites have it noted
-    told = {"holdout": config.evaluation.holdout, "data": config.data.of_slices() | task}
+    data = replace(config.data, standard=()).of_slices()  # which scale their images have decides of nobody
+    told = {"holdout": config.evaluation.holdout, "data": data | task}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -41,6 +41,7 @@ from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_s
 from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
+from common.training.shared import shared
 
 STAGE_REPLIES: Mapping[str, type] = {kind.stage: kind for kind in (AdvertisedKeys, KeyShares, UnmaskShares)}
 
@@ -101,7 +102,7 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     """The rules for an update in the clear."""
     if policy.secure_only:
         raise refused("secure_only", "an update in the clear", "the site takes part in secure aggregation only")
-    before = trained_at_sites(asked_arrays(asked))
+    before = trained_at_sites(shared_arrays(asked))
     try:
         if update is None:
             update = read_update(reply, before)
@@ -118,7 +119,7 @@ def _require_stage_reply(reply: RecordDict, asked: RecordDict, policy: SitePolic
     stage = str(secure_stage(asked))
     try:
         if stage == MaskedInput.stage:
-            before = asked_arrays(asked)
+            before = shared_arrays(asked)
             read_masked(reply, 1 + sum(array.size for array in before.values()))
             _require_named(before, policy)
         else:
@@ -134,7 +135,7 @@ def _require_answer(reply: RecordDict, asked: RecordDict, policy: SitePolicy) ->
         answer = read_answer(reply)
     except FederationError as error:
         raise refused("records", str(error), "the reply holds more than was agreed") from error
-    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks else [])} - set(surveyed(policy))
+    barred = {*answer.topics, *([INTENSITIES] if answer.landmarks or answer.scales else [])} - set(surveyed(policy))
     if barred:
         raise refused("survey", f"the answer tells {sorted(barred)}", "the reply holds more than was agreed")
     if answer.least < policy.min_patients:
@@ -208,6 +209,19 @@ def asked_arrays(asked: RecordDict) -> Arrays:
         return _read(asked.get(ARRAYS), "request")
     except FederationError as error:
         raise refused("records", str(error), "the request's arrays cannot be read") from error
+
+
+def shared_arrays(asked: RecordDict) -> Arrays:
+    """The arrays of a request whose change may leave: not those that the run's sites keep to themselves (`personal.keep`).
+
+    Raises:
+        PolicyError: as `asked_arrays`, or a request whose configuration cannot be read.
+    """
+    try:
+        task = read_task(asked)
+        return shared(asked_arrays(asked), config_from_json(task.config), task.round)
+    except (FederationError, ConfigError) as error:
+        raise refused("records", str(error), "the request cannot be read") from error
 
 
 def require_norm(norm: float, policy: SitePolicy) -> None:

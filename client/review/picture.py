@@ -17,8 +17,8 @@ from common.data.cases import Case
 from common.data.gate.files import load_volume
 from common.data.gate.images import MASK
 from common.data.gate.patient import Patient
-from common.data.slices import cut_patient, cut_tumour
-from common.data.volumes import Mask, Volume, apply_window, choose_slices, crop_slices, foreground, intensity_window
+from common.data.slices import cut_patient, cut_tumour, scaled_slab
+from common.data.volumes import Mask, Volume, choose_slices, crop_slices, foreground
 from common.errors import DataError
 
 EDGE = 128  # pixels of a slice's picture, at most
@@ -73,7 +73,7 @@ def _file_row(name: str, file: Path | None, data: DataConfig) -> Row:
         return Row(name, b"", "absent")
     try:
         volume = load_volume(file)
-        return Row(name, _strip(_mask_slices(volume, data) if name == MASK else _own_slices(volume, data)))
+        return Row(name, _strip(_mask_slices(volume, data) if name == MASK else _own_slices(volume, name, data)))
     except DataError:
         return Row(name, b"", "cannot be read")
 
@@ -85,10 +85,9 @@ def _mask_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
     return _whole(Volume(marked[:, :, indices].astype(np.float32), volume.affine), data)
 
 
-def _own_slices(volume: Volume, data: DataConfig) -> NDArray[np.float32]:
+def _own_slices(volume: Volume, modality: str, data: DataConfig) -> NDArray[np.float32]:
     indices = choose_slices(foreground(volume.voxels), data.slices, tumour=False)
-    window = intensity_window(volume.voxels, data.low_percentile, data.high_percentile)
-    return _whole(Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine), data)
+    return _whole(Volume(scaled_slab(volume, modality, indices, data), volume.affine), data)
 
 
 def _whole(slab: Volume, data: DataConfig) -> NDArray[np.float32]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from client.policy.asking import require_calibrating, require_hours
 from client.round.site_context import SiteContext
-from client.round.train import agreed_model, prepared_patients, require_pinned
+from client.round.train import agreed_model, own_arrays, prepared_patients, require_pinned
 from common.data.cases import Site
 from common.data.dataset import SiteData
+from common.errors import FederationError
 from common.evaluation.calibration.calibration import Scaling, score_histogram
 from common.evaluation.calibration.offsets import why_no_offsets
 from common.evaluation.ood import score as ood
@@ -28,6 +29,7 @@ from common.messages.calibration import (
     NLL,
     OFFSETS,
     OOD_SCORES,
+    OWN,
     SCORES,
     read_asked,
     read_candidates,
@@ -39,6 +41,8 @@ from common.messages.round import SiteReply, Task
 from common.models.arrays import Arrays
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+
+NO_OWN = "the site holds no arrays of its own of this run"
 
 
 def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tuple[RecordDict, Site]:
@@ -63,6 +67,11 @@ def calibrate_site(content: RecordDict, task: Task, context: SiteContext) -> tup
     if asked.stage == CHOOSE:
         candidates = read_candidates(content, asked, arrays)
         sums = together([choice_sums(replace(trained, arrays=candidate), held) for candidate in candidates])
+    elif asked.stage == OWN:
+        own = own_arrays(context, task.run, config, arrays, task.round)
+        if not own:
+            raise FederationError(f"This site holds no arrays of its own of run {task.run!r}.", public=NO_OWN)
+        sums = own_sums(trained, replace(trained, arrays=arrays | own), held)
     elif asked.stage == FIT:
         sums = fit_sums(trained, training, held, least)
     else:
@@ -79,6 +88,12 @@ def choice_sums(trained: TrainedModel, held: SiteData) -> Arrays:
     sums = {NLL: found.nll, COUNT: np.array([len(labels)]), CONFUSION: found.confusion}
     sums |= {} if found.offsets is None else {OFFSETS: found.offsets}
     return {name: array.astype(np.float32) for name, array in sums.items()}
+
+
+def own_sums(trained: TrainedModel, own: TrainedModel, held: SiteData) -> Arrays:
+    """Of the global model and of the site's own: the held-back labelled patients' summed losses, and their classes by answer."""
+    both = [choice_sums(model, held) for model in (trained, own)]
+    return together([{name: sums[name] for name in (NLL, COUNT, CONFUSION)} for sums in both])
 
 
 def fit_sums(trained: TrainedModel, training: SiteData, held: SiteData, least: int) -> Arrays:

@@ -20,9 +20,9 @@ RECEIVED, OWN = "received.", "own."  # before an array's name
 logger = logging.getLogger("fedmri.client")
 
 
-def memory_folder(home: Path, run: str) -> Path:
+def memory_folder(home: Path, run: str, kind: str = "scaffold") -> Path:
     """Of one run; what the coordinator calls it is no path."""
-    return home / "scaffold" / hashlib.sha256(run.encode()).hexdigest()[:16]
+    return home / kind / hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
 def remember(folder: Path, number: int, last: LastRound) -> None:

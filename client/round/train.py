@@ -19,6 +19,7 @@ from flwr.app import RecordDict
 from client.policy.asking import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
 from client.round.left_out import require_unrefused, without_twins
+from client.round.own_arrays import keep_own, own_after
 from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
 from client.round.site_memory import memory_folder, recall, remember
@@ -46,8 +47,9 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy.charge import Charge
 from common.secure.fixed_point import UNCOUNTABLE, FixedPoint
-from common.training.local import train_round
+from common.training.personal import personal_round
 from common.training.scaffold import LastRound, drift
+from common.training.shared import first_personal_round, shared
 from common.training.trainable import unlabelled_weight
 
 logger = logging.getLogger("fedmri.client")
@@ -95,7 +97,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     if site.config.policy.secure_only and not context.simulated:
         seed = own_seed()
         patients = patients if config.privacy.enabled else own_patients(patients)  # a private round draws its own
-    data, epsilon = note_trained(context, task, patients), -1.0
+    data, epsilon, own = note_trained(context, task, patients), -1.0, Arrays()
     if config.privacy.enabled:
         from common.training.private import private_round  # noqa: PLC0415  Opacus is a third of a process' start
 
@@ -110,13 +112,17 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     else:
         require_open(context.name, site.config.privacy)
         correction = site_drift(context, task, config, arrays)
-        update = train_round(
-            model, arrays, patients, config, round_number=task.round, site_seed=seed, drift=correction, rank=rank
+        before = own_arrays(context, task.run, config, arrays, task.round - 1)
+        update, own = personal_round(
+            model, arrays, before, patients, config, round_number=task.round, site_seed=seed, drift=correction, rank=rank
         )
     metrics = update.metrics | {"seconds": time.monotonic() - began}
-    change = Update.between(update.arrays, arrays)
+    sent = shared(arrays, config, task.round)
+    change = Update.between(update.arrays, sent)
     if isinstance(config.federation.strategy, Scaffold):
-        remember(_memory(context, task.run), task.round, LastRound(arrays, change.change))
+        remember(_memory(context, task.run), task.round, LastRound(sent, change.change))
+    if own:
+        keep_own(_memory(context, task.run, "personal"), task.round, own)
     return replace(told, update=change, epsilon=epsilon, metrics=metrics, data=data), site
 
 
@@ -138,15 +144,30 @@ def site_drift(context: SiteContext, task: Task, config: RunConfig, arrays: Arra
     """What SCAFFOLD corrects this round by; None in other runs, and where the site was not in the round before."""
     if not isinstance(config.federation.strategy, Scaffold):
         return None
-    last = recall(_memory(context, task.run), task.round - 1, arrays)
+    last = recall(_memory(context, task.run), task.round - 1, shared(arrays, config, task.round - 1))
     return drift(last, arrays, config, task.round) if last else None
 
 
-def _memory(context: SiteContext, run: str) -> Path:
+def own_arrays(context: SiteContext, run: str, config: RunConfig, arrays: Arrays, last: int) -> Arrays:
+    """The site's own arrays after round `last`; {} where it has none.
+
+    Args:
+        context: the site.
+        run: what the coordinator calls it.
+        config: of the run.
+        arrays: global ones, which its own must resemble.
+        last: number of the round.
+    """
+    if not config.personal.on or last < first_personal_round(config):
+        return {}
+    return own_after(_memory(context, run, "personal"), last, arrays)
+
+
+def _memory(context: SiteContext, run: str, kind: str = "scaffold") -> Path:
     """A hospital's lies beside its ledger; a virtual site's in the cache."""
     if context.simulated:
-        return memory_folder(context.cache, f"{run}/{context.name}")
-    return memory_folder(home_folder(context), run)
+        return memory_folder(context.cache, f"{run}/{context.name}", kind)
+    return memory_folder(home_folder(context), run, kind)
 
 
 def agreed_model(content: RecordDict, task: Task, context: SiteContext) -> tuple[MultiModalViT, RunConfig, Arrays]:

@@ -3,6 +3,7 @@
 from common.aggregation.requirements import require_enough_sites, require_seen
 from common.aggregation.scaffold import Scaffold, require_correctable
 from common.config.modalities import MODALITIES
+from common.config.personal import require_usable_personal
 from common.config.sections import Sections
 from common.errors import ConfigError
 
@@ -14,6 +15,7 @@ def require_consistent(config: Sections) -> None:
         ConfigError: names the setting, why it cannot be, and what can.
     """
     require_known_modalities(config)
+    require_usable_standard(config)
     require_target_apart(config)
     require_trained_head(config)
     require_usable_head(config)
@@ -23,6 +25,8 @@ def require_consistent(config: Sections) -> None:
     require_usable_stage(config)
     require_usable_strategy(config)
     require_usable_pair_rule(config)
+    if config.personal.on:
+        require_usable_personal(config)
     if config.privacy.enabled:
         require_bounded(config)
     require_unpublished_holdout(config)
@@ -33,6 +37,18 @@ def require_known_modalities(config: Sections) -> None:
     chosen = config.data.modalities
     if any(m not in MODALITIES for m in chosen) or not chosen or len(set(chosen)) != len(chosen):
         raise ConfigError(f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(chosen)}.")
+
+
+def require_usable_standard(config: Sections) -> None:
+    """Refuse landmarks that would leave without noise or without a mask, and a standard of what the run does not read."""
+    data, hidden = config.data, {"privacy.enabled": config.privacy.enabled, **_hidden(config)}
+    if unread := [row.name for row in data.standard if row.name not in data.modalities]:
+        raise ConfigError(f"data.standard: {unread[0]!r} is not among data.modalities. Take it out of the list.")
+    for name in (name for name, on in hidden.items() if on and data.harmonise and not data.standard):
+        raise ConfigError(
+            f"data.harmonise cannot run with {name}: the sites' landmarks would leave in the clear. Set data.standard, such as "
+            "standard.json of a run without it has."
+        )
 
 
 def require_target_apart(config: Sections) -> None:

@@ -12,6 +12,7 @@ from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
 from common.config.covariates import COVARIATES, Covariate
 from common.config.modalities import DEFAULT_MODALITIES
+from common.config.standard import Standard
 from common.low_rank.pair_rule import PairRule
 from common.low_rank.paired import Paired
 from common.low_rank.registry import PAIR_RULES
@@ -35,10 +36,18 @@ class DataConfig:
     low_percentile: float = ranged(1.0, 0.0, 50.0)
     high_percentile: float = ranged(99.5, 50.0, 100.0)
     covariates: tuple[Covariate, ...] = rows(Covariate, COVARIATES)  # columns of participants.tsv that the model takes, too
+    harmonise: bool = False  # before round 1 the sites' landmarks become `standard`, where that is empty (`server.run.standard`)
+    standard: tuple[Standard, ...] = rows(Standard, {})  # of modalities; volumes are mapped to it (`common.data.harmonisation`)
+
+    @property
+    def unharmonised(self) -> "DataConfig":
+        """The same for a look at the files before there is a standard."""
+        return self if self.standard else replace(self, harmonise=False)
 
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
-        return {name: value for name, value in asdict(self).items() if name != "covariates"}
+        without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,19 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class PersonalConfig:
+    """What of the model is each site's own: it neither leaves nor is overwritten (`common.training.personal`)."""
+
+    keep: tuple[str, ...] = ()  # kinds of arrays (`common.config.personal`), from the first tuning round on; none: all are shared
+    ditto_lambda: float = ranged(0.0, 0.0, 1e6)  # Ditto: pull of the global arrays on the site's own copy of all; 0: no copy
+
+    @property
+    def on(self) -> bool:
+        """Whether sites have something of their own."""
+        return bool(self.keep or self.ditto_lambda)
+
+
+@dataclass(frozen=True)
 class TwinsConfig:
     """The same person at two hospitals (`common.data.twins`): what becomes of such a patient. docs/privacy.md"""
 
@@ -224,4 +246,5 @@ class Sections:
     site_level: SiteLevelConfig = field(default_factory=SiteLevelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     twins: TwinsConfig = field(default_factory=TwinsConfig)
+    personal: PersonalConfig = field(default_factory=PersonalConfig)
     seed: int = ranged(0, 0, 2**31 - 1)

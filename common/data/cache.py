@@ -30,7 +30,7 @@ from common.data.dataset import SiteData
 from common.data.gate.files import companion
 from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.slices import prepare_case
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from common.files import locked, sync_folder, write_atomic
 
 VERSION = 2  # raise it when the same sources and settings begin to give other slices
@@ -77,7 +77,13 @@ def open_site(
 
     Raises:
         DataError: nobody can be used (it says why), or a cache folder that cannot be written.
+        ConfigError: the run harmonises, and there is no standard yet: its slices would be others than it trains on.
     """
+    if data.harmonise and not data.standard:
+        raise ConfigError(
+            "data.harmonise is set, and data.standard is empty: `fedmri-sim run` and `fedmri-server run` fill it. Set "
+            "data.standard, such as standard.json of a run has, or data.harmonise = false."
+        )
     asked = site.usable()
     if not asked.cases:
         raise nobody_left(site, site.findings)

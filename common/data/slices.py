@@ -13,6 +13,7 @@ import numpy.typing as npt
 from common.config.modalities import MODALITIES
 from common.data.gate.finding import Finding
 from common.data.gate.patient import Cut, Files, Patient, read_patient
+from common.data.harmonisation import landmarks, to_standard
 from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window
 
 
@@ -74,14 +75,24 @@ def cut_tumour(read: Patient, data: Cut) -> Mask | None:
 def _scaled_slices(
     volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: Cut
 ) -> Array:
-    """[S, H, W]: scaled by the whole volume's window, but no other slices than these."""
-    window = _window(volume, modality, data)
-    slab = Volume(apply_window(volume.voxels[:, :, indices], window), volume.affine)
+    """[S, H, W] of `scaled_slab`."""
+    slab = Volume(scaled_slab(volume, modality, indices, data), volume.affine)
     return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
 
 
-def _window(volume: Volume, modality: str, data: Cut) -> tuple[float, float] | None:
-    """By the modality's intensity rule."""
+def scaled_slab(volume: Volume, modality: str, indices: npt.NDArray[np.int64], data: Cut) -> Array:
+    """Slices [X, Y, S] in 0 to 1: by the whole volume's window and landmarks, but no other slices than these.
+
+    Whoever shows or uses a patient's intensities scales them here.
+    """
+    window = intensity_rule(volume, modality, data)
+    scaled = apply_window(volume.voxels[:, :, indices], window)
+    standard = next((row.landmarks for row in data.standard if row.name == modality), ())
+    return to_standard(scaled, landmarks(volume, window), standard) if standard else scaled
+
+
+def intensity_rule(volume: Volume, modality: str, data: Cut) -> tuple[float, float] | None:
+    """The window [low, high] of a volume by its modality's rule; None where it has no contrast."""
     quantity = MODALITIES[modality].quantity
     if quantity is None:
         return intensity_window(volume.voxels, data.low_percentile, data.high_percentile, volume.levels)

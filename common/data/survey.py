@@ -8,16 +8,19 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, combinations
 
 import numpy as np
 
 from common.config.modalities import DEFAULT_MODALITIES
+from common.config.modalities import MODALITIES as MODALITY_ROWS
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case, Site
 from common.data.gate.finding import StaysOutError
 from common.data.gate.patient import Patient, read_patient
+from common.data.harmonisation import DIGITS, landmarks
+from common.data.slices import intensity_rule
 from common.data.suppression import Counts, Topic, release
 from common.data.volumes import foreground
 
@@ -42,6 +45,7 @@ class Facts:
     scanner: str
     findings: tuple[str, ...]  # codes
     intensities: Mapping[str, tuple[float, ...]]  # by modality, at LANDMARKS
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by modality, of `common.data.harmonisation`
 
     @property
     def digest(self) -> str:
@@ -55,12 +59,14 @@ class Answer:
 
     Attributes:
         landmarks: medians over patients, two digits, of modalities that at least `least` patients have.
+        scales: means over patients of the landmarks between 0 and 1, three digits, of the same modalities.
     """
 
     least: int
     patients: int
     topics: Mapping[str, Counts]
     landmarks: Mapping[str, tuple[float, ...]]
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def site_facts(site: Site, run: RunConfig, progress: Callable[[int, int], None] | None = None) -> list[Facts]:
@@ -91,7 +97,9 @@ def answer(facts: Sequence[Facts], run: RunConfig, least: int, topics: Iterable[
     counted = counts(facts, run)
     patients, told = release({name: counted[name] for name in topics if name in counted}, len(facts), least)
     told = {name: {g: n for g, n in groups.items() if n or counted[name].closed} for name, groups in told.items()}
-    return Answer(least, patients, told, _landmarks(facts, least) if INTENSITIES in topics and patients else {})
+    if INTENSITIES not in topics or not patients:
+        return Answer(least, patients, told, {})
+    return Answer(least, patients, told, _landmarks(facts, least), _scales(facts, least))
 
 
 def counts(facts: Sequence[Facts], run: RunConfig) -> dict[str, Topic]:
@@ -109,7 +117,8 @@ def counts(facts: Sequence[Facts], run: RunConfig) -> dict[str, Topic]:
 
 def definition(run: RunConfig) -> str:
     """Hash of what the groups are: two surveys with different ones could be played against each other."""
-    said = [run.task.classes, run.task.label, run.data.modalities, run.data.of_slices(), DEFAULT_MODALITIES]
+    data = replace(run.data, standard=()).of_slices()  # nothing that is told depends on it
+    said = [run.task.classes, run.task.label, run.data.modalities, data, DEFAULT_MODALITIES]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,6 +138,7 @@ def _facts(case: Case, read: Patient | None, codes: Iterable[str], run: RunConfi
         scanner=_scanner(read) if read else UNKNOWN,
         findings=tuple(sorted(codes)),
         intensities={name: _percentiles(read, name) for name in read.volumes} if read else {},
+        scales=_own_scales(read, run) if read else {},
     )
 
 
@@ -153,6 +163,24 @@ def _landmarks(facts: Sequence[Facts], least: int) -> dict[str, tuple[float, ...
         name: tuple(float(f"{value:.2g}") for value in np.median(values, axis=0))
         for name, values in known.items()
         if len(values) >= least
+    }
+
+
+def _own_scales(read: Patient, run: RunConfig) -> dict[str, tuple[float, ...]]:
+    """A patient's landmarks, as the run's own window makes them; not of volumes without contrast, nor of physical quantities."""
+    plain = {name: volume for name, volume in read.volumes.items() if MODALITY_ROWS[name].quantity is None}
+    found = {name: landmarks(volume, intensity_rule(volume, name, run.data)) for name, volume in plain.items()}
+    return {name: tuple(round(mark, DIGITS) for mark in marks) for name, marks in found.items() if marks}
+
+
+def _scales(facts: Sequence[Facts], least: int) -> dict[str, tuple[float, ...]]:
+    """Means over patients; of few of them nothing."""
+    names = sorted({name for one in facts for name in one.scales})
+    known = {name: [one.scales[name] for one in facts if name in one.scales] for name in names}
+    return {
+        name: tuple(round(float(mark), 3) for mark in np.mean(marks, axis=0))
+        for name, marks in known.items()
+        if len(marks) >= least
     }
 
 

@@ -1,4 +1,4 @@
-"""The messages that choose and calibrate the trained model: up to three requests and replies after the last round.
+"""The messages that choose, calibrate and compare the trained model: up to four requests and replies after the last round.
 
     choose  asked  arrays, config as for a round; calibration {stage, candidates: K}; candidate-0 ... candidate-(K-1): arrays
             reply  sums {00.calibration.nll [T], 00.calibration.count [1], 00.calibration.confusion [C, C], 00.calibration.offsets
@@ -8,6 +8,9 @@
     score   asked  arrays, config; calibration {stage, temperature, offsets}; reference: the moments of all sites, added up;
                    absent where there are fewer than two: no site could be scored against others
             reply  sums {calibration.scores [K], ood.scores [K'] where there is a reference}
+    own     asked  arrays, config as for a round; calibration {stage}
+            reply  sums {00.calibration.nll [T], 00.calibration.count [1], 00.calibration.confusion [C, C]} of the global model,
+                   and under 01 the same of the site's own (`[personal]`)
 
 where class offsets are fitted (`common.evaluation.calibration.offsets`), both replies hold calibration.confusion [C, C], rows are
 the truth, before and after them, and the first calibration.offsets: losses at the points of a grid,
@@ -32,7 +35,7 @@ from common.messages.round import MAX_PATIENTS, SiteReply, Task, pack_arrays, un
 from common.models.arrays import Arrays
 
 CALIBRATION, REFERENCE, SUMS = "calibration", "reference", "sums"  # names of records
-CHOOSE, FIT, SCORE = "choose", "fit", "score"
+CHOOSE, FIT, SCORE, OWN = STAGES = ("choose", "fit", "score", "own")
 NLL, COUNT, SCORES, OOD_SCORES = "calibration.nll", "calibration.count", "calibration.scores", "ood.scores"
 OFFSETS, CONFUSION = "calibration.offsets", "calibration.confusion"
 HAVING = "ood.count"  # of the moments: how many patients stand behind each row
@@ -77,8 +80,8 @@ def read_asked(content: RecordDict, config: RunConfig) -> CalibrationRequest:
             many candidates.
     """
     record = content.get(CALIBRATION)
-    if not isinstance(record, ConfigRecord) or record.get("stage") not in (CHOOSE, FIT, SCORE):
-        raise FederationError(f"Calibration: expected a request of stage '{CHOOSE}', '{FIT}' or '{SCORE}'.")
+    if not isinstance(record, ConfigRecord) or record.get("stage") not in STAGES:
+        raise FederationError(f"Calibration: expected a request of one of the stages {', '.join(STAGES)}.")
     temperature = record.get("temperature")
     if not isinstance(temperature, float) or not TEMPERATURES[0] * 0.999 <= temperature <= TEMPERATURES[-1] * 1.001:
         raise FederationError(
@@ -141,6 +144,8 @@ def form(asked: CalibrationRequest, config: RunConfig, *, scored: bool) -> Array
     classes, offsets = len(config.task.classes), not why_no_offsets(config)
     confusion = {CONFUSION: np.zeros((classes, classes), np.float32)}
     losses = {NLL: _zeros(len(TEMPERATURES)), COUNT: _zeros(1)}
+    if asked.stage == OWN:
+        return together([losses | confusion] * 2)
     losses |= {OFFSETS: np.zeros(grid_shape(classes), np.float32)} if offsets else {}
     if asked.stage == CHOOSE:
         return together([losses | confusion] * asked.candidates)

@@ -28,6 +28,7 @@ TRAVELS = (
     "common/data/covariates.py",
     "common/data/dataset.py",
     "common/data/gate/*.py",
+    "common/data/harmonisation.py",
     "common/data/fingerprint.py",
     "common/data/forgetting.py",
     "common/data/headings.py",

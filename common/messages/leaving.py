@@ -86,7 +86,7 @@ LEAVES = (
         CHANGE,
         ArrayRecord,
         "*",
-        "the change of each trained array; clipped and noised by patient in a private run",
+        "the change of each trained array but those that the run's sites keep; clipped and noised by patient in a private run",
         "those of `policy.arrays`, not under `policy.secure_only`",
     ),
     Leaving(MASKED, ArrayRecord, MASKED, "the weighted change and the weight, under masks that cancel in the sum", SUMMED),

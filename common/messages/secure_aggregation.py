@@ -30,7 +30,8 @@ MAX_BYTES = 4096  # of one key, share or ciphertext
 MAX_SITES = 1000
 
 # What training reads of a configuration. Not the seed, which a site that sends masked updates only does not follow; not what
-# weighs, clips or counts an update that is trained already; nothing of evaluation, not even who is held back.
+# weighs, clips or counts an update that is trained already; nothing of evaluation, not even who is held back. Not what sites keep
+# to themselves: two runs that differ in it alone make the same change of what both share.
 TRAINS = ("data", "model", "objective", "training", "task", "privacy")
 TRAINS_FEDERATION = ("rounds", "strategy", "low_rank")
 

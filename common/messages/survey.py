@@ -14,6 +14,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
+from common.config.standard import PERCENTILES
 from common.data.survey import LANDMARKS, TOPICS, Answer
 from common.errors import FederationError
 from common.messages.round import MAX_PATIENTS, SiteReply, Task, write_status, write_task
@@ -54,7 +55,8 @@ def read_answer(content: RecordDict) -> Answer:
             least=_whole(found.pop("least"), 1),
             patients=_whole(found.pop("patients"), 0),
             topics={_topic(name): _groups(groups) for name, groups in dict(found.pop("topics")).items()},
-            landmarks={_group(name): _values(values) for name, values in dict(found.pop("landmarks")).items()},
+            landmarks={_group(name): _values(values, len(LANDMARKS)) for name, values in dict(found.pop("landmarks")).items()},
+            scales={_group(name): _scale(values) for name, values in dict(found.pop("scales", {})).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _wrong("the answer cannot be read") from error
@@ -88,9 +90,16 @@ def _groups(groups: Any) -> dict[str, int]:
     return {_group(name): _whole(count, 0) for name, count in dict(groups).items()}
 
 
-def _values(values: Any) -> tuple[float, ...]:
+def _scale(values: Any) -> tuple[float, ...]:
+    marks = _values(values, len(PERCENTILES))
+    if list(marks) != sorted(marks) or marks[0] < 0 or marks[-1] > 1:
+        raise ValueError("no landmarks of a scale")
+    return marks
+
+
+def _values(values: Any, many: int) -> tuple[float, ...]:
     numbers = tuple(float(value) for value in values)
-    if len(numbers) != len(LANDMARKS) or not all(math.isfinite(number) for number in numbers):
+    if len(numbers) != many or not all(math.isfinite(number) for number in numbers):
         raise ValueError("no landmarks")
     return numbers
 

@@ -6,8 +6,9 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def norm(arrays: Arrays) -> float:
     return float(np.sqrt(sum(np.sum(arrays[name].astype(np.float64) ** 2) for name in sorted(arrays))))
 
 
-def flat(arrays: Arrays) -> NDArray[np.float64]:
+def flat(arrays: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
     """All arrays as one vector, in the order of their names."""
     return np.concatenate([arrays[name].astype(np.float64).ravel() for name in sorted(arrays)])
 

@@ -1,5 +1,7 @@
 """From configuration to model: the same arrays at every site and at the server, for equal configurations."""
 
+from dataclasses import replace
+
 import torch
 
 from common.config.run import RunConfig
@@ -23,7 +25,8 @@ def build_model(config: RunConfig) -> MultiModalViT:
     with torch.random.fork_rng(devices=[]):  # timm draws untrained weights from the global generator
         torch.manual_seed(config.seed)
         backbone, sha256 = create_backbone(config.model, config.data.size)
-    adapt(backbone, config.model, generator, config.federation.low_rank.residual_rank)
+    chosen = replace(config.model, train_norms=True) if "norms" in config.personal.keep else config.model
+    adapt(backbone, chosen, generator, config.federation.low_rank.residual_rank)
     model = assemble(backbone, config, generator)
     model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
     return model

@@ -43,6 +43,7 @@ def train_round(
     drift: Arrays | None = None,
     progress: Callable[[int, int], None] | None = None,
     rank: int = 0,
+    anchor: Arrays | None = None,
 ) -> LocalUpdate:
     """Train `config.training.local_epochs` epochs from the global arrays.
 
@@ -56,6 +57,7 @@ def train_round(
         drift: what SCAFFOLD corrects the round by (`common.training.scaffold`).
         progress: called with steps done and steps in all.
         rank: that the site trains of low-rank pairs (`common.training.site_rank`); 0: the run's.
+        anchor: what FedProx stays near; None: `arrays`.
 
     Raises:
         FederationError: arrays that are not this model's.
@@ -69,6 +71,8 @@ def train_round(
     head = is_head_round(config, round_number)
     begun = first_components(arrays, 0 if head else rank)
     point = first_point(begun, torch.as_tensor(patients.labels), config, round_number, device)
+    if anchor is not None:
+        point = replace(point, received={name: torch.tensor(anchor[name], device=device) for name in point.trained})
     own = (
         head_rule(model, arrays, patients, config, generator, head_rounds_until(config, round_number))
         if head

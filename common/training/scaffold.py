@@ -58,7 +58,8 @@ def drift(last: LastRound, arrays: Arrays, config: RunConfig, round_number: int)
         return {}
     before, now = (set(trained_names(arrays, config, number)) for number in (round_number - 1, round_number))
     of_all, scale = difference(arrays, last.received), _rate(config, round_number) / _rate(config, round_number - 1)
-    return {name: (scale * (of_all[name] - last.own[name])).astype("float32") for name in sorted(before & now)}
+    both = sorted(before & now & last.own.keys())  # without what the site keeps to itself
+    return {name: (scale * (of_all[name] - last.own[name])).astype("float32") for name in both}
 
 
 def _rate(config: RunConfig, round_number: int) -> float:

@@ -99,6 +99,7 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "low": data.low_percentile,
             "high": data.high_percentile,
             "covariates": [asdict(row) for row in data.covariates],
+            "standard": [asdict(row) for row in data.standard],
             "place": "@place",
         },
     ]

@@ -19,6 +19,7 @@ import torch
 from monai.transforms import MapTransform  # type: ignore[attr-defined]
 
 from common.config.covariates import MISSING, Covariate
+from common.config.standard import Standard
 from common.data.gate.participants import match_rows, one_row
 from common.data.gate.patient_files import find_files
 from common.data.gate.tables import KEY, SESSION, read_table
@@ -53,6 +54,7 @@ class Cutting:
     field_of_view: float
     low_percentile: float
     high_percentile: float
+    standard: tuple[Standard, ...] = ()
 
 
 def find_patients(
@@ -106,6 +108,7 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         slices, size, field_of_view, low, high: how the network's training cut and scaled (millimetres, percentiles).
         covariates: what the network takes besides, in its order, as fields of `Covariate`; their words stand in the patient.
         place: "voxels" puts masks and images of the first modality's shape on its voxels, wherever their headers put them.
+        standard: the intensity scale that volumes are mapped to, as fields of `Standard`.
     """
 
     def __init__(
@@ -118,11 +121,13 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         high: float,
         covariates: Sequence[Mapping[str, Any]] = (),
         place: str = "header",
+        standard: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if place not in ("header", "voxels"):
             raise ValueError(f'place: expected "header" or "voxels", got {place!r}.')
-        self.cutting, self.by_voxels = Cutting(tuple(keys), slices, size, field_of_view, low, high), place == "voxels"
+        scale = tuple(Standard(row["name"], tuple(row["landmarks"])) for row in standard)
+        self.cutting, self.by_voxels = Cutting(tuple(keys), slices, size, field_of_view, low, high, scale), place == "voxels"
         fields = [{key: _frozen(value) for key, value in row.items()} for row in covariates]
         self.covariates = [Covariate(**row) for row in fields]
 

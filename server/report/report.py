@@ -11,6 +11,7 @@ from server.report.calibration import Calibration, decode_calibration
 from server.report.decision import Decision, decode_decision
 from server.report.decode import listed, names, real, table, whole
 from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
+from server.report.own_models import OwnModels, decode_own_models
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
@@ -106,6 +107,7 @@ class Report:
     decision: Decision | None
     stage: Stage | None
     twins: Twins | None
+    personal: OwnModels | None
     ood: OutOfDistribution | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
@@ -131,6 +133,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         decision=decode_decision(report.get("decision")),
         stage=decode_stage(report.get("stage")),
         twins=decode_twins(report.get("twins")),
+        personal=decode_own_models(report.get("personal")),
         ood=_ood(table(report.get("ood"))),
         privacy=decode_claims(report["privacy"]),
         aggregation=decode_aggregation(report.get("aggregation")),

@@ -25,6 +25,7 @@ EMPTY: dict[str, Any] = {
     "decision": {},
     "stage": {},
     "twins": {},
+    "personal": {},
     "privacy": {},
     "aggregation": {},
     "provenance": {},
@@ -64,6 +65,9 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
         `stage`: of `server.run.stage`: which arrays were kept and why; empty where `evaluation.stage` is "last".
         `twins`: `pairs` of `first`, `second` (SITE/PATIENT), `kind`, `overlap`, `left_out`; `patients`, `incomparable`; at a real
         federation `sites` {site: patients it left out, or None}, `failures` {site: why}; empty where nobody looked.
+        `personal`: of `server.run.own_models`: `kept` kinds and `arrays`, `ditto_lambda`, `why` nobody was asked, `failures`, and
+        by `sites` `global` and `own`, each with `loss`, `recall`, and `patients` and `classes` where they may be told; empty
+        where sites have nothing of their own.
         `privacy`: {site: `epsilon`, `delta`, `unit`, `noise_multiplier`, `max_grad_norm`}, and `audit` of
         `server.report.privacy_audit` where there is one.
         `aggregation`: of `server.run.privacy_claims.aggregation_claims`: what the server saw of the updates, and noise for

@@ -36,11 +36,13 @@ from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_c
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
-from server.run.plan import MODEL_NAME, NAMED_WEIGHTS, RunPlan
+from server.run.own_models import own_models
+from server.run.plan import MODEL_NAME, RunPlan, travelling_config
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
+from server.run.standard import harmonised
 from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.run.weights import supplier
 from server.strategy.progress import Progress
@@ -117,7 +119,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
     with only_run(plan.out), told_of_end(progress):
         (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
-        _federate(grid, plan, progress)
+        _federate(grid, harmonised(grid, plan, progress), progress)
 
 
 @contextmanager
@@ -169,9 +171,10 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
         kept = keep_stage(grid, strategy, partial(load_like, plan.out, template), trained, config, number)
         if config.evaluation.holdout:
             calibrated = calibrate(grid, strategy, kept.arrays, config, number)
+        personal = own_models(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
         unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, kept, patients, unfinished, calibrated, twins, compared=compared is not None)
+        finish(plan, model, kept, patients, unfinished, calibrated, twins, personal, compared=compared is not None)
 
 
 def from_file(config: RunConfig, weights: str) -> RunConfig:
@@ -181,12 +184,9 @@ def from_file(config: RunConfig, weights: str) -> RunConfig:
 
 def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
     """The request that every site gets in every round. No path of the server's travels to hospitals."""
-    config, sha256 = plan.config, model.backbone_sha256
-    if plan.sites:
-        return Task(1, config.to_json(), code_hash(), sha256, run, data=str(plan.data), cache=str(plan.cache))
-    if config.model.weights not in NAMED_WEIGHTS:  # the hash is what counts; the name tells the hospital which file it lacks
-        config = replace(config, model=replace(config.model, weights=Path(config.model.weights).name))
-    return Task(1, config.to_json(), code_hash(), sha256, run)
+    config, sha256 = travelling_config(plan), model.backbone_sha256
+    folders = {"data": str(plan.data), "cache": str(plan.cache)} if plan.sites else {}
+    return Task(1, config.to_json(), code_hash(), sha256, run, **folders)
 
 
 def finish(
@@ -197,6 +197,7 @@ def finish(
     unfinished: Sequence[dict[str, Any]] = (),
     calibrated: Calibrated | None = None,
     twins: dict[str, Any] | None = None,
+    personal: dict[str, Any] | None = None,
     *,
     compared: bool = False,
 ) -> None:
@@ -210,6 +211,7 @@ def finish(
         unfinished: a round that gave no model, as a line of rounds.jsonl: what sites spent on it is spent.
         calibrated: by the sites' held-back patients; None: the run holds none back.
         twins: of `server.run.twins`.
+        personal: of `server.run.own_models`.
         compared: each site had compared its patients with the external ones before it trained (`server.run.held_out`).
     """
     rounds, arrays = read_rounds(plan.out), kept.arrays
@@ -242,6 +244,7 @@ def finish(
         "decision": final.decision,
         "stage": kept.told,
         "twins": twins or {},
+        "personal": personal or {},
         "privacy": privacy_claims(plan.config, [*rounds, *unfinished]),
         "aggregation": aggregation_claims(plan.config, rounds, most_trained(arrays, plan.config)),
         "provenance": provenance,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ class RunPlan:
     resume: bool = False  # go on with the run that `out` holds
     agreed: Mapping[str, int] = field(default_factory=dict)  # patients that were agreed with each hospital, where any were
     weights: str = ""  # this machine's file of the frozen weights; "": what `model.weights` says: a bundle carries none
+
+
+def travelling_config(plan: RunPlan) -> RunConfig:
+    """The configuration as sites are sent it: to hospitals without a path of the server's."""
+    config = plan.config
+    if plan.sites or config.model.weights in NAMED_WEIGHTS:
+        return config
+    # The hash is what counts; the name tells the hospital which file it lacks.
+    return replace(config, model=replace(config.model, weights=Path(config.model.weights).name))
 
 
 def run_folder(run_config: Mapping[str, Any], run_id: int) -> Path:

@@ -17,9 +17,11 @@ from common.config.sections import FederationConfig, SiteLevelConfig
 from common.errors import FederationError
 from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
+from common.messages.update import Update
 from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
+from common.training.shared import unmoved
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
 from server.strategy.influence import Influence, influences
 
@@ -30,7 +32,9 @@ class RefusedForGoodError(FederationError):
     """A site says that whoever asks it again in this run is refused again."""
 
 
-def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig) -> SiteReply:
+def judge_reply(
+    content: RecordDict, current: Arrays, round_number: int, plan: FederationConfig, template: Arrays | None = None
+) -> SiteReply:
     """Read one reply and refuse it if it could harm the model.
 
     Args:
@@ -38,19 +42,24 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
         current: the global arrays that it was sent.
         round_number: of the round that is on; a reply to another one is refused.
         plan: its `max_update_norm` bounds the norm of the change; 0 is no bound.
+        template: of the global arrays those that sites do not keep to themselves, whose change must have come; None: all.
+
+    Returns:
+        The reply, whose change is zero where sites keep theirs.
 
     Raises:
         FederationError: the site reported an error, or its reply has wrong names, shapes or types, values that are not finite
             or lead to such, another round, or too large an update.
     """
     judge_status(content, round_number)
-    reply = read_reply(content, current)
+    reply = read_reply(content, current if template is None else template)
     norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
     with np.errstate(over="ignore"):
-        check_arrays({name: current[name] + change for name, change in reply.update.change.items()}, trained_at_sites(current))
-    return reply
+        whole = unmoved(reply.update.change, trained_at_sites(current))
+        check_arrays({name: current[name] + change for name, change in whole.items()}, trained_at_sites(current))
+    return replace(reply, update=Update(whole))
 
 
 def judge_status(content: RecordDict, round_number: int) -> SiteReply:

@@ -26,6 +26,7 @@ from common.messages.update import Update
 from common.models.arrays import Arrays, trained_at_sites
 from common.privacy.site_level import noise_to_signal
 from common.text import printable
+from common.training.shared import shared
 from common.training.trainable import idle_without_labels, most_trained, needs_labels, no_label, trained_names
 from server.strategy.aggregation import (
     RefusedForGoodError,
@@ -318,7 +319,7 @@ class FedMRIAvg(FedAvg):
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:
         """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
-        names = set(trained_names(sorted(self.template), self.config, number))
+        names = set(trained_names(sorted(shared(self.template, self.config, number)), self.config, number))
         return np.concatenate([np.full(self.template[name].size, name in names) for name in sorted(self.template)])
 
     def forgive(self, name: str) -> None:
@@ -357,7 +358,8 @@ class FedMRIAvg(FedAvg):
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
         self.open.bytes_up += self.payload_bytes(content)
-        reply = judge_reply(content, self.open.current, self.open.number, self.plan)
+        current, number = self.open.current, self.open.number
+        reply = judge_reply(content, current, number, self.plan, shared(current, self.config, number))
         kept, dropped = known_metrics(reply.metrics, self.config)
         if dropped:
             log(

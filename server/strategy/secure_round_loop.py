@@ -23,10 +23,11 @@ from common.messages.secure_aggregation import (
     request_hash,
     to_record,
 )
-from common.models.arrays import Arrays, shaped
+from common.models.arrays import Arrays, flat, shaped
 from common.privacy.site_level import noised_change
 from common.secure.fixed_point import FixedPoint
 from common.secure.threshold import sites_needed
+from common.training.shared import shared, unmoved
 from server.strategy.aggregation import judge_status
 from server.strategy.progress import Progress
 from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
@@ -56,7 +57,7 @@ class SecureAvg(FedMRIAvg):
         round_, there = self._handshake(grid, there, threshold, timeout)
         if round_ is None:
             return None, None
-        length = sum(array.size for array in self.template.values())
+        length = self._length()
 
         def add(seat: int, content: RecordDict) -> None:
             round_.take_masked(seat, read_masked(content, 1 + length))
@@ -75,16 +76,22 @@ class SecureAvg(FedMRIAvg):
             log(WARNING, "Round %d: %s", number, error)
             self.open.failures |= dict.fromkeys(summed, str(error))
             return None, None
+        whole = unmoved(shaped(change, shared(self.template, self.config, number)), self.template)
+        change = flat(whole)
         if self.site_level.enabled:  # the sites have clipped, and weigh the same: the server could not tell
             change = noised_change(change, self.trained_mask(number), len(summed), self.site_level)
         return self.stepped((shaped(change, self.template), weight)), MetricRecord({})
+
+    def _length(self) -> int:
+        """Values of a change that leaves in the open round."""
+        return sum(array.size for array in shared(self.template, self.config, self.open.number).values())
 
     def _handshake(
         self, grid: Grid, there: dict[int, Address], threshold: int, timeout: float
     ) -> tuple[SecureRound | None, dict[int, Address]]:
         """Keys and encrypted shares, begun anew without sites that were lost: every site must hold a share of every other."""
         request = request_hash(replace(self.task, round=self.open.number), self.open.current)
-        length = sum(array.size for array in self.template.values())
+        length = self._length()
         while len(there) >= threshold:
             there = dict(enumerate(there.values(), start=1))
             fixed = FixedPoint.for_sites(len(there), self.secure.update_range, self.secure.max_weight)

@@ -91,6 +91,19 @@ def test_residuals_that_a_site_was_sent_do_not_come_back() -> None:
     assert Update.between(trained, more).change.keys() == BEFORE.keys()
 
 
+def test_what_sites_keep_to_themselves_does_not_leave() -> None:
+    """In a head round the head still does; from the next on a reply with it is refused, and one without is what was agreed."""
+    config = '{"personal": {"keep": ["head"]}, "training": {"head_rounds": 1}}'
+    without = {name: array for name, array in BEFORE.items() if not name.startswith("head.")}
+    for number, allowed, barred in ((1, BEFORE, without), (2, without, BEFORE)):
+        asked = write_task(Task(number, config, "c", "b"), pack_arrays(BEFORE))
+        require_leaving(reply(allowed), asked, OPEN)
+        with pytest.raises(PolicyError) as refused:
+            require_leaving(reply(barred), asked, OPEN)
+        assert "not of the form" in refused.value.public
+    require_leaving(reply(without), asked, SitePolicy(arrays=("vit.*",)))  # nor need a hospital agree that it may
+
+
 def test_the_norm_is_that_of_all_arrays_together() -> None:
     norm = float(np.sqrt(17 * 0.01))
     require_leaving(reply(), ASKED, SitePolicy(max_update_norm=norm * 1.001))

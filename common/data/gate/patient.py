@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.modalities import MODALITIES
+from common.config.standard import Standard
 from common.data.gate import geometry
 from common.data.gate.background import settle
 from common.data.gate.files import read_file
@@ -73,6 +74,10 @@ class Cut(Protocol):
     @property
     def high_percentile(self) -> float:
         """Of the foreground, that becomes 1."""
+
+    @property
+    def standard(self) -> Sequence[Standard]:
+        """What volumes are mapped to; of a modality that it lacks they are not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from server.report.page import (
     decision,
     headline,
     ood,
+    own_models,
     patients,
     provenance,
     rounds,
@@ -55,6 +56,7 @@ class View:
     rounds: rounds.Rounds
     stage: stage.Section | None
     twins: Twins | None
+    personal: own_models.Section | None
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     patients: tuple[patients.Row, ...]
@@ -78,6 +80,7 @@ class View:
             "groups": (self.subgroups, "Subgroups"),
             "rounds": (self.rounds.rows, "Rounds"),
             "stage": (self.stage, "Round kept"),
+            "personal": (self.personal, "Global and personal"),
             "twins": (self.twins, "Same person twice"),
             "privacy": (self.privacy, "Privacy"),
             "patients": (self.patients, "Patients"),
@@ -107,6 +110,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         rounds=rounds.read(report.rounds),
         stage=stage.read(report.stage),
         twins=report.twins,
+        personal=own_models.read(report.personal),
         privacy=report.privacy,
         aggregation=report.aggregation,
         patients=patients.read(report, pictures),

@@ -215,7 +215,7 @@ def test_a_secure_round_trains_what_all_sites_agreed_on_and_nothing_else(model, 
 def test_a_site_without_weight_stands_in_no_sum_and_is_refused_before_it_trains(model, site, monkeypatch):
     """The sum would be the others' alone, and of fewer than they believe."""
     site(data=patients((-1, -1)))
-    monkeypatch.setattr(training, "train_round", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(training, "personal_round", lambda *_, **__: pytest.fail("trained"))
     weightless = replace(SECURE, federation=replace(SECURE.federation, unlabelled_weight=0.0))
     with pytest.raises(FederationError, match="weight in the round is 0") as caught:
         sealed_round(model, weightless)

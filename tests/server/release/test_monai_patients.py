@@ -14,6 +14,7 @@ import torch
 
 from common.config.run import RunConfig, config_from_table
 from common.config.sections import DataConfig
+from common.config.standard import Standard
 from common.data.cases import read_site
 from common.data.slices import slice_case
 from server.release.equivalence import made_up_site
@@ -28,17 +29,21 @@ def cutter(run: RunConfig, **changed) -> SlicesOfPatientd:
     return SlicesOfPatientd(**{**arguments, "place": "header", **changed})
 
 
-def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path) -> None:
-    site = made_up_site(tmp_path, CONFIG.data)
-    settings = inference(CONFIG)
+@pytest.mark.parametrize("standard", [(), (Standard("t1", tuple(0.05 * k for k in range(1, 10))),)], ids=["plain", "standard"])
+def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path, standard: tuple[Standard, ...]) -> None:
+    run = replace(CONFIG, data=replace(CONFIG.data, standard=standard))
+    site = made_up_site(tmp_path, run.data)
+    settings = json.loads(json.dumps(inference(run)))
     found = find_patients(str(site), settings["patients"], settings["files"])
-    cases = read_site(site, CONFIG, simulated=True).cases
+    cases = read_site(site, run, simulated=True).cases
     assert [{k: v for k, v in p.items() if k != "id"} for p in found] == [{k: str(f) for k, f in c.sources()} for c in cases]
-    cut = cutter(CONFIG)
+    cut = cutter(run)
+    plain = cutter(CONFIG)
     for patient, case in zip(found, cases, strict=True):
         seen = cut(patient)
-        np.testing.assert_array_equal(seen["images"].numpy(), slice_case(case, CONFIG.data).images)
-        assert seen["present"].tolist() == [m in case.files for m in CONFIG.data.modalities]
+        np.testing.assert_array_equal(seen["images"].numpy(), slice_case(case, run.data).images)
+        assert seen["present"].tolist() == [m in case.files for m in run.data.modalities]
+        assert np.array_equal(seen["images"], plain(patient)["images"]) == (not standard or "t1" not in case.files)
 
 
 def test_a_bundle_reads_covariates_as_training_did(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def full(name="hospital-north", **changes):
         "ood": {"rate": 0.05, "threshold": 3.1, "flagged": 3, "of": 48},
         "decision": decided(own, weak),
         "stage": staged(name),
+        "personal": kept(name),
         "subgroups": groups,
         "detectable": {"n": 48, "difference": 0.27, "power": 0.8, "level": 0.95},
     }
@@ -155,6 +156,24 @@ def small():
         "site_level": {"epsilon": 2.0, "delta": 1e-5, "unit": "hospital"},
     }
     return report
+
+
+def kept(name):
+    """Norms kept at the sites: of one the numbers may be told, of one they may not, and one has told nothing."""
+    counts = {"right": 5, "of": 7}
+    shown = {"loss": 0.91, "recall": 0.714, "patients": 21, "classes": dict.fromkeys(CLASSES, counts)}
+    better = shown | {"loss": 0.62, "recall": 0.857, "classes": dict.fromkeys(CLASSES, counts | {"right": 6})}
+    return {
+        "kept": ["norms"],
+        "arrays": ["vit.norm.bias", "vit.norm.weight"],
+        "ditto_lambda": 0.0,
+        "why": "",
+        "sites": {
+            SITES[0]: {"global": shown, "own": better},
+            SITES[1]: {"global": {"loss": 1.0, "recall": 0.5}, "own": {"loss": 1.2, "recall": None}},
+        },
+        "failures": {name: "the site does not share sums for calibration"},
+    }
 
 
 def roc(labels, p):

@@ -14,7 +14,8 @@ from server.report.publish import render_html
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 SECTIONS = (
-    "top classes compared roc decision calibration sets abstention subsets ood groups rounds stage privacy aggregation patients "
+    "top classes compared roc decision calibration sets abstention subsets ood groups rounds stage "
+    "personal privacy aggregation patients "
     "words provenance"
 )
 BREAKS = {"p", "h1", "h2", "h3", "tr", "li", "dt", "dd", "nav", "div", "figure", "section", "summary", "pre", "header"}

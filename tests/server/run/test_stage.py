@@ -45,7 +45,7 @@ def sites(folder, monkeypatch):
         return Site(path.name, path, (), SiteConfig(policy=policies.get(path.name, SitePolicy.simulation())))
 
     monkeypatch.setattr(training, "read_site", read_site)
-    monkeypatch.setattr(training, "train_round", drifting)
+    monkeypatch.setattr("common.training.personal.train_round", drifting)
     monkeypatch.setattr(training, "open_site", lambda site, *_, **__: hospital(site.name, LABELS))
     monkeypatch.setattr(running, "open_external", lambda *_: hospital("ext", LABELS[:9]))
     return policies

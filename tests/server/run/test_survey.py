@@ -141,6 +141,8 @@ def test_an_answer_with_more_than_the_policy_lets_out_does_not_leave(asked, tmp_
         '{"least": 10, "patients": 20, "topics": {"ages": {"x": 30}}, "landmarks": {}}',
         '{"least": 10, "patients": 20, "topics": {}, "landmarks": {"t1": [NaN, 1, 2]}}',
         '{"least": 10, "patients": 20, "topics": {}, "landmarks": {}, "more": 1}',
+        '{"least": 10, "patients": 20, "topics": {}, "landmarks": {}, "scales": {"t1": [0.1, 0.2]}}',
+        '{"least": 10, "patients": 20, "topics": {}, "landmarks": {}, "scales": {"t1": [9, 8, 7, 6, 5, 4, 3, 2, 1]}}',
     ],
 )
 def test_an_answer_of_another_form_costs_its_site_its_part(asked, monkeypatch, text):
@@ -152,6 +154,19 @@ def test_an_answer_of_another_form_costs_its_site_its_part(asked, monkeypatch, t
         return content
 
     monkeypatch.setattr(at_site, "write_answer", other)
+    with pytest.raises(FederationError, match="more than was agreed"):
+        asked()
+
+
+RISING = tuple(round(0.1 * k, 1) for k in range(1, 10))
+
+
+def test_landmarks_of_a_scale_leave_under_the_topic_of_intensities_and_no_other(asked, tmp_path, people, monkeypatch):
+    people["a"][:] = [replace(one, scales={"t1": RISING}) for one in people["a"]]
+    assert asked()["sites"]["a"]["scales"] == {"t1": list(RISING)}
+    (tmp_path / "b" / "site.toml").write_text('[policy]\nsurvey = ["classes"]\n')
+    (tmp_path / "a" / "site.toml").write_text('[policy]\nsurvey = ["classes"]\n')
+    monkeypatch.setattr(at_site, "settled", lambda path, facts, told, asked: replace(told, scales={"t1": RISING}))
     with pytest.raises(FederationError, match="more than was agreed"):
         asked()
 
