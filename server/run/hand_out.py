@@ -55,7 +55,7 @@ def hand_out(grid: Grid, config: RunConfig, folder: Path, out: Path) -> dict[str
         said = "; ".join(f"{name}: {why}" for name, why in found["failures"].items())
         raise FederationError(f"No hospital keeps the model. {said}")
     write_atomic(out / NAME, json.dumps(found, indent=1).encode())
-    progress.set_state("finished")
+    progress.ended("finished")
     return found
 
 

@@ -56,7 +56,7 @@ def survey(grid: Grid, config: RunConfig, out: Path) -> dict[str, Any]:
         raise FederationError(f"No hospital answered the survey. {said}")
     found = as_json(answers, failures)
     write_atomic(out / NAME, json.dumps(found, indent=1).encode())
-    progress.set_state("finished")
+    progress.ended("finished")
     return found
 
 

@@ -21,6 +21,7 @@ from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_
 from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
+from server.events.kinds import AT_THE_SITE, AT_THE_SITE_FOR_GOOD, OTHER_ROUND, TOO_LARGE
 from server.strategy.influence import Influence, influences
 
 LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
@@ -47,7 +48,9 @@ def judge_reply(content: RecordDict, current: Arrays, round_number: int, plan: F
     reply = read_reply(content, current)
     norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
-        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
+        raise FederationError(
+            f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.", rule=TOO_LARGE
+        )
     with np.errstate(over="ignore"):
         check_arrays({name: current[name] + change for name, change in reply.update.change.items()}, trained_at_sites(current))
     return reply
@@ -62,9 +65,11 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     """
     reply = read_status(content)
     if reply.error:
-        raise (RefusedForGoodError if reply.for_good else FederationError)(reply.error)
+        if reply.for_good:
+            raise RefusedForGoodError(reply.error, rule=AT_THE_SITE_FOR_GOOD)
+        raise FederationError(reply.error, rule=AT_THE_SITE)
     if reply.round != round_number:
-        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
+        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.", rule=OTHER_ROUND)
     return reply
 
 
