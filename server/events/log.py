@@ -2,17 +2,18 @@
 
     {"time": "2026-11-29T12:00:00.123+00:00", "event": one of `kinds.KINDS`, ...the fields of that kind}
 
-Each line is handed to the operating system when its event happens, and is on the disk when a round is finished. A crash may cut off
-the last ones: what cannot be read at the end is dropped, and said, when the run goes on.
+Each line is handed to the operating system when its event happens, and is on the disk when a round is finished. A crash may cut
+off the last ones: what cannot be read at the end is dropped, and said, when the run goes on.
 """
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from common.errors import ConfigError, FederationError
 from common.schema import build
@@ -102,7 +103,7 @@ class EventLog:
     """
 
     def __init__(self, run: Path, keep: int = 0) -> None:
-        self.path, self._keep = run / EVENTS, keep
+        self.path, self._size = run / EVENTS, keep
         self._file: IO[bytes] | None = None
 
     def append(self, text: str, *, sync: bool = False) -> None:
@@ -111,16 +112,20 @@ class EventLog:
         Raises:
             FederationError: it cannot be written: a run of which nothing is known any more does not go on.
         """
+        line = text.encode() + b"\n"
         try:
             file = self._opened()
-            file.write(text.encode() + b"\n")
-            file.flush()
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if sync:
                 os.fsync(file.fileno())
+            self._size += len(line)
         except OSError as error:
+            with contextlib.suppress(OSError):  # half a line would spoil the next one
+                os.truncate(self.path, self._size)
             raise FederationError(
-                f"Run folder {self.path.parent}: {EVENTS} could not be written ({error.strerror or error}). The finished rounds are "
-                "kept: make room, then go on with --resume."
+                f"Run folder {self.path.parent}: {EVENTS} could not be written ({error.strerror or error}). The finished rounds "
+                "are kept: make room, then go on with --resume."
             ) from error
 
     def close(self) -> None:
@@ -133,28 +138,20 @@ class EventLog:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-            self._file.truncate(self._keep)
+            self._file.truncate(self._size)
         return self._file
 
 
-def lines_of(run: Path) -> Sequence[dict[str, Any]]:
-    """The log's whole lines as they are, of whichever version.
+def read_lines(run: Path) -> list[str]:
+    """The log's lines as they are, of whichever version; also while the run goes on.
 
     Raises:
         FederationError: there is none, or it cannot be read.
     """
     path = run / EVENTS
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except OSError as error:
         raise FederationError(
-            f"{path}: cannot be read ({error.strerror}). Expected the folder of a run; those of earlier versions have no such log."
+            f"{path}: cannot be read ({error.strerror}). Expected the folder of a run; runs of earlier versions have no such log."
         ) from error
-    found = []
-    for text in texts:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        found += [line] if isinstance(line, dict) else []
-    return found

@@ -107,47 +107,65 @@ def rounds_of(entries: Iterable[Entry]) -> Rounds:
 
 def after(rounds: Rounds, event: Event) -> Rounds:
     """The rounds after one more event."""
-    match event:
-        case Resumed():
-            done = tuple(record for record in rounds.done if record.round <= event.round)
-            return Rounds(done, RoundSoFar(event.round + 1, event.trained, event.redone))
-        case Opened():
-            known = rounds.carried if rounds.carried.number == event.round else RoundSoFar(event.round)
-            return replace(rounds, open=known, closed=None)
-        case Aggregated() if rounds.open:
-            return replace(rounds, open=None, closed=_closed(rounds.open, event))
-        case BudgetEnded() if rounds.open:
-            return replace(rounds, open=None, unfinished=_closed(rounds.open, event))
-        case Evaluated(final=False) if rounds.closed:
-            return replace(rounds, closed=replace(rounds.closed, external=dict(event.figures)))
-        case Kept() if rounds.closed:
-            return replace(rounds, closed=None, done=(*rounds.done, rounds.closed))
-    return replace(rounds, open=_so_far(rounds.open, event)) if rounds.open else rounds
+    if isinstance(event, Resumed):
+        done = tuple(record for record in rounds.done if record.round <= event.round)
+        return Rounds(done, RoundSoFar(event.round + 1, event.trained, event.redone))
+    if isinstance(event, Opened):
+        known = rounds.carried if rounds.carried.number == event.round else RoundSoFar(event.round)
+        return replace(rounds, open=known, closed=None)
+    return _after_open(rounds, rounds.open, event) if rounds.open else _after_closed(rounds, event)
+
+
+def _after_open(rounds: Rounds, so_far: RoundSoFar, event: Event) -> Rounds:
+    """While a round is in progress."""
+    if isinstance(event, Aggregated):
+        return replace(rounds, open=None, closed=_closed(so_far, event))
+    if isinstance(event, BudgetEnded):
+        return replace(rounds, open=None, unfinished=_closed(so_far, event))
+    return replace(rounds, open=_so_far(so_far, event))
+
+
+def _after_closed(rounds: Rounds, event: Event) -> Rounds:
+    """Between two rounds."""
+    if rounds.closed and isinstance(event, Evaluated) and not event.final:
+        return replace(rounds, closed=replace(rounds.closed, external=dict(event.figures)))
+    if rounds.closed and isinstance(event, Kept):
+        return replace(rounds, closed=None, done=(*rounds.done, rounds.closed))
+    return rounds
 
 
 def _so_far(so_far: RoundSoFar, event: Event) -> RoundSoFar:
     """The round in progress after one more event of it."""
     match event:
         case Retried():
-            failed = (FailedAttempt(so_far.attempts, site, *why) for site, why in sorted(so_far.failures.items()))
-            failures = {} if event.anew else so_far.failures
-            retried = (*so_far.retried, *failed)
-            return replace(so_far, attempts=event.attempt, failures=failures, retried=retried, paused=())
-        case Asked() if event.what in OF_A_ROUND:
-            return _asked(so_far, event)
-        case Answered() if event.what in OF_A_ROUND:
-            return replace(so_far, bytes_up=so_far.bytes_up + event.bytes)
-        case Refused() if event.what in OF_A_ROUND:
-            return _failed(so_far, event.site, Failure(event.reason, event.rule))
-        case BudgetSpent() if event.what in OF_A_ROUND:  # it has not trained
-            times = max(0, so_far.trained.get(event.site, 0) - 1)
-            trained = {**so_far.trained, event.site: times}
-            return _failed(replace(so_far, trained=trained), event.site, Failure(BUDGET_SPENT, BUDGET))
+            return _retried(so_far, event)
         case Paused():
             return replace(so_far, paused=(*so_far.paused, event.site))
         case Spared():
             return replace(so_far, idle=(*so_far.idle, event.site))
+        case Asked() | Answered() | Refused() | BudgetSpent() if event.what in OF_A_ROUND:
+            return _exchanged(so_far, event)
     return so_far
+
+
+def _retried(so_far: RoundSoFar, event: Retried) -> RoundSoFar:
+    failed = (FailedAttempt(so_far.attempts, site, *why) for site, why in sorted(so_far.failures.items()))
+    failures = {} if event.anew else so_far.failures
+    return replace(so_far, attempts=event.attempt, failures=failures, retried=(*so_far.retried, *failed), paused=())
+
+
+def _exchanged(so_far: RoundSoFar, event: Asked | Answered | Refused | BudgetSpent) -> RoundSoFar:
+    match event:
+        case Asked():
+            return _asked(so_far, event)
+        case Answered():
+            return replace(so_far, bytes_up=so_far.bytes_up + event.bytes)
+        case Refused():
+            return _failed(so_far, event.site, Failure(event.reason, event.rule))
+        case BudgetSpent():  # it has not trained
+            times = max(0, so_far.trained.get(event.site, 0) - 1)
+            trained = {**so_far.trained, event.site: times}
+            return _failed(replace(so_far, trained=trained), event.site, Failure(BUDGET_SPENT, BUDGET))
 
 
 def _asked(so_far: RoundSoFar, event: Asked) -> RoundSoFar:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 from common.errors import BUDGET_SPENT
 from server.events.kinds import (
@@ -23,7 +23,6 @@ from server.events.kinds import (
     Began,
     BudgetSpent,
     Ended,
-    Event,
     Opened,
     Paused,
     Refused,
@@ -34,6 +33,7 @@ from server.events.kinds import (
 )
 from server.events.log import Entry
 
+OfSite: TypeAlias = Asked | Answered | Refused | BudgetSpent | Paused | Spared
 UNLABELLED = "not asked: it has no labelled patient, and the round fits the head alone"
 
 
@@ -74,21 +74,21 @@ def after(status: RunStatus, entry: Entry) -> RunStatus:
     time, event = datetime.fromisoformat(entry.time).isoformat(timespec="seconds"), entry.event
     status = replace(status, updated=time)
     match event:
-        case Began():
-            return replace(status, rounds=event.rounds, since=time)
-        case Resumed():
-            return replace(status, rounds=event.rounds, attempt=0)
-        case Opened():
-            return replace(status, attempt=1)
-        case Retried():
-            return replace(status, attempt=event.attempt)
-        case StateChanged():
-            return _changed(status, event.state, event.round, time)
-        case Ended():
-            return _changed(status, event.state, status.round, time)
         case Asked() | Answered() | Refused() | BudgetSpent() | Paused() | Spared():
             site = _site(status.sites.get(event.site, SiteStatus()), event, time)
-            return replace(status, sites={**status.sites, event.site: site})
+            status = replace(status, sites={**status.sites, event.site: site})
+        case StateChanged():
+            status = _changed(status, event.state, event.round, time)
+        case Ended():
+            status = _changed(status, event.state, status.round, time)
+        case Began():
+            status = replace(status, rounds=event.rounds, since=time)
+        case Resumed():
+            status = replace(status, rounds=event.rounds, attempt=0)
+        case Opened():
+            status = replace(status, attempt=1)
+        case Retried():
+            status = replace(status, attempt=event.attempt)
     return status
 
 
@@ -104,20 +104,20 @@ def _changed(status: RunStatus, state: str, number: int, time: str) -> RunStatus
     return replace(status, state=state, round=number, since=time)
 
 
-def _site(site: SiteStatus, event: Event, time: str) -> SiteStatus:
+def _site(site: SiteStatus, event: OfSite, time: str) -> SiteStatus:
     """One site after an event of its own."""
     match event:
         case Asked():
-            return replace(site, state="asked", reason="", rule="", bytes_down=site.bytes_down + event.bytes)
+            site = replace(site, state="asked", reason="", rule="", bytes_down=site.bytes_down + event.bytes)
         case Answered():
-            up = site.bytes_up + event.bytes
-            return replace(site, state="answered", last_seen=time, seconds=round(event.seconds, 3), bytes_up=up)
+            up, seconds = site.bytes_up + event.bytes, round(event.seconds, 3)
+            site = replace(site, state="answered", last_seen=time, seconds=seconds, bytes_up=up)
         case Refused():
-            return replace(site, state="failed", reason=event.reason, rule=event.rule, failures=site.failures + 1)
+            site = replace(site, state="failed", reason=event.reason, rule=event.rule, failures=site.failures + 1)
         case BudgetSpent():
-            return replace(site, state="failed", reason=BUDGET_SPENT, rule=BUDGET, failures=site.failures + 1)
+            site = replace(site, state="failed", reason=BUDGET_SPENT, rule=BUDGET, failures=site.failures + 1)
         case Paused():
-            return replace(site, state="paused", reason=event.reason)
+            site = replace(site, state="paused", reason=event.reason)
         case Spared():
-            return replace(site, state="paused", reason=UNLABELLED)
+            site = replace(site, state="paused", reason=UNLABELLED)
     return site

@@ -29,10 +29,10 @@ from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.text import printable
 from common.training.trainable import most_trained
-from server.report.results import JSON_NAME, complete, write_results
-from server.run.calibrate import Calibrated, calibrate
 from server.events.kinds import Evaluated
 from server.events.rounds import RoundSoFar, as_line
+from server.report.results import JSON_NAME, complete, write_results
+from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external

@@ -302,7 +302,7 @@ class FedMRIAvg(FedAvg):
     def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
         """One round, asked again while too few sites are in."""
         began = time.monotonic()
-        for attempt in range(1, self.plan.round_retries + 2):
+        for _ in range(self.plan.round_retries + 1):
             self.presence.wait(grid, number)
             for settle in self.prepare:
                 settle(grid, number, [a for a in self.presence.addresses(grid) if a.name not in self.presence.closed])
@@ -326,7 +326,7 @@ class FedMRIAvg(FedAvg):
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
-            f"federation.min_sites asks for, after {attempt} attempts. {reasons}"
+            f"federation.min_sites asks for, after {state.attempts} attempts. {reasons}"
         )
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     assert [r["round"] for r in report["rounds"]] == [1, 2]
     for entry in report["rounds"]:
         assert entry["sites"] == ["a", "b"]
-        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default}]
+        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default, "rule": "site"}]
         assert entry["external_mcc"] is not None
     assert report["external"]["n"] == 4
     assert report["provenance"]["code"] == code_hash()
