@@ -17,7 +17,7 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_roles(verbs: Verbs) -> None:
     """Add the verbs to the parser."""
     text = (
-        "The coordinator's own log: who invited, admitted, revoked, ran, stopped and released what, and that no line was changed. "
+        "The coordinator's own log: who invited, admitted, revoked, ran, stopped, released what, and that no line was changed. "
         "With --run: all that happened in a run. That needs no HOME: whoever may read the run folder may look, an observer too."
     )
     verb = verbs.add_parser("log", help="who did what here, or what happened in a run", description=text)

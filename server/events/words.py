@@ -115,8 +115,8 @@ def round_line(line: Mapping[str, Any]) -> str:
     Args:
         line: of rounds.jsonl.
     """
-    megabytes = _megabytes((line.get("bytes_up") or 0) + (line.get("bytes_down") or 0))
-    parts = [f"Round {line['round']}: {_many(len(line['sites']), 'site')}", f"{line['seconds']:.1f} s", megabytes]
+    sites, size = line.get("sites") or (), (line.get("bytes_up") or 0) + (line.get("bytes_down") or 0)
+    parts = [f"Round {line.get('round')}: {_many(len(sites), 'site')}", f"{line.get('seconds') or 0:.1f} s", _megabytes(size)]
     if line.get("external_mcc") is not None:
         parts.append(f"external MCC {line['external_mcc']:.2f}")
     if (attempts := line.get("attempts") or 1) > 1:
@@ -130,13 +130,13 @@ def troubles(line: Mapping[str, Any]) -> list[str]:
     Args:
         line: of rounds.jsonl.
     """
-    again = [f"attempt {each['attempt']}: {_trouble(each)}; asked again" for each in line.get("retried") or ()]
+    again = [f"attempt {each.get('attempt')}: {_trouble(each)}; asked again" for each in line.get("retried") or ()]
     rest = [f"{site} not asked" for site in line.get("paused") or ()]
     return [*again, *(_trouble(each) for each in line.get("failures") or ()), *rest]
 
 
 def _trouble(entry: Mapping[str, Any]) -> str:
-    return f"{entry['site']}: {refusal(entry.get('rule', ''), entry['reason'])}"
+    return f"{entry.get('site')}: {refusal(entry.get('rule', ''), entry.get('reason', ''))}"
 
 
 def _attempt(number: int) -> str:
