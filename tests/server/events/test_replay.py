@@ -157,7 +157,7 @@ class Killed(BaseException):
 
 
 def test_a_real_run_that_is_asked_again_cut_off_torn_and_gone_on_with(folder, tmp_path, local_grid, caplog):
-    nodes, count = site_nodes(3), Counter()
+    nodes, count = site_nodes(2), Counter[int]()
 
     def unsteady(message):
         """Refuses at first; takes the server with it in the second round, once."""

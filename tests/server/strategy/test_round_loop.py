@@ -122,8 +122,8 @@ def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
     np.testing.assert_allclose(arrays, 2.0)
     assert record.attempts == 3
     assert record.failures == {}
-    late = ("b", "no reply within 3600 s", "no-reply")
-    assert record.retried == ((1, *late), (2, *late))  # a success hides nothing
+    missed = ("b", "no reply within 3600 s", "no-reply")
+    assert record.retried == ((1, *missed), (2, *missed))  # a success hides nothing
     asked = [read_task(message.content).site for message in grid.sent]
     assert asked == ["a", "b", "c", "b", "b"]  # a and c had answered
 
