@@ -23,14 +23,12 @@ from common.data.twins import find_twins, patient_fingerprint
 from common.errors import FederationError
 from common.files import write_atomic
 
-SIZES, TOKENS = "sizes", "tokens"
-
 
 def keep_external(context: SiteContext, run: str, external: Sequence[Fingerprint]) -> None:
     """Keep the fingerprints for the rounds of the run."""
     path, content = _path(context, run), BytesIO()
     tokens = np.concatenate([np.empty(0, np.uint64), *external])
-    np.savez(content, **{SIZES: np.array([one.size for one in external], np.int64), TOKENS: tokens})
+    np.savez(content, sizes=np.array([one.size for one in external], np.int64), tokens=tokens)
     write_atomic(path, content.getvalue())
     os.chmod(path, 0o600)
 
@@ -46,7 +44,7 @@ def kept_external(context: SiteContext, run: str) -> list[Fingerprint]:
         return []
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return np.split(kept[TOKENS], np.cumsum(kept[SIZES])[:-1]) if kept[SIZES].size else []
+            return np.split(kept["tokens"], np.cumsum(kept["sizes"])[:-1]) if kept["sizes"].size else []
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise FederationError(f"{path}: cannot be read ({error}). Remove it, and have the run begun anew.") from error
 
