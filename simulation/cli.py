@@ -14,6 +14,7 @@ from common.cli import add_debug, add_unlabelled, config_path, run_command, sett
 from common.config.run import load_config
 from common.errors import ConfigError
 from common.files import write_atomic
+from server.events.words import round_line
 from simulation.engines import DEFAULT_ENGINE, ENGINES, WORDS
 from simulation.phantom.command import add_phantom
 
@@ -49,13 +50,7 @@ class Shown:
 
     def on_round(self, record: dict[str, Any]) -> None:
         """A finished round."""
-        looked = record.get("external_mcc")
-        text = f"Round {record['round']}: {len(record['sites'])} sites, {record['seconds']:.1f} s"
-        text += f", external MCC {looked:.2f}" if looked is not None else ""
-        failures = record.get("failures") or {}
-        pairs = failures.items() if isinstance(failures, dict) else [(f["site"], f["reason"]) for f in failures]
-        text += "".join(f"\n  {site} failed: {reason}" for site, reason in pairs)
-        self.note(text + "".join(f"\n  {site} paused after too many failures" for site in record.get("paused") or []))
+        self.note(round_line(record))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -43,7 +43,7 @@ class SiteTwin:
 
 def note_twins(context: SiteContext, run: str, policy: str, twins: Sequence[SiteTwin]) -> None:
     """Write the record, for the hospital's eyes and for each round of the run."""
-    path = _path(context, run)
+    path = record_path(context, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     said = {"run": run, "policy": policy, "twins": [asdict(twin) for twin in twins]}
     write_atomic(path, json.dumps(said, indent=1).encode())
@@ -56,7 +56,7 @@ def noted_twins(context: SiteContext, run: str) -> tuple[str, list[SiteTwin]]:
     Raises:
         FederationError: the site's own record is damaged.
     """
-    path = _path(context, run)
+    path = record_path(context, run)
     if not run or not path.is_file():
         return "", []
     try:
@@ -98,7 +98,7 @@ def require_wanted(context: SiteContext, run: str, policy: str, twins: Sequence[
     """
     if twins and policy == "refuse":
         text = (
-            f"{len(twins)} patients are at another hospital of the run too, or external ones: {_path(context, run)} names "
+            f"{len(twins)} patients are at another hospital of the run too, or external ones: {record_path(context, run)} names "
             "them, and policy.twins or the run refuses to train then. Leave them out (exclude), and have the run begun anew."
         )
         outside = all(twin.at == OUTSIDE for twin in twins)
@@ -106,7 +106,7 @@ def require_wanted(context: SiteContext, run: str, policy: str, twins: Sequence[
         raise PolicyError(text, public=THEIRS if outside else KEPT_BACK, rule=rule)
 
 
-def _path(context: SiteContext, run: str) -> Path:
+def record_path(context: SiteContext, run: str) -> Path:
     """A hospital's lies beside its site.toml; a virtual site's in the cache. What the coordinator calls a run is no path."""
     home = context.cache / "sites" / context.name if context.simulated else home_folder(context)
     return home / "twins" / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}.json"

@@ -19,6 +19,7 @@ from flwr.app import RecordDict
 from client.policy.asking import require_hours
 from client.privacy.budget import Budget, open_budget, require_open, site_budget
 from client.round.left_out import require_unrefused, without_twins
+from client.round.newcomers import compare_newcomers
 from client.round.own_arrays import keep_own, own_after
 from client.round.own_randomness import own_patients, own_seed
 from client.round.site_context import SiteContext, home_folder
@@ -263,7 +264,9 @@ def _simulated_patients(context: SiteContext, config: RunConfig, run: str) -> Pr
 
 def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
-    site = without_twins(read_site(context.folder, config, simulated=context.simulated), context, run)
+    site = read_site(context.folder, config, simulated=context.simulated)
+    compare_newcomers(site, config, context, run)
+    site = without_twins(site, context, run)
     patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
     if not context.simulated and (lost := forget_gone(context.cache, site.root, site.cases, patients.key)):
         logger.warning(

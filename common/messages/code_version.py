@@ -59,6 +59,7 @@ TRAVELS = (
     "common/training/*.py",
     "server/__init__.py",
     "server/app.py",
+    "server/events/*.py",
     "server/report/__init__.py",
     "server/report/results.py",
     "server/run/*.py",

@@ -1,4 +1,4 @@
-"""The verbs of `fedmri-server` about who did what, and who may look on: `log`, `observer`, `observe`."""
+"""The verbs of `fedmri-server` about who did what and what happened, and who may look on: `log`, `observer`, `observe`."""
 
 import argparse
 import json
@@ -8,6 +8,8 @@ from typing import TypeAlias
 from common.cli import add_debug
 from server.deployment.acts import acts_of
 from server.deployment.home import open_home
+from server.events.log import parse, read_lines
+from server.events.words import said
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -15,10 +17,13 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_roles(verbs: Verbs) -> None:
     """Add the verbs to the parser."""
     text = (
-        "The coordinator's own log: who invited, admitted, revoked, ran, stopped and released what, and that no line was changed."
+        "The coordinator's own log: who invited, admitted, revoked, ran, stopped, released what, and that no line was changed. "
+        "With --run: all that happened in a run. That needs no HOME: whoever may read the run folder may look, an observer too."
     )
-    verb = verbs.add_parser("log", help="who did what here", description=text)
-    verb.add_argument("home", type=Path, metavar="HOME", help="the coordinator's folder")
+    verb = verbs.add_parser("log", help="who did what here, or what happened in a run", description=text)
+    of = verb.add_mutually_exclusive_group(required=True)
+    of.add_argument("home", type=Path, nargs="?", metavar="HOME", help="the coordinator's folder")
+    of.add_argument("--run", type=Path, metavar="RUN", help="a run folder: each request, reply, refusal, attempt, pause")
     _finish(verb, _log)
     text = "Make a folder by which another user of this machine may list hospitals and runs, and do nothing else."
     verb = verbs.add_parser("observer", help="let another user look on", description=text)
@@ -37,6 +42,8 @@ def _finish(verb: argparse.ArgumentParser, handler: object) -> None:
 
 
 def _log(arguments: argparse.Namespace) -> int:
+    if arguments.run is not None:
+        return _events(arguments.run, as_json=arguments.json)
     log = acts_of(open_home(arguments.home))
     found = log.verify()
     entries = [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()[: found.lines]]
@@ -47,6 +54,20 @@ def _log(arguments: argparse.Namespace) -> int:
         facts = ", ".join(f"{key} {entry[key]}" for key in sorted(entry.keys() - {"event", "time", "who", "hash"}))
         print(f"{entry['time']}  {entry['who']}  {entry['event']}  {facts}".rstrip())
     print(f"Sound: {found.lines} entries. Last hash, to be kept elsewhere: {found.head}")
+    return 0
+
+
+def _events(run: Path, *, as_json: bool) -> int:
+    """What happened in a run, one line each; the lines as they are with --json."""
+    for text in read_lines(run):
+        if as_json:
+            print(text)
+            continue
+        try:
+            time, event = parse(text)
+            print(f"{time}  {said(event)}")
+        except ValueError as error:
+            print(f"{text[:120]}  (no event of this version: {error})")
     return 0
 
 

@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from server.deployment.acts import RUN, acting
 from server.deployment.home import Home, open_home
 from server.deployment.submit import Submission, SubmittedRun, follow, submit
+from server.events.words import round_line
 from server.report.publish import HTML_NAME, write_page
 from server.report.report import read_report
 
@@ -41,7 +42,7 @@ def _follow(home: Home, taken: SubmittedRun) -> None:
     with console.status("Waiting for the hospitals") as spinner:
 
         def on_round(line: dict[str, Any]) -> None:
-            console.print(_round_line(line), markup=False, highlight=False)
+            console.print(round_line(line), markup=False, highlight=False)
 
         def on_status(status: dict[str, Any]) -> None:
             sites = status.get("sites") or {}
@@ -57,9 +58,3 @@ def _follow(home: Home, taken: SubmittedRun) -> None:
             console.print(f"The run goes on. `fedmri-server status {where}` shows it, `fedmri-server cancel {where}` stops it.")
             console.print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.", markup=False)
             raise
-
-
-def _round_line(line: dict[str, Any]) -> str:
-    failures = "".join(f"; {each['site']}: {each['reason']}" for each in line["failures"])
-    megabytes = (line["bytes_up"] + line["bytes_down"]) / 1e6
-    return f"Round {line['round']}: {line['seconds']:.0f} s, {len(line['sites'])} sites, {megabytes:.1f} MB{failures}"

@@ -17,6 +17,7 @@ from server.deployment.registry import admitted
 from server.deployment.run_status import DEAD, judged, last_round, last_run, newest_run, read_run_status
 from server.deployment.service import RENEW_DAYS, certificate_days
 from server.deployment.superlink_nodes import UNREGISTERED, Node, connect
+from server.events.words import refusal, round_line
 
 GOOD = {"running", "online", "serving", "answered", "finished", "training", "calibrating", "evaluating", "asked"}
 RUN_COLUMNS = ("round", "seconds", "up", "down", "failures", "why")
@@ -175,7 +176,7 @@ def _run_cells(entry: Mapping[str, Any]) -> tuple[str | Text, ...]:
         _megabytes(entry.get("bytes_up")),
         _megabytes(entry.get("bytes_down")),
         str(entry.get("failures", "")),
-        Text(str(entry.get("reason", ""))),
+        Text(refusal(str(entry.get("rule") or ""), str(entry.get("reason", "")))),
     )
 
 
@@ -187,9 +188,10 @@ def _run_line(run: Mapping[str, Any]) -> Text:
     if state == DEAD:
         text += Text(f" since {_moment(str(run.get('dead_since')))} ({run.get('why')}; go on with it by --resume)")
     text += Text(f", round {run.get('round', 0)} of {run.get('rounds', '?')}")
+    if (attempt := run.get("attempt")) and isinstance(attempt, int) and attempt > 1:
+        text += Text(f", attempt {attempt}")
     if last:
-        words = f"; round {last.get('round')}: {last.get('seconds', 0):.0f} s, {len(last.get('sites', []))} sites"
-        text += Text(f"{words}, {_megabytes(last.get('bytes_up'))} up, {_megabytes(last.get('bytes_down'))} down")
+        text += Text(f"\nLast finished: {round_line(last)}")
     return text
 
 

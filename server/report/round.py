@@ -4,15 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from server.events.words import refusal
 from server.report.decode import listed, measure, names, real, table, whole
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A reply that a round dropped."""
+    """A reply that a round dropped, or that did not come."""
 
     site: str
     reason: str
+    rule: str = ""  # by which; "": a report of an earlier version
+    attempt: int | None = None  # at the round, of one that was asked again
+
+    @property
+    def said(self) -> str:
+        """By which rule, and why."""
+        return refusal(self.rule, self.reason)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Round:
     """One round. `mcc` is the external value, for information only."""
 
     number: int
+    attempts: int | None  # how often it was asked
     seconds: float | None
     up: float | None  # bytes from the sites
     down: float | None  # bytes to the sites
@@ -57,6 +66,7 @@ def decode_round(value: Any) -> Round:
     seen = seen.get("mcc", seen) if isinstance(seen, Mapping) else seen
     return Round(
         number=whole(entry.get("round")) or 0,
+        attempts=whole(entry.get("attempts")),
         seconds=real(entry.get("seconds")),
         up=real(entry.get("bytes_up")),
         down=real(entry.get("bytes_down")),
@@ -80,4 +90,5 @@ def _part(value: Any) -> Part:
 
 def _failure(value: Any) -> Failure:
     entry = value if isinstance(value, Mapping) else {"reason": value}
-    return Failure(str(entry.get("site") or "unknown site"), str(entry.get("reason") or "no reason given"))
+    site, reason = str(entry.get("site") or "unknown site"), str(entry.get("reason") or "no reason given")
+    return Failure(site, reason, str(entry.get("rule") or ""), whole(entry.get("attempt")))

@@ -6,12 +6,11 @@ from typing import NamedTuple
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from common.errors import FederationError
 from common.messages.round import record_bytes
-from common.text import printable
 from server.strategy.aggregation import RefusedForGoodError, judge_status
-from server.strategy.messaging import error_name, exchange
+from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
+from server.strategy.refusal import content_of, refusal_of
 from server.strategy.round_loop import EXPIRY_SLACK
 from server.strategy.round_state import Address
 
@@ -44,35 +43,25 @@ def ask(grid: Grid, requests: Mapping[Address, RecordDict], number: int, timeout
     }
     names = {id(message): name for name, message in messages.items()}
     for name, message in messages.items():
-        progress.asked(name, _size(message.content))
+        progress.asked(name, _size(message.content), group, number)
 
     def note(request: Message, reply: Message, seconds: float) -> None:
-        progress.answered(names[id(request)], seconds, 0 if reply.has_error() else _size(reply.content))
+        progress.answered(names[id(request)], seconds, 0 if reply.has_error() else _size(reply.content), group, number)
 
     replies = exchange(grid, list(messages.values()), timeout, note, progress.tick)
     asked = Asked({}, {}, set())
     for name, message in messages.items():
         key = message.metadata.message_id
         try:
-            asked.told[name] = _content(replies.came.get(key), replies.lost.get(key), number, timeout)
-        except FederationError as error:
+            content = content_of(replies.came.get(key), replies.lost.get(key, ""), timeout)
+            judge_status(content, number)
+            asked.told[name] = content
+        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
+            asked.failures[name], rule = refusal_of(error)
             if isinstance(error, RefusedForGoodError):
                 asked.for_good.add(name)
-            asked.failures[name] = printable(str(error), 300)
-        except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
-            asked.failures[name] = f"unreadable reply ({type(error).__name__})"
-        if name in asked.failures:
-            progress.failed(name, asked.failures[name])
+            progress.failed(name, asked.failures[name], rule, group, number)
     return asked
-
-
-def _content(reply: Message | None, lost: str | None, number: int, timeout: float) -> RecordDict:
-    if reply is None:
-        raise FederationError(lost or f"no reply within {timeout:g} s")
-    if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-        raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-    judge_status(reply.content, number)
-    return reply.content
 
 
 def _size(content: RecordDict) -> int:

@@ -30,6 +30,7 @@ from common.messages.calibration import (
 )
 from common.messages.round import pack_arrays
 from common.models.arrays import Arrays
+from server.events.kinds import IMPLAUSIBLE
 from server.run.panel import Found, Panel, present, total
 from server.strategy.round_loop import FedMRIAvg
 
@@ -76,21 +77,17 @@ def calibrate(grid: Grid, strategy: FedMRIAvg, arrays: Arrays, config: RunConfig
     strategy.progress.set_state("calibrating", number)
     there, failures = present(grid, strategy, number)
     panel = Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
-    fitted = {
-        name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], failures)
-    }
+    fitted = {name: told for name, told in panel.ask(there, CalibrationRequest(FIT)).items() if _is_sound(name, told[1], panel)}
     scored: Found = {}
     while fitted:  # until all whose losses were fitted have been scored under what was fitted to them
         scaling, no_offsets = fit(fitted, config)
         moments = ood.pool(*(fitted[name][1] for name in sorted(fitted))) if len(fitted) > 1 else None
         called = [address for address in there if address.name in fitted]
         scored = panel.ask(called, CalibrationRequest(SCORE, scaling), moments)
-        scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], failures)}
+        scored = {name: told for name, told in scored.items() if _fits(name, told[1], fitted[name][1], panel)}
         if len(scored) == len(fitted):
             break
         fitted = {name: told for name, told in fitted.items() if name in scored}
-    for name, reason in sorted(failures.items()):
-        log(WARNING, "Calibration: %s: %s", name, reason)
     if not fitted:
         log(WARNING, "The model is not calibrated: no site sent its sums.")
         return Calibrated(_nothing(config), failures=failures, no_offsets=why_no_offsets(config) or NOBODY)
@@ -140,7 +137,7 @@ def _nothing(config: RunConfig) -> Calibration:
     return Calibration(coverage=config.evaluation.coverage, ood_rate=config.evaluation.ood_rate)
 
 
-def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
+def _is_sound(name: str, sums: Arrays, panel: Panel) -> bool:
     """Whether a site's moments can be those of patients: else they would spoil what all are scored against."""
     count = sums["ood.count"].astype(np.float64)
     mean = sums["ood.sum"] / np.maximum(count, 1.0)[:, None]  # [R, f]
@@ -153,8 +150,8 @@ def _is_sound(name: str, sums: Arrays, failures: dict[str, str]) -> bool:
         or not possible.all()
         or np.abs(sums["ood.outer"]).max() > LARGEST**2 * max(count.max(), 1.0)
     ):
-        failures[name] = "moments that no patients can have"
-    return name not in failures
+        panel.refuse(name, "moments that no patients can have", IMPLAUSIBLE)
+    return name not in panel.failures
 
 
 def _can_score(moments: Arrays) -> bool:
@@ -166,9 +163,9 @@ def _can_score(moments: Arrays) -> bool:
     return bool(np.isfinite(reference.precision).all() and np.isfinite(reference.mean).all())
 
 
-def _fits(name: str, sums: Arrays, before: Arrays, failures: dict[str, str]) -> bool:
+def _fits(name: str, sums: Arrays, before: Arrays, panel: Panel) -> bool:
     """Whether as many patients were scored as the site's losses are of."""
     scored, said = float(sums[SCORES].sum()), float(before[COUNT][0])
     if scored != said:
-        failures[name] = f"scores of {scored:g} patients, but losses of {said:g}"
+        panel.refuse(name, f"scores of {scored:g} patients, but losses of {said:g}", IMPLAUSIBLE)
     return scored == said

@@ -6,14 +6,12 @@ RUN/checkpoints/latest.json              {"round": 1, "file": "round-0001.safete
 RUN/rounds.jsonl                         one line a round, on disk before the next round begins; read by `round_lines`
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,8 +19,8 @@ from common.aggregation.aggregator import State
 from common.errors import WeightsError
 from common.files import write_atomic
 from common.models.arrays import Arrays, check_arrays, load_arrays, save_arrays
+from server.events.rounds import RoundRecord, as_line
 from server.run.round_lines import ROUNDS
-from server.strategy.round_state import RoundRecord
 
 LATEST = "latest.json"
 
@@ -139,21 +137,6 @@ class RunLog:
         for name, value in _scalars(record).items():
             self._board.add_scalar(name, value, record.round)
         self._board.flush()
-
-
-def as_line(record: RoundRecord) -> dict[str, Any]:
-    """A round as `rounds.jsonl` and `report.json` hold it."""
-    line = dataclasses.asdict(record)
-    line["sites"] = list(record.sites)
-    line["failures"] = [{"site": site, "reason": reason} for site, reason in record.failures.items()]
-    line["external_mcc"] = line.pop("external").get("mcc")
-    line["paused"] = list(record.paused)
-    line["idle"] = list(record.idle)
-    line["retried"] = [failure._asdict() for failure in record.retried]
-    for name in ("epsilon", "paused", "redone", "low_rank", "influence", "data", "idle", "retried"):  # most rounds have none
-        if not line[name]:
-            del line[name]
-    return line
 
 
 def _scalars(record: RoundRecord) -> Mapping[str, float]:

@@ -3,10 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from logging import ERROR, INFO
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from common.aggregation.aggregator import State
 from common.clock import moved_since, span_words, wall_offset
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
@@ -30,9 +29,11 @@ from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.text import printable
 from common.training.trainable import most_trained
+from server.events.kinds import Evaluated
+from server.events.rounds import RoundSoFar, as_line
 from server.report.results import JSON_NAME, complete, write_results
 from server.run.calibrate import Calibrated, calibrate
-from server.run.checkpoint import Checkpoint, RunLog, as_line, load_like, save_checkpoint
+from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
@@ -47,7 +48,6 @@ from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.run.weights import supplier
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
-from server.strategy.round_state import OpenRound, RoundRecord
 from server.strategy.secure_round_loop import SecureAvg
 
 ERROR_NAME = "error.json"
@@ -116,22 +116,28 @@ def federate(grid: Grid, plan: RunPlan) -> None:
         FedMRIError: what a user can mend: too few sites, external data or weights that cannot be used, a full disk.
     """
     config = plan.config
-    progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
-    with only_run(plan.out), told_of_end(progress):
-        (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
-        _federate(grid, harmonised(grid, plan, progress), progress)
+    with only_run(plan.out):
+        progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
+        with told_of_end(progress):
+            (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
+            _federate(grid, harmonised(grid, plan, progress), progress)
 
 
 @contextmanager
 def told_of_end(progress: Progress) -> Iterator[None]:
-    """Write into status.json how the run ended."""
-    progress.set_state("waiting")
-    try:
-        yield
-    except BaseException:
-        progress.set_state("failed")
-        raise
-    progress.set_state("finished")
+    """Write down how the run ended."""
+    with closing(progress):
+        progress.set_state("waiting")
+        try:
+            yield
+        except BaseException as error:
+            with suppress(FederationError):  # the disk may be what ended the run
+                progress.ended("failed", _sentence(error))
+            raise
+        try:
+            progress.ended("finished")
+        except FederationError as error:  # the report is there, and marks success
+            log(WARNING, "%s", error)
 
 
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
@@ -142,6 +148,8 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
     template = get_arrays(model)
     with room_on_disk(plan.out):
         start = resume(plan, template, model.backbone_sha256) if plan.resume else begin(plan, model.backbone_sha256)
+    if plan.resume:
+        progress.resumed(start.round, dict(start.trained), start.redone)
     task = site_task(plan, model, start.run)
     strategy = (
         SecureAvg(config, task, template, plan.sites, progress)
@@ -164,7 +172,7 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             ),
             before=start,
             on_open=lambda round_: _open(plan, round_),
-            on_round=lambda record, arrays: _keep(run_log, plan, model, record, arrays, strategy.state),
+            on_round=lambda record, arrays: _keep(run_log, plan, model, record.round, arrays, strategy),
         )
         trained = unpack_arrays(result.arrays, template)
         number, calibrated = max(1, len(read_rounds(plan.out))), None
@@ -173,8 +181,8 @@ def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
             calibrated = calibrate(grid, strategy, kept.arrays, config, number)
         personal = own_models(grid, strategy, kept.arrays, config, number)
         progress.set_state("evaluating")
-        unfinished = [as_line(strategy.unfinished)] if strategy.unfinished else []
-        finish(plan, model, kept, patients, unfinished, calibrated, twins, personal, compared=compared is not None)
+        unfinished = [as_line(progress.rounds.unfinished)] if progress.rounds.unfinished else []
+        finish(plan, progress, model, kept, patients, unfinished, calibrated, twins, personal, compared=compared is not None)
 
 
 def from_file(config: RunConfig, weights: str) -> RunConfig:
@@ -191,6 +199,7 @@ def site_task(plan: RunPlan, model: MultiModalViT, run: str) -> Task:
 
 def finish(
     plan: RunPlan,
+    progress: Progress,
     model: MultiModalViT,
     kept: Kept,
     patients: SiteData,
@@ -205,6 +214,7 @@ def finish(
 
     Args:
         plan: its `out` is the run folder.
+        progress: told of the final measure.
         model: lends its frozen weights.
         kept: the global model's arrays, and why these.
         patients: external.
@@ -221,6 +231,8 @@ def finish(
     acquisitions = read_external(plan.data, plan.external, plan.config)
     trained = TrainedModel(model, arrays, plan.config)
     final = measure_final(trained, patients, calibrated, acquisitions)
+    mcc = final.external["mcc"]["value"]
+    progress.tell(Evaluated(progress.round, {} if mcc is None else {"mcc": float(mcc)}, final=True))
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -298,13 +310,13 @@ def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecor
     return MetricRecord(dict(measure_round(trained, patients)))
 
 
-def _open(plan: RunPlan, round_: OpenRound) -> None:
+def _open(plan: RunPlan, round_: RoundSoFar) -> None:
     """Before requests go out: sites may spend on them, whatever comes of the round."""
     write_open(plan.out, round_.number, round_.trained, round_.redone)
 
 
-def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, record: RoundRecord, arrays: Arrays, state: State) -> None:
-    """After a round: first the checkpoint, then the line that says the round is done."""
-    save_checkpoint(plan.out, Checkpoint(record.round, arrays, model_metadata(plan.config, model), state))
-    run_log.write(record)
+def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, number: int, arrays: Arrays, strategy: FedMRIAvg) -> None:
+    """After a round: first the checkpoint, then the event and the line that say the round is done."""
+    save_checkpoint(plan.out, Checkpoint(number, arrays, model_metadata(plan.config, model), strategy.state))
+    run_log.write(strategy.progress.kept(number))
     close_round(plan.out)

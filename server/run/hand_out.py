@@ -15,6 +15,7 @@ from common.messages.code_version import code_hash
 from common.messages.released_model import CONTENT, MANIFEST, SIGNATURE, SITES, read_manifest, require_files, write_hand_out
 from common.messages.round import Task
 from server.run.asking import ask
+from server.run.federate import told_of_end
 from server.strategy.progress import Progress
 from server.strategy.site_selection import Presence
 
@@ -34,11 +35,16 @@ def hand_out(grid: Grid, config: RunConfig, folder: Path, out: Path) -> dict[str
     Raises:
         FederationError: nobody is connected, nobody who took part keeps it, or the files are not as they were signed.
     """
+    progress = Progress(out, 1)
+    with told_of_end(progress):
+        return _hand_out(grid, config, folder, out, progress)
+
+
+def _hand_out(grid: Grid, config: RunConfig, folder: Path, out: Path, progress: Progress) -> dict[str, Any]:
     files = {name: (folder / name).read_bytes() for name in (MANIFEST, SIGNATURE, *CONTENT) if (folder / name).is_file()}
     manifest = read_manifest(files.get(MANIFEST, b""))
     require_files(manifest, files)
     sites = json.loads((folder / SITES).read_text(encoding="utf-8"))
-    progress = Progress(out, 1, resumed=False)
     presence = Presence(replace(config.federation, min_sites=1), (), progress)
     presence.wait(grid, NUMBER)
     there = [address for address in presence.called(grid, NUMBER)[0] if address.name in sites]
@@ -55,7 +61,6 @@ def hand_out(grid: Grid, config: RunConfig, folder: Path, out: Path) -> dict[str
         said = "; ".join(f"{name}: {why}" for name, why in found["failures"].items())
         raise FederationError(f"No hospital keeps the model. {said}")
     write_atomic(out / NAME, json.dumps(found, indent=1).encode())
-    progress.set_state("finished")
     return found
 
 

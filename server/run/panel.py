@@ -17,12 +17,13 @@ from common.errors import FederationError
 from common.messages.calibration import CalibrationRequest, form, read_sums, write_asked
 from common.messages.round import SiteReply, pack_arrays, record_bytes
 from common.models.arrays import Arrays
-from common.text import printable
 from server.strategy.aggregation import judge_status
-from server.strategy.messaging import error_name, exchange
+from server.strategy.messaging import exchange
+from server.strategy.refusal import content_of, refusal_of
 from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
 from server.strategy.round_state import Address
 
+CALIBRATION = "calibration"  # what the events call it
 Found = dict[str, tuple[SiteReply, Arrays]]  # by site: its status, its sums
 
 
@@ -64,36 +65,35 @@ class Panel:
         names = {id(message): name for name, message in messages.items()}
         size = sum(record_bytes(record) for record in (self.arrays, reference, *candidates))
         for name in messages:
-            progress.asked(name, size)
+            progress.asked(name, size, CALIBRATION, self.number)
         progress.set_state("calibrating", self.number)
 
         def note(request: Message, reply: Message, seconds: float) -> None:
             size = 0 if reply.has_error() else sum(record_bytes(r) for r in reply.content.array_records.values())
-            progress.answered(names[id(request)], seconds, size)
+            progress.answered(names[id(request)], seconds, size, CALIBRATION, self.number)
 
         replies = exchange(self.grid, list(messages.values()), timeout, note, progress.tick)
         template = form(asked, self.config, scored=moments is not None)
         found = {}
         for name, message in messages.items():
             number = message.metadata.message_id
-            told = self._judged(name, replies.came.get(number), replies.lost.get(number), template)
+            told = self._judged(name, replies.came.get(number), replies.lost.get(number, ""), template)
             if told is not None:
                 found[name] = told
         return found
 
-    def _judged(self, name: str, reply: Message | None, lost: str | None, template: Arrays) -> tuple[SiteReply, Arrays] | None:
+    def refuse(self, name: str, reason: str, rule: str) -> None:
+        """Note that a site has no part, and why."""
+        self.failures[name] = reason
+        self.strategy.progress.failed(name, reason, rule, CALIBRATION, self.number)
+
+    def _judged(self, name: str, reply: Message | None, lost: str, template: Arrays) -> tuple[SiteReply, Arrays] | None:
         """One site's answer, or None; why is noted."""
         try:
-            if reply is None:
-                raise FederationError(lost or f"no reply within {self.config.federation.round_timeout:g} s")
-            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-            return judge_status(reply.content, self.number), read_sums(reply.content, template)
-        except FederationError as error:
-            self.failures[name] = printable(str(error), 300)
+            content = content_of(reply, lost, self.config.federation.round_timeout)
+            return judge_status(content, self.number), read_sums(content, template)
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its part only
-            self.failures[name] = f"unreadable reply ({type(error).__name__})"
-        self.strategy.progress.failed(name, self.failures[name])
+            self.refuse(name, *refusal_of(error))
         return None
 
     def _message(

@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from logging import INFO, WARNING
+from logging import WARNING
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,7 +93,6 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     carried = add_up(parts)
     write_open(plan.out, number + 1, carried, redone)  # first, so that nothing is lost if this is cut off as well
     write_lines(plan.out, lines[:number])
-    log(INFO, "The run goes on after round %d of %d.", number, plan.config.federation.rounds)
     return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone, state)
 
 

@@ -113,8 +113,6 @@ def ask(
     panel = Panel(grid, strategy, pack_arrays(arrays), config, number, failures)
     packed = [pack_arrays(one.arrays) for one in found]
     sums = panel.ask(there, CalibrationRequest(CHOOSE, candidates=len(found)), candidates=packed)
-    for name, reason in sorted(failures.items()):
-        log(WARNING, "Choice of the stage: %s: %s", name, reason)
     return sums, failures
 
 

@@ -19,6 +19,7 @@ from common.messages.round import Task
 from common.messages.survey import read_answer, write_survey
 from common.text import printable
 from server.run.asking import ask
+from server.run.federate import told_of_end
 from server.strategy.progress import Progress
 from server.strategy.site_selection import Presence
 
@@ -37,7 +38,12 @@ def survey(grid: Grid, config: RunConfig, out: Path) -> dict[str, Any]:
     Raises:
         FederationError: too few sites are connected, none answered, or the SuperLink is away.
     """
-    progress = Progress(out, 1, resumed=False)
+    progress = Progress(out, 1)
+    with told_of_end(progress):
+        return _survey(grid, config, out, progress)
+
+
+def _survey(grid: Grid, config: RunConfig, out: Path, progress: Progress) -> dict[str, Any]:
     presence = Presence(replace(config.federation, min_sites=1), (), progress)
     presence.wait(grid, NUMBER)
     there, _ = presence.called(grid, NUMBER)
@@ -56,7 +62,6 @@ def survey(grid: Grid, config: RunConfig, out: Path) -> dict[str, Any]:
         raise FederationError(f"No hospital answered the survey. {said}")
     found = as_json(answers, failures)
     write_atomic(out / NAME, json.dumps(found, indent=1).encode())
-    progress.set_state("finished")
     return found
 
 

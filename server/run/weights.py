@@ -5,7 +5,7 @@ What FedMRI ships is at every hospital already; what comes from a hub, each fetc
 
 from collections.abc import Callable
 from dataclasses import replace
-from logging import INFO, WARNING
+from logging import INFO
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -51,11 +51,7 @@ class Supplier:
     def _offer(self, grid: Grid, number: int, there: list[Address], content: bytes) -> Asked:
         task = replace(self.task, round=number)
         requests: dict[Address, RecordDict] = {address: write_offer(task, content) for address in there}
-        found = ask(grid, requests, number, self.timeout, "weights", self.progress)
-        for name, reason in sorted(found.failures.items()):
-            if reason != LACKING or content:
-                log(WARNING, "Frozen weights: %s: %s", name, reason)
-        return found
+        return ask(grid, requests, number, self.timeout, "weights", self.progress)
 
 
 def supplier(plan: RunPlan, task: Task, progress: Progress) -> Supply | None:

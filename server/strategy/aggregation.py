@@ -23,6 +23,7 @@ from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
 from common.training.shared import unmoved
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
+from server.events.kinds import AT_THE_SITE, AT_THE_SITE_FOR_GOOD, OTHER_ROUND, TOO_LARGE
 from server.strategy.influence import Influence, influences
 
 LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
@@ -55,7 +56,9 @@ def judge_reply(
     reply = read_reply(content, current if template is None else template)
     norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
-        raise FederationError(f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.")
+        raise FederationError(
+            f"The update's norm {norm:.4g} is beyond federation.max_update_norm = {plan.max_update_norm:g}.", rule=TOO_LARGE
+        )
     with np.errstate(over="ignore"):
         whole = unmoved(reply.update.change, trained_at_sites(current))
         check_arrays({name: current[name] + change for name, change in whole.items()}, trained_at_sites(current))
@@ -71,9 +74,11 @@ def judge_status(content: RecordDict, round_number: int) -> SiteReply:
     """
     reply = read_status(content)
     if reply.error:
-        raise (RefusedForGoodError if reply.for_good else FederationError)(reply.error)
+        if reply.for_good:
+            raise RefusedForGoodError(reply.error, rule=AT_THE_SITE_FOR_GOOD)
+        raise FederationError(reply.error, rule=AT_THE_SITE)
     if reply.round != round_number:
-        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.")
+        raise FederationError(f"The reply is to round {reply.round}, not {round_number}.", rule=OTHER_ROUND)
     return reply
 
 

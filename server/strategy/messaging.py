@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from common.errors import FederationError, FedMRIError
 
 ANSWER_SECONDS = 120.0  # for one call; a SuperLink that is started anew is back in about ten seconds
+AWAY = "the request could not be handed to the site: it has gone away"
 FIRST_POLL, LAST_POLL = 0.05, 2.0  # seconds between two looks; a twentieth of what was waited, between these
 
 Told = TypeVar("Told")
@@ -60,7 +61,7 @@ def exchange(
     pushed = answered(lambda: list(grid.push_messages(messages)), timeout) if messages else []
     requests = {message.metadata.message_id: message for message in messages}
     waiting, came = {number: request for number, request in requests.items() if number in pushed}, dict[str, Message]()
-    lost = dict.fromkeys(requests.keys() - waiting.keys(), "the request could not be handed to the site: it has gone away")
+    lost = dict.fromkeys(requests.keys() - waiting.keys(), AWAY)
     due: Iterable[str] = waiting
     while waiting:
         for number in [number for number in due if number in waiting]:

@@ -25,9 +25,17 @@ from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, un
 from common.messages.update import Update
 from common.models.arrays import Arrays, trained_at_sites
 from common.privacy.site_level import noise_to_signal
-from common.text import printable
 from common.training.shared import shared
 from common.training.trainable import idle_without_labels, most_trained, needs_labels, no_label, trained_names
+from server.events.kinds import (
+    ODD_ONE_OUT,
+    TRAIN,
+    Evaluated,
+    Opened,
+    Retried,
+    Spared,
+)
+from server.events.rounds import RoundRecord, RoundSoFar
 from server.strategy.aggregation import (
     RefusedForGoodError,
     aggregate,
@@ -41,9 +49,10 @@ from server.strategy.aggregation import (
     step,
 )
 from server.strategy.influence import as_agreed, at_hospitals, told
-from server.strategy.messaging import error_name, exchange
+from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
-from server.strategy.round_state import Address, FailedAttempt, OpenRound, ResumePoint, RoundRecord, finished
+from server.strategy.refusal import content_of, refusal_of
+from server.strategy.round_state import Address, OpenRound, ResumePoint, aggregated, budget_ended
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
@@ -90,10 +99,15 @@ class FedMRIAvg(FedAvg):
         self.presence = Presence(plan, self.sites, self.progress)
         self.before = ResumePoint("")
         self.prepare: list[Prepare] = []  # what is settled with sites before each attempt at a round
-        self.on_open: Callable[[OpenRound], None] | None = None
+        self.on_open: Callable[[RoundSoFar], None] | None = None
         self.open = OpenRound(0, {})
         self.unlabelled: dict[str, SiteReply] = {}  # last replies of sites that told that none of their patients has a label
-        self.unfinished: RoundRecord | None = None  # a round that budgets ended: it changed no model, but some sites spent on it
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why a site has no valid update in the round that is open."""
+        so_far = self.progress.rounds.open
+        return {site: why.reason for site, why in so_far.failures.items()} if so_far else {}
 
     def summary(self) -> None:
         """Log who takes part and what a round needs."""
@@ -115,7 +129,7 @@ class FedMRIAvg(FedAvg):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
         *,
         before: ResumePoint | None = None,
-        on_open: Callable[[OpenRound], None] | None = None,
+        on_open: Callable[[RoundSoFar], None] | None = None,
         on_round: Callable[[RoundRecord, Arrays], None] | None = None,
     ) -> Result:
         """Train up to round `num_rounds`.
@@ -155,25 +169,36 @@ class FedMRIAvg(FedAvg):
             measured = evaluate_fn(number, arrays) if evaluate_fn else None
             if measured is not None:
                 result.evaluate_metrics_serverapp[number] = measured
-            record = replace(record, external=_plain(measured))
+                self.progress.tell(Evaluated(number, _plain(measured)))
+                record = self.progress.rounds.closed or record
             result.arrays, result.train_metrics_clientapp[number] = arrays, MetricRecord(dict(record.train))
-            log(INFO, "[ROUND %d/%d] %d sites in %.1f s", number, num_rounds, len(record.sites), record.seconds)
             if on_round:
                 on_round(record, unpack_arrays(arrays, self.template))
         return result
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """One message for each site whose valid reply to this round is still missing."""
-        if self.open.number != server_round:
-            self.open = self.new_round(server_round, arrays)
-        state = self.open
-        state.attempts += 1
-        there, state.paused = self.presence.called(grid, server_round, everyone=state.attempts > 1)
+        state = self.begin_attempt(server_round, arrays)
+        there, _ = self.presence.called(grid, server_round, everyone=state.attempts > 1)
         self.spare(there)
         state.asked = [(a.name, self._message(server_round, arrays, a)) for a in there if a.name not in state.valid]
-        state.bytes_down += record_bytes(arrays) * len(state.asked)
-        self.count_trainings(name for name, _ in state.asked)
         return [message for _, message in state.asked]
+
+    def begin_attempt(self, number: int, arrays: ArrayRecord, *, anew: bool = False) -> OpenRound:
+        """The state of the round that another attempt begins with, or the first one.
+
+        Args:
+            number: of the round.
+            arrays: the global ones.
+            anew: replies to an earlier attempt count no more.
+        """
+        if self.open.number != number:
+            self.open = OpenRound(number, unpack_arrays(arrays, self.template), attempts=1)
+            self.progress.tell(Opened(number))
+            return self.open
+        self.open = replace(self.open, attempts=self.open.attempts + 1, asked=[], valid={} if anew else self.open.valid)
+        self.progress.tell(Retried(number, self.open.attempts, anew))
+        return self.open
 
     def spare(self, there: Sequence[Address]) -> None:
         """Stand in for sites that told that they have no labelled patient, in a round in which they change nothing.
@@ -187,8 +212,8 @@ class FedMRIAvg(FedAvg):
         named = {address.name for address in there}
         for name in sorted(named & self.unlabelled.keys() - state.valid.keys()):
             state.valid[name] = replace(self.unlabelled[name], round=state.number, update=Update(nothing), metrics={})
-            state.idle = (*state.idle, name)
-            self.progress.paused(name, "not asked: it has no labelled patient, and the round fits the head alone")
+            state.idle.add(name)
+            self.progress.tell(Spared(state.number, name))
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies; aggregate if at least `min_sites` are valid, else return nothing: the round may be asked again."""
@@ -197,13 +222,9 @@ class FedMRIAvg(FedAvg):
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
             self.record_reply(name, came.get(message.metadata.message_id), self._read)
-            self.forgive(name)
         for name, reason in norm_outliers(state.valid, self.plan.max_update_ratio).items():
             del state.valid[name]
-            state.failures[name] = reason
-            self.progress.failed(name, reason)
-        for name, reason in state.failures.items():
-            log(WARNING, "Round %d: %s: %s", server_round, name, reason)
+            self.progress.failed(name, reason, ODD_ONE_OUT)
         for name, reply in state.valid.items():
             if reply.counts_shared and not reply.labelled:
                 self.unlabelled[name] = replace(reply, update=Update())
@@ -254,16 +275,20 @@ class FedMRIAvg(FedAvg):
         self.configure_train(number, arrays, ConfigRecord(), grid)
         return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
 
-    def exchanged(self, grid: Grid, asked: Sequence[tuple[str, Message]], timeout: float) -> dict[str, Message]:
+    def exchanged(
+        self, grid: Grid, asked: Sequence[tuple[str, Message]], timeout: float, what: str = TRAIN
+    ) -> dict[str, Message]:
         """Send to each site by name, and note each reply when it comes; replies by the id of what they answer."""
         names = {id(message): name for name, message in asked}
         for name, message in asked:
-            self.progress.asked(name, self.payload_bytes(message.content))
+            self.progress.asked(name, self.payload_bytes(message.content), what)
+        if what == TRAIN and self.on_open and (so_far := self.progress.rounds.open):
+            self.on_open(so_far)
         self.progress.set_state("training", self.open.number)
 
         def note(request: Message, reply: Message, seconds: float) -> None:
             size = 0 if reply.has_error() else self.payload_bytes(reply.content)
-            self.progress.answered(names[id(request)], seconds, size)
+            self.progress.answered(names[id(request)], seconds, size, what)
 
         replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
         self.open.lost = {
@@ -278,86 +303,63 @@ class FedMRIAvg(FedAvg):
     def _play(self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float) -> tuple[ArrayRecord, RoundRecord]:
         """One round, asked again while too few sites are in."""
         began = time.monotonic()
-        for attempt in range(1, self.plan.round_retries + 2):
+        for _ in range(self.plan.round_retries + 1):
             self.presence.wait(grid, number)
             for settle in self.prepare:
                 settle(grid, number, [a for a in self.presence.addresses(grid) if a.name not in self.presence.closed])
             new, terms = self.attempt(grid, number, arrays, timeout)
             if new is not None:
-                return new, finished(self.open, attempt, time.monotonic() - began, _plain(terms))
-            if BUDGET_SPENT in self.open.failures.values():
+                self.progress.tell(aggregated(self.open, time.monotonic() - began, _plain(terms)))
+                assert self.progress.rounds.closed
+                return new, self.progress.rounds.closed
+            if BUDGET_SPENT in self.failures.values():
                 break  # asking again would charge the others once more and open no budget
             if self.sites and len(self.sites) - len(self.presence.closed) < self.plan.min_sites:
                 break  # who is left is too few, however often they are asked
-            self.open.retried += [FailedAttempt(attempt, *failure) for failure in sorted(self.open.failures.items())]
-        state = self.open
-        spent = [site for site, reason in state.failures.items() if reason == BUDGET_SPENT]
+        state, failures = self.open, self.failures
+        spent = [site for site, reason in failures.items() if reason == BUDGET_SPENT]
         if spent and len(state.valid) + len(spent) >= self.plan.min_sites:
-            self.unfinished = finished(state, attempt, time.monotonic() - began, {})
+            self.progress.tell(budget_ended(state, time.monotonic() - began))
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
-        why = self.presence.closed | state.failures
+        why = self.presence.closed | failures
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no site was there"
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
-            f"federation.min_sites asks for, after {attempt} attempts. {reasons}"
+            f"federation.min_sites asks for, after {state.attempts} attempts. {reasons}"
         )
-
-    def new_round(self, number: int, arrays: ArrayRecord) -> OpenRound:
-        """A round of which nothing is known yet, but for what an earlier attempt at it, which a resume cut off, may have cost."""
-        again = number == self.before.round + 1
-        trained, redone = (dict(self.before.trained), self.before.redone) if again else ({}, 0)
-        return OpenRound(number, unpack_arrays(arrays, self.template), trained=trained, redone=redone)
-
-    def count_trainings(self, names: Iterable[str]) -> None:
-        """Note that these sites are about to be asked to train."""
-        for name in names:
-            self.open.trained[name] = self.open.trained.get(name, 0) + 1
-        if self.on_open:
-            self.on_open(self.open)
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:
         """Which values of a flat change the round trains: the others stay what they are, and get no noise."""
         names = set(trained_names(sorted(shared(self.template, self.config, number)), self.config, number))
         return np.concatenate([np.full(self.template[name].size, name in names) for name in sorted(self.template)])
 
-    def forgive(self, name: str) -> None:
-        """A site whose budget refused has not trained."""
-        if self.open.failures.get(name) == BUDGET_SPENT and self.open.trained.get(name, 0):
-            self.open.trained[name] -= 1
-
-    def record_reply(self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply]) -> SiteReply | None:
+    def record_reply(
+        self, name: str, reply: Message | None, read: Callable[[RecordDict], SiteReply], what: str = TRAIN
+    ) -> SiteReply | None:
         """File one site's reply, or its absence, under valid or failed; returns a valid one.
 
         Args:
             name: of the site.
             reply: None: none came.
             read: reads and checks the content; raises FederationError where it is refused.
+            what: the site was asked for.
         """
         state = self.open
         state.valid.pop(name, None)
         try:
-            if reply is None:
-                raise FederationError(state.lost.get(name, f"no reply within {self.plan.round_timeout:g} s"))
-            if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-                raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})")
-            state.valid[name] = read(reply.content)
-            state.failures.pop(name, None)
-        except RefusedForGoodError as error:
-            state.failures[name] = self.presence.closed[name] = printable(str(error), 300)
-            log(WARNING, "%s is not asked again in this run: %s. --resume asks it once more.", name, state.failures[name])
-        except FederationError as error:
-            state.failures[name] = printable(str(error), 300)
+            lost = state.lost.get(name, "")
+            state.valid[name] = read(content_of(reply, lost, self.plan.round_timeout))
         except Exception as error:  # whatever a hostile reply may set off in a parser, it costs that site its round only
-            state.failures[name] = f"unreadable reply ({type(error).__name__})"
-        if name in state.failures:
-            self.progress.failed(name, state.failures[name])
+            reason, rule = refusal_of(error)
+            if isinstance(error, RefusedForGoodError):
+                self.presence.closed[name] = reason
+            self.progress.failed(name, reason, rule, what)
         return state.valid.get(name)
 
     def _read(self, content: RecordDict) -> SiteReply:
         """A plain reply, judged."""
-        self.open.bytes_up += self.payload_bytes(content)
         current, number = self.open.current, self.open.number
         reply = judge_reply(content, current, number, self.plan, shared(current, self.config, number))
         kept, dropped = known_metrics(reply.metrics, self.config)

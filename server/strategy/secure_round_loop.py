@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from logging import WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from common.config.run import RunConfig
 from common.errors import FederationError
@@ -28,6 +26,8 @@ from common.privacy.site_level import noised_change
 from common.secure.fixed_point import FixedPoint
 from common.secure.threshold import sites_needed
 from common.training.shared import shared, unmoved
+from server.events.kinds import SECURE as SECURE_STAGE
+from server.events.kinds import SUM_REFUSED, TRAIN
 from server.strategy.aggregation import judge_status
 from server.strategy.progress import Progress
 from server.strategy.round_loop import EXPIRY_SLACK, FedMRIAvg
@@ -50,8 +50,7 @@ class SecureAvg(FedMRIAvg):
         self, grid: Grid, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask all sites for one sum; nothing of an earlier attempt is used, its masks are gone."""
-        before = self.open if self.open.number == number else self.new_round(number, arrays)
-        self.open = replace(before, asked=[], valid={}, failures={})
+        self.begin_attempt(number, arrays, anew=True)
         there = dict(enumerate(self._seated(grid), start=1))
         threshold = sites_needed(len(there), self.secure, self.plan.min_sites)
         round_, there = self._handshake(grid, there, threshold, timeout)
@@ -73,8 +72,8 @@ class SecureAvg(FedMRIAvg):
         try:
             change, weight = round_.result()
         except FederationError as error:
-            log(WARNING, "Round %d: %s", number, error)
-            self.open.failures |= dict.fromkeys(summed, str(error))
+            for name in sorted(summed):
+                self.progress.failed(name, str(error), SUM_REFUSED, SECURE_STAGE)
             return None, None
         whole = unmoved(shaped(change, shared(self.template, self.config, number)), self.template)
         change = flat(whole)
@@ -112,7 +111,7 @@ class SecureAvg(FedMRIAvg):
         Raises:
             FederationError: several sites would share one node's memory.
         """
-        addresses, self.open.paused = self.presence.called(grid, self.open.number)
+        addresses, _ = self.presence.called(grid, self.open.number)
         if len({address.node for address in addresses}) < len(addresses):
             raise FederationError(
                 f"Secure aggregation needs a Flower node for each of the {len(addresses)} sites: set num-supernodes to it."
@@ -131,26 +130,19 @@ class SecureAvg(FedMRIAvg):
         """One stage: ask those who are still there, take their replies; returns the sites whose reply was valid."""
         state = self.open
         messages = {seat: self._ask(address, asked(seat), sent) for seat, address in there.items()}
-        state.bytes_down += sum(self.payload_bytes(message.content) for message in messages.values())
-        if sent is not None:
-            self.count_trainings(address.name for address in there.values())
-        came = self.exchanged(grid, [(there[seat].name, message) for seat, message in messages.items()], timeout)
+        what = SECURE_STAGE if sent is None else TRAIN
+        came = self.exchanged(grid, [(there[seat].name, message) for seat, message in messages.items()], timeout, what)
         stayed = {}
         for seat, message in messages.items():
             name = there[seat].name
 
             def read(content: RecordDict, seat: int = seat) -> SiteReply:
-                state.bytes_up += self.payload_bytes(content)
                 reply = judge_status(content, state.number)
                 take(seat, content)
                 return reply
 
-            reply = self.record_reply(name, came.get(message.metadata.message_id), read)
-            if reply is not None:
+            if self.record_reply(name, came.get(message.metadata.message_id), read, what) is not None:
                 stayed[seat] = there[seat]
-            else:
-                log(WARNING, "Round %d: %s: %s", state.number, name, state.failures[name])
-                self.forgive(name)
         return stayed
 
     def payload_bytes(self, content: RecordDict) -> int:

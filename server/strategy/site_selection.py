@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from logging import INFO
 from typing import TypeVar
 
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from common.config.sections import FederationConfig
 from common.errors import FederationError
 from common.text import printable
+from server.events.kinds import AFTER_FAILURES, CLOSED
 from server.strategy.backoff import Attendance
 from server.strategy.messaging import answered
 from server.strategy.progress import Progress
@@ -63,15 +62,14 @@ class Presence:
         there = [address for address in present if address.name not in self.closed]
         shut = tuple(address.name for address in present if address.name in self.closed)
         for name in shut:
-            self.progress.paused(name, f"not asked: {self.closed[name]}")
+            self.progress.paused(name, f"not asked: {self.closed[name]}", CLOSED, number)
         resting = tuple(address.name for address in there if address.name in paused)
         if everyone or len(there) - len(resting) < self.plan.min_sites:
             resting = ()
         for name in resting:
             again = number + paused[name]
             reason = f"paused after {self.attendance.failed(name)} failures in a row; asked again in round {again}"
-            log(INFO, "Round %d: %s: %s", number, name, reason)
-            self.progress.paused(name, reason)
+            self.progress.paused(name, reason, AFTER_FAILURES, number)
         return [address for address in there if address.name not in resting], (*shut, *resting)
 
     def wait(self, grid: Grid, number: int) -> None:

@@ -63,9 +63,9 @@ def _failing(rounds: Sequence[Round]) -> tuple[tuple[str, str], ...]:
     found: dict[tuple[str, str], list[str]] = {}
     for row in rounds:
         for failure in row.failures:
-            found.setdefault((failure.site, failure.reason), []).append(str(row.number or "?"))
+            found.setdefault((failure.site, failure.said), []).append(str(row.number or "?"))
         for failure in row.retried:
-            found.setdefault((failure.site, f"{failure.reason}; the round was asked again"), []).append(str(row.number or "?"))
+            found.setdefault((failure.site, f"{failure.said}; the round was asked again"), []).append(str(row.number or "?"))
     return tuple(
         (site, f"{reason} ({'round' if len(when) == 1 else 'rounds'} {', '.join(when)})")
         for (site, reason), when in sorted(found.items())

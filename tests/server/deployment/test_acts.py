@@ -10,6 +10,9 @@ from server.cli.main import main
 from server.deployment.acts import ADMIT, NAME, acting
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
+from server.events.kinds import TOO_LARGE, Opened
+from server.events.log import EVENTS
+from server.strategy.progress import Progress
 from tests.server.deployment.test_registry import key  # noqa: F401
 
 
@@ -70,3 +73,32 @@ def test_what_cannot_be_written_down_is_not_done_but_a_key_can_always_be_revoked
     assert not (home.folder / "sites" / "b.pub").exists()
     assert main(["revoke", where, "a"]) == 1
     assert not (home.folder / "sites" / "a.pub").exists()
+
+
+def test_the_log_of_a_run_needs_its_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(tmp_path / "run", 2)
+    progress.tell(Opened(1))
+    progress.asked("a", 2_000_000)
+    progress.failed("a", "too large", TOO_LARGE)
+    progress.close()
+    with (tmp_path / "run" / EVENTS).open("a") as file:
+        file.write('{"time": "2030-01-01T00:00:00+00:00", "event": "danced"}\n{"half')
+    assert main(["log", "--run", str(tmp_path / "run")]) == 0
+    said = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said[:4] == [
+        "The run begins: 2 rounds",
+        "Round 1: begins",
+        "Round 1: a: asked, 2.0 MB",
+        "Round 1: a: refused by federation.max_update_norm: too large",
+    ]
+    assert "no event of this version" in said[4]
+    assert main(["log", "--run", str(tmp_path / "run"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["began", "round", "asked", "refused", "danced"]
+
+
+def test_a_run_without_a_log_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "--run", str(tmp_path)]) == 1
+    assert "runs of earlier versions have no such log" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["log"])

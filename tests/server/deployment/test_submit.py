@@ -120,7 +120,7 @@ def test_a_good_run_is_followed_to_its_report(home, run, app, tmp_path, capsys) 
     assert f"Done. The report: {tmp_path / 'run' / 'report.html'}" in told.out
     assert "</html>" in (tmp_path / "run" / "report.html").read_text()
     assert build_bundle(app).sha256 in told.out
-    assert told.err.index("Round 1: 1 s, 1 sites") < told.err.index("Round 2: 1 s, 1 sites")
+    assert told.err.index("Round 1: 1 site, 1.0 s") < told.err.index("Round 2: 1 site, 1.0 s")
     seen = json.loads((tmp_path / "run" / "seen.json").read_text())
     assert (seen["sites"], seen["resume"], seen["config"], seen["external"]) == ("nodes", False, "demo", "external")
     assert seen["data"] == str(home.folder.parent)

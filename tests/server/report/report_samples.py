@@ -193,12 +193,13 @@ def attended(r, name):
     paused = [name] if r in (5, 6) else []
     return {
         "round": r,
-        "attempts": 1,
+        "attempts": 2 if r == 3 else 1,
         "seconds": 31.5 + r,
         "bytes_up": 1_450_000 * (4 - len(failed + paused)),
         "bytes_down": 6_000_000,
         "sites": [site for site in (*SITES[:3], name) if site not in failed + paused],
-        "failures": [{"site": site, "reason": REASON} for site in failed],
+        "failures": [{"site": site, "reason": REASON, "rule": "site"} for site in failed],
+        "retried": [{"attempt": 1, "site": SITES[1], "reason": "no reply within 9 s", "rule": "no-reply"}] if r == 3 else [],
         "paused": paused,
         "train": {"loss": 4.1 - 0.9 * np.log(r)},
         "external_mcc": 0.7 - 0.8 / r,

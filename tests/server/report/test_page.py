@@ -8,6 +8,7 @@ import re
 import runpy
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from server.report.page import (
     subsets,
 )
 from server.report.page.chart import value_axis
+from server.report.page.page import template
 from server.report.page.pictures import ONE_AT_MOST, read_pictures
 from server.report.page.values import and_text, wilson
 from server.report.publish import render_html, write_report
@@ -223,6 +225,18 @@ def test_presence_is_told_by_shape():
     assert read_rounds([{"round": 1, "sites": 3}]).grid == ()
     many = read_rounds([samples["attended"](r, "north") for r in range(1, 1001)])
     assert many.grid[0][1].count("<rect") == presence.ROUNDS_AT_MOST
+
+
+def test_the_rounds_show_attempts_and_by_which_rule_a_site_has_no_part():
+    shown = template("rounds.html").render(
+        view=SimpleNamespace(rounds=read_rounds([samples["attended"](3, "north"), {"round": 4, "failures": ["late"]}]))
+    )
+    cells = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "|", shown))
+    assert "hospital-hill: no-reply, attempt 1, asked again" in cells
+    assert "north: site" in cells
+    assert re.search(r"\|3\|.*?\|2\|", cells)
+    assert "unknown site: late" in cells  # of an earlier version, without rules
+    assert "<b>hospital-hill</b>: no-reply: no reply within 9 s; the round was asked again (round 3)" in shown
 
 
 def test_a_patient_has_set_flag_and_only_a_picture_that_may_be_shown(tmp_path):

@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.errors import FederationError, WeightsError
 from common.models.arrays import load_arrays
+from server.events.rounds import RoundRecord
 from server.run.checkpoint import Checkpoint, RunLog, latest_round, load_round, load_state, save_checkpoint
 from server.run.round_lines import read_rounds
-from server.strategy.round_state import RoundRecord
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 

@@ -12,11 +12,14 @@ from common.errors import ConfigError, DataError, FederationError
 from common.messages.code_version import code_hash
 from common.models.arrays import load_arrays
 from server.cli.main import main
+from server.events.kinds import Ended
+from server.events.log import read_events
 from server.report.publish import render_run
 from server.report.report import read_report
 from server.run.federate import federate, leave_error
 from server.run.plan import read_plan, run_folder, training_sites
 from server.run.resume import RunFolderTakenError, only_run, require_free
+from tests.server.events.replayed import require_replayed
 from tests.server.made_up_sites import TINY, plan, site_nodes
 
 
@@ -24,11 +27,12 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
     out = tmp_path / "run"
     caplog.set_level("INFO", logger="flwr")
     federate(local_grid(site_nodes()), plan(folder, out))
+    require_replayed(out)
     report = json.loads((out / "report.json").read_text())
     assert [r["round"] for r in report["rounds"]] == [1, 2]
     for entry in report["rounds"]:
         assert entry["sites"] == ["a", "b"]
-        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default}]
+        assert entry["failures"] == [{"site": "broken", "reason": DataError.public_default, "rule": "site"}]
         assert entry["external_mcc"] is not None
     assert report["external"]["n"] == 4
     assert report["provenance"]["code"] == code_hash()
@@ -82,6 +86,8 @@ def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_
     assert f"broken: {DataError.public_default}" in error
     assert not (out / "report.json").exists()
     assert json.loads((out / "status.json").read_text())["state"] == "failed"
+    require_replayed(out)
+    assert read_events(out).entries[-1].event == Ended("failed", error)
 
 
 def test_a_run_in_a_folder_in_which_another_is_at_work_changes_nothing_there(folder, tmp_path, local_grid):

@@ -14,11 +14,12 @@ from flwr.proto.node_pb2 import NodeInfo
 from client.round.dispatch import answer
 from client.round.left_out import SiteTwin, note_twins, without_twins
 from client.round.site_context import SiteContext
+from client.round.train import prepared_patients
 from common.config.run import RunConfig
 from common.config.site import is_site
 from common.data.cases import read_site
 from common.data.gate.finding import stay_out
-from common.errors import FederationError
+from common.errors import FederationError, PolicyError
 from common.messages.code_version import code_hash
 from common.messages.held_out import THEIRS
 from common.messages.round import Task
@@ -102,7 +103,7 @@ def test_a_run_is_refused_by_content_and_nobody_is_named(data, check):
     with pytest.raises(FederationError, match="both: patients of this hospital are external ones") as refused:
         asked(one, grid)
     assert "sub-" not in str(refused.value)
-    (record,) = (data / "both" / "twins").iterdir()
+    (record,) = (data / "both" / "twins").glob("*.json")
     assert [each["patient"] for each in json.loads(record.read_text())["twins"]] == ["sub-new"]
 
 
@@ -133,6 +134,32 @@ def test_a_hospital_that_has_not_compared_is_not_asked_until_it_has(data, check)
     (data / "none" / "site.toml").write_text("")
     assert asked(one, grid, 2) == ["both", "none"]
     assert one.presence.closed == {}
+
+
+@pytest.mark.parametrize(("way", "policy"), [("drop", ""), ("refuse", ""), ("refuse", '[policy]\ntwins = "drop"\n')])
+def test_a_patient_who_comes_in_mid_run_is_compared_before_anybody_trains_on_them(data, check, way, policy):
+    one, grid = check(way, {"none": policy})
+    new, place = data / "both" / "sub-new", data / "none" / "sub-late"
+    new.rename(data / "sub-late")  # so that `both` has nobody, and the run begins
+    assert asked(one, grid) == ["both", "none"]
+    assert len(took_part(data, "none", way)) == 1
+    (data / "sub-late").rename(place)
+    for file in place.glob("anat/*"):
+        file.rename(file.with_name(file.name.replace("sub-new", "sub-late")))
+    if way == "drop" or policy:
+        assert took_part(data, "none", way).isdisjoint({"sub-late"})
+        assert len(took_part(data, "none", way)) == 1
+        return
+    with pytest.raises(PolicyError) as refused:
+        took_part(data, "none", way)
+    assert (refused.value.public, refused.value.for_good) == (THEIRS, True)
+
+
+def took_part(data: Path, site: str, way: str) -> set[str]:
+    """Who would be in the next round."""
+    context = SiteContext(site, data / site / "site.toml", data / "cache", simulated=False)
+    config = configured(plan(data, data / "out", sites=()).config, way)
+    return {case.id for case in prepared_patients(context, config, RUN).site.cases}
 
 
 def test_what_an_exchange_has_found_stays_found(data, check):

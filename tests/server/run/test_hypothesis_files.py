@@ -11,6 +11,8 @@ from hypothesis import given
 
 from common.errors import FedMRIError
 from common.privacy.audit import CHECKS
+from server.events.kinds import Aggregated, Asked, Began, Kept, Opened, Refused
+from server.events.log import as_text, read_events
 from server.report.privacy_audit import add_audit, audit_entry, read_audit
 from server.report.publish import render_html
 from server.report.report import read_report
@@ -32,6 +34,10 @@ LINE = {
     "paused": ["c"],
     "redone": 1,
 }
+EVENTS = [
+    as_text(event)
+    for event in (Began(2), Opened(1), Asked(1, 1, "a", "train", 9), Aggregated(1, 2.0, ("a",), {"loss": 1.0}), Kept(1))
+]
 REPORT: dict[str, Any] = {
     "external": {
         "mcc": {"value": 0.5, "low": 0.1, "high": 0.9},
@@ -111,15 +117,22 @@ def test_the_open_round(content, tmp_path):
 @MANY
 @given(
     content=made(
-        lambda random: damaged_json(random, {"sites": {"a": {"state": "asked", "bytes_up": 1, "bytes_down": 1, "failures": 1}}})
+        lambda random: b"\n".join(
+            damaged_json(random, json.loads(line)) if random.random() < 0.3 else line.encode() for line in EVENTS
+        )
     )
 )
-def test_the_status(content, tmp_path):
-    (tmp_path / "status.json").write_bytes(content)
-    progress = Progress(tmp_path, 1, resumed=True)
-    for name in [*progress.sites, "a"]:
-        progress.asked(name, 1)
-        progress.failed(name, "gone")
+def test_the_events(content, tmp_path):
+    (tmp_path / "events.jsonl").write_bytes(content)
+    with suppress(FedMRIError):
+        progress = Progress(tmp_path, 1, resumed=True)
+        for name in [*progress.sites, "a"]:
+            progress.asked(name, 1)
+            progress.failed(name, "gone")
+        progress.close()
+        last = read_events(tmp_path).entries[-1].event
+        assert isinstance(last, Refused)
+        assert (last.site, last.reason) == ("a", "gone")
 
 
 @MANY

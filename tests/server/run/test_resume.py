@@ -20,6 +20,7 @@ from server.run import resume as resuming
 from server.run.federate import federate, leave_error
 from server.run.plan import require_folder
 from server.run.resume import difference, read_open, write_open
+from tests.server.events.replayed import require_replayed
 from tests.server.made_up_sites import plan, site_nodes
 
 SITES = ("a", "b")
@@ -80,7 +81,7 @@ def test_the_model_after_a_resume_is_that_of_an_uninterrupted_run(folder, tmp_pa
     federate(local_grid(nodes()), replace(chosen, resume=True))
     assert model(tmp_path / "cut") == model(tmp_path / "whole")
     assert [line["round"] for line in rounds(tmp_path / "cut")] == [1, 2, 3]
-    assert json.loads((tmp_path / "cut" / "report.json").read_text())["rounds"] == rounds(tmp_path / "cut")
+    require_replayed(tmp_path / "cut")
 
 
 @pytest.mark.slow
@@ -130,6 +131,7 @@ def test_wherever_it_is_cut_off_each_round_has_one_line_and_one_result(folder, t
     federate(local_grid(nodes()), replace(chosen, out=tmp_path / "whole"))
     assert model(chosen.out) == model(tmp_path / "whole")
     assert [line["round"] for line in rounds(chosen.out)] == [1, 2]
+    require_replayed(chosen.out)
 
 
 def cut_after(folder, out, local_grid, after: int, **settings):
@@ -153,6 +155,7 @@ def test_torn_and_superfluous_lines_and_a_damaged_checkpoint_are_played_again(fo
     assert [line["round"] for line in lines] == [1, 2, 3, 4]
     assert lines[2]["trained"] == {"a": 3, "b": 3}  # the lost third round, the fourth that was on, and now
     assert lines[2]["redone"] == 1
+    require_replayed(chosen.out)
     assert "redone" not in lines[3]
 
 
@@ -207,7 +210,7 @@ def test_noise_for_whole_hospitals_that_went_out_is_claimed(folder, tmp_path, lo
 
 def test_what_is_another_run_is_refused_by_the_first_thing_that_differs(folder, tmp_path, local_grid, monkeypatch):
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 1)
-    kept = [path for path in chosen.out.rglob("*.json*") if path.name != "status.json"]
+    kept = [path for path in chosen.out.rglob("*.json*") if path.name not in ("status.json", "events.jsonl")]
     before = [path.read_bytes() for path in kept]
     other = replace(chosen.config, training=replace(chosen.config.training, batch_size=5))
     with pytest.raises(FederationError, match=r"training\.batch_size was 4 and is 5 now"):

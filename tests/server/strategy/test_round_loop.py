@@ -14,9 +14,10 @@ from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, read_task, unpack_arrays, write_reply
 from common.messages.update import Update
 from common.models.arrays import Arrays
+from server.events.rounds import RoundRecord
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
-from server.strategy.round_state import ResumePoint, RoundRecord
+from server.strategy.round_state import ResumePoint
 from tests.server.conftest import LocalGrid
 
 LIKE = {"w": np.zeros(3, np.float32)}
@@ -121,7 +122,8 @@ def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
     np.testing.assert_allclose(arrays, 2.0)
     assert record.attempts == 3
     assert record.failures == {}
-    assert record.retried == ((1, "b", "no reply within 3600 s"), (2, "b", "no reply within 3600 s"))  # a success hides nothing
+    missed = ("b", "no reply within 3600 s", "no-reply")
+    assert record.retried == ((1, *missed), (2, *missed))  # a success hides nothing
     asked = [read_task(message.content).site for message in grid.sent]
     assert asked == ["a", "b", "c", "b", "b"]  # a and c had answered
 
@@ -216,7 +218,7 @@ def test_training_ends_by_itself_when_too_few_budgets_are_left(local_grid):
     np.testing.assert_allclose(unpack_arrays(result.arrays, LIKE)["w"], 4.0)
     asked = [read_task(message.content).round for message in grid.sent]
     assert asked.count(3) == 3  # once each: asking again would charge the third site for nothing
-    assert strategy.unfinished.sites == ("c",)  # it spent on the round that came to nothing
+    assert strategy.progress.rounds.unfinished.sites == ("c",)  # it spent on the round that came to nothing
 
 
 def test_no_budget_for_even_one_round_is_an_error(local_grid):
