@@ -121,10 +121,13 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
 def _add_pretrain(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser("pretrain", help="make the small backbone that is shipped", description=_pretrain.__doc__)
     parser.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
-    parser.add_argument("--config", default="pretrain", metavar="NAME")
+    parser.add_argument(
+        "--on", choices=("images", "tissue"), default="images", help="what is learned: see above (default images)"
+    )
+    parser.add_argument("--config", metavar="NAME", help="default: pretrain, or pretrain-tissue")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
-    parser.add_argument("--patients", type=int, default=50, help="of each of four phantom hospitals (default 50)")
-    parser.add_argument("--seed", type=int, default=1007, help="of the phantoms; never one that is evaluated on (default 1007)")
+    parser.add_argument("--patients", type=int, help="of each of four phantom hospitals (default 50), or in all (default 1500)")
+    parser.add_argument("--seed", type=int, help="of the phantoms; never one that is evaluated on (default 1007, or 1009)")
     add_debug(parser)
     parser.set_defaults(handler=_pretrain)
 
@@ -228,12 +231,18 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
-    """Pre-train the small backbone on phantoms, without labels, by this project's own objective."""
+    """Pre-train a small backbone on phantoms: on images alone, by this project's own objective, or on what they are made of."""
     from simulation.pretrain import pretrain
+    from simulation.tissue import pretrain_on_tissue
 
-    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    make, name, patients, seed = {
+        "images": (pretrain, "pretrain", 50, 1007),
+        "tissue": (pretrain_on_tissue, "pretrain-tissue", 1500, 1009),
+    }[arguments.on]
+    config = load_config(config_path(arguments.config or name), tuple(arguments.set))
+    asked = (patients if arguments.patients is None else arguments.patients, seed if arguments.seed is None else arguments.seed)
     with Shown() as shown:
-        pretrain(config, arguments.patients, arguments.seed, arguments.out, shown.progress)
+        make(config, *asked, arguments.out, shown.progress)
     return 0
 
 

@@ -33,6 +33,7 @@ class DataConfig:
     slices: int = ranged(5, 1, 64)
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
+    intensity: str = choice("percentiles", "percentiles", "zscore")  # what of a volume becomes 0 to 1 (`common.data.volumes`)
     low_percentile: float = ranged(1.0, 0.0, 50.0)
     high_percentile: float = ranged(99.5, 50.0, 100.0)
     covariates: tuple[Covariate, ...] = rows(Covariate, COVARIATES)  # columns of participants.tsv that the model takes, too
@@ -47,6 +48,9 @@ class DataConfig:
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
         without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
+        without |= (
+            {"intensity"} if self.intensity == "percentiles" else set()
+        )  # so slices cached before there was a choice stay good
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 

@@ -14,7 +14,7 @@ from common.config.modalities import MODALITIES
 from common.data.gate.finding import Finding
 from common.data.gate.patient import Cut, Files, Patient, read_patient
 from common.data.harmonisation import landmarks, to_standard
-from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window
+from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window, zscore_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,5 +95,6 @@ def intensity_rule(volume: Volume, modality: str, data: Cut) -> tuple[float, flo
     """The window [low, high] of a volume by its modality's rule; None where it has no contrast."""
     quantity = MODALITIES[modality].quantity
     if quantity is None:
-        return intensity_window(volume.voxels, data.low_percentile, data.high_percentile, volume.levels)
+        window = zscore_window if data.intensity == "zscore" else intensity_window
+        return window(volume.voxels, data.low_percentile, data.high_percentile, volume.levels)
     return quantity_window(volume.voxels, quantity.low, quantity.high, quantity.typical)

@@ -17,6 +17,10 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thinner: neighbours of 1 mm show the same
+BELOW, ABOVE = (
+    3.0,
+    5.0,
+)  # standard deviations that a z-scored image shows: enhancing tumour lies above most of what else is bright
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
 COUNTED_AT_ONCE = 2**20  # voxels
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
@@ -191,6 +195,29 @@ def intensity_window(voxels: Array, low: float, high: float, levels: Levels | No
             return None
         bottom, top = (float(value) for value in np.percentile(shown, (low, high)))
     return (bottom, top) if top > bottom else None
+
+
+def zscore_window(voxels: Array, low: float, high: float, levels: Levels | None = None) -> tuple[float, float] | None:
+    """`BELOW` standard deviations below the mean of the volume's foreground, `ABOVE` above; None for a volume without contrast.
+
+    Mean and deviation are of the foreground clipped to its percentiles `low` and `high`: a few bright voxels move neither. What
+    brains have in common decides here, and not what the brightest vessel or the tumour has.
+    """
+    if levels is not None:
+        inside = levels.above(air(voxels, levels))
+        if not inside.values.size:
+            return None
+        edges = [float(inside.percentile((q,))[0]) for q in (low, high)]
+        values, counts = inside.values.astype(np.float64), inside.counts
+    else:
+        values, counts = voxels[foreground(voxels)].astype(np.float64), None
+        if not values.size:
+            return None
+        edges = [float(value) for value in np.percentile(values, (low, high))]
+    values = values.clip(edges[0], edges[1])
+    mean = float(np.average(values, weights=counts))
+    deviation = float(np.average((values - mean) ** 2, weights=counts)) ** 0.5
+    return (mean - BELOW * deviation, mean + ABOVE * deviation) if deviation > 0 else None
 
 
 def quantity_window(voxels: Array, low: float, high: float, typical: float) -> tuple[float, float] | None:

@@ -100,6 +100,7 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "high": data.high_percentile,
             "covariates": [asdict(row) for row in data.covariates],
             "standard": [asdict(row) for row in data.standard],
+            "intensity": data.intensity,
             "place": "@place",
         },
     ]

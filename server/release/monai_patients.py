@@ -55,6 +55,7 @@ class Cutting:
     low_percentile: float
     high_percentile: float
     standard: tuple[Standard, ...] = ()
+    intensity: str = "percentiles"
 
 
 def find_patients(
@@ -109,6 +110,7 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         covariates: what the network takes besides, in its order, as fields of `Covariate`; their words stand in the patient.
         place: "voxels" puts masks and images of the first modality's shape on its voxels, wherever their headers put them.
         standard: the intensity scale that volumes are mapped to, as fields of `Standard`.
+        intensity: rule of what becomes 0 to 1, as `data.intensity` of the training.
     """
 
     def __init__(
@@ -122,12 +124,16 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         covariates: Sequence[Mapping[str, Any]] = (),
         place: str = "header",
         standard: Sequence[Mapping[str, Any]] = (),
+        intensity: str = "percentiles",
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if place not in ("header", "voxels"):
             raise ValueError(f'place: expected "header" or "voxels", got {place!r}.')
         scale = tuple(Standard(row["name"], tuple(row["landmarks"])) for row in standard)
-        self.cutting, self.by_voxels = Cutting(tuple(keys), slices, size, field_of_view, low, high, scale), place == "voxels"
+        self.cutting, self.by_voxels = (
+            Cutting(tuple(keys), slices, size, field_of_view, low, high, scale, intensity),
+            place == "voxels",
+        )
         fields = [{key: _frozen(value) for key, value in row.items()} for row in covariates]
         self.covariates = [Covariate(**row) for row in fields]
 

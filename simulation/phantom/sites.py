@@ -78,7 +78,7 @@ def hospital(seed: int, number: int, *, labelled: bool) -> Hospital:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     first, second, third = generator.dirichlet((1.5, 1.5, 1.5))
     lacking = {m: float(generator.choice((0.0, 0.05, 0.3))) for m in DEFAULT_MODALITIES}
-    return Hospital(number, name, _draw_scanner(generator), (first, second, third), lacking, labelled)
+    return Hospital(number, name, draw_scanner(generator), (first, second, third), lacking, labelled)
 
 
 def broken_hospitals() -> list[Hospital]:
@@ -102,7 +102,7 @@ def label_sequence(site: Hospital, count: int) -> list[str]:
     return labels
 
 
-def _draw_scanner(generator: np.random.Generator) -> Scanner:
+def draw_scanner(generator: np.random.Generator) -> Scanner:
     """A scanner with a protocol of ordinary clinical values."""
     plane = float(generator.uniform(1.6, 2.0))
     return Scanner(

@@ -68,6 +68,10 @@ class Cut(Protocol):
         """Edge in mm."""
 
     @property
+    def intensity(self) -> str:
+        """ "percentiles" or "zscore": what of a volume becomes 0 to 1."""
+
+    @property
     def low_percentile(self) -> float:
         """Of the foreground, that becomes 0."""
 
