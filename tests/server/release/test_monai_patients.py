@@ -29,9 +29,13 @@ def cutter(run: RunConfig, **changed) -> SlicesOfPatientd:
     return SlicesOfPatientd(**{**arguments, "place": "header", **changed})
 
 
-@pytest.mark.parametrize("standard", [(), (Standard("t1", tuple(0.05 * k for k in range(1, 10))),)], ids=["plain", "standard"])
-def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path, standard: tuple[Standard, ...]) -> None:
-    run = replace(CONFIG, data=replace(CONFIG.data, standard=standard))
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"standard": (Standard("t1", tuple(0.05 * k for k in range(1, 10))),)}, {"intensity": "zscore"}],
+    ids=["plain", "standard", "zscore"],
+)
+def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path, changed: dict[str, Any]) -> None:
+    run = replace(CONFIG, data=replace(CONFIG.data, **changed))
     site = made_up_site(tmp_path, run.data)
     settings = json.loads(json.dumps(inference(run)))
     found = find_patients(str(site), settings["patients"], settings["files"])
@@ -43,7 +47,7 @@ def test_a_bundle_finds_and_cuts_as_training_did(tmp_path: Path, standard: tuple
         seen = cut(patient)
         np.testing.assert_array_equal(seen["images"].numpy(), slice_case(case, run.data).images)
         assert seen["present"].tolist() == [m in case.files for m in run.data.modalities]
-        assert np.array_equal(seen["images"], plain(patient)["images"]) == (not standard or "t1" not in case.files)
+        assert np.array_equal(seen["images"], plain(patient)["images"]) == (not changed or not {"t1", "t1c"} & set(case.files))
 
 
 def test_a_bundle_reads_covariates_as_training_did(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.data.gate.background import settle
-from common.data.volumes import Levels, Volume, foreground, intensity_window
+from common.data.volumes import Levels, Volume, foreground, intensity_window, zscore_window
 from tests.common.data.gate.conftest import AFFINE, SHAPE, head
 
 MODALITIES = ("t1", "t2", "flair")
@@ -94,6 +94,7 @@ def test_percentiles_of_levels_are_numpys_to_the_last_bit(dtype: type, size: int
             assert np.asarray(mine).dtype == np.asarray(truth).dtype
     np.testing.assert_array_equal(foreground(voxels, levels), foreground(voxels))
     assert intensity_window(voxels, 1.0, 99.5, levels) == intensity_window(voxels, 1.0, 99.5)
+    assert zscore_window(voxels, 1.0, 99.5, levels) == pytest.approx(zscore_window(voxels, 1.0, 99.5), rel=1e-6)
 
 
 def test_numbers_that_ran_over(patient) -> None:
