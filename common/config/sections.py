@@ -59,7 +59,7 @@ class ModelConfig:
     """The frozen backbone and what is trained on it (`common.models`, `common.adapters`)."""
 
     backbone: str = "vit_small_patch14_dinov2.lvd142m"  # any timm ViT
-    weights: str = "hub"  # "hub", "phantom" (the shipped file), "random", or the path of a local file
+    weights: str = "hub"  # "hub", "random", a file that is shipped ("phantom", "phantom-tissue"), or the path of one
     adapter: Adapter = one_of("lora", ADAPTERS)
     blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all
     joint_blocks: int = ranged(0, 0, 64)  # modalities meet in the last n blocks; 0: in all (the paper's)

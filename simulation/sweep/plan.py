@@ -12,12 +12,13 @@ from common.data.cases import read_site
 from common.data.holdout import held_back
 from common.errors import ConfigError, WeightsError
 from common.messages.code_version import code_hash
+from common.models.backbones.weights import SHIPPED_FILES, WITHOUT_FILE
 from common.models.build import build_model
 from common.schema import plain
 from server.run.plan import split_external, training_sites
 from simulation.sweep.grid import Arm, Grid
 
-KEPT_WEIGHTS = ("hub", "phantom", "random")  # whatever else `model.weights` says is a path
+KEPT_WEIGHTS = (*WITHOUT_FILE, *SHIPPED_FILES)  # whatever else `model.weights` says is a path
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "fedmri_vit_mini.safetensors"
-SHIPPED_FILES = {"phantom": SHIPPED}  # by `model.weights`; a name never comes to mean another file
+SHIPPED_FILES = {  # by `model.weights`; a name never comes to mean another file
+    "phantom": SHIPPED,
+    "phantom-tissue": SHIPPED.with_name("fedmri_vit_mini_tissue.safetensors"),
+}
 WITHOUT_FILE = ("hub", "random")  # as `model.weights`: they come from the architecture's hub, or are drawn
 
 
