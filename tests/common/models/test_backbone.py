@@ -3,6 +3,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, cast
 
+import huggingface_hub
 import pytest
 import timm
 import torch
