@@ -175,12 +175,12 @@ def _exact(steps: Steps, delta: float, error: float) -> float:
 def _accountants() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
     """Opacus' Renyi and PRV accountants, which remember what one step costs at each order.
 
-    The PRV accountant asks the Renyi one twice for each epsilon, whatever the number of steps: half a second each at much noise.
+    One epsilon asks for these three times (`_renyi` once, the PRV accountant twice), and other numbers of steps ask again.
     """
     from opacus.accountants import PRVAccountant, RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
     from opacus.accountants.analysis import rdp  # noqa: PLC0415  as above
 
-    rdp._compute_rdp = lru_cache(maxsize=65536)(rdp._compute_rdp)  # a pure function of rate, noise and order
+    vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(vars(rdp)["_compute_rdp"])  # a pure function of rate, noise and order
     return RDPAccountant, PRVAccountant
 
 
