@@ -28,10 +28,10 @@ $(DEMO)/hospitals: | $(READY)
 	$(BIN)/fedmri-sim phantom $@ --sites 4 --patients 24 --external 40 --seed 7
 
 test: $(READY) ## all tests; what is skipped says why
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the tests that need no browser, no processes and no patience
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not deployment and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow and not deployment and not browser" $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

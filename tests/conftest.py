@@ -15,6 +15,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 
 GPU = torch.cuda.is_available()
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Files of a minute or more, begun first, or one worker idles while the other ends. Those that start many processes stand apart:
+# two workers share two cores.
+LONG = (
+    "tests/integration/deployment/test_approval.py",
+    "tests/server/run/test_calibrate.py",
+    "tests/server/run/test_resume.py",
+    "tests/server/run/test_stage.py",
+    "tests/integration/deployment/test_first_run.py",
+    "tests/server/release/test_export.py",
+    "tests/integration/test_flwr_run.py",
+    "tests/server/release/test_graphs_pooling.py",
+    "tests/common/privacy/test_accounting.py",
+    "tests/server/deployment/test_submit.py",
+    "tests/server/run/test_low_rank.py",
+    "tests/integration/test_pool_engine.py",
+    "tests/client/privacy/test_round_audit.py",
+    "tests/client/privacy/test_audit.py",
+    "tests/simulation/test_auditing.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; with xdist, `--no-loadscope-reorder` keeps it so, where it would begin with the files of most tests."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

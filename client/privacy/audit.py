@@ -20,6 +20,7 @@ from common.models.arrays import check_arrays, get_arrays, load_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
+from common.models.without_compiler import without_compiler
 from common.privacy.accounting import noise_for
 from common.privacy.audit import CanaryAudit, Check, noise_checks, removal_check, sampling_check, the_optimizer
 from common.privacy.charge import Charge
@@ -57,6 +58,7 @@ class PrivacyAudit:
         return all(check.passed for check in self.checks) and self.canary.passed
 
 
+@without_compiler()
 def audit_privacy(
     patients: SiteData,
     config: RunConfig,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from common.privacy.charge import Charge
 
 if TYPE_CHECKING:
+    from opacus.accountants import PRVAccountant, RDPAccountant
     from opacus.accountants.accountant import IAccountant
 
 LOOSE = 60.0  # beyond this epsilon the cheap bound is told: PRV would need gigabytes to say more exactly what protects nobody
@@ -160,16 +161,27 @@ Steps = tuple[tuple[float, float, int], ...]  # noise multiplier, sampling rate,
 
 @lru_cache(maxsize=4096)
 def _renyi(steps: Steps, delta: float) -> float:
-    from opacus.accountants import RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
-
-    return _ask(RDPAccountant(), steps, delta)
+    renyi, _ = _accountants()
+    return _ask(renyi(), steps, delta)
 
 
 @lru_cache(maxsize=4096)
 def _exact(steps: Steps, delta: float, error: float) -> float:
-    from opacus.accountants import PRVAccountant  # noqa: PLC0415  as above
+    _, exact = _accountants()
+    return _ask(exact(), steps, delta, eps_error=error)
 
-    return _ask(PRVAccountant(), steps, delta, eps_error=error)
+
+@lru_cache(maxsize=1)
+def _accountants() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
+    """Opacus' Renyi and PRV accountants, which remember what one step costs at each order.
+
+    One epsilon asks for these three times (`_renyi` once, the PRV accountant twice), and other numbers of steps ask again.
+    """
+    from opacus.accountants import PRVAccountant, RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
+    from opacus.accountants.analysis import rdp  # noqa: PLC0415  as above
+
+    vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(vars(rdp)["_compute_rdp"])  # a pure function of rate, noise and order
+    return RDPAccountant, PRVAccountant
 
 
 def _ask(accountant: "IAccountant", steps: Steps, delta: float, **settings: float) -> float:

@@ -172,7 +172,7 @@ def test_when_all_sites_fail_the_run_fails_and_says_why(settings, hospitals, tmp
     for site in ("hospital-a", "hospital-b", "hospital-c"):
         broken(data, site)
     with pytest.raises(FederationError, match=r"Round 1 ended with 0 valid updates of the 2") as caught:
-        run_federation(CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
+        engines.run_federation("pool", CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
     assert f"hospital-a: {DataError.public_default}" in str(caught.value)
     assert not (tmp_path / "run" / "report.json").exists()
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import tomllib
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from server.report.report import read_report
 from server.report.results import complete
 from server.run.privacy_claims import privacy_claims
 from simulation import auditing, experiment
-from simulation.auditing import CANARIES, AuditJob, audit_site, audit_sites
+from simulation.auditing import CANARIES, audit_sites
 from simulation.baselines import open_folders
 from simulation.cli import _show
 from simulation.experiment import add_audits, run_experiment
@@ -40,7 +41,9 @@ slices = 2
 [model]
 backbone = "fedmri_vit_mini"
 weights = "random"
-rank = 2
+rank = 1
+head_hidden = 8
+head_bottleneck = 4
 [objective]
 dino = 0.0
 ibot = 0.0
@@ -76,10 +79,6 @@ def model(tmp_path_factory) -> Path:
     return folder / "model.safetensors"
 
 
-def job(data: Path, model: Path, cache: Path, site: str, config: RunConfig = CONFIG) -> AuditJob:
-    return AuditJob(data / site, (data / "external",), config.to_json(), cache, model, QUIET)
-
-
 def losses(site: str, data: Path, model: Path, cache: Path) -> list[float]:
     """Cross entropies, one patient at a time."""
     patients = open_folders((data / site,), CONFIG, cache)
@@ -89,9 +88,35 @@ def losses(site: str, data: Path, model: Path, cache: Path) -> list[float]:
     return [-np.log(p[label]) for p, label in zip(answers, patients.labels[patients.labelled], strict=True)]
 
 
+@dataclass
+class Audited:
+    """What `audit_sites` found at a site with labels and at one without, and whom it asked and told."""
+
+    found: dict[str, dict[str, Any]]
+    asked: list[int]
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def audited(data, model, tmp_path_factory) -> Audited:
+    """Two whole audits, side by side in processes of their own: half a minute, so once for all who ask about a whole one."""
+    one = Audited({}, [], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auditing, "run_canaries", lambda generator: one.asked.append(generator.initial_seed()) or QUIET)
+        sites, cache = [data / "hospital-a", data / "hospital-c"], tmp_path_factory.mktemp("cache")
+        one.found = audit_sites(sites, [data / "external"], CONFIG, cache, model, 2, one.told.append)
+    return one
+
+
+@pytest.fixture
+def without_rounds(monkeypatch) -> None:
+    """A step alone is audited: whole rounds are `audited`'s, and `tests.client.privacy.test_round_audit`'s."""
+    monkeypatch.setattr(audit, "check_rounds", lambda *_: [])
+
+
 @pytest.mark.slow
-def test_a_sites_audit_against_counting_pairs(data, model, tmp_path) -> None:
-    found = audit_site(job(data, model, tmp_path, "hospital-a"))
+def test_a_sites_audit_against_counting_pairs(audited, data, model, tmp_path) -> None:
+    found = audited.found["hospital-a"]
     members, others = (losses(site, data, model, tmp_path) for site in ("hospital-a", "external"))
     pairs = [(m < o) + 0.5 * (m == o) for m, o in product(members, others)]
     assert found["membership_auc"] == pytest.approx(np.mean(pairs))
@@ -101,23 +126,20 @@ def test_a_sites_audit_against_counting_pairs(data, model, tmp_path) -> None:
     assert found["canary"]["audited"] == 0.2  # handed in, not asked again
 
 
-def test_without_labels_losses_are_not_compared(data, model, tmp_path) -> None:
-    found = audit_site(job(data, model, tmp_path, "hospital-c"))
+@pytest.mark.slow
+def test_without_labels_losses_are_not_compared(audited) -> None:
+    found = audited.found["hospital-c"]
     assert found["membership_auc"] is None
     assert found["passed"] is True
 
 
 @pytest.mark.slow
-def test_sites_side_by_side_share_the_canaries(data, model, tmp_path, monkeypatch) -> None:
-    asked: list[Any] = []
-    told: list[Any] = []
-    monkeypatch.setattr(auditing, "run_canaries", lambda generator: asked.append(generator.initial_seed()) or QUIET)
-    found = audit_sites([data / "hospital-a", data / "hospital-c"], [data / "external"], CONFIG, tmp_path, model, 2, told.append)
-    assert asked == [CONFIG.seed]
-    assert told[0] == CANARIES
-    assert sorted(told[1:]) == list(found) == ["hospital-a", "hospital-c"]
-    json.dumps(found, allow_nan=False)
-    assert all([check["name"] for check in table["checks"]] == list(CHECKS) for table in found.values())
+def test_sites_side_by_side_share_the_canaries(audited) -> None:
+    assert audited.asked == [CONFIG.seed]
+    assert audited.told[0] == CANARIES
+    assert sorted(audited.told[1:]) == list(audited.found) == ["hospital-a", "hospital-c"]
+    json.dumps(audited.found, allow_nan=False)
+    assert all([check["name"] for check in table["checks"]] == list(CHECKS) for table in audited.found.values())
 
 
 class Stage:
@@ -147,6 +169,7 @@ def here(work, jobs, workers, on_done):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_rounds")
 def test_the_report_takes_the_audits_in(data, model, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(auditing, "run_canaries", lambda generator: QUIET)
     monkeypatch.setattr(auditing, "side_by_side", here)
@@ -165,6 +188,7 @@ def test_the_report_takes_the_audits_in(data, model, tmp_path, monkeypatch) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_rounds")
 def test_a_planted_fault_is_loud_and_the_report_is_written(data, model, tmp_path, monkeypatch, capsys) -> None:
     honest = vars(audit)["patient_gradients"]
 
@@ -205,9 +229,9 @@ def test_a_setting_switches_it_off(data, model, tmp_path, monkeypatch, settings,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_rounds")
 def test_what_a_site_prints_is_what_the_coordinator_takes(data, model, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(audit, "run_canaries", lambda generator: QUIET)
-    monkeypatch.setattr(audit, "check_rounds", lambda *_: [])  # half a minute each, and not what is asked here
     stage = Stage(data, model, tmp_path)
     (tmp_path / "agreed.toml").write_text(RECIPE)
     others = ["--model", str(model), "--others", str(data / "external")]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from client.cli.main import main
+from client.data.registration import Registration
 from client.data.volume import Volume, load_nifti, save_nifti
 from tests.client.data.conftest import CONTRAST, head, oblique
 
@@ -115,7 +116,12 @@ def test_a_second_run_adds_nothing(done: Path, patient_source: Path, capsys) -> 
 
 
 def test_an_interrupted_import_goes_on(done: Path, patient_source: Path, tmp_path: Path, monkeypatch) -> None:
-    """Stopped after the first files of the patient: nothing half-written counts, and the next run is whole."""
+    """Stopped after the first files of the patient: nothing half-written counts, and the next run is whole.
+
+    Nothing is asked of the registration, which takes most of an import: images stay where they are.
+    """
+    still = Registration(np.eye(4), information=(0.0, 1.0), inconsistency=0.0, overlap=1.0, shift=0.0, turn=0.0)
+    monkeypatch.setattr("client.data.patient.register", lambda *_: still)
     for name in ("plan.tsv", "keys"):
         (shutil.copytree if (done / name).is_dir() else shutil.copy)(done / name, tmp_path / name)
     count = iter(range(99))
@@ -125,10 +131,10 @@ def test_an_interrupted_import_goes_on(done: Path, patient_source: Path, tmp_pat
             raise KeyboardInterrupt
         save_nifti(*arguments)
 
-    monkeypatch.setattr("client.data.site_folder.save_nifti", interrupted)
-    assert go(patient_source, tmp_path) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr("client.data.site_folder.save_nifti", interrupted)
+        assert go(patient_source, tmp_path) == 130
     assert not list((tmp_path / "site").glob("sub-*"))
-    monkeypatch.undo()
     assert go(patient_source, tmp_path) == 0
     assert {p.name for p in patient(tmp_path).glob("anat/*")} == {p.name for p in patient(done).glob("anat/*")}
     assert not list((tmp_path / "site").glob(".importing*"))

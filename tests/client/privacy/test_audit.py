@@ -24,7 +24,13 @@ WEIGHTS = {"consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
 CONFIG = config_from_table(
     {
         "data": {"size": 32, "slices": 2},
-        "model": {"backbone": "fedmri_vit_mini", "weights": "random", "adapter": {"rank": 2}},
+        "model": {
+            "backbone": "fedmri_vit_mini",
+            "weights": "random",
+            "adapter": {"rank": 2},
+            "head_hidden": 8,
+            "head_bottleneck": 4,
+        },
         "objective": {"local_crops": 0, "terms": {name: {"weight": weight} for name, weight in WEIGHTS.items()}},
         "training": {"precision": "fp32", "slices_per_step": 2},
         "privacy": {"enabled": True, "max_grad_norm": 0.1},

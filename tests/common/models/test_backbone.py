@@ -3,6 +3,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, cast
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -56,7 +57,7 @@ def test_another_architecture_is_refused_and_named(tmp_path: Path) -> None:
 def test_weights_are_never_silently_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         create_backbone(ModelConfig(backbone=SMALL, weights=str(tmp_path / "absent.safetensors")), 64)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the variable was read when timm was imported
     with pytest.raises(WeightsError, match="hub"):
         create_backbone(ModelConfig(backbone="vit_small_patch14_dinov2.lvd142m", weights="hub"), 56)
     create_backbone(ModelConfig(backbone=SMALL, weights="random"), 64)
