@@ -91,6 +91,12 @@ def test_a_size_that_patches_do_not_divide_is_refused() -> None:
             "60c1cd7366762127f6f08d0dcc5d59ea21fab216c14de354ba559b1c4d0cfbbc",
             "docs/results.md",
         ),
+        (
+            "phantom-tissue",
+            "fedmri_vit_mini_tissue.safetensors",
+            "fd0d712f7c5da54da8a43d6d5fa0c8061730268955141b45425819392a0e5f56",
+            "docs/results.md",
+        ),
     ],
 )
 def test_a_shipped_file_is_small_fits_and_is_the_one_that_is_documented(name: str, file: str, sha256: str, document: str) -> None:
