@@ -98,6 +98,11 @@ def head_rounds_until(config: RunConfig, round_number: int) -> int:
     return sum(not is_centre_round(config, number) and not head_waits(config, number) for number in heads)
 
 
+def is_undecided(config: RunConfig, round_number: int) -> bool:
+    """Whether no round up to this one has fitted the head, so that its answers say nothing yet."""
+    return round_number <= rounds_before_tuning(config) and not head_rounds_until(config, round_number)
+
+
 def rounds_before_tuning(config: RunConfig) -> int:
     """Self-supervised rounds and head rounds."""
     return config.training.ssl_rounds + config.training.head_rounds

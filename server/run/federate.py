@@ -28,7 +28,7 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.text import printable
-from common.training.trainable import most_trained
+from common.training.trainable import is_undecided, most_trained
 from server.events.kinds import Evaluated
 from server.events.rounds import RoundSoFar, as_line
 from server.report.results import JSON_NAME, complete, write_results
@@ -305,7 +305,7 @@ def model_metadata(config: RunConfig, model: MultiModalViT) -> dict[str, str]:
 def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecord | None:
     """Measure on the external hospital, every `evaluation.every` rounds; for information only, no choice is made by it."""
     every = trained.config.evaluation.every
-    if not every or number % every:
+    if not every or number % every or is_undecided(trained.config, number):
         return None
     return MetricRecord(dict(measure_round(trained, patients)))
 

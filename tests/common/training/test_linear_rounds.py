@@ -15,7 +15,7 @@ from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training import probing
 from common.training.local import train_round
-from common.training.trainable import head_rounds_until
+from common.training.trainable import head_rounds_until, is_undecided
 
 Floats = NDArray[np.float64]
 RATE, SMOOTHING, TEMPERATURE, WIDTH = 2e-4, 0.1, 0.1, 480
@@ -105,3 +105,9 @@ def test_the_head_waits_for_the_features_that_it_will_see() -> None:
         update = train_round(model, start, site_of("b", 9), config, round_number=1, site_seed=1)
         assert {name for name, array in update.arrays.items() if not np.array_equal(array, start[name])} == moved
         assert [head_rounds_until(config, n) for n in (1, 2, 3, 4)] == ([0, 0, 1, 2] if centred else [1, 2, 3, 4])
+        assert [is_undecided(config, n) for n in (1, 2, 3, 4)] == [centred, centred, False, False]
+
+
+def test_without_head_rounds_every_round_decides_and_self_supervised_ones_do_not() -> None:
+    assert not is_undecided(config_of(head_rounds=0), 1)
+    assert [is_undecided(config_of(ssl_rounds=2, head_rounds=1), n) for n in (1, 2, 3, 4)] == [True, True, False, False]

@@ -25,6 +25,7 @@ SMALL = (
         "data.size=64",
         "data.slices=2",
         "head_rounds=1",
+        'model.pooling="mean"',
         "head_views=0",
         "centre_features=false",
         "head_steps=5",
