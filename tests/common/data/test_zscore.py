@@ -32,7 +32,7 @@ def test_the_window_is_three_deviations_below_the_mean_to_five_above() -> None:
 def test_a_receivers_gain_changes_nothing_and_a_bright_tumour_little() -> None:
     voxels, every = brain(), np.arange(6)
     plain = scaled_slab(Volume(voxels, np.eye(4)), "t1", every, Z)
-    np.testing.assert_allclose(scaled_slab(Volume(voxels * 7.5, np.eye(4)), "t1", every, Z), plain, atol=1e-5)
+    np.testing.assert_allclose(scaled_slab(Volume(np.float32(7.5) * voxels, np.eye(4)), "t1", every, Z), plain, atol=1e-5)
     bright = voxels.copy()
     bright[10:14, 10:14] = 900.0  # one voxel in sixteen
     rest = (voxels > 0) & (bright == voxels)

@@ -110,4 +110,5 @@ def test_the_head_waits_for_the_features_that_it_will_see() -> None:
 
 def test_without_head_rounds_every_round_decides_and_self_supervised_ones_do_not() -> None:
     assert not is_undecided(config_of(head_rounds=0), 1)
-    assert [is_undecided(config_of(ssl_rounds=2, head_rounds=1), n) for n in (1, 2, 3, 4)] == [True, True, False, False]
+    pretrained = config_from_table({"training": {"ssl_rounds": 2, "head_rounds": 1}, "federation": {"rounds": 4}})
+    assert [is_undecided(pretrained, n) for n in (1, 2, 3, 4)] == [True, True, False, False]
