@@ -113,7 +113,7 @@ def test_both_engines_give_one_model_and_a_whole_folder(settings, tmp_path):
     assert not (out / "report.html").exists()
     assert list(out.glob("events.out.tfevents.*"))
     log = (out / "logs" / "run.log").read_text()
-    assert "ROUND 2/2" in log
+    assert "Round 2: aggregated, 3 sites" in log
     assert f"Their page: fedmri-server report {out}" in log
 
 
@@ -124,7 +124,7 @@ def test_a_site_without_a_readable_patient_is_left_out_alone(settings, hospitals
     engines.run_federation("pool", CHECKOUT, settings | {"data": str(data)}, 3, tmp_path / "run")
     for entry in json.loads((tmp_path / "run" / "report.json").read_text())["rounds"]:
         assert entry["sites"] == ["hospital-a", "hospital-c"]
-        assert entry["failures"] == [{"site": "hospital-b", "reason": DataError.public_default}]
+        assert entry["failures"] == [{"site": "hospital-b", "reason": DataError.public_default, "rule": "site"}]
 
 
 def test_a_private_run_ends_by_itself_when_the_hospitals_budgets_are_spent(settings, hospitals, tmp_path):
