@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from client.cli.main import main
+from common.cli import config_path
+from common.config.run import load_config
 from common.config.site import read_site_config
+from common.models.backbones.weights import SHIPPED_FILES, file_sha256
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def test_pins_can_be_pasted(capsys, tmp_path: Path) -> None:
     assert main(["pins", "--config", "demo"]) == 0
     (tmp_path / "site.toml").write_text(capsys.readouterr().out)
     policy = read_site_config(tmp_path).policy
-    assert policy.backbone_sha256.startswith("60c1cd73")
+    assert policy.backbone_sha256 == file_sha256(SHIPPED_FILES[load_config(config_path("demo")).model.weights])
     assert policy.initial_sha256
 
 

@@ -15,7 +15,7 @@ from client.gate.gate import Gate
 from common.messages.round import Task, read_status
 from common.messages.weights import LACKING, MAX_BYTES, write_offer
 from common.models.backbones.kept_weights import keep_file, keep_shipped, kept_file, kept_weights
-from common.models.backbones.weights import SHIPPED, file_sha256
+from common.models.backbones.weights import SHIPPED, SHIPPED_FILES, file_sha256
 from tests.client.gate.test_gate import asked as asked_to_train
 from tests.client.gate.test_gate import home, identity  # noqa: F401
 
@@ -62,7 +62,7 @@ def test_a_site_that_lacks_them_says_so_takes_them_once_and_keeps_them(home) -> 
 def test_other_bytes_than_agreed_are_refused_and_nothing_is_kept(home, content, sha256, rule) -> None:  # noqa: F811
     assert offered(home, content, sha256)
     assert (last(home)["event"], last(home)["rule"]) == ("refused", rule)
-    assert [one.shipped for one in kept_weights(home / "weights")] in ([], ["phantom"])
+    assert {one.shipped for one in kept_weights(home / "weights")} in (set(), set(SHIPPED_FILES))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,14 @@ def test_a_bundle_that_nobody_approved_brings_no_weights(home) -> None:  # noqa:
 
 def test_what_fedmri_ships_is_laid_beside_the_site_and_mended(tmp_path) -> None:
     keep_shipped(tmp_path)
-    [one] = kept_weights(tmp_path)
-    assert (one.sha256, one.shipped, one.sound) == (file_sha256(SHIPPED), "phantom", True)
-    one.path.write_bytes(b"cut")
-    assert not kept_weights(tmp_path)[0].sound
+    laid = {one.shipped: one for one in kept_weights(tmp_path)}
+    assert {name: (one.sha256, one.sound) for name, one in laid.items()} == {
+        name: (file_sha256(file), True) for name, file in SHIPPED_FILES.items()
+    }
+    laid["phantom"].path.write_bytes(b"cut")
+    assert [one.sound for one in kept_weights(tmp_path)].count(False) == 1
     keep_shipped(tmp_path)
-    assert kept_weights(tmp_path)[0].path.read_bytes() == SHIPPED.read_bytes()
+    assert laid["phantom"].path.read_bytes() == SHIPPED.read_bytes()
 
 
 def test_a_file_is_added_by_command_and_listed_by_hash(tmp_path, capsys) -> None:
@@ -105,12 +107,12 @@ def test_a_file_is_added_by_command_and_listed_by_hash(tmp_path, capsys) -> None
     assert main(["weights", "list", str(folder), "--json"]) == 0
     assert {one["sha256"]: one["shipped"] for one in json.loads(capsys.readouterr().out)} == {
         AGREED: "",
-        file_sha256(SHIPPED): "phantom",
+        **{file_sha256(shipped): name for name, shipped in SHIPPED_FILES.items()},
     }
     file.write_bytes(b"\x80\x05no tensors")
     assert main(["weights", "add", str(folder), str(file)]) == 1
     assert "not readable as plain tensors" in " ".join(capsys.readouterr().err.split())
-    assert len(list((folder / "weights").iterdir())) == 2
+    assert len(list((folder / "weights").iterdir())) == 1 + len(SHIPPED_FILES)
 
 
 def test_a_copy_that_is_there_is_the_one_that_is_taken(tmp_path) -> None:
