@@ -11,7 +11,7 @@ from client.cli.main import main as site_main
 from client.deployment.home import open_home
 from common.deployment.invitation import fingerprint, read_invitation, write_invitation
 from common.errors import ConfigError
-from common.models.backbones.weights import SHIPPED, file_sha256
+from common.models.backbones.weights import SHIPPED_FILES, file_sha256
 from server.cli.main import main as server_main
 from server.deployment.bundle import build_bundle
 from server.deployment.home import open_home as open_coordinator
@@ -53,7 +53,10 @@ def test_an_invitation_and_one_line_make_a_hospital(
     assert home.ca.read_bytes() == (coordinator / "ca.crt").read_bytes()
     assert stat.S_IMODE(home.key.stat().st_mode) == 0o600
     assert told["bundle"] == build_bundle().sha256
-    assert (told["backbone"]["sha256"], told["backbone"]["here"]) == (file_sha256(SHIPPED), True)
+    assert (told["backbone"]["sha256"], told["backbone"]["here"]) == (
+        file_sha256(SHIPPED_FILES["phantom-tissue"]),
+        True,
+    )  # of the demo
     assert (Path(told["bundle_text"]) / "client" / "app.py").read_text() == Path("client/app.py").read_text()
     assert (home.folder / "release.pub").read_text().splitlines()[1] == (coordinator / "release.pub").read_text().splitlines()[1]
     assert server_main(["admit", str(coordinator), told["send_back"]]) == 0
