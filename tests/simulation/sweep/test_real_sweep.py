@@ -17,6 +17,7 @@ from simulation.sweep.plan import plan_sweep
 
 GRID = """
 settings = ["data.size=32", "data.slices=1", "rounds=3", "head_rounds=2", "head_steps=2", "head_views=1", "min_sites=1",
+            'model.pooling="mean"',
             "modality_subsets=false", "bootstrap=20", "holdout=0.5"]
 seeds = [0]
 
