@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import DataError
-from simulation.protocols.knn import K, TEMPERATURE, check, cosines, votes
+from simulation.protocols.knn import TEMPERATURE, K, check, cosines, votes
 from simulation.protocols.protocol import Answer, Floats, Training
 from simulation.protocols.scale import fit_scale
 

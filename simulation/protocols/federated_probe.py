@@ -23,7 +23,7 @@ TOLD = "counts by class, sums of features, and in each step loss, gradient and H
 
 @dataclass(frozen=True)
 class FederatedProbe:
-    """Class-balanced, on standardised features, with one strength for all: its choice would take a fit for each fold and strength."""
+    """Class-balanced, on standardised features; the strength is fixed, for its choice takes a fit for each fold and strength."""
 
     strength: float = FIXED
 

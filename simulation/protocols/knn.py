@@ -56,7 +56,7 @@ def known_means(x: Floats) -> Floats:
 
 
 def cosines(x: Floats, asked: Floats, filling: Floats) -> Floats:
-    """[Q, N]. An absent feature is filled in; one that no training patient has counts for nobody. A vector of zeros is far from all.
+    """[Q, N]. An absent feature is filled in; one that no training patient has counts for nobody; zeros are far from all.
 
     Args:
         x: [N, F].

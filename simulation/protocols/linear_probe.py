@@ -18,7 +18,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Class-balanced, on standardised features; the strength with the least class-balanced log-loss in `FOLDS` folds of patients."""
+    """Class-balanced, on standardised features; the strength with the least class-balanced log-loss in folds of patients."""
 
     strengths: tuple[float, ...] = STRENGTHS
 

@@ -4,7 +4,7 @@ N training patients, Q asked ones, F features, C classes of the run, R draws.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,9 +37,16 @@ class Training:
         return Training(self.x[rows], self.y[rows], self.classes, self.sites[rows], self.least)
 
     def each_site(self) -> tuple[list["Training"], int]:
-        """The patients of each site that has enough of them to share sums, and how many sites with patients have not."""
+        """The patients of each site that has enough of them to share sums, and how many sites with patients have not.
+
+        A feature that fewer of a site's patients have than that is taken for absent there: a sum of it would be of these few.
+        """
         found = [self.select(self.sites == site) for site in range(len(self.least))]
-        willing = [own for own, least in zip(found, self.least, strict=True) if len(own.y) >= max(1, least)]
+        willing = []
+        for own, least in zip(found, self.least, strict=True):
+            if len(own.y) >= max(1, least):
+                enough = np.isfinite(own.x).sum(0) >= least
+                willing.append(replace(own, x=np.where(enough, own.x, np.nan)))
         return willing, sum(len(own.y) > 0 for own in found) - len(willing)
 
 
@@ -57,7 +64,7 @@ class Answer:
     probabilities: Floats
     parameters: int
     chosen: str
-    told: str = field(default="")
+    told: str = ""
 
 
 class FrozenProtocol(Protocol):

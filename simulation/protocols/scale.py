@@ -1,4 +1,4 @@
-"""Features of mean 0 and deviation 1 over the training patients, an absent one at the mean; from sums, so that sites can share it.
+"""Features of mean 0 and deviation 1 over the training patients, an absent one at the mean; from sums, which sites can tell.
 
 N patients of a site, F features.
 """
