@@ -77,18 +77,18 @@ def run_study(
     plan, refused, twins = prepare(plan, note, progress)
     if not channels:
         note("No early fusion: it takes three modalities.")
-    names = [name for name in plan.sites if name not in refused]
-    training = [_labelled(plan, name) for name in names]
-    if not sum(len(patients) for patients in training):
-        raise DataError(f"No training patient of {', '.join(names)} has a label: nothing can be learned from their features.")
+    found = {name: _labelled(plan, name) for name in plan.sites if name not in refused}
+    training = {name: patients for name, patients in found.items() if len(patients)}
+    if not training:
+        raise DataError(f"No training patient of {', '.join(found)} has a label: nothing can be learned from their features.")
     external = open_folders([plan.data / name for name in plan.external], plan.config, plan.cache)
     model = build_model(plan.config)
-    inputs = all_inputs(model, [*training, external], plan.config, channels)
-    least = tuple(read_policy(plan.data / name, simulated=True).min_patients for name in names)
-    asked = Asked(tuple(patients.labels for patients in training), least, external.labels, plan.config)
+    inputs = all_inputs(model, [*training.values(), external], plan.config, channels)
+    least = tuple(read_policy(plan.data / name, simulated=True).min_patients for name in training)
+    asked = Asked(tuple(patients.labels for patients in training.values()), least, external.labels, plan.config)
     rows, answers = run_protocols(protocols, inputs, asked, progress)
     table = {
-        "training": {name: len(patients) for name, patients in zip(names, training, strict=True)},
+        "training": {name: len(patients) for name, patients in training.items()},
         "external": "+".join(plan.external),
         "n": len(external.labelled),
         "classes": list(plan.config.task.classes),

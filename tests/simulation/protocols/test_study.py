@@ -88,6 +88,8 @@ def test_features_are_the_backbones(folder: Path, config: RunConfig) -> None:
     assert np.isnan(alone[1].sites[0][0]).all()
     x = torch.tensor(np.asarray(patients.images[1], np.float32))
     with torch.no_grad():
+        whole = model(x[None], torch.ones(1, 4, dtype=torch.bool)).embedding[0]
+        np.testing.assert_allclose(tokens.sites[0][1], whole, atol=1e-4)
         for found, channels in ((fused, [1, 2, 3]), (alone[2], [2, 2, 2])):
             seen = model.backbone.features((x[:, channels] - model.pixel_mean) / model.pixel_std)
             by_hand = torch.cat([seen[:, 0].mean(0), seen[:, model.backbone.prefixes :].mean((0, 1))])
@@ -150,7 +152,7 @@ def test_a_training_site_without_labels_is_said(folder: Path, tmp_path: Path, ca
     shutil.copytree(folder / "hospitals", hospitals)
     for table in hospitals.glob("[!e]*/participants.tsv"):
         table.unlink()
-    given = command(folder, tmp_path / "out", "--set", "min_sites=1", "--set", "unlabelled=true")
+    given = command(folder, tmp_path / "out", "--set", "min_sites=1", "--set", "federation.unlabelled=true")
     given[given.index("--data") + 1] = str(hospitals)
     assert main(given) == 1
     assert "label" in capsys.readouterr().err
