@@ -48,9 +48,8 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.protocols if name not in CENTRAL]
     if unknown:
         raise ConfigError(f"--protocols: expected some of {', '.join(CENTRAL)}; got {', '.join(unknown)}.")
-    makes = [CENTRAL[name] for name in dict.fromkeys(arguments.protocols or CENTRAL)] + list(
-        FEDERATED.values()
-    ) * arguments.federated
+    makes = [CENTRAL[name] for name in dict.fromkeys(arguments.protocols or CENTRAL)]
+    makes += FEDERATED.values() if arguments.federated else ()
     protocols = [protocol for make in makes for protocol in make(asked)]
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
     given = (arguments.config, settings_of(arguments), arguments.data, arguments.external, arguments.out)
