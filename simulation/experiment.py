@@ -96,11 +96,7 @@ def run_experiment(
     require_folder(plan.out, resume=plan.resume)
     if plan.config.model.weights in SHIPPED_FILES:
         copy_weights()
-    refused = read_all(plan, note, progress)
-    asked, (plan, twins) = plan, without_twins(plan, note, progress)
-    plan = with_own_standard(plan, refused, note)
-    if plan is not asked:
-        refused = read_all(plan, lambda _: None, progress)
+    plan, refused, twins = prepare(plan, note, progress)
     run_config: dict[str, str | bool] = {
         "config": str(plan.source),
         "set": json.dumps(plan.settings),
@@ -117,6 +113,23 @@ def run_experiment(
     if plan.config.evaluation.baselines:
         report = add_baselines(plan, report, refused, note, progress)
     return report
+
+
+def prepare(plan: Experiment, note: Note, progress: Progress) -> tuple[Experiment, tuple[str, ...], dict[str, Any]]:
+    """Read all patients, and settle who takes part and on which intensity scale, before anything is learned.
+
+    Returns:
+        The experiment as it will be run, the training sites that were refused, and `twins` of report.json.
+
+    Raises:
+        DataError: as `read_all` and `without_twins`.
+    """
+    refused = read_all(plan, note, progress)
+    asked, (plan, twins) = plan, without_twins(plan, note, progress)
+    plan = with_own_standard(plan, refused, note)
+    if plan is not asked:
+        refused = read_all(plan, lambda _: None, progress)
+    return plan, refused, twins
 
 
 def read_all(plan: Experiment, note: Note, progress: Progress) -> tuple[str, ...]:

@@ -1,0 +1,201 @@
+"""A study of frozen features: read all patients, run the backbone, let every protocol answer for the external hospital once."""
+
+import json
+import resource
+import sys
+import time
+import tracemalloc
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.run import RunConfig
+from common.config.site import read_policy
+from common.data.dataset import SiteData
+from common.errors import DataError, FederationError
+from common.files import write_atomic
+from common.messages.code_version import code_hash
+from common.models.build import build_model
+from simulation.baselines import open_folders, probabilities_json, split_folders
+from simulation.experiment import Note, Progress, prepare
+from simulation.experiment_plan import Experiment
+from simulation.protocols.inputs import Input, all_inputs, channels_of
+from simulation.protocols.measures import measured
+from simulation.protocols.protocol import Floats, FrozenProtocol, Training
+from simulation.protocols.table import markdown
+
+TABLE, JSON, ANSWERS = "protocols.md", "protocols.json", "answers.json"
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What all protocols of a study are given beside features.
+
+    Attributes:
+        labels: of the labelled training patients of each site.
+        least: `policy.min_patients` of each site.
+        external: labels of the external patients [Q], below 0: none.
+        config: task, bootstrap and seed are read.
+    """
+
+    labels: tuple[NDArray[np.int64], ...]
+    least: tuple[int, ...]
+    external: NDArray[np.int64]
+    config: RunConfig
+
+
+def run_study(
+    plan: Experiment, protocols: Sequence[FrozenProtocol], fusion: Sequence[str], note: Note, progress: Progress
+) -> dict[str, Any]:
+    """Do it all, and write `TABLE`, `JSON` and `ANSWERS` into the folder.
+
+    Training patients are those who train in the federation of this configuration: whom it holds back takes no part.
+
+    Args:
+        plan: sites, external hospital, configuration and folder.
+        protocols: to run, each on every kind of features.
+        fusion: the three modalities of early fusion; empty: the default.
+        note: called with each sentence that the user should read now.
+        progress: called with how far it is.
+
+    Returns:
+        What `JSON` holds.
+
+    Raises:
+        ConfigError: `fusion` names no three modalities of the run.
+        DataError: patients that cannot be read, or no label among those who train.
+        FederationError: the folder holds a study already.
+    """
+    channels = channels_of(fusion, plan.config.data.modalities)
+    require_none(plan.out)
+    plan, refused, twins = prepare(plan, note, progress)
+    if not channels:
+        note("No early fusion: it takes three modalities.")
+    found = {name: _labelled(plan, name) for name in plan.sites if name not in refused}
+    training = {name: patients for name, patients in found.items() if len(patients)}
+    if not training:
+        raise DataError(f"No training patient of {', '.join(found)} has a label: nothing can be learned from their features.")
+    external = open_folders([plan.data / name for name in plan.external], plan.config, plan.cache)
+    model = build_model(plan.config)
+    inputs = all_inputs(model, [*training.values(), external], plan.config, channels)
+    least = tuple(read_policy(plan.data / name, simulated=True).min_patients for name in training)
+    asked = Asked(tuple(patients.labels for patients in training.values()), least, external.labels, plan.config)
+    rows, answers = run_protocols(protocols, inputs, asked, progress)
+    table = {
+        "training": {name: len(patients) for name, patients in training.items()},
+        "external": "+".join(plan.external),
+        "n": len(external.labelled),
+        "classes": list(plan.config.task.classes),
+        "seed": plan.config.seed,
+        "backbone": model.backbone_name,
+        "backbone_sha256": model.backbone_sha256,
+        "code": code_hash(),
+        "inputs": [{"name": one.name, "width": one.sites[0].shape[1], "seconds": one.seconds} for one in inputs],
+        "rows": rows,
+        "peak_megabytes": peak_megabytes(),
+        "twins": twins,
+    }
+    plan.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(plan.out / ANSWERS, probabilities_json(external.ids, answers))
+    write_atomic(plan.out / TABLE, markdown(table).encode())
+    write_atomic(plan.out / JSON, (json.dumps(table, indent=1) + "\n").encode())
+    return table
+
+
+def run_protocols(
+    protocols: Sequence[FrozenProtocol], inputs: Sequence[Input], asked: Asked, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
+    """Every protocol on every kind of features.
+
+    Draws and folds depend on the seed and the protocol alone, so that all kinds of features see the same patients.
+
+    Args:
+        protocols: to run.
+        inputs: features of the labelled training patients of each site, and of the external patients last.
+        asked: labels and settings.
+        progress: called with how far it is.
+
+    Returns:
+        Rows of the table; and probabilities [Q, C] by `input / protocol`, of several draws their mean.
+    """
+    rows, answers, done = list[dict[str, Any]](), dict[str, Floats](), 0
+    for given in inputs:
+        training = _training(given, asked)
+        for protocol in protocols:
+            seed = [asked.config.seed, zlib.crc32(protocol.name.encode())]
+            row = {"input": given.name, "protocol": protocol.name}
+            rows.append(row | _answered(protocol, training, given.sites[-1], asked, seed, answers, " / ".join(row.values())))
+            done += 1
+            progress("protocols", done, len(inputs) * len(protocols))
+    return rows, answers
+
+
+def _answered(
+    protocol: FrozenProtocol,
+    training: Training,
+    external: Floats,
+    asked: Asked,
+    seed: list[int],
+    answers: dict[str, Floats],
+    name: str,
+) -> dict[str, Any]:
+    """One row; `why` where the protocol cannot be run on these patients."""
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        answer = protocol.answer(training, external, np.random.default_rng(seed))
+        seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    except DataError as error:
+        return {"why": str(error), "told": ""}
+    finally:
+        tracemalloc.stop()
+    answers[name] = answer.probabilities.mean(0)
+    resamples = np.random.default_rng(asked.config.seed)  # the same ones for all rows
+    found = measured(asked.external, answer.probabilities, bootstrap=asked.config.evaluation.bootstrap, generator=resamples)
+    return {
+        "why": "",
+        "measures": found,
+        "draws": len(answer.probabilities),
+        "parameters": answer.parameters,
+        "seconds": seconds,
+        "peak_megabytes": peak / MEGABYTE,
+        "chosen": answer.chosen,
+        "told": answer.told,
+    }
+
+
+def require_none(out: Path) -> None:
+    """Refuse a folder that holds a study: the external hospital answers once.
+
+    Raises:
+        FederationError: it does, or is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise FederationError(f"--out {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
+    if (out / JSON).exists():
+        raise FederationError(f"--out {out} already holds a study ({JSON}). Name another folder.")
+
+
+def peak_megabytes() -> float:
+    """The most memory that this program ever took, libraries included."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
+
+
+def _labelled(plan: Experiment, name: str) -> SiteData:
+    """The labelled patients of a site who train."""
+    patients, _ = split_folders([plan.data / name], plan.config, plan.cache)
+    return patients.select(patients.labelled)
+
+
+def _training(given: Input, asked: Asked) -> Training:
+    """The training sites' patients as one table; the last group of features is the external hospital's."""
+    sites = np.concatenate([np.full(len(labels), number, np.int64) for number, labels in enumerate(asked.labels)])
+    x, y = np.concatenate(given.sites[:-1]), np.concatenate(asked.labels)
+    return Training(x, y, len(asked.config.task.classes), sites, asked.least)

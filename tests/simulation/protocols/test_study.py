@@ -1,0 +1,158 @@
+"""The command on phantoms as small as can be: features against the backbone by hand, who is learned from, and refusals."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.run import RunConfig, load_config
+from common.errors import ConfigError
+from common.models.build import build_model
+from simulation.baselines import open_folders
+from simulation.cli import main
+from simulation.phantom import write_hospitals
+from simulation.protocols.inputs import Input, all_inputs, channels_of
+from simulation.protocols.registry import CENTRAL, FEDERATED, Settings
+from simulation.protocols.study import Asked, run_protocols
+
+CONFIG = """
+[data]
+size = 32
+slices = 1
+[model]
+backbone = "fedmri_vit_mini"
+weights = "random"
+[evaluation]
+bootstrap = 20
+holdout = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("protocols")
+    write_hospitals(folder / "hospitals", sites=2, patients=4, external=3, seed=3)
+    (folder / "tiny.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> RunConfig:
+    return load_config(folder / "tiny.toml", ())
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    given = ["--data", str(folder / "hospitals"), "--external", "external", "--config", str(folder / "tiny.toml")]
+    return ["protocols", *given, "--out", str(out), "--cache", str(folder / "cache"), *more]
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--shots", "1", "16", "--draws", "2", "--federated", "--set", "min_sites=1")
+    assert main(command(folder, tmp_path / "out", *asked, "--json")) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert {row["protocol"] for row in table["rows"]} == {
+        *("kNN", "linear probe", "few-shot, 1 a class", "few-shot, 16 a class", "kNN, federated", "linear probe, federated")
+    }
+    assert [one["name"] for one in table["inputs"]] == [
+        *("multi-modality tokens", "early fusion: t1c, t2, flair"),
+        *("t1 alone", "t1c alone", "t2 alone", "flair alone"),
+    ]
+    assert len(table["rows"]) == 36
+    assert {row["protocol"] for row in table["rows"] if row["why"]} == {"few-shot, 16 a class"}
+    assert all(row["seconds"] >= 0 and row["peak_megabytes"] > 0 for row in table["rows"] if not row["why"])
+    assert "external" not in table["training"]
+    written = (tmp_path / "out" / "protocols.md").read_text()
+    assert "What leaves a site" in written
+    assert "Not answered" in written
+    answers = json.loads((tmp_path / "out" / "answers.json").read_text())
+    assert len(answers) == 30
+    assert all(len(said) == 3 and np.allclose(np.sum(list(said.values()), axis=1), 1) for said in answers.values())
+    assert main(command(folder, tmp_path / "out", "--set", "min_sites=1")) == 1  # the external hospital answers once
+    assert "already holds a study" in " ".join(capsys.readouterr().err.split())
+
+
+def test_features_are_the_backbones(folder: Path, config: RunConfig) -> None:
+    patients = open_folders([folder / "hospitals" / "external"], config, folder / "cache")
+    patients = replace(patients, present=patients.present.copy(), images=np.array(patients.images))
+    patients.present[0], patients.images[0, :, 1:] = (True, False, False, False), 0
+    patients.present[1] = True
+    model = build_model(config).eval()
+    tokens, fused, *alone = all_inputs(model, [patients], config, (1, 2, 3))
+    assert tokens.sites[0].shape == (3, 5 * model.width)
+    assert np.isfinite(tokens.sites[0]).all()
+    assert np.isnan(fused.sites[0][0]).all()
+    assert np.isnan(alone[1].sites[0][0]).all()
+    x = torch.tensor(np.asarray(patients.images[1], np.float32))
+    with torch.no_grad():
+        whole = model(x[None], torch.ones(1, 4, dtype=torch.bool)).embedding[0]
+        np.testing.assert_allclose(tokens.sites[0][1], whole, atol=1e-4)
+        for found, channels in ((fused, [1, 2, 3]), (alone[2], [2, 2, 2])):
+            seen = model.backbone.features((x[:, channels] - model.pixel_mean) / model.pixel_std)
+            by_hand = torch.cat([seen[:, 0].mean(0), seen[:, model.backbone.prefixes :].mean((0, 1))])
+            np.testing.assert_allclose(found.sites[0][1], by_hand, atol=1e-4)
+
+
+def test_nothing_is_learned_from_external_patients(config: RunConfig) -> None:
+    """Whatever the external hospital's labels, and the other patients there: every answer is the same."""
+    generator = np.random.default_rng(0)
+    labels = (np.arange(12) % 3, np.arange(9) % 3)
+    settings = Settings(shots=(2,), draws=2)
+    protocols = [one for make in (*CENTRAL.values(), *FEDERATED.values()) for one in make(settings)]
+
+    def answers(external: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+        given = Input("made", (x[0], x[1], external), 0.0)
+        return run_protocols(protocols, [given], Asked(labels, (1, 1), truth, config), lambda *_: None)[1]
+
+    x = (generator.normal(size=(12, 5)), generator.normal(size=(9, 5)), generator.normal(size=(4, 5)))
+    first = answers(x[2], np.array([0, 1, 2, 0]))
+    other = np.concatenate([x[2][:1], 50 * generator.normal(size=(3, 5))])
+    second = answers(other, np.array([2, -1, 1, 1]))
+    assert len(first) == 5
+    for name, said in first.items():
+        np.testing.assert_allclose(said[0], second[name][0], atol=1e-12)
+
+
+def test_channels() -> None:
+    names = ("t1", "t1c", "t2", "flair")
+    assert channels_of((), names) == (1, 2, 3)
+    assert channels_of((), ("t1", "t2", "flair")) == (0, 1, 2)
+    assert channels_of((), ("t1", "t2")) == ()
+    assert channels_of(("flair", "t1", "t2"), names) == (3, 0, 2)
+    for wrong in (("t1", "t2"), ("t1", "t1", "t2"), ("t1", "t2", "dwi")):
+        with pytest.raises(ConfigError, match="--fusion"):
+            channels_of(wrong, names)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (("--k", "0"), "--k"),
+        (("--temperature", "0"), "--temperature"),
+        (("--shots", "0"), "--shots"),
+        (("--draws", "0"), "--draws"),
+        (("--protocols", "svm"), "--protocols"),
+        (("--fusion", "t1", "t2"), "--fusion"),
+        (("--set", "nonsense=1"), "nonsense"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(
+    folder: Path, tmp_path: Path, more: tuple[str, ...], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folder, tmp_path / "out", "--set", "min_sites=1", *more)) == 2
+    assert word in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_site_without_labels_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hospitals = tmp_path / "hospitals"
+    shutil.copytree(folder / "hospitals", hospitals)
+    for table in hospitals.glob("[!e]*/participants.tsv"):
+        table.unlink()
+    given = command(folder, tmp_path / "out", "--set", "min_sites=1", "--set", "federation.unlabelled=true")
+    given[given.index("--data") + 1] = str(hospitals)
+    assert main(given) == 1
+    assert "label" in capsys.readouterr().err
