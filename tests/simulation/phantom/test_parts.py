@@ -18,8 +18,10 @@ def test_shares_fit_the_images_and_repeat() -> None:
     shares = one.parts.astype(np.float64)
     assert shares.min() >= 0
     assert shares.sum(1).max() < 1.01
-    air = one.images.astype(np.float64).max(1).reshape(3, 8, 8, 8, 8).max((2, 4)) == 0
-    assert shares.sum(1)[air].max(initial=0.0) < 0.05  # where no image shows anything, nothing is
+    air = shares.sum(1) < 0.001
+    assert air.any()
+    seen = one.images.astype(np.float64).max(1).reshape(3, 8, 8, 8, 8).mean((2, 4))
+    assert seen[air].max() < 0.1 < seen[~air].mean()  # where nothing is, images are dark; z-scores leave air a little grey
     tumour = shares[:, FIRST_OF_TUMOUR:].sum(1)
     assert tumour.max() > 0.5  # slices are cut where the tumour is
     fluid, white = (shares[:, list(PARTS).index(name)] for name in ("fluid", "white"))
