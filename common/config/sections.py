@@ -48,10 +48,12 @@ class DataConfig:
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
         without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
-        without |= (
-            {"intensity"} if self.intensity == "percentiles" else set()
-        )  # so slices cached before there was a choice stay good
-        return {name: value for name, value in asdict(self).items() if name not in without}
+        found = {name: value for name, value in asdict(self).items() if name not in without}
+        if self.intensity == "percentiles":  # so slices cached before there was a choice stay good
+            del found["intensity"]
+        else:  # under the plain name lie slices whose air is grey
+            found["intensity"] += ", air 0"
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from common.config.modalities import MODALITIES
 from common.data.gate.finding import Finding
 from common.data.gate.patient import Cut, Files, Patient, read_patient
 from common.data.harmonisation import landmarks, to_standard
-from common.data.volumes import Array, Mask, Volume, apply_window, crop_slices, intensity_window, quantity_window, zscore_window
+from common.data.volumes import Array, Mask, Volume, air, apply_window, crop_slices, intensity_window, quantity_window, zscore_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +85,10 @@ def scaled_slab(volume: Volume, modality: str, indices: npt.NDArray[np.int64], d
 
     Whoever shows or uses a patient's intensities scales them here.
     """
-    window = intensity_rule(volume, modality, data)
-    scaled = apply_window(volume.voxels[:, :, indices], window)
+    window, slab = intensity_rule(volume, modality, data), volume.voxels[:, :, indices]
+    scaled = apply_window(slab, window)
+    if data.intensity == "zscore" and MODALITIES[modality].quantity is None:  # its window may begin below air: no grey there
+        scaled = np.where(slab > air(volume.voxels, volume.levels), scaled, np.float32(0))
     standard = next((row.landmarks for row in data.standard if row.name == modality), ())
     return to_standard(scaled, landmarks(volume, window), standard) if standard else scaled
 

@@ -17,10 +17,8 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thinner: neighbours of 1 mm show the same
-BELOW, ABOVE = (
-    3.0,
-    5.0,
-)  # standard deviations that a z-scored image shows: enhancing tumour lies above most of what else is bright
+# Standard deviations that a z-scored image shows: enhancing tumour lies above most of what else is bright.
+BELOW, ABOVE = 3.0, 5.0
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
 COUNTED_AT_ONCE = 2**20  # voxels
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid

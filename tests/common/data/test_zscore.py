@@ -42,6 +42,16 @@ def test_a_receivers_gain_changes_nothing_and_a_bright_tumour_little() -> None:
     assert abs(by_deviation.mean()) < 0.2 < abs((after - before).mean())
 
 
+def test_air_is_black_as_what_lies_beyond_the_volume_is() -> None:
+    voxels, every = brain(), np.arange(6)
+    voxels[8:16, 8:16] = 2000.0  # fluid: the brain's mean lies less than three deviations above air
+    low, high = zscore_window(voxels, 1.0, 99.5) or (0.0, 0.0)
+    assert low < 0
+    scaled, shown = scaled_slab(Volume(voxels, np.eye(4)), "t2", every, Z), voxels > 0
+    assert not scaled[~shown].any()
+    np.testing.assert_allclose(scaled[shown], ((voxels[shown] - low) / (high - low)).clip(0, 1), rtol=1e-5)
+
+
 def test_a_volume_without_contrast_has_none() -> None:
     for voxels in (np.zeros((4, 4, 2), np.float32), np.full((4, 4, 2), 3.0, np.float32)):
         assert zscore_window(voxels, 1.0, 99.5) is None
@@ -50,4 +60,4 @@ def test_a_volume_without_contrast_has_none() -> None:
 
 def test_old_caches_stay_good_and_the_new_rule_has_its_own() -> None:
     assert "intensity" not in DataConfig().of_slices()
-    assert Z.of_slices() == DataConfig().of_slices() | {"intensity": "zscore"}
+    assert Z.of_slices() == DataConfig().of_slices() | {"intensity": "zscore, air 0"}
