@@ -10,6 +10,7 @@ from client.gate import ledger_watch
 from client.gate.audit_log import LOG_NAME
 from client.gate.replay_guard import alone
 from client.privacy.ledger import read_ledger
+from client.privacy.likeness import go_on_without
 from common.cli import add_debug
 from common.config.site import read_site_config
 from common.errors import ConfigError
@@ -25,8 +26,8 @@ def add_ledger(verbs: "Verbs") -> None:
     )
     text = (
         "Go on with the privacy ledger as it is, though the audit log knows of charges that it lacks: what was spent since is "
-        "forgotten, and can be spent again. Put the newest backup back instead, if there is one. The decision and its reason "
-        "are written into the audit log."
+        "forgotten, and can be spent again; or though the fingerprints of its patients' images are lost. Put the newest backup "
+        "back instead, if there is one. The decision and its reason are written into the audit log."
     )
     verb = ledgers.add_parser("accept", help="open the site again after a ledger was lost", description=text)
     verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder, or its site.toml")
@@ -42,16 +43,18 @@ def _accept(arguments: argparse.Namespace) -> int:
     if not reason:
         raise ConfigError("--reason: expected a sentence, got nothing.")
     home, site = (path.parent if path.suffix == ".toml" else path), read_site_config(path)
-    ledger = read_ledger(home / site.privacy.ledger, home / Path(site.connection.key).expanduser().parent)
+    file, keys = home / site.privacy.ledger, home / Path(site.connection.key).expanduser().parent
+    ledger = read_ledger(file, keys)
     state = home / Path(site.connection.state).expanduser()
     log = state / LOG_NAME
     with alone(state):
         known = ledger_watch.known_head(log)
-        if not known or known in ledger.hashes():
+        without = go_on_without(file, ledger, keys)
+        if without is None and (not known or known in ledger.hashes()):
             raise ConfigError(
-                f"{home / site.privacy.ledger}: the ledger lacks nothing that the audit log knows of. Nothing was done."
+                f"{file}: the ledger lacks nothing that the audit log knows of, and no patient's fingerprint. Nothing was done."
             )
-        ledger_watch.accept(log, ledger, reason)
+        ledger_watch.accept(log, without or ledger, reason)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(
         f"Written into {log}. The site goes on with {len(ledger.entries)} charges; later ones are forgotten.", style="yellow"

@@ -23,6 +23,7 @@ from client.gate.ledger_watch import require_known
 from client.gate.replay_guard import alone
 from client.privacy.ledger import alone as alone_with_ledger
 from client.privacy.ledger import read_ledger
+from client.privacy.likeness import images_path, read_images
 from common.deployment.minisign import PUBLIC
 from common.deployment.supervisor import running
 from common.errors import ConfigError, FederationError
@@ -74,6 +75,7 @@ def backup(home: SiteHome, file: Path, *, move: bool = False) -> Archived:
     with alone(home.state), alone_with_ledger(ledger_file):
         ledger = read_ledger(ledger_file, home.key.parent)
         require_known(log, ledger, ledger_file)
+        read_images(ledger_file, ledger)
         if move:
             audit_log.record(log, MOVED)
         summary = audit_log.verify(log) if log.exists() else audit_log.AuditSummary(0, "", "", "", {}, 0)
@@ -117,7 +119,9 @@ def restore(file: Path, folder: Path, *, head: str = "") -> Archived:
             _require_head(log, said, head)
         elif head:
             raise ConfigError(f"{file}: its audit log is empty, and you noted a line {head[:12]}. Take a newer archive.")
-        require_known(log, read_ledger(ledger_file, home.key.parent), ledger_file)
+        ledger = read_ledger(ledger_file, home.key.parent)
+        require_known(log, ledger, ledger_file)
+        read_images(ledger_file, ledger)
         home.logs.mkdir(parents=True, exist_ok=True)
         audit_log.record(log, RESTORED, made=said.made)
         if folder.exists():
@@ -157,7 +161,8 @@ def _require_head(log: Path, said: Archived, noted: str) -> None:
 
 def _own_files(home: SiteHome) -> Iterator[tuple[str, Path]]:
     """The files that are kept, by their place in the site's folder."""
-    single = [home.toml, home.ca, home.folder / home.config.privacy.ledger, home.folder / "bundles.txt", home.folder / PUBLIC]
+    ledger = home.folder / home.config.privacy.ledger
+    single = [home.toml, home.ca, ledger, images_path(ledger), home.folder / "bundles.txt", home.folder / PUBLIC]
     single += [home.state / audit_log.LOG_NAME, *sorted(home.state.glob("*.txt"))]
     several = [file for name in RECORDS for file in sorted((home.folder / name).glob("*.json"))]
     keys = (

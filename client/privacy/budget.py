@@ -8,12 +8,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.privacy.ledger import Ledger, alone, append, read_ledger
+from client.privacy.ledger import Ledger, Seen, alone, append, read_ledger
+from client.privacy.likeness import images_of, linked, read_images, write_images
 from client.privacy.marks import patient_facts
 from client.privacy.people import Marks
 from common.config.site import SitePrivacy
 from common.data.cache import default_cache
 from common.data.cases import Site
+from common.data.fingerprint import Fingerprint
+from common.data.twins import patient_fingerprint
 from common.errors import BUDGET_SPENT, PrivacyError
 from common.privacy.accounting import epsilon_of, steps_within
 from common.privacy.charge import Charge
@@ -26,6 +29,7 @@ class Budget:
     Attributes:
         limit: epsilon that no patient may exceed; 0: the hospital has set none, spending is recorded only.
         facts: of each patient, what tells them from others: their id and the marks of their volumes. They stay at the site.
+        images: of each patient, the fingerprint of their volumes, by which they are known in another form; None: nobody is.
         keys: folder of the ledger's salt; None: `keys` beside the ledger.
         same_patient: "refuse" a charge where two patients of the site are one person, or "charge" the group's bound.
     """
@@ -37,6 +41,7 @@ class Budget:
     facts: tuple[tuple[str, ...], ...]
     keys: Path | None = None
     same_patient: str = "refuse"
+    images: tuple[Fingerprint, ...] | None = None
 
     def spent(self, *more: Charge) -> float:
         """Epsilon of the patient who has spent most, with `more` on top."""
@@ -60,7 +65,8 @@ class Budget:
                     public=BUDGET_SPENT,
                     rule="privacy.epsilon",
                 )
-            append(self.path, ledger, charge, self._cohort(ledger), run, self.keys)
+            cohort = self._cohort(ledger)
+            append(self.path, ledger, charge, cohort, run, self.keys, self._keep_images(ledger))
             return after
 
     def rounds_left(self, one: Charge) -> int | None:
@@ -106,8 +112,33 @@ class Budget:
         histories = ledger.histories(self._cohort(ledger), more) or {more: 0}
         return max(epsilon_of(history, self.delta) for history in histories)
 
-    def _cohort(self, ledger: Ledger) -> tuple[Marks, ...]:
+    def likenesses(self) -> tuple[str, ...]:
+        """Ids of the site's patients who are known from an earlier charge by the likeness of their images alone."""
+        ledger = self._read()
+        plain = ledger.people(self._plain(ledger))
+        charged = {plain.person(marks) for entry in ledger.entries for marks in entry.cohort}
+        near = ledger.people(self._cohort(ledger))
+        known = {near.person(marks) for entry in ledger.entries for marks in entry.cohort}
+        return tuple(
+            facts[0].removeprefix("id:")
+            for facts, marks in zip(self.facts, self._plain(ledger), strict=True)
+            if plain.person(marks) not in charged and near.person(marks) in known
+        )
+
+    def _plain(self, ledger: Ledger) -> tuple[Marks, ...]:
         return tuple(ledger.mark(*facts) for facts in self.facts)
+
+    def _cohort(self, ledger: Ledger) -> tuple[Marks, ...]:
+        before, cohort = read_images(self.path, ledger), self._plain(ledger)
+        return cohort if self.images is None else linked(cohort, self.images, ledger, before)
+
+    def _keep_images(self, ledger: Ledger) -> Seen | None:
+        """Keep the present patients' fingerprints with those of earlier ones; None where nobody has any."""
+        before = read_images(self.path, ledger)
+        known = before.with_new(images_of(self.images or (), ledger))
+        if len(known.marks) > len(before.marks):
+            write_images(self.path, known)
+        return known.seen() if known.marks else None
 
 
 def require_open(site: str, privacy: SitePrivacy) -> None:
@@ -156,4 +187,5 @@ def open_budget(site: Site, privacy: SitePrivacy, path: Path, cache: Path, keys:
         DataError: a volume that cannot be read.
     """
     facts = tuple(patient_facts(case, cache) for case in site.cases)
-    return Budget(site.name, privacy.epsilon, privacy.delta, path, facts, keys, privacy.same_patient)
+    images = tuple(patient_fingerprint(case, cache) for case in site.cases)
+    return Budget(site.name, privacy.epsilon, privacy.delta, path, facts, keys, privacy.same_patient, images)

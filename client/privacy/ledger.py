@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,19 @@ KEYS = "keys"  # folder of the salt, where nothing else is said
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The fingerprints of images that were kept when a charge was written (`client.privacy.likeness`).
+
+    Attributes:
+        count: of patients.
+        sha256: of their marks.
+    """
+
+    count: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
+
+
+@dataclass(frozen=True)
 class Entry:
     """One charge.
 
@@ -38,12 +51,14 @@ class Entry:
         cohort: the marks of each patient whose data it is about.
         run: what the coordinator calls the run.
         time: ISO 8601, UTC; for people.
+        seen: whose images were kept then; None in ledgers of earlier versions.
     """
 
     charge: Charge
     cohort: tuple[Marks, ...]
     run: str
     time: str
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,11 @@ class Ledger:
         """The persons among all patients ever charged, and these."""
         seen = dict.fromkeys(entry.cohort for entry in self.entries)
         return People([*(marks for known in seen for marks in known), *cohort])
+
+    @property
+    def seen(self) -> Seen:
+        """Whose images were kept when the last charge that says so was written."""
+        return next((entry.seen for entry in reversed(self.entries) if entry.seen), Seen())
 
     def hashes(self) -> tuple[str, ...]:
         """Of its lines, in order."""
@@ -153,7 +173,15 @@ def alone(path: Path) -> IO[bytes]:
         raise PrivacyError(f"Privacy ledger {path}: its folder cannot be written to ({error}).") from error
 
 
-def append(path: Path, ledger: Ledger, charge: Charge, cohort: tuple[Marks, ...], run: str, keys: Path | None = None) -> Ledger:
+def append(
+    path: Path,
+    ledger: Ledger,
+    charge: Charge,
+    cohort: tuple[Marks, ...],
+    run: str,
+    keys: Path | None = None,
+    seen: Seen | None = None,
+) -> Ledger:
     """Write one more charge; when this returns it is on the disk. Call it while `alone`.
 
     Raises:
@@ -169,9 +197,10 @@ def append(path: Path, ledger: Ledger, charge: Charge, cohort: tuple[Marks, ...]
         head = _add(lines, head, {"cohort": name, "patients": patients})
     when = datetime.now(UTC).isoformat(timespec="seconds")
     spent = {"noise_multiplier": charge.noise_multiplier, "sample_rate": charge.sample_rate, "steps": charge.steps}
-    head = _add(lines, head, {"charge": spent, "charged": name, "run": run, "time": when})
+    images = {"images": asdict(seen)} if seen else {}
+    head = _add(lines, head, {"charge": spent, "charged": name, "run": run, "time": when, **images})
     _write(path, lines)
-    entry = Entry(charge, tuple(map(frozenset, patients)), run, when)
+    entry = Entry(charge, tuple(map(frozenset, patients)), run, when, seen)
     return replace(ledger, entries=(*ledger.entries, entry), head=head, lines=tuple(lines))
 
 
@@ -240,6 +269,7 @@ def _follow(ledger: Ledger, line: str, cohorts: dict[str, tuple[Marks, ...]]) ->
     elif "patients" in content:
         cohorts[content["cohort"]] = tuple(frozenset(map(str, marks)) for marks in content["patients"])
     else:
-        charge = Charge(**content["charge"])
-        entries = (*entries, Entry(charge, cohorts[content["charged"]], str(content["run"]), str(content["time"])))
+        charge, seen = Charge(**content["charge"]), Seen(**content["images"]) if "images" in content else None
+        entry = Entry(charge, cohorts[content["charged"]], str(content["run"]), str(content["time"]), seen)
+        entries = (*entries, entry)
     return Ledger(salt, entries, head, (*ledger.lines, line), salted)
