@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from common.cli import add_debug, config_path
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError, DataError
+from common.progress import long_work
 
 if TYPE_CHECKING:
     from client.review.page import Page
@@ -65,14 +64,13 @@ def _check(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"usable": False, "error": str(error)}, indent=2))
         raise
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with threadpool_limits(1), bar, _page(run) if arguments.html else nullcontext() as page:
-        task = bar.add_task(f"Checking {len(site.cases)} patients", total=len(site.cases))
+    work = long_work(f"Checking {len(site.cases)} patients")
+    with threadpool_limits(1), work as report, _page(run) if arguments.html else nullcontext() as page:
         result = check_site(
             site,
             run,
             quick=arguments.quick,
-            progress=lambda done, _: bar.update(task, completed=done),
+            progress=report,
             watch=page.add if page else None,
         )
         if page:

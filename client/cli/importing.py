@@ -2,21 +2,19 @@
 
 import argparse
 import importlib.util
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from common.cli import add_debug
 from common.config.modalities import DEFAULT_MODALITIES
 from common.errors import ConfigError, DataError
+from common.progress import long_work
 
 if TYPE_CHECKING:
     from client.data.candidates import Candidate
@@ -117,7 +115,7 @@ def _dicom(arguments: argparse.Namespace) -> int:
     if arguments.go:
         names.require_known(planned_patients(arguments.plan))
     with tempfile.TemporaryDirectory(prefix="fedmri-import-") as scratch:
-        with _bar("Reading headers") as tick:
+        with long_work("Reading headers") as tick:
             found = scan(arguments.source, Path(scratch), names, log, tick)
         names.keep_table()
         if options is None:
@@ -136,7 +134,7 @@ def _follow(arguments: argparse.Namespace, lines: Any, options: "Options", log: 
     log.write()
     if not lines:
         raise DataError(f"{arguments.plan}: no line says yes under use. Set it for the series to import.")
-    with _bar("Importing patients") as tick:
+    with long_work("Importing patients") as tick:
         outcome = carry_out(lines, SiteFolder(arguments.out), options, log, tick)
     _show_outcome(outcome, log)
     if options.brain == NONE:
@@ -215,7 +213,7 @@ def _preset(arguments: argparse.Namespace) -> int:
     preset = read_preset(arguments.preset)
     if not arguments.out:
         raise ConfigError("Name the site folder to make: --out SITE.")
-    with _bar("Importing patients") as tick:
+    with long_work("Importing patients") as tick:
         result = copy_collection(
             preset, arguments.source, arguments.out, table=arguments.labels, link=arguments.link, progress=tick
         )
@@ -226,11 +224,3 @@ def _preset(arguments: argparse.Namespace) -> int:
     console.print(f"Imported: {result.imported} patients. There already: {result.there_already}.", highlight=False)
     checked: int = arguments.check(["check", str(arguments.out)])
     return checked
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Any]:
-    """A bar on a terminal; elsewhere nothing."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)

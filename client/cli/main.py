@@ -168,6 +168,7 @@ def _budget(arguments: argparse.Namespace) -> int:
         "rounds_planned": config.federation.rounds,
         "ledger": str(budget.path),
         "one_person": [list(ids) for ids in budget.twins()],
+        "known_by_likeness": list(budget.likenesses()),
     }
     if arguments.json:
         print(json.dumps(result, indent=2))
@@ -187,7 +188,12 @@ def _print_budget(result: dict[str, Any], no_budget: str, console: Console) -> N
     console.print(f"At delta {result['delta']:g}, for the patient who has spent most.", highlight=False)
     console.print(f"Ledger: {result['ledger']}", markup=False, highlight=False, soft_wrap=True)
     for ids in result["one_person"]:
-        console.print(f"{', '.join(ids)}: one person, by the same volumes or by the ledger.", style="yellow", markup=False)
+        console.print(f"{', '.join(ids)}: one person, by their volumes or by the ledger.", style="yellow", markup=False)
+    for name in result["known_by_likeness"]:
+        text = (
+            f"{name}: taken for a patient who was charged before, by the likeness of their images (resampled, cropped, stripped)."
+        )
+        console.print(text, style="yellow", markup=False)
     planned, fit = result["rounds_planned"], result["rounds_that_fit"]
     if fit is None:
         console.print(f"{no_budget} Training then stops by itself when it is spent.", markup=False, style="yellow")

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from common.cli import add_debug
 from common.config.modalities import MODALITIES
 from common.errors import ConfigError, DataError, FedMRIError
+from common.progress import long_work
 
 if TYPE_CHECKING:
     from client.predict.inputs import PredictionInputs
@@ -180,8 +179,8 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
     for column in rows.columns:
         column.overflow = "fold"  # half a class's name is no answer
     total = len(asked.cases)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task, todo = bar.add_task(f"Predicting {total} patients", total=total), iter(read)
+    with long_work(f"Predicting {total} patients") as report:
+        todo, done = iter(read), 0
         while batch := list(islice(todo, opened.config.evaluation.batch_size)):
             for found in _batch(batch, broken, opened, arguments.evidence or "none"):
                 tables.append(_table(found, asked))
@@ -189,7 +188,8 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
                 odd += [one for one in found.sliced.findings if one.level == "warning"]
                 if arguments.card:
                     _write_card(found, arguments.card / _card_name(found), quiet=True)
-            bar.advance(task, len(batch))
+            done += len(batch)
+            report(done, total)
     _say_many(tables, rows, broken, opened, arguments)
     for one in [] if arguments.json else odd:
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"Warning: {one}", style="yellow")

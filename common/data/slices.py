@@ -14,7 +14,17 @@ from common.config.modalities import MODALITIES
 from common.data.gate.finding import Finding
 from common.data.gate.patient import Cut, Files, Patient, read_patient
 from common.data.harmonisation import landmarks, to_standard
-from common.data.volumes import Array, Mask, Volume, air, apply_window, crop_slices, intensity_window, quantity_window, zscore_window
+from common.data.volumes import (
+    Array,
+    Mask,
+    Volume,
+    air,
+    apply_window,
+    crop_slices,
+    intensity_window,
+    quantity_window,
+    zscore_window,
+)
 
 
 @dataclass(frozen=True, eq=False)

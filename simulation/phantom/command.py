@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.cli import add_debug
+from common.progress import long_work
 from simulation.phantom.hospitals import LAYOUTS, ON_REQUEST, write_hospitals
 
 
@@ -47,9 +47,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
     from simulation.phantom.figure import write_figure  # noqa: PLC0415  matplotlib is a second
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("phantom patients", total=None)
+    with long_work("phantom patients") as report:
         write_hospitals(
             arguments.out,
             sites=arguments.sites,
@@ -60,7 +58,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
             also=tuple(dict.fromkeys(arguments.also)),
             grade=arguments.grade,
             layout=arguments.layout,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=report,
             force=arguments.force,
         )
     if arguments.figure:
