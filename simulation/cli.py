@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_cross_site(verbs)
     _add_sweep(verbs)
     _add_pretrain(verbs)
+    _add_public(verbs)
     _add_example(verbs)
     _add_survey(verbs)
     add_protocols(verbs)
@@ -83,6 +84,17 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(parser)
+
+
+def _add_public(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("public", help="make public features for private runs", description=_public.__doc__)
+    parser.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
+    parser.add_argument("--config", default="private", metavar="NAME", help="of the runs that will use it (default private)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; may be repeated")
+    parser.add_argument("--patients", type=int, default=400, help="phantoms (default 400)")
+    parser.add_argument("--seed", type=int, default=1010, help="of the phantoms; never one that is evaluated on (default 1010)")
+    add_debug(parser)
+    parser.set_defaults(handler=_public)
 
 
 def _add_pretrain(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -195,6 +207,17 @@ def _sweep(arguments: argparse.Namespace) -> int:
         Console().print(terminal(table))
         Console().print(f"Table: {arguments.out / 'table.md'}", soft_wrap=True, markup=False, highlight=False)
     return 1 if any(arm["errors"] for arm in table["arms"]) else 0
+
+
+def _public(arguments: argparse.Namespace) -> int:
+    """Learn from phantoms what private runs need not pay for: how patches are pooled, the mean of features and their main
+    directions (`model.public_features`). Their statistics are not those of brains."""
+    from simulation.public import make_public
+
+    config = load_config(config_path(arguments.config), tuple(arguments.set))
+    with Shown() as shown:
+        make_public(config, arguments.patients, arguments.seed, arguments.out, shown.progress)
+    return 0
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:

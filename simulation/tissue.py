@@ -55,7 +55,7 @@ def pretrain_on_tissue(config: RunConfig, patients: int, seed: int, out: Path, p
     if patients < config.training.batch_size:
         raise ConfigError(f"--patients: expected a batch ({config.training.batch_size}) or more, got {patients}.")
     model = build_model(config)
-    found = _simulate(patients, partial(dissect, seed=seed, data=config.data, patch=model.patch_size), progress)
+    found = simulate(patients, partial(dissect, seed=seed, data=config.data, patch=model.patch_size), progress)
     images, parts = np.stack([one.images for one in found]), np.stack([one.parts for one in found])
     train(model, images, parts, config, lambda done, total: progress("pre-training", done, total))
     about = {"backbone": config.model.backbone, "config": config.to_json(), "phantoms": f"{patients} of seed {seed}"}
@@ -140,7 +140,7 @@ def _divergence(truth: Tensor, logits: Tensor) -> Tensor:
     return (truth * (truth.clamp_min(1e-8).log() - logits.log_softmax(-1))).sum(-1)
 
 
-def _simulate(patients: int, work: Callable[[int], Dissected], progress: Progress) -> list[Dissected]:
+def simulate(patients: int, work: Callable[[int], Dissected], progress: Progress) -> list[Dissected]:
     """All patients in their order, on two cores."""
     found = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -198,7 +198,7 @@ def prepared_model(config_json: str, weights: str = "") -> tuple[MultiModalViT, 
     config = config_from_json(config_json)
     if weights:
         config = replace(config, model=replace(config.model, weights=weights))
-    return build_model(config), config
+    return build_model(config, public="wire"), config
 
 
 def own_weights(context: SiteContext, config: RunConfig, sha256: str) -> str:

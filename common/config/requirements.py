@@ -20,6 +20,7 @@ def require_consistent(config: Sections) -> None:
     require_trained_head(config)
     require_usable_head(config)
     require_usable_ssl_rounds(config)
+    require_public_features(config)
     require_measured_centre(config)
     require_trained_pooling(config)
     require_usable_stage(config)
@@ -182,6 +183,21 @@ def require_measured_centre(config: Sections) -> None:
                 f"model.centre_features cannot run with {name}: a site's mean features would leave without noise. "
                 "Set model.centre_features = false."
             )
+
+
+def require_public_features(config: Sections) -> None:
+    """Refuse queries that nobody taught, and a mean that is taken off twice."""
+    model = config.model
+    if model.pooling.name == "taught" and not model.public_features:
+        raise ConfigError(
+            'model.pooling = "taught" needs model.public_features: its queries are in that file. Name one, such as '
+            'model.public_features = "phantom-tissue", or choose another pooling.'
+        )
+    if model.centre_features and model.public_features:
+        raise ConfigError(
+            "model.centre_features cannot run with model.public_features: they hold a mean of their own, which is taken off. "
+            "Set model.centre_features = false."
+        )
 
 
 def require_usable_strategy(config: Sections) -> None:

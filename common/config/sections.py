@@ -69,6 +69,8 @@ class ModelConfig:
     train_norms: bool = True
     train_tokens: bool = True  # modality embeddings and mask token; without them nothing flows back below the adapted blocks
     centre_features: bool = False  # take the federation's mean features off before the head; the first round measures them
+    public_features: str = ""  # "": none; a file of them, or the name of a shipped one (`common.models.public_features`)
+    public_width: int = ranged(32, 2, 1024)  # how many of its directions the head sees
     head: str = choice("prototypes", "prototypes", "linear")  # DINO's, or softmax regression (`common.models.linear_head`)
     head_hidden: int = ranged(128, 0, 4096)  # 0: no hidden layer
     head_bottleneck: int = ranged(64, 2, 1024)

@@ -1,8 +1,11 @@
 """From configuration to model: the same arrays at every site and at the server, for equal configurations."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from common.config.run import RunConfig
 from common.models.adapted import adapt
@@ -11,14 +14,23 @@ from common.models.backbones.create import create_backbone
 from common.models.covariates import CovariateLogits
 from common.models.head import PrototypeHead
 from common.models.linear_head import LinearHead
-from common.models.multimodal import MultiModalViT
+from common.models.multimodal import Front, MultiModalViT
+from common.models.public_features import CENTRE, PROJECTION, no_values, read_public
+from common.pooling.pooling import POOL
+
+Source = Literal["file", "wire", "nowhere"]
 
 
-def build_model(config: RunConfig) -> MultiModalViT:
+def build_model(config: RunConfig, *, public: Source = "file") -> MultiModalViT:
     """Backbone, adapters, embeddings and head; starting values come from `config.seed` alone.
 
+    Args:
+        config: of the run.
+        public: where the run's public features come from, if it has any: their file; the wire, as all arrays that travel, so
+            that the file need not be here; or nowhere, where they are about to be made.
+
     Raises:
-        ConfigError: an architecture, target or size that does not fit.
+        ConfigError: an architecture, target or size that does not fit, public features of another model.
         WeightsError: weights that cannot be had, or that are of another architecture.
     """
     generator = torch.Generator().manual_seed(config.seed)
@@ -27,26 +39,36 @@ def build_model(config: RunConfig) -> MultiModalViT:
         backbone, sha256 = create_backbone(config.model, config.data.size)
     chosen = replace(config.model, train_norms=True) if "norms" in config.personal.keep else config.model
     adapt(backbone, chosen, generator, config.federation.low_rank.residual_rank)
-    model = assemble(backbone, config, generator)
+    found: Mapping[str, Tensor] | None = None
+    if config.model.public_features and public == "file":
+        found = {name: torch.from_numpy(array.copy()) for name, array in read_public(config, sha256).items()}
+    elif config.model.public_features and public == "wire":
+        found = no_values(config, backbone.width)
+    model = assemble(backbone, config, generator, found)
     model.backbone_name, model.backbone_sha256 = config.model.backbone, sha256
     return model
 
 
-def assemble(backbone: Backbone, config: RunConfig, generator: torch.Generator) -> MultiModalViT:
+def assemble(
+    backbone: Backbone, config: RunConfig, generator: torch.Generator, public: Mapping[str, Tensor] | None = None
+) -> MultiModalViT:
     """Tokens and head around a backbone.
 
     Args:
         backbone: adapted already (`adapt`).
         config: modalities, covariates, `model` and the task's number of outputs are read.
         generator: for the starting values of the head, then of the pooling.
+        public: arrays of `common.models.public_features`; None: the model has none.
     """
     modalities, width = len(config.data.modalities), backbone.width
-    head = _head((1 + modalities) * width, width, config, generator)
+    head = _head(config.model.public_width if public else (1 + modalities) * width, width, config, generator)
     pooling = config.model.pooling
     start = pooling.start(modalities, width, generator)
-    return MultiModalViT(
-        backbone, modalities, head, config.model.joint_blocks, (pooling, start), centred=config.model.centre_features
-    )
+    if public and start:
+        start = {name.removeprefix(POOL): value for name, value in public.items() if name.startswith(POOL)}
+    centre = torch.zeros(1 + modalities, width) if config.model.centre_features else None
+    front = Front(centre) if public is None else Front(public[CENTRE], public[PROJECTION])
+    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front)
 
 
 def _head(embedding: int, width: int, config: RunConfig, generator: torch.Generator) -> PrototypeHead | LinearHead:

@@ -52,6 +52,18 @@ class Features(NamedTuple):
     patches: Tensor
 
 
+class Front(NamedTuple):
+    """What stands between a patient's embedding and the head; nothing of it is trained.
+
+    Attributes:
+        centre: mean features [1 + M, D] over sqrt(D), that are taken off; None: none are.
+        projection: [K, E], orthonormal rows; the head sees the unit vector of the projected embedding. None: it sees all.
+    """
+
+    centre: Tensor | None = None
+    projection: Tensor | None = None
+
+
 class Alone(NamedTuple):
     """What the first blocks make of each modality by itself, whichever others there are: the part that all subsets share.
 
@@ -84,7 +96,7 @@ class MultiModalViT(nn.Module):
         head: its first outputs are the class logits.
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
         pooling: of the patch tokens, with the arrays that it starts with (`Pooling.start`).
-        centred: take mean features off the embedding; a round measures them (`common.training.centring`).
+        front: mean features, which a round measures (`common.training.centring`) or the public gave, and the public's directions.
     """
 
     vit: Any  # the backbone as its own family knows it; what is used of it goes through `backbone`
@@ -98,7 +110,7 @@ class MultiModalViT(nn.Module):
         head: PrototypeHead | LinearHead,
         joint_blocks: int,
         pooling: tuple[Pooling, Mapping[str, Tensor]] = (Mean(), {}),
-        centred: bool = False,
+        front: Front | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -113,7 +125,9 @@ class MultiModalViT(nn.Module):
         self.modality_embedding = nn.Parameter(torch.zeros(modalities, width))
         self.mask_token = nn.Parameter(torch.zeros(width))
         # Over sqrt(D): a standardised part has norm sqrt(D), so that no value is beyond 1, whatever a secure round can carry.
-        self.feature_centre = nn.Parameter(torch.zeros(1 + modalities, width)) if centred else None
+        centre, projection = front or Front()
+        self.feature_centre = None if centre is None else nn.Parameter(centre)
+        self.projection = None if projection is None else nn.Parameter(projection)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.patch_size = backbone.patch
@@ -143,8 +157,12 @@ class MultiModalViT(nn.Module):
         return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
 
     def embed(self, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
-        """`patient_embedding` by the model's own pooling, less the mean features where the model has them."""
-        return self.centred(patient_embedding(cls, patches, present, self.token_weights(patches)), present)
+        """What the head sees: `patient_embedding` by the model's own pooling, behind the model's `Front`."""
+        return self.reduced(patient_embedding(cls, patches, present, self.token_weights(patches)), present)
+
+    def reduced(self, embedding: Tensor, present: Tensor) -> Tensor:
+        """An embedding [B, E] behind the model's `Front`: [B, E], or [B, K] where it is projected."""
+        return projected(self.centred(embedding, present), self.projection)
 
     def centred(self, embedding: Tensor, present: Tensor) -> Tensor:
         """An embedding [B, E] less the mean features of the parts that are there; the zeros of an absent modality stay."""
@@ -237,6 +255,14 @@ def less_mean(embedding: Tensor, present: Tensor, centre: Tensor) -> Tensor:
     mean = centre.float() * centre.shape[1] ** 0.5
     off: Tensor = (mean * here.unsqueeze(2)).flatten(1)
     return embedding - off
+
+
+def projected(embedding: Tensor, projection: Tensor | None) -> Tensor:
+    """Embeddings [..., E] along the rows of a projection [K, E], as unit vectors [..., K]; as they are where there is none."""
+    if projection is None:
+        return embedding
+    with torch.autocast(embedding.device.type, enabled=False):
+        return nn.functional.normalize(embedding.float() @ projection.float().T, dim=-1)
 
 
 def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:

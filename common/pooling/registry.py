@@ -4,6 +4,7 @@ from common.pooling.attention import Attention
 from common.pooling.centre import Centre
 from common.pooling.guided import Guided
 from common.pooling.mean import Mean
+from common.pooling.taught import Taught
 from common.schema import registry
 
 POOLINGS = registry(
@@ -11,4 +12,5 @@ POOLINGS = registry(
     Centre,
     Attention,
     Guided,
+    Taught,
 )

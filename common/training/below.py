@@ -12,7 +12,7 @@ from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
 
-ABOVE = ("head.", "pool.", "feature_centre", "mask_token")  # arrays that come into play later, or in training only
+ABOVE = ("head.", "pool.", "feature_centre", "projection", "mask_token")  # arrays that come into play later, or in training only
 
 
 def below(trained: TrainedModel, patients: SiteData) -> Alone | None:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.models.multimodal import less_mean
+from common.models.multimodal import less_mean, projected
 from common.models.trained_model import TrainedModel
 from common.training.kept import Kept
 from common.training.subsets import Subset, embed_alone, forward_subsets
-from common.training.trainable import CENTRE
+from common.training.trainable import CENTRE, PROJECTION
 
 AHEAD = 16  # subsets of a patient that are computed at once, where later rounds will ask for others than this one
 
@@ -40,7 +40,7 @@ def embed_subsets(trained: TrainedModel, patients: SiteData, copies: NDArray[np.
         new.setdefault(row, {})[name_of(subset)] = one.cpu().numpy()
     kept.add(new)
     found = np.stack([[kept.get(n, name_of(subset)) for n, subset in enumerate(map(tuple, copy))] for copy in copies.tolist()])
-    return less_centre(trained, torch.from_numpy(found), torch.from_numpy(copies))
+    return behind_front(trained, torch.from_numpy(found), torch.from_numpy(copies))
 
 
 def name_of(subset: Subset) -> str:
@@ -48,12 +48,13 @@ def name_of(subset: Subset) -> str:
     return "modalities " + "".join("01"[here] for here in subset)
 
 
-def less_centre(trained: TrainedModel, embeddings: Tensor, present: Tensor) -> Tensor:
-    """Embeddings [..., E] less the mean features of the parts that are there, where the model has them; present [..., M]."""
+def behind_front(trained: TrainedModel, embeddings: Tensor, present: Tensor) -> Tensor:
+    """Embeddings [..., E] behind the model's `Front`; present [..., M]."""
     if CENTRE not in trained.arrays:
         return embeddings
-    mean = less_mean(embeddings.flatten(0, -2), present.flatten(0, -2), torch.from_numpy(trained.arrays[CENTRE]))
-    return mean.view_as(embeddings)
+    less = less_mean(embeddings.flatten(0, -2), present.flatten(0, -2), torch.from_numpy(trained.arrays[CENTRE]))
+    kept = torch.from_numpy(trained.arrays[PROJECTION]) if PROJECTION in trained.arrays else None
+    return projected(less.view_as(embeddings), kept)
 
 
 def _ahead(subsets: Sequence[Subset], present: NDArray[np.bool_], config: RunConfig) -> list[Subset]:

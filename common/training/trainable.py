@@ -14,7 +14,7 @@ from common.config.run import RunConfig
 from common.pooling.pooling import POOL
 
 HEAD = "head."
-CENTRE = "feature_centre"
+CENTRE, PROJECTION = "feature_centre", "projection"
 TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 # What self-supervised rounds leave of the head. Its projections learn: else DINO would ask the adapters for random directions.
@@ -40,7 +40,7 @@ def trained_names(names: Iterable[str], config: RunConfig, round_number: int) ->
     still = (*config.model.adapter.still(round_number if ssl else round_number - rounds_before_tuning(config)), *RESIDUAL)
     tokens = () if config.model.train_tokens else TOKENS
     pool = () if config.model.pooling.trains else (POOL,)
-    fixed = (*tokens, *pool, CENTRE, *(CLASSES if ssl else ()))
+    fixed = (*tokens, *pool, CENTRE, PROJECTION, *(CLASSES if ssl else ()))
     chosen = [name for name in names if name.rpartition(".")[2] not in still and not name.startswith(fixed)]
     return [name for name in chosen if not (config.privacy.enabled and name.startswith(PATCH_HEAD))]
 

@@ -18,7 +18,7 @@ from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
 from common.training.kept import Kept
-from common.training.subset_embeddings import less_centre
+from common.training.subset_embeddings import behind_front
 from common.training.subsets import embed_alone
 from common.training.views import Views, global_views, some_slices
 
@@ -41,7 +41,7 @@ def embed_views(trained: TrainedModel, patients: SiteData, numbers: Sequence[int
     kept.add(new)
     views = torch.from_numpy(np.array([[kept.get(row, name) for row in range(len(patients))] for name in names]))
     parts = views.unflatten(-1, (-1, trained.model.width))  # CLS, then the modalities: an absent one's part is all zeros
-    return less_centre(trained, views, (parts[..., 1:, :] != 0).any(-1))
+    return behind_front(trained, views, (parts[..., 1:, :] != 0).any(-1))
 
 
 def _name(number: int, config: RunConfig) -> str:

@@ -104,7 +104,7 @@ class _Explain:
         means = torch.cat([cls.mean(0, keepdim=True), pooled])  # [1 + M, D]
         here = torch.cat([torch.ones_like(present[:1]), present])
         parts = nn.functional.layer_norm(means, means.shape[-1:]) * here.unsqueeze(1)
-        embedding = model.centred(parts.flatten().unsqueeze(0), present.unsqueeze(0))
+        embedding = model.reduced(parts.flatten().unsqueeze(0), present.unsqueeze(0))
         whole = self._logits(model, embedding)[0]
         said = self._logits(model, embedding, known.unsqueeze(0)).softmax(-1)
         winning = int(self.scaling.apply(said.cpu().numpy()).argmax())
@@ -115,7 +115,7 @@ class _Explain:
             others = means[1 + m] + (means[1 + m] - tokens) / rest  # [S P, D], the mean without each
             changed = parts.expand(len(tokens), -1, -1).clone()
             changed[:, 1 + m] = nn.functional.layer_norm(others, (D,))
-            without = model.centred(changed.flatten(1), present.expand(len(tokens), -1))
+            without = model.reduced(changed.flatten(1), present.expand(len(tokens), -1))
             contributions[:, m] = (whole[winning] - self._logits(model, without)[:, winning]).view(S, P)
         return contributions
 

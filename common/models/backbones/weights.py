@@ -31,7 +31,7 @@ def find_weights(weights: str) -> Path:
     Raises:
         WeightsError: it is not there.
     """
-    path = _shipped(SHIPPED_FILES[weights]) if weights in SHIPPED_FILES else Path(weights).expanduser()
+    path = shipped(SHIPPED_FILES[weights]) if weights in SHIPPED_FILES else Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"Backbone weights {path}: no such file. Download the architecture's safetensors or official .pth file and name "
@@ -40,7 +40,7 @@ def find_weights(weights: str) -> Path:
     return path
 
 
-def _shipped(file: Path) -> Path:
+def shipped(file: Path) -> Path:
     """A shipped file. A simulation's Flower bundle carries none: the copy that `fedmri-sim` left in the cache stands for it.
 
     A real federation does not come here: its coordinator names the file, its sites keep theirs (`kept_weights`).

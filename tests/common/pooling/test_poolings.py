@@ -20,10 +20,12 @@ from common.training.trainable import trained_names
 GENERATOR = torch.Generator().manual_seed(3)
 PATCHES = torch.randn(2, 3, 4, 16, 8, generator=GENERATOR)  # [B, S, M, P, D]
 QUERIES = {"attention": torch.randn(8, generator=GENERATOR), "guided": torch.randn(4, 8, generator=GENERATOR)}
+QUERIES["taught"] = QUERIES["guided"]
 
 
 def config_of(pooling: object, **training: object) -> RunConfig:
     model = {"backbone": "fedmri_vit_mini", "weights": "random", "pooling": pooling}
+    model |= {"public_features": "made elsewhere"} if pooling == "taught" else {}
     trained = {"head_rounds": 2} | training
     return config_from_table({"model": model, "data": {"size": 32, "slices": 2}, "training": trained})
 
@@ -96,7 +98,7 @@ def test_the_model_pools_as_it_is_told(pooling: str) -> None:
 
 
 def moved(config: RunConfig) -> MultiModalViT:
-    model = build_model(config).eval()
+    model = build_model(config, public="nowhere").eval()
     with torch.no_grad():
         for value in model.pool.values():
             value.copy_(torch.randn(value.shape, generator=GENERATOR))

@@ -1,0 +1,171 @@
+"""Public features: against the plain formula, and the same at a site that has no file of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.run import RunConfig, config_from_table
+from common.data.dataset import SiteData
+from common.errors import ConfigError, FedMRIError, WeightsError
+from common.models.arrays import get_arrays, save_arrays, set_arrays
+from common.models.build import build_model
+from common.models.multimodal import patient_embedding
+from common.models.public_features import CENTRE, KEYS, PROJECTION, QUERY, made_of
+from common.models.trained_model import TrainedModel
+from common.training.predict import predict
+from common.training.private import private_round
+from common.training.probing import head_rule
+from simulation.phantom.parts import PARTS, Dissected
+from simulation.public import learned
+
+M, WIDTH, EDGE = 2, 8, 32
+
+
+def config_of(public: Path | str, **model: Any) -> RunConfig:
+    terms = {"classification": 1.0, "consistency": 0.3, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
+    chosen = {"backbone": "fedmri_vit_mini", "weights": "random", "head": "linear", "head_hidden": 0, "joint_blocks": 2}
+    return config_from_table(
+        {
+            "data": {"size": EDGE, "slices": 2, "modalities": ["t1", "flair"]},
+            "model": chosen | {"pooling": "taught", "public_features": str(public), "public_width": WIDTH} | model,
+            "objective": {"local_crops": 0, "terms": {name: {"weight": weight} for name, weight in terms.items()}},
+            "training": {"precision": "fp32", "head_rounds": 2, "warmup_rounds": 0},
+            "privacy": {"enabled": True, "steps": 3, "sample_rate": 1.0, "noise_multiplier": 1.0},
+            "federation": {"rounds": 2},
+        }
+    )
+
+
+def dissected(patients: int = 24) -> list[Dissected]:
+    generator = np.random.default_rng(3)
+    shape = (patients, 2, len(PARTS), EDGE // 8, EDGE // 8)
+    images, parts = (
+        generator.random((patients, 2, M, EDGE, EDGE)),
+        generator.dirichlet(np.ones(len(PARTS)), shape[:2] + shape[3:]),
+    )
+    return [
+        Dissected(*pair) for pair in zip(images.astype(np.float16), np.moveaxis(parts, -1, 2).astype(np.float16), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("public") / "public.safetensors"
+    config = config_of(path)
+    model = build_model(config, public="nowhere").eval()
+    arrays = learned(model, dissected(), lambda what, done, total: None)
+    save_arrays(path, arrays, dict(zip(KEYS, made_of(config, model.backbone_sha256), strict=True)))
+    return path
+
+
+def site_of(patients: int = 7) -> SiteData:
+    generator = np.random.default_rng(0)
+    present = np.ones((patients, M), bool)
+    present[1, 0] = False
+    labels = np.array([0, 1, 2, -1, 0, 1, 2][:patients], np.int64)
+    images = generator.random((patients, 2, M, EDGE, EDGE)).astype(np.float16)
+    return SiteData("s", tuple(map(str, range(patients))), images, present, labels, "key")
+
+
+def test_the_head_sees_the_unit_vector_of_what_is_left_along_the_directions(public: Path) -> None:
+    model = build_model(config_of(public)).eval()
+    arrays = get_arrays(model)
+    assert model.pool["query"].abs().max() > 0
+    np.testing.assert_allclose(arrays[PROJECTION] @ arrays[PROJECTION].T, np.eye(WIDTH), atol=1e-5)
+    x, present = torch.from_numpy(site_of().images).float(), torch.from_numpy(site_of().present)
+    with torch.no_grad():
+        cls, patches = model.features(x, present)
+        found = model.embed(cls, patches, present).numpy()
+        plain = patient_embedding(cls, patches, present, model.token_weights(patches)).numpy()
+    for row, here in enumerate(present.numpy()):
+        parts = plain[row].reshape(1 + M, -1).astype(np.float64)
+        for part, there in enumerate([True, *here]):
+            if there:
+                parts[part] -= arrays[CENTRE][part] * parts.shape[1] ** 0.5
+        kept = arrays[PROJECTION].astype(np.float64) @ parts.ravel()
+        np.testing.assert_allclose(found[row], kept / np.linalg.norm(kept), atol=1e-5)
+
+
+def test_mean_and_directions_are_those_of_the_public_patients(public: Path) -> None:
+    """Of whom the features along the first directions vary most, about a mean of zero."""
+    model, patients = build_model(config_of(public)).eval(), dissected()
+    x = torch.from_numpy(np.stack([one.images for one in patients])).float()
+    present = torch.ones(len(x), M, dtype=torch.bool)
+    with torch.no_grad():
+        cls, patches = model.features(x, present)
+        less = model.centred(patient_embedding(cls, patches, present, model.token_weights(patches)), present).numpy()
+    np.testing.assert_allclose(less.mean(0), 0, atol=1e-4)
+    kept = less @ get_arrays(model)[PROJECTION].T
+    spread = kept.var(0)
+    assert (np.diff(spread) <= 1e-5).all()
+    np.testing.assert_allclose(spread, np.linalg.eigvalsh(np.cov(less.T, bias=True))[::-1][:WIDTH], rtol=1e-3)
+
+
+def test_private_rounds_move_the_head_alone_and_a_site_needs_no_file(public: Path) -> None:
+    config, patients = config_of(public), site_of()
+    still = replace(config, privacy=replace(config.privacy, noise_multiplier=0.0))
+    arrays = get_arrays(build_model(config))
+    updates = [
+        private_round(model, arrays, patients, still, round_number=1, site_seed=0, charge=lambda charge: None).arrays
+        for model in (build_model(config), build_model(config, public="wire"))
+    ]
+    moved = {name for name, array in updates[0].items() if not np.array_equal(array, arrays[name])}
+    assert moved == {"head.patient.weight", "head.patient.bias"}
+    assert arrays["head.patient.weight"].size + arrays["head.patient.bias"].size == 3 * WIDTH + 3
+    for name, array in updates[0].items():
+        np.testing.assert_array_equal(array, updates[1][name])
+    answers = [
+        predict(TrainedModel(model, updates[0], config), patients)
+        for model in (build_model(config), build_model(config, public="wire"))
+    ]
+    np.testing.assert_array_equal(*answers)
+    assert not np.allclose(answers[0], 1 / 3)
+
+
+def test_plain_head_rounds_learn_on_the_same_features(public: Path) -> None:
+    config = config_of(public)
+    plain = replace(config, privacy=replace(config.privacy, enabled=False))
+    model, patients = build_model(plain), site_of()
+    arrays = get_arrays(model)
+    rule = head_rule(model, arrays, patients, plain, torch.Generator().manual_seed(0), 1)
+    head = {name: torch.from_numpy(array.copy()).requires_grad_() for name, array in arrays.items() if name.startswith("head.")}
+    point: Any = type("Point", (), {"trained": head, "received": head})
+    outputs = rule.outputs(point)
+    whole = outputs.embeddings[0][: len(patients.labelled)].numpy()
+    set_arrays(model, arrays)
+    rows = patients.labelled
+    with torch.no_grad():
+        truth = model.embed(
+            *model.features(torch.from_numpy(patients.images[rows]).float(), torch.from_numpy(patients.present[rows])),
+            torch.from_numpy(patients.present[rows]),
+        ).numpy()
+    np.testing.assert_allclose(whole, truth, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"public_features": "nowhere.safetensors"}, "no such file"),
+        ({"public_width": 1000}, "holds 24 directions"),
+        ({"pooling": "mean"}, "made with pooling taught"),
+        ({"public_features": ""}, "needs model.public_features"),
+        ({"centre_features": True}, "a mean of their own"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(public: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(FedMRIError, match=said):
+        build_model(config_of(change.pop("public_features", public), **change))
+
+
+def test_files_of_something_else_are_refused(tmp_path: Path, public: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_arrays(other, {QUERY: np.zeros((M, 4), np.float32)}, {})
+    with pytest.raises(WeightsError, match="expected the arrays"):
+        build_model(config_of(other))
+    config = config_of(public)
+    with pytest.raises(ConfigError, match="made with modalities t1, flair, and the run has t1, t2"):
+        build_model(replace(config, data=replace(config.data, modalities=("t1", "t2"))))
