@@ -1,7 +1,9 @@
 """A site's own files in one archive: key, settings, ledger, audit log and records belong together, and come back together or not.
 
-What is in it: site.toml, the authority, the keys' folder with the ledger's salt, the privacy ledger, bundles.txt, the key
-that verifies released models, the audit log, the gate's memory of secure rounds, and the records `twins/`, `trained/`, `survey/`.
+What is in it: site.toml, the authority, the keys' folder with the ledger's salt, the privacy ledger and its patients'
+fingerprints, bundles.txt, the key
+that verifies released models, the audit log, the gate's memory of secure rounds, and the records `twins/`, `trained/`, `survey/`,
+and of each run the newest of the site's own arrays (`personal/`).
 Never a patient's file, weights, models, logs of programs or what can be made anew. It holds the private key: whoever has the
 archive is this site.
 """
@@ -165,6 +167,8 @@ def _own_files(home: SiteHome) -> Iterator[tuple[str, Path]]:
     single = [home.toml, home.ca, ledger, images_path(ledger), home.folder / "bundles.txt", home.folder / PUBLIC]
     single += [home.state / audit_log.LOG_NAME, *sorted(home.state.glob("*.txt"))]
     several = [file for name in RECORDS for file in sorted((home.folder / name).glob("*.json"))]
+    several += sorted((home.folder / "twins").glob("*.npz"))  # with whom newcomers are compared
+    several += [kept[-1] for run in sorted((home.folder / "personal").glob("*")) if (kept := sorted(run.glob("*.safetensors")))]
     keys = (
         [file for file in sorted(home.key.parent.iterdir()) if file.is_file()] if home.key.parent != home.folder else [home.key]
     )

@@ -32,6 +32,10 @@ def home(tmp_path: Path) -> SiteHome:
     for name in ("twins", "trained"):
         (folder / name).mkdir()
         (folder / name / "r.json").write_text("{}")
+    (folder / "twins" / "r.npz").write_bytes(b"fingerprints")
+    (folder / "personal" / "r").mkdir(parents=True)
+    for number in (9, 10):
+        (folder / "personal" / "r" / f"round-{number:04d}.safetensors").write_bytes(b"own arrays")
     (folder / "bundles.txt").write_text("")
     for run in ("r1", "r2"):
         charge(folder, run)
@@ -55,6 +59,7 @@ def test_what_belongs_together_comes_back_together_and_no_patient_is_in_it(home,
     assert main(["restore", str(archive), str(tmp_path / "new")]) == 0
     new = open_home(tmp_path / "new")
     names = ["site.toml", "ca.crt", "keys/site", "keys/site.pub", LEDGER, "bundles.txt", "twins/r.json", "trained/r.json"]
+    names += ["twins/r.npz", "personal/r/round-0010.safetensors"]
     for name in names:
         assert (new.folder / name).read_bytes() == (home.folder / name).read_bytes()
     assert new.key.stat().st_mode & 0o077 == 0
