@@ -4,6 +4,7 @@ For measurements that run many small federations side by side. What guards a rea
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from client.round.train import site_seed
 from common.aggregation.scaffold import Scaffold
@@ -12,6 +13,7 @@ from common.data.dataset import SiteData
 from common.errors import ConfigError
 from common.messages.round import SiteReply
 from common.messages.update import Update
+from common.messages.wire import FLOAT32, WIRES, with_feedback
 from common.models.arrays import Arrays, get_arrays
 from common.models.multimodal import MultiModalViT
 from common.training.local import train_round
@@ -54,12 +56,15 @@ def rounds(
     """
     if config.personal.on:
         raise ConfigError("[personal] cannot run in this program without Flower. Use fedmri-sim run.")
-    arrays, before = get_arrays(model), dict[str, LastRound]()
+    arrays, before, left = get_arrays(model), dict[str, LastRound](), dict[str, Arrays]()
     state = config.federation.aggregator.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
         for name, patients in sites.items():
             replies[name] = _reply(model, arrays, patients, config, name, number, before.get(name))
+            if (wire := WIRES[config.federation.wire]) is not FLOAT32:
+                sent, left[name] = with_feedback(replies[name].update.change, left.get(name, {}), wire)
+                replies[name] = replace(replies[name], update=Update(sent))
             if isinstance(config.federation.strategy, Scaffold):
                 before[name] = LastRound(arrays, replies[name].update.change)
         arrays, state, _ = aggregate(round_plan(config.federation, config, number), state, arrays, received(replies))

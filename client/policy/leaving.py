@@ -39,6 +39,7 @@ from common.messages.secure_aggregation import (
 from common.messages.survey import SURVEY, read_answer
 from common.messages.twins import REPLIES, SEALED, TWINS, Compared, Sent, read_sealed, stage_of
 from common.messages.update import Update
+from common.messages.wire import WIRES
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 from common.training.shared import shared
@@ -105,7 +106,7 @@ def _require_update(reply: RecordDict, asked: RecordDict, policy: SitePolicy, up
     before = trained_at_sites(shared_arrays(asked))
     try:
         if update is None:
-            update = read_update(reply, before)
+            update = read_update(reply, before, WIRES[config_from_json(read_task(asked).config).federation.wire])
         else:
             check_arrays(update.change, before)
     except FederationError as error:

@@ -51,6 +51,7 @@ from common.messages.secure_aggregation import (
 from common.messages.survey import SURVEY
 from common.messages.twins import TWINS
 from common.messages.update import Update
+from common.messages.wire import WIRES
 from common.models.arrays import flat
 from common.privacy.site_level import clip_change
 from common.secure.fixed_point import Values
@@ -78,7 +79,7 @@ def answer(content: RecordDict, node_config: Mapping[str, Any], state: RecordDic
         if SECURE in content:
             return _secure(content, task, context, state)
         reply, site = train_site(content, task, context)
-        leaving = write_reply(reply)
+        leaving = write_reply(reply, WIRES[config_from_json(task.config).federation.wire])
         require_leaving(leaving, content, site.config.policy, reply.update)
         return keep_back(leaving, site.config.policy)
     except FedMRIError as error:

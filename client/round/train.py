@@ -40,6 +40,7 @@ from common.messages.round import ARRAYS, SiteReply, Task, unpack_arrays
 from common.messages.secure_aggregation import request_hash
 from common.messages.update import Update
 from common.messages.weights import LACKING
+from common.messages.wire import FLOAT32, WIRES, with_feedback
 from common.models.arrays import Arrays, arrays_sha256, get_arrays
 from common.models.backbones.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 from common.models.backbones.kept_weights import kept_file
@@ -119,12 +120,22 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
         )
     metrics = update.metrics | {"seconds": time.monotonic() - began}
     sent = shared(arrays, config, task.round)
-    change = Update.between(update.arrays, sent)
+    change = _rounded(Update.between(update.arrays, sent), context, task, config)
     if isinstance(config.federation.strategy, Scaffold):
         remember(_memory(context, task.run), task.round, LastRound(sent, change.change))
     if own:
         keep_own(_memory(context, task.run, "personal"), task.round, own)
     return replace(told, update=change, epsilon=epsilon, metrics=metrics, data=data), site
+
+
+def _rounded(change: Update, context: SiteContext, task: Task, config: RunConfig) -> Update:
+    """The change as it arrives, with what was lost of earlier ones; what is lost of it is kept for the next."""
+    wire, folder = WIRES[config.federation.wire], _memory(context, task.run, "feedback")
+    if wire is FLOAT32:
+        return change
+    sent, left = with_feedback(change.change, own_after(folder, task.round - 1, change.change), wire)
+    keep_own(folder, task.round, left)
+    return Update(sent)
 
 
 def _require_weight(weight: float, config: RunConfig) -> None:

@@ -31,6 +31,7 @@ def require_consistent(config: Sections) -> None:
     if config.privacy.enabled:
         require_bounded(config)
     require_unpublished_holdout(config)
+    require_summable_wire(config)
 
 
 def require_known_modalities(config: Sections) -> None:
@@ -79,6 +80,15 @@ def require_usable_pair_rule(config: Sections) -> None:
         )
     if why := rule.why_not(config.model.adapter, config.federation.strategy):
         raise ConfigError(f'federation.low_rank = "{rule.name}" cannot run with {why}. Set low_rank = "apart".')
+
+
+def require_summable_wire(config: Sections) -> None:
+    """Refuse changes in fewer bits where sums of masked integers travel: they have a form of their own."""
+    if config.secure.enabled and config.federation.wire != "float32":
+        raise ConfigError(
+            f'federation.wire = "{config.federation.wire}" cannot run with secure.enabled: masked updates travel as integers of '
+            'their own, whose range secure.update_range is. Set federation.wire = "float32".'
+        )
 
 
 def require_trained_head(config: Sections) -> None:

@@ -24,6 +24,7 @@ from numpy.lib import format as npy
 
 from common.errors import FederationError
 from common.messages.update import Update
+from common.messages.wire import FLOAT32, Wire
 from common.models.arrays import Arrays, check_arrays, trained_at_sites
 from common.text import printable
 
@@ -106,11 +107,11 @@ def read_task(content: RecordDict) -> Task:
     )
 
 
-def write_reply(reply: SiteReply) -> RecordDict:
-    """The content of a reply, success or failure."""
+def write_reply(reply: SiteReply, wire: Wire = FLOAT32) -> RecordDict:
+    """The content of a reply, success or failure; its change in the run's form (`federation.wire`)."""
     content = write_status(reply)
     if not reply.error:
-        content[CHANGE] = pack_arrays(reply.update.change)
+        content[CHANGE] = pack_arrays(reply.update.change, wire)
     return content
 
 
@@ -129,23 +130,24 @@ def write_status(reply: SiteReply) -> RecordDict:
     return RecordDict({METRICS: MetricRecord(metrics), SITE: ConfigRecord(site)})
 
 
-def read_reply(content: RecordDict, template: Arrays) -> SiteReply:
+def read_reply(content: RecordDict, template: Arrays, wire: Wire = FLOAT32) -> SiteReply:
     """Read and check a site's reply.
 
     Args:
         content: what came.
         template: the global arrays, whose names, shapes and type the change must have; residuals do not come back.
+        wire: the form that the run's changes travel in; another one is refused.
 
     Raises:
         FederationError: says what is wrong with it.
     """
     reply = read_status(content)
-    return reply if reply.error else replace(reply, update=read_update(content, template))
+    return reply if reply.error else replace(reply, update=read_update(content, template, wire))
 
 
-def read_update(content: RecordDict, template: Arrays) -> Update:
+def read_update(content: RecordDict, template: Arrays, wire: Wire = FLOAT32) -> Update:
     """The update of a reply; see `read_reply` for the errors."""
-    return Update(unpack_arrays(_record(content, CHANGE, ArrayRecord), trained_at_sites(template)))
+    return Update(unpack_arrays(_record(content, CHANGE, ArrayRecord), trained_at_sites(template), wire))
 
 
 def read_status(content: RecordDict) -> SiteReply:
@@ -166,13 +168,13 @@ def read_status(content: RecordDict) -> SiteReply:
     )
 
 
-def pack_arrays(arrays: Arrays) -> ArrayRecord:
-    """Named float32 arrays as a Flower record, sorted by name."""
-    return ArrayRecord({name: Array(np.asarray(arrays[name], order="C")) for name in sorted(arrays)})
+def pack_arrays(arrays: Arrays, wire: Wire = FLOAT32) -> ArrayRecord:
+    """Named float32 arrays as a Flower record, sorted by name, in the form that they travel in."""
+    return ArrayRecord({name: Array(np.asarray(wire.encode(arrays[name]), order="C")) for name in sorted(arrays)})
 
 
-def unpack_arrays(record: ArrayRecord, template: Arrays) -> Arrays:
-    """The record's arrays, if they are just like `template`.
+def unpack_arrays(record: ArrayRecord, template: Arrays, wire: Wire = FLOAT32) -> Arrays:
+    """The record's arrays, if they are just like `template`, from the form that they travel in.
 
     The header of each array is compared before its data are read: one that announces terabytes costs nothing.
 
@@ -183,7 +185,11 @@ def unpack_arrays(record: ArrayRecord, template: Arrays) -> Arrays:
     if unknown or missing:
         shown = [printable(name, 80) for name in unknown[:3]]
         raise FederationError(f"Array names differ: missing {missing[:3]}, unknown {shown}.")
-    arrays = {name: unpack_array(name, record[name], template[name].shape, "<f4") for name in sorted(template)}
+    shapes = {name: template[name].shape for name in sorted(template)}
+    arrays = {
+        name: wire.decode(unpack_array(name, record[name], wire.shape(shape), wire.dtype), shape)
+        for name, shape in shapes.items()
+    }
     check_arrays(arrays, template)
     return arrays
 

@@ -18,6 +18,7 @@ from common.errors import FederationError
 from common.low_rank.figures import pair_figures
 from common.messages.round import SiteReply, read_reply, read_status
 from common.messages.update import Update
+from common.messages.wire import WIRES
 from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_sites
 from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
@@ -53,7 +54,7 @@ def judge_reply(
             or lead to such, another round, or too large an update.
     """
     judge_status(content, round_number)
-    reply = read_reply(content, current if template is None else template)
+    reply = read_reply(content, current if template is None else template, WIRES[plan.wire])
     norm = reply.update.norm  # computed here: a norm that a site reports could be anything
     if plan.max_update_norm and norm > plan.max_update_norm:
         raise FederationError(

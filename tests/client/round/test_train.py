@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from client.policy.leaving import require_leaving
 from client.round import train as training
 from client.round.dispatch import answer
 from client.round.site_context import SiteContext, find_site_context
@@ -23,6 +24,7 @@ from common.messages.code_version import code_hash
 from common.messages.round import CHANGE, Task, pack_arrays, read_reply, write_task
 from common.messages.secure_aggregation import request_hash
 from common.messages.weights import LACKING
+from common.messages.wire import WIRES
 from common.models.arrays import arrays_sha256, get_arrays
 from common.models.backbones.kept_weights import keep_shipped
 from common.models.backbones.weights import SHIPPED, file_sha256
@@ -99,6 +101,38 @@ def test_the_same_round_gives_the_same_bytes_and_another_site_others(model, site
     first, again, other = (pack_arrays(ask(model, site=name)[0].update.change) for name in ("du", "du", "cs"))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("name", ["int8", "bf16"])
+def test_in_fewer_bits_what_a_round_loses_comes_with_the_next(model, site, tmp_path, name):
+    """Two rounds in each form, from the same arrays: together they say what float32 says, to half a step."""
+    site()
+    wire, template = WIRES[name], get_arrays(model)
+    config = replace(CONFIG, federation=replace(CONFIG.federation, wire=name))
+    truth, rounds = [], []
+    for number in (1, 2):
+        told = {"round": number, "run": "r", "cache": str(tmp_path)}
+        truth.append(ask(model, **told)[0].update.change)
+        settings = {
+            "config": config.to_json(),
+            "code": code_hash(),
+            "backbone": model.backbone_sha256,
+            "site": "du",
+            "data": "/sites",
+        }
+        asked = write_task(Task(**settings | told), pack_arrays(template))
+        content = answer(asked, {}, RecordDict())
+        rounds.append(read_reply(content, template, wire).update.change)
+        require_leaving(content, asked, SitePolicy.simulation())  # as the gate judges it, from the message alone
+    trained = [n for n in template if all(change[n].any() for change in truth)]
+    assert trained
+    for n in trained:
+        np.testing.assert_array_equal(rounds[0][n], wire.rounded(truth[0][n]))
+        left = truth[0][n] - rounds[0][n]
+        np.testing.assert_array_equal(rounds[1][n], wire.rounded(truth[1][n] + left))
+    again = answer(write_task(Task(**settings | told), pack_arrays(template)), {}, RecordDict())
+    for n, change in read_reply(again, template, wire).update.change.items():  # a round that is played again
+        np.testing.assert_array_equal(change, rounds[1][n])
 
 
 def test_a_strict_policy_lets_no_number_out(model, site):

@@ -42,6 +42,7 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("targets=['qqq']", "model.adapter.targets: expected some of"),
         ("data=3", "data: expected a table"),
         ("learning_rate=nan", "training.learning_rate"),
+        ("wire=int4", "federation.wire: expected one of float32, bf16, int8"),
         ("rounds", "expected key=value"),
     ],
 )
@@ -49,6 +50,13 @@ def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(config_path("demo"), (setting,))
     assert said in str(caught.value)
+
+
+def test_fewer_bits_and_masked_sums_are_refused_together() -> None:
+    secure = ("secure.enabled=true", "evaluation.holdout=0")
+    load_config(config_path("demo"), ("federation.wire=int8",))
+    with pytest.raises(ConfigError, match='federation.wire = "int8" cannot run with secure.enabled'):
+        load_config(config_path("demo"), (*secure, "federation.wire=int8"))
 
 
 @pytest.mark.parametrize("adapter", ["bottleneck", "bitfit", "head", "full"])
