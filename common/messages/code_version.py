@@ -14,6 +14,7 @@ TRAVELS = (
     "client/privacy/__init__.py",
     "client/privacy/budget.py",
     "client/privacy/ledger.py",
+    "client/privacy/likeness.py",
     "client/privacy/marks.py",
     "client/privacy/people.py",
     "client/round/*.py",

@@ -87,9 +87,7 @@ def _from_int8(codes: NDArray[np.generic], shape: tuple[int, ...]) -> Floats:
 
 
 WIRES = {
-    "float32": Wire(
-        "<f4", 0, lambda array: np.asarray(array, "<f4"), lambda codes, shape: codes.astype(np.float32).reshape(shape)
-    ),
+    "float32": Wire("<f4", 0, lambda array: array, lambda codes, shape: codes.astype(np.float32).reshape(shape)),
     "bf16": Wire("<u2", 0, _to_bf16, _from_bf16),
     "int8": Wire("|i1", 1, _to_int8, _from_int8),
 }

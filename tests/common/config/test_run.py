@@ -55,7 +55,7 @@ def test_wrong_settings_are_refused_by_name(setting: str, said: str) -> None:
 def test_fewer_bits_and_masked_sums_are_refused_together() -> None:
     secure = ("secure.enabled=true", "evaluation.holdout=0")
     load_config(config_path("demo"), ("federation.wire=int8",))
-    with pytest.raises(ConfigError, match='federation.wire = "int8" cannot run with secure.enabled'):
+    with pytest.raises(ConfigError, match="cannot run with secure"):
         load_config(config_path("demo"), (*secure, "federation.wire=int8"))
 
 

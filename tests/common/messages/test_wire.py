@@ -24,7 +24,7 @@ def change(seed: int = 0, scale: float = 1e-3) -> Arrays:
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 3e37])
 def test_bf16_is_torchs(scale: float) -> None:
     values = (scale * np.random.default_rng(1).standard_normal(10_000)).astype(np.float32)
-    values = np.concatenate([values, np.float32([0.0, -0.0, 1.0, 1.00390625, 1.01171875])])  # ties go to even
+    values = np.concatenate([values, np.array([0.0, -0.0, 1.0, 1.00390625, 1.01171875], np.float32)])  # ties go to even
     np.testing.assert_array_equal(BF16.rounded(values), torch.from_numpy(values).bfloat16().float().numpy())
 
 
@@ -33,7 +33,7 @@ def test_int8_is_the_nearest_multiple_of_the_smallest_power_that_reaches(scale: 
     values = (scale * np.random.default_rng(2).standard_normal((40, 9))).astype(np.float32)
     power = min(p for p in range(-150, 130) if float(np.abs(values).max()) <= 127 * 2.0**p)
     naive = [max(-127, min(127, round(float(value) / 2.0**power))) * 2.0**power for value in values.ravel()]
-    np.testing.assert_array_equal(INT8.rounded(values).ravel(), np.float32(naive))
+    np.testing.assert_array_equal(INT8.rounded(values).ravel(), np.array(naive, np.float32))
     assert np.abs(INT8.rounded(values) - values).max() <= 2.0**power / 2
 
 
@@ -43,7 +43,7 @@ def test_rounding_again_changes_nothing_and_zero_stays(wire) -> None:
         once = wire.rounded(change(seed, 10.0 ** (seed % 9 - 5))["a"])
         np.testing.assert_array_equal(wire.rounded(once), once)
     assert not wire.rounded(np.zeros((3, 2), np.float32)).any()
-    edge = np.float32([127.0, -1.0]), np.float32([64.0, 1.0]), np.float32([63.5, 1.0])
+    edge = np.array([127.0, -1.0], np.float32), np.array([64.0, 1.0], np.float32), np.array([63.5, 1.0], np.float32)
     for values in edge:
         once = wire.rounded(values)
         np.testing.assert_array_equal(wire.rounded(once), once)
@@ -52,7 +52,9 @@ def test_rounding_again_changes_nothing_and_zero_stays(wire) -> None:
 @pytest.mark.parametrize("wire", [INT8, BF16], ids=["int8", "bf16"])
 def test_over_rounds_nothing_is_lost(wire) -> None:
     """What arrived in all is what was made in all, less what the site still holds; an array that rests keeps its part."""
-    left, arrived, made = Arrays(), {}, {}
+    left = Arrays()
+    arrived: dict[str, np.ndarray] = {}
+    made: dict[str, np.ndarray] = {}
     for number in range(30):
         now = change(number, 1e-3 if number % 2 else 1.0)
         if number % 3 == 0:
@@ -62,8 +64,8 @@ def test_over_rounds_nothing_is_lost(wire) -> None:
         if number % 3 == 0:
             assert not sent["b"].any()
         for name, array in now.items():
-            arrived[name] = arrived.get(name, 0.0) + sent[name].astype(np.float64)
-            made[name] = made.get(name, 0.0) + array.astype(np.float64)
+            arrived[name] = arrived.get(name, np.zeros(1)) + sent[name].astype(np.float64)
+            made[name] = made.get(name, np.zeros(1)) + array.astype(np.float64)
     for name, total in made.items():
         np.testing.assert_allclose(arrived[name] + left[name], total, atol=1e-5)
         assert np.abs(arrived[name] - total).max() < 2**-5  # of one round's rounding
@@ -71,7 +73,7 @@ def test_over_rounds_nothing_is_lost(wire) -> None:
 
 def test_a_small_steady_change_arrives_though_each_rounds_to_nothing() -> None:
     """Beside a value of 1, 0.001 is no step of int8: without feedback it would never arrive."""
-    steady, left, total = {"a": np.float32([1.0, 0.001])}, Arrays(), np.zeros(2)
+    steady, left, total = {"a": np.array([1.0, 0.001], np.float32)}, Arrays(), np.zeros(2)
     for _ in range(100):
         sent, left = with_feedback(steady, left, INT8)
         total += sent["a"]
@@ -95,12 +97,13 @@ def test_a_reply_is_read_as_it_was_sent_in_fewer_bytes(name: str, part: float) -
 
 def test_hostile_codes_are_refused_or_finite() -> None:
     template = {"w": np.zeros((2, 2), np.float32)}
-    worst = ArrayRecord({"w": Array(np.int8([127, 127, -128, 127, 1]))})  # 2 to the 127th, and a code that nobody sends
+    worst = ArrayRecord({"w": Array(np.array([127, 127, -128, 127, 1], np.int8))})  # 2 to the 127th, and a code that nobody sends
     with pytest.raises(FederationError, match="not finite"):
         unpack_arrays(worst, template, INT8)
     infinite = ArrayRecord({"w": Array(np.full((2, 2), 0x7F80, np.uint16))})
     with pytest.raises(FederationError, match="not finite"):
         unpack_arrays(infinite, template, BF16)
-    for codes in (np.int8([0, 1, 2, 3]), np.zeros((5,), np.uint8), np.zeros((5, 1), np.int8)):
+    hostile: list[np.ndarray] = [np.array([0, 1, 2, 3], np.int8), np.zeros((5,), np.uint8), np.zeros((5, 1), np.int8)]
+    for codes in hostile:
         with pytest.raises(FederationError, match="Array w: expected"):
             unpack_arrays(ArrayRecord({"w": Array(codes)}), template, INT8)
