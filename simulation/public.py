@@ -23,7 +23,7 @@ from common.pooling.guided import Guided
 from simulation.phantom.parts import FIRST_OF_TUMOUR, Dissected, dissect
 from simulation.tissue import Progress, simulate
 
-MOST = 128  # directions that the file holds
+MOST = 64  # directions that the file holds
 BATCH = 16
 
 
