@@ -10,6 +10,7 @@ from collections.abc import Callable
 from common.data.cache import default_cache
 from common.files import write_atomic
 from common.models.backbones.weights import SHIPPED_FILES
+from common.models.public_features import SHIPPED_PUBLIC
 from simulation.phantom import write_hospitals
 
 SEED = 7
@@ -25,8 +26,8 @@ def write_example(progress: Callable[[int, int], None] | None = None) -> None:
 
 
 def copy_weights() -> None:
-    """Lay the shipped backbones where the code in a Flower bundle looks for them."""
-    for file in SHIPPED_FILES.values():
+    """Lay what is shipped, backbones and public features, where the code in a Flower bundle looks for it."""
+    for file in (*SHIPPED_FILES.values(), *SHIPPED_PUBLIC.values()):
         copy = default_cache() / "weights" / file.name
         if file.is_file() and (not copy.is_file() or copy.read_bytes() != file.read_bytes()):
             write_atomic(copy, file.read_bytes())

@@ -1,5 +1,6 @@
 """Public features: against the plain formula, and the same at a site that has no file of them."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from common.config.run import RunConfig, config_from_table
+from common.cli import config_path
+from common.config.run import RunConfig, config_from_table, load_config
 from common.data.dataset import SiteData
 from common.errors import ConfigError, FedMRIError, WeightsError
 from common.models.arrays import get_arrays, save_arrays, set_arrays
 from common.models.build import build_model
 from common.models.multimodal import patient_embedding
-from common.models.public_features import CENTRE, KEYS, PROJECTION, QUERY, made_of
+from common.models.public_features import CENTRE, KEYS, PROJECTION, QUERY, SHIPPED_PUBLIC, made_of
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 from common.training.private import private_round
 from common.training.probing import head_rule
+from common.training.trainable import trained_names
 from simulation.phantom.parts import PARTS, Dissected
 from simulation.public import learned
 
@@ -159,6 +162,16 @@ def test_plain_head_rounds_learn_on_the_same_features(public: Path) -> None:
 def test_what_does_not_fit_is_refused_by_name(public: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(FedMRIError, match=said):
         build_model(config_of(change.pop("public_features", public), **change))
+
+
+def test_the_shipped_file_is_the_one_that_is_documented_and_fits_the_private_recipe() -> None:
+    file = SHIPPED_PUBLIC["phantom-tissue"]
+    sha256 = "64b012c4aec923b373e0a2d644eb1079c98bf9c2cf7d6ed21553cc4060199e17"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+    assert sha256 in (Path(__file__).parents[3] / "docs" / "results.md").read_text()
+    config = load_config(config_path("private"))
+    trained = [name for name in trained_names(get_arrays(build_model(config)), config, 1)]
+    assert sum(get_arrays(build_model(config))[name].size for name in trained) == 99
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path, public: Path) -> None:
