@@ -8,6 +8,7 @@ import multiprocessing
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,10 @@ from common.privacy.audit import canary_audit, the_optimizer
 from common.privacy.charge import Charge
 from common.privacy.noise import system_normal
 from common.privacy.optimizer import SystemNoiseOptimizer
+from common.training import kept, private_probing
+from common.training.local import train_round
 from common.training.plain import descend
+from common.training.private import private_round
 from common.training.private_views import Example, draw_example, patient_gradients
 from common.training.round import Point, first_point
 
@@ -72,6 +76,28 @@ def step(backbone: str, *, private: bool) -> Callable[[], None]:
             optimizer.take(point.trained, patient_gradients(model, point, examples, config))
         else:
             descend(inner, _plain_loss(model, point, examples, config), 0.0)
+
+    return run
+
+
+def head_round(backbone: str, *, private: bool) -> Callable[[], None]:
+    """A whole first head round of the recipe of now: features of all patients, then the steps of a linear head."""
+    plain, steps = config_of(backbone), 10
+    model_settings = replace(plain.model, head="linear", head_hidden=0)
+    training = replace(plain.training, head_rounds=2, head_steps=steps)
+    plan = replace(plain.privacy, enabled=private, sample_rate=0.5, steps=steps)
+    federation = replace(plain.federation, rounds=2)
+    config = replace(plain, model=model_settings, training=training, privacy=plan, federation=federation)
+    model, patients = build_model(config), site(MODELS[backbone])
+    arrays = get_arrays(model)
+
+    def run() -> None:
+        kept.forget()
+        private_probing._kept.clear()
+        if private:
+            private_round(model, arrays, patients, config, round_number=1, site_seed=0, charge=lambda charge: None)
+        else:
+            train_round(model, arrays, patients, config, round_number=1, site_seed=0)
 
     return run
 
@@ -141,6 +167,7 @@ def main(out: Path) -> None:
             "time: private / plain": ratio(private, plain),
             "peak memory: private / plain": round(memory[0] / memory[1], 3),
             "time: noise / private step": ratio(noise, private),
+            "time: private / plain head round": ratio(head_round(backbone, private=True), head_round(backbone, private=False)),
             "trained values": arrays,
         }
     found = canaries()
