@@ -12,13 +12,18 @@ Arms: `mean`; `centre`, the inner part of the window; `lesion`, weights by the m
 `guided`, as in training: each site fits its queries to its own masks, their mean weights the tokens, and test patients need none.
 Windows: those of the configuration; other counts of slices, fields of view and axes; windows that are moved off the tumour at
 random; slices and windows as they are chosen where no mask is known (the masks of training sites are still there to fit to).
+Several windows are one stack of slices, as `data.axes` and several of `data.field_of_view` make it.
+
+The last row is chosen, and not by the answers that it is measured on: for each fold the window and the pooling whose AUROC is best
+where the other folds' hospitals are left out in turn (`lesion`, which needs test patients' masks, is no choice). Without two other
+folds there is none.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,14 +51,35 @@ WINDOWS = {
     "as configured": [Window(112.0, EVERY)],
     "80 mm": [Window(80.0)],
     "140 mm": [Window(140.0)],
-    "coronal": [Window(112.0, axis="coronal")],
-    "sagittal": [Window(112.0, axis="sagittal")],
+    "coronal": [Window(112.0, (3, 5), axis="coronal")],
+    "sagittal": [Window(112.0, (3, 5), axis="sagittal")],
     "112 and 80 mm": [Window(112.0, EVERY), Window(80.0)],
     "112 and 140 mm": [Window(112.0, EVERY), Window(140.0)],
-    "three axes": [Window(112.0, EVERY), Window(112.0, axis="coronal"), Window(112.0, axis="sagittal")],
+    "three axes": [Window(112.0, EVERY), Window(112.0, (3, 5), axis="coronal"), Window(112.0, (3, 5), axis="sagittal")],
     **{f"moved {by} mm, seed {seed}": [Window(112.0, shift=float(by), seed=seed)] for by in (20, 40) for seed in range(3)},
     "no mask": [Window(112.0, (5, 9), masked=False)],
 }
+CHOICES = ("mean", "centre", "guided")  # that no test patient needs a mask for
+MOST_FEW = 2  # folds among which nothing can be chosen without one of them
+
+
+class Trial(NamedTuple):
+    """One window and pooling."""
+
+    name: str
+    inner: list[float]  # by fold, AUROC among the other hospitals
+    said: Floats  # [N, C]
+
+
+def stacked(windows: Sequence[list[Patient]], count: int) -> list[Patient]:
+    """The same patients with the slices of all windows, so many of each, in one stack."""
+    return [(site, label, _joined([one[2] for one in same], count)) for same in zip(*windows, strict=True) for site, label, _ in same[:1]]
+
+
+def _joined(windows: Sequence[Tokens], count: int) -> Tokens:
+    parts = [[array[tokens.places[count]] for array in (tokens.cls, tokens.patches, tokens.lesion)] for tokens in windows]
+    cls, patches, lesion = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Tokens(cls, patches, lesion, windows[0].present, {count: list(range(len(cls)))})
 
 
 def pooled(tokens: Tokens, rows: list[int], weigh: Pool) -> Floats:
@@ -104,28 +130,36 @@ def _batch(tokens: Tokens, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor,
     return patches[None], torch.from_numpy(tokens.present)[None], lesion[None]
 
 
-def answer(patients: Sequence[list[Patient]], counts: Sequence[int], arm: str, folds: Sequence[str], classes: int) -> Floats:
+def answer(patients: Sequence[Patient], count: int, arm: str, folds: Sequence[str], classes: int) -> Floats:
     """Probabilities [N, C] of the folds' patients; NaN rows for sites that are never left out.
 
     Args:
-        patients: of each window, the same ones in the same order; windows count as further slices.
-        counts: of slices, for each window.
+        patients: as `stacked` made them.
+        count: of slices, in each window.
         arm: of `ARMS`.
         folds: sites joined by +.
         classes: C.
     """
-    sites, labels = np.array([site for site, _, _ in patients[0]]), np.array([label for _, label, _ in patients[0]])
+    sites, labels = np.array([site for site, _, _ in patients]), np.array([label for _, label, _ in patients])
     said = np.full((len(labels), classes), np.nan)
     for fold in folds:
         left_out = np.isin(sites, fold.split("+"))
-        parts = []
-        for window, count in zip(patients, counts, strict=True):
-            training = [patient for patient, out in zip(window, left_out, strict=True) if not out]
-            weigh = guided(training, count) if arm == "guided" else ARMS[arm]
-            parts.append([pooled(tokens, tokens.places[count], weigh) for _, _, tokens in window])
-        x = np.mean(parts, axis=0)
+        training = [patient for patient, out in zip(patients, left_out, strict=True) if not out]
+        weigh = guided(training, count) if arm == "guided" else ARMS[arm]
+        x = np.stack([pooled(tokens, tokens.places[count], weigh) for _, _, tokens in patients])
         said[left_out] = linear_probe(x[~left_out], labels[~left_out], x[left_out], classes=classes)
     return said
+
+
+def inner_auroc(patients: Sequence[Patient], count: int, arm: str, folds: Sequence[str], classes: int) -> list[float]:
+    """For each fold the AUROC among the others' hospitals, each of them left out in turn; nothing of the fold is read."""
+    found = []
+    for fold in folds:
+        others = [patient for patient in patients if patient[0] not in fold.split("+")]
+        said = answer(others, count, arm, [other for other in folds if other != fold], classes)
+        asked, labels = ~np.isnan(said[:, 0]), np.array([label for _, label, _ in others])
+        found.append(float(auroc(labels[asked], said[asked], np.ones((1, int(asked.sum()))))[0]))
+    return found
 
 
 ARMS: dict[str, Pool] = {"mean": evenly, "centre": centred, "lesion": by_lesion, "guided": evenly}
@@ -150,13 +184,13 @@ def measured(labels: NDArray[np.int64], said: Floats, plain: Floats) -> dict[str
     return found | {"per_class": each}
 
 
-def windows_of(arguments: argparse.Namespace) -> list[tuple[str, list[Window], tuple[int, ...]]]:
-    """Name, windows and the count of slices in each."""
+def windows_of(arguments: argparse.Namespace) -> list[tuple[str, list[Window], int]]:
+    """Name, windows and the count of slices in each: every count that was asked for and that all of its windows have."""
     plans = []
     for name in arguments.windows:
         windows = WINDOWS[name]
-        for count in EVERY if name == "as configured" else (5,):
-            plans.append((f"{name}, {count} slices", windows, (count,) * len(windows)))
+        for count in (count for count in arguments.slices if all(count in window.counts for window in windows)):
+            plans.append((f"{name}, {count} slices", windows, count))
     return plans
 
 
@@ -168,17 +202,41 @@ def measure(arguments: argparse.Namespace) -> None:
     show(("window", "pooling", "AUROC", *config.task.classes, "MCC", "AUROC minus mean", "MCC minus mean"))
     show(("---",) * (6 + classes))
     results: dict[str, Any] = {}
-    for name, windows, counts in windows_of(arguments):
-        patients = [_patients(arguments, config, window, model) for window in windows]
-        asked = [site in "+".join(arguments.folds).split("+") for site, _, _ in patients[0]]
-        labels = np.array([label for _, label, _ in patients[0]])[asked]
-        said = {arm: answer(patients, counts, arm, arguments.folds, classes)[asked] for arm in ARMS}
+    trials: list[Trial] = []
+    for name, windows, count in windows_of(arguments):
+        patients = stacked([_patients(arguments, config, window, model) for window in windows], count)
+        sites = np.array([site for site, _, _ in patients])
+        asked = np.isin(sites, "+".join(arguments.folds).split("+"))
+        labels = np.array([label for _, label, _ in patients])[asked]
+        said = {arm: answer(patients, count, arm, arguments.folds, classes)[asked] for arm in ARMS}
         for arm, p in said.items():
-            found = results[f"{name}: {arm}"] = measured(labels, p, said["mean"])
-            gains = [f"{g['value']:+.3f} ({g['low']:+.3f} to {g['high']:+.3f})" for g in (found["auroc_gain"], found["mcc_gain"])]
-            each = [f"{value:.3f}" for value in found["per_class"]]
-            show((name, arm, f"{found['auroc']:.3f}", *each, f"{found['mcc']:.3f}", *gains))
-        write_atomic(arguments.out, (json.dumps({"patients": len(labels), "rows": results}, indent=1) + "\n").encode())
+            _tell(results, name, arm, measured(labels, p, said["mean"]))
+        for arm in (arm for arm in CHOICES if len(arguments.folds) > MOST_FEW):
+            trials.append(Trial(f"{name}: {arm}", inner_auroc(patients, count, arm, arguments.folds, classes), said[arm]))
+        about = {"patients": len(labels), "rows": results}
+        if trials:
+            choice = chosen(trials, arguments.folds, sites[asked])
+            about["chosen"] = {"of": [trial.name for trial in trials], "by fold": choice[0], **measured(labels, choice[1], choice[1])}
+        write_atomic(arguments.out, (json.dumps(about, indent=1) + "\n").encode())
+    if trials:
+        _tell({}, "chosen in training", "; ".join(f"{fold}: {name}" for fold, name in choice[0].items()), about["chosen"])
+
+
+def chosen(trials: Sequence[Trial], folds: Sequence[str], sites: NDArray[Any]) -> tuple[dict[str, str], Floats]:
+    """By fold the trial that was best among the other hospitals, and its answers [N, C]; `sites` are of these N."""
+    best = {fold: max(trials, key=lambda trial: trial.inner[number]) for number, fold in enumerate(folds)}
+    said = np.full_like(trials[0].said, np.nan)
+    for fold, trial in best.items():
+        said[np.isin(sites, fold.split("+"))] = trial.said[np.isin(sites, fold.split("+"))]
+    return {fold: trial.name for fold, trial in best.items()}, said
+
+
+def _tell(results: dict[str, Any], name: str, arm: str, found: dict[str, Any]) -> None:
+    """Keep and print one row."""
+    results[f"{name}: {arm}"] = found
+    gains = [f"{g['value']:+.3f} ({g['low']:+.3f} to {g['high']:+.3f})" for g in (found["auroc_gain"], found["mcc_gain"])]
+    each = [f"{value:.3f}" for value in found["per_class"]]
+    show((name, arm, f"{found['auroc']:.3f}", *each, f"{found['mcc']:.3f}", *gains))
 
 
 def show(cells: Sequence[str]) -> None:
@@ -202,6 +260,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", default=["external"], help="external sites; joined by +, left out together")
     parser.add_argument("--kept", type=Path, required=True, help="folder of tokens: about 1 MB a patient and window")
     parser.add_argument("--windows", nargs="+", choices=WINDOWS, default=["as configured"])
+    parser.add_argument("--slices", nargs="+", type=int, default=list(EVERY), help="counts, of those that a window has")
     measure(parser.parse_args())
 
 

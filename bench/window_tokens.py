@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from common.config.run import RunConfig
 from common.data.cases import Case
 from common.data.gate.patient import read_patient
+from common.data.planes import choose_plane, turned
 from common.data.slices import scaled_slab
-from common.data.volumes import Mask, Volume, centre_of, choose_slices, crop_slices, foreground
+from common.data.volumes import Mask, Volume, crop_slices, foreground
 from common.models.multimodal import MultiModalViT
 from common.training.device import autocast
-
-ORDER = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Window:
     Attributes:
         field_of_view: mm.
         counts: numbers of slices that are wanted.
-        axis: of `ORDER`.
+        axis: of `common.config.axes.AXES`.
         shift: mm, the radius of the disc from which the window's middle is drawn around the tumour's.
         seed: of the shift.
         masked: whether the tumour's mask says where the slices go.
@@ -96,39 +95,30 @@ def _load(case: Case, config: RunConfig) -> dict[str, Volume]:
 def _tokens(
     case: Case, volumes: dict[str, Volume], window: Window, model: MultiModalViT, config: RunConfig
 ) -> dict[str, NDArray[Any]]:
-    turned = {name: _turned(volume, window.axis) for name, volume in volumes.items()}
-    tumour = window.masked and bool(turned["mask"].voxels.any())
-    region = turned["mask" if tumour else "brain"]
-    chosen = {c: choose_slices(region.voxels > 0, c, tumour=tumour, thickness=region.spacing[2]) for c in window.counts}
+    tumour = window.masked and bool(volumes["mask"].voxels.any())
+    region = volumes["mask" if tumour else "brain"]
+    planes = {c: choose_plane(region.voxels > 0, region, window.axis, c, tumour=tumour) for c in window.counts}
+    chosen = {c: plane.indices for c, plane in planes.items()}
     rows = np.unique(np.concatenate(list(chosen.values())))
-    middle = centre_of(region.voxels > 0, region.spacing)
-    middle = _shifted(middle, window, case.id)
+    middle = _shifted(planes[window.counts[0]].centre, window, case.id)
     size, p, modalities = config.data.size, model.patch_size, config.data.modalities
 
     def cut(volume: Volume) -> NDArray[np.float32]:
-        return crop_slices(volume, rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
+        return crop_slices(turned(volume, window.axis), rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
 
     S, M, P, D = len(rows), len(modalities), (size // p) ** 2, model.width
     cls, patches = np.zeros((S, M, D)), np.zeros((S, M, P, D))
     for m, name in enumerate(modalities):
-        if name in turned:
-            images = cut(turned[name])
+        if name in volumes:
+            images = cut(volumes[name])
             with torch.inference_mode(), autocast(torch.device("cpu"), config.training.precision):
                 z = model.backbone.features(model.pixels(torch.from_numpy(images))).float().numpy()
             cls[:, m], patches[:, m] = z[:, 0], z[:, model.backbone.prefixes :]
-    present = np.array([m in turned for m in modalities])
+    present = np.array([m in volumes for m in modalities])
     places = {f"places{c}": np.searchsorted(rows, picked) for c, picked in chosen.items()}
-    lesion = cut(turned["mask"]).reshape(S, size // p, p, size // p, p).mean((2, 4)).reshape(S, P)
+    lesion = cut(volumes["mask"]).reshape(S, size // p, p, size // p, p).mean((2, 4)).reshape(S, P)
     half = {"cls": cls, "patches": patches, "lesion": lesion}
     return {**{name: np.asarray(value, np.float16) for name, value in half.items()}, "present": present, **places}
-
-
-def _turned(volume: Volume, axis: str) -> Volume:
-    """With the slices of an axis along the third one: coronal rows from the top, sagittal columns from the front."""
-    order = ORDER[axis]
-    affine = volume.affine.copy()
-    affine[:, :3] = volume.affine[:, order]
-    return Volume(np.ascontiguousarray(volume.voxels.transpose(order)), affine)
 
 
 def _shifted(middle: tuple[float, float], window: Window, patient: str) -> tuple[float, float]:

@@ -133,8 +133,10 @@ def check_ranges(config: Any, where: str = "") -> None:
                 check_ranges(one, f"{name}.{one.name}.")
         elif is_dataclass(value):
             check_ranges(value, f"{name}.")
-        if "low" in rule and not rule["low"] <= value <= rule["high"]:
-            raise ConfigError(f"{name}: expected a number from {rule['low']} to {rule['high']}, got {value}.")
+        if "low" in rule:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not rule["low"] <= number <= rule["high"]:
+                    raise ConfigError(f"{name}: expected a number from {rule['low']} to {rule['high']}, got {number}.")
         if "choices" in rule and value not in rule["choices"]:
             raise ConfigError(f"{name}: expected one of {', '.join(rule['choices'])}; got {value!r}.")
 
@@ -221,7 +223,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return float(value)
     origin = get_origin(hint)
     if origin is types.UnionType:
-        return None if value is None else _convert(get_args(hint)[0], value, name)
+        kinds = get_args(hint)
+        if value is None and type(None) in kinds:
+            return None
+        return _convert(kinds[isinstance(value, list | tuple) and get_origin(kinds[1]) is tuple], value, name)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(get_args(hint)[0], item, name) for item in value)
     if origin is dict and isinstance(value, dict):

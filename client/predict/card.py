@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from client.predict.confidence import calibration_words, covariate_words, likeness_words, set_words, warning
 from client.predict.prediction import LIMITS, RESEARCH, Answer, answer_table
+from common.config.axes import how_shown, in_words
 from common.evaluation.explanation.picture import overlay_png, slice_png, strength
 
 
 def render_card(one: Answer) -> str:
     """The page."""
+    shown = how_shown(one.config.data)
     return _template().render(
         table=answer_table(one),
         answer=one,
@@ -23,6 +25,8 @@ def render_card(one: Answer) -> str:
         calibration=calibration_words(one),
         set_words=set_words(one),
         likeness=likeness_words(one),
+        shown=shown[0].upper() + shown[1:],
+        fields=in_words(one.config.data),
         strongest=f"{strength(one.by_place):.2g}" if one.by_place is not None else "",
         research=RESEARCH,
         limits=LIMITS,
@@ -42,11 +46,11 @@ def _pictures(one: Answer) -> list[dict[str, Any]]:
         if one.sliced.present[m]:
             tiles = [
                 {
-                    "number": int(index) + 1,
+                    "what": what,
                     "slice": _uri(slice_png(one.sliced.images[s, m])),
                     "over": _uri(overlay_png(places[s, m], scale)) if places is not None else "",
                 }
-                for s, index in enumerate(one.sliced.indices)
+                for s, what in enumerate(one.slice_names)
             ]
             rows.append({"name": name.upper(), "tiles": tiles})
     return rows

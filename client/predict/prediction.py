@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.predict.covariate_evidence import covariate_evidence
+from common.config.axes import AXES, AXIAL, in_words, slice_names, squares, usual
 from common.config.covariates import Covariate
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
+from common.data.planes import Plane
 from common.data.slices import Sliced
 from common.errors import FederationError, WeightsError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, Calibration, prediction_sets
@@ -115,13 +117,25 @@ class Answer:
     @property
     def why_slices(self) -> str:
         """Which slices the model used, and why."""
-        which = ", ".join(str(i + 1) for i in dict.fromkeys(self.sliced.indices.tolist()))
+        which = "; ".join(_plane_words(plane) for plane in self.sliced.planes)
+        if not usual(self.config.data):
+            which += f"; each of {in_words(self.config.data)}"
         if self.sliced.tumour:
-            return f"{which} of {self.sliced.depth} (from below), through the tumour, by its mask"
+            return f"{which}, through the tumour, by its mask"
         mask = "the mask is empty" if self.case.mask else "there is no mask"
-        return (
-            f"{which} of {self.sliced.depth} (from below), through the brain: {mask}, and FedMRI does not segment tumours itself"
-        )
+        return f"{which}, through the brain: {mask}, and FedMRI does not segment tumours itself"
+
+    @property
+    def slice_names(self) -> tuple[str, ...]:
+        """What each image shows, [S]."""
+        return slice_names(self.config.data, self.sliced.indices.tolist())
+
+
+def _plane_words(plane: Plane) -> str:
+    """The slices of one axis, counted from 1."""
+    which = ", ".join(str(i + 1) for i in dict.fromkeys(plane.indices.tolist()))
+    axis = "" if plane.axis == AXIAL[0] else f"{plane.axis} "
+    return f"{axis}{which} of {plane.depth} (from {AXES[plane.axis].first})"
 
 
 def as_batch(read: Sequence[tuple[Case, Sliced]], covariates: Sequence[Covariate] = ()) -> SiteData:
@@ -207,7 +221,10 @@ def answer_table(one: Answer) -> dict[str, Any]:
         "covariates": one.covariates,
         "slices": {
             "numbers": [int(i) + 1 for i in one.sliced.indices],
-            "of": one.sliced.depth,
+            "of": one.sliced.planes[0].depth,
+            "axes": [axis for axis, _, _ in squares(one.config.data)],
+            "fields_of_view": [field for _, field, _ in squares(one.config.data)],
+            "of_axis": {plane.axis: plane.depth for plane in one.sliced.planes},
             "through": "tumour" if one.sliced.tumour else "brain",
             "why": one.why_slices,
         },
@@ -228,7 +245,8 @@ def _ood_table(one: Answer) -> dict[str, Any] | None:
 def _evidence_table(one: Answer) -> dict[str, Any] | None:
     """By modality, and by place: sums by modality and slice, and the patches with the strongest evidence, all counted from 1.
 
-    Rows are counted from the front, columns from the patient's right, slices from below.
+    Axial rows are counted from the front, columns from the patient's right, slices from below; for other planes see
+    `common.config.axes`.
     """
     if one.by_modality is None and one.by_place is None:
         return None
@@ -240,7 +258,7 @@ def _evidence_table(one: Answer) -> dict[str, Any] | None:
         pairs = zip(one.config.data.covariates, one.by_covariate, strict=True)
         table["covariates"] = {row.name: float(v) for row, v in pairs if np.isfinite(v)}
     if one.by_place is not None:
-        sums = one.by_place.sum(axis=(2, 3))
+        sums, stack = one.by_place.sum(axis=(2, 3)), squares(one.config.data)
         order = np.argsort(-one.by_place, axis=None, kind="stable")[:STRONGEST]
         places = [np.unravel_index(index, one.by_place.shape) for index in order]
         table["place"] = {
@@ -248,14 +266,15 @@ def _evidence_table(one: Answer) -> dict[str, Any] | None:
             "logit_by_slice": {m: [float(v) for v in sums[:, i]] for i, m in enumerate(names) if one.sliced.present[i]},
             "strongest": [
                 {
-                    "slice": int(s) + 1,
+                    "slice": int(one.sliced.indices[s]) + 1,
+                    **({} if usual(one.config.data) else {"axis": stack[s].axis, "field_of_view": stack[s].field_of_view}),
                     "modality": names[m],
                     "row": int(row) + 1,
                     "column": int(column) + 1,
                     "logit": float(one.by_place[p]),
                 }
                 for p in places
-                for s, m, row, column in [(one.sliced.indices[p[0]], int(p[1]), p[2], p[3])]
+                for s, m, row, column in [tuple(int(i) for i in p)]
             ],
         }
     return table

@@ -12,6 +12,7 @@ from typing import IO, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from client.review.picture import Pictures, draw_patient
+from common.config.axes import how_shown, in_words
 from common.config.run import RunConfig
 from common.data.cases import Case
 from common.data.check import SiteCheck
@@ -59,7 +60,7 @@ class Page:
     def add(self, case: Case, read: Patient | None) -> None:
         """Draw one patient."""
         pictures = draw_patient(case, read, self.run.data)
-        content = _template("pictures.html").render(table=pictures, rows=_rows(pictures)).encode()
+        content = _template("pictures.html").render(tables=[vars(one) | {"drawn": _rows(one)} for one in pictures]).encode()
         self.drawn.append(_Drawn(case.id, self.waiting.tell(), self.waiting.write(content)))
 
     def write(self, path: Path, result: SiteCheck) -> None:
@@ -103,7 +104,8 @@ def _head(result: SiteCheck, sections: list[_Section], run: RunConfig) -> dict[s
         "codes": list(_codes(result, numbers)),
         "of_site": [one for one in result.findings if one.patient not in numbers],
         "modalities": run.data.modalities,
-        "field_of_view": run.data.field_of_view,
+        "shown": how_shown(run.data),
+        "fields": in_words(run.data),
     }
 
 

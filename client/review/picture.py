@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from common.config.axes import plane_names
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.gate.files import load_volume
 from common.data.gate.images import MASK
 from common.data.gate.patient import Patient
-from common.data.slices import cut_patient, cut_tumour, scaled_slab
+from common.data.slices import Sliced, cut_patient, cut_tumour, scaled_slab
 from common.data.volumes import Mask, Volume, choose_slices, crop_slices, foreground
 from common.errors import DataError
 
@@ -37,28 +38,35 @@ class Row:
 
 @dataclass(frozen=True)
 class Pictures:
-    """One patient's rows; `outline` is a PNG strip of the tumour's outline; `numbers` are those of the slices, from 1."""
+    """One patient's rows in one plane; `outline` is a PNG strip of the tumour's outline; `numbers` are those of the slices, from 1."""
 
     rows: tuple[Row, ...]
     outline: bytes
     numbers: tuple[int, ...]
     as_the_model: bool  # or as the files are, each on its own grid, for who stays out
+    plane: str = ""  # and field of view, where they are not the usual ones
 
 
-def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> Pictures:
-    """What the model sees of a patient; of one who stays out, what there is to see of the files."""
-    return _as_the_model(read, data) if read else _as_the_files(case, data)
+def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> tuple[Pictures, ...]:
+    """What the model sees of a patient, by plane and field of view; of one who stays out, what there is to see of the files."""
+    return _as_the_model(read, data) if read else (_as_the_files(case, data),)
 
 
-def _as_the_model(read: Patient, data: DataConfig) -> Pictures:
-    sliced = cut_patient(read, data)
+def _as_the_model(read: Patient, data: DataConfig) -> tuple[Pictures, ...]:
+    sliced, tumour, planes = cut_patient(read, data), cut_tumour(read, data), plane_names(data) or ("",)
+    stack = [slice(first, first + data.slices) for first in range(0, len(sliced.images), data.slices)]
+    return tuple(_in_plane(sliced, tumour, part, planes[part][0], data) for part in stack)
+
+
+def _in_plane(sliced: Sliced, tumour: Mask | None, part: slice, plane: str, data: DataConfig) -> Pictures:
+    """The slices of one axis at one field of view, which are a part of the stack."""
     rows = [
-        Row(name, _strip(sliced.images[:, m])) if sliced.present[m] else Row(name, b"", "absent")
+        Row(name, _strip(sliced.images[part, m])) if sliced.present[m] else Row(name, b"", "absent")
         for m, name in enumerate(data.modalities)
     ]
-    tumour = cut_tumour(read, data)
-    outline = _outline(tumour) if tumour is not None else b""
-    return Pictures(tuple(rows), outline, tuple(int(index) + 1 for index in sliced.indices), as_the_model=True)
+    outline = _outline(tumour[part]) if tumour is not None else b""
+    numbers = tuple(index + 1 for index in sliced.indices[part].tolist())
+    return Pictures(tuple(rows), outline, numbers, as_the_model=True, plane=plane)
 
 
 def _as_the_files(case: Case, data: DataConfig) -> Pictures:

@@ -2,6 +2,7 @@
 
 from common.aggregation.requirements import require_enough_sites, require_seen
 from common.aggregation.scaffold import Scaffold, require_correctable
+from common.config.axes import AXES, MOST_FIELDS
 from common.config.modalities import MODALITIES
 from common.config.personal import require_usable_personal
 from common.config.sections import Sections
@@ -15,6 +16,7 @@ def require_consistent(config: Sections) -> None:
         ConfigError: names the setting, why it cannot be, and what can.
     """
     require_known_modalities(config)
+    require_known_axes(config)
     require_usable_standard(config)
     require_target_apart(config)
     require_trained_head(config)
@@ -39,6 +41,17 @@ def require_known_modalities(config: Sections) -> None:
     chosen = config.data.modalities
     if any(m not in MODALITIES for m in chosen) or not chosen or len(set(chosen)) != len(chosen):
         raise ConfigError(f"data.modalities: expected some of {', '.join(MODALITIES)}, each once; got {list(chosen)}.")
+
+
+def require_known_axes(config: Sections) -> None:
+    """Refuse axes that the table lacks, none at all, and an axis or a field of view named twice."""
+    axes, fields = config.data.axes, config.data.field_of_view
+    if any(axis not in AXES for axis in axes) or not axes or len(set(axes)) != len(axes):
+        raise ConfigError(f"data.axes: expected some of {', '.join(AXES)}, each once; got {list(axes)}.")
+    if isinstance(fields, tuple) and (not 2 <= len(fields) <= MOST_FIELDS or len(set(fields)) != len(fields)):
+        raise ConfigError(
+            f"data.field_of_view: expected a number, or a list of 2 to {MOST_FIELDS}, each once (mm); got {list(fields)}."
+        )
 
 
 def require_usable_standard(config: Sections) -> None:

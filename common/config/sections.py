@@ -10,6 +10,7 @@ from common.adapters.adapter import Adapter
 from common.adapters.registry import ADAPTERS
 from common.aggregation.aggregator import Aggregator
 from common.aggregation.registry import AGGREGATORS
+from common.config.axes import AXIAL
 from common.config.covariates import COVARIATES, Covariate
 from common.config.modalities import DEFAULT_MODALITIES
 from common.config.standard import Standard
@@ -30,9 +31,10 @@ class DataConfig:
     """How a patient's volumes become slices (`common.data`)."""
 
     modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
-    slices: int = ranged(5, 1, 64)
+    axes: tuple[str, ...] = AXIAL  # of `common.config.axes.AXES`
+    slices: int = ranged(5, 1, 64)  # of each axis
     size: int = ranged(224, 16, 1024)  # pixels
-    field_of_view: float = ranged(112.0, 8.0, 512.0)  # mm
+    field_of_view: float | tuple[float, ...] = ranged(112.0, 8.0, 512.0)  # mm; several: each slice is cut at each of them
     intensity: str = choice("percentiles", "percentiles", "zscore")  # what of a volume becomes 0 to 1 (`common.data.volumes`)
     low_percentile: float = ranged(1.0, 0.0, 50.0)
     high_percentile: float = ranged(99.5, 50.0, 100.0)
@@ -48,8 +50,9 @@ class DataConfig:
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
         without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
+        without |= {"axes"} if self.axes == AXIAL else set()  # so slices cached before there was a choice stay good
         found = {name: value for name, value in asdict(self).items() if name not in without}
-        if self.intensity == "percentiles":  # so slices cached before there was a choice stay good
+        if self.intensity == "percentiles":  # as for axes
             del found["intensity"]
         else:  # under the plain name lie slices whose air is grey
             found["intensity"] += ", air 0"

@@ -1,7 +1,8 @@
 """Batched augmentation on the device: crops for DINO's views, flips, rotations, and the intensity changes that scanners make.
 
 Parameters are sampled from the passed generator first; `apply_crops` is their deterministic twin. One geometry a patient and
-view: its slices and modalities stay registered. B patients, S slices, M modalities, H x W pixels.
+view: its slices and modalities stay registered. Where slices lie along several axes, crop and rotation are the same to each image's
+own rows and columns; a mirrored patient is mirrored from left to right in every plane. B patients, S slices, M modalities, H x W pixels.
 """
 
 import math
@@ -58,21 +59,32 @@ def sample_crops(batch: int, modalities: int, scale: tuple[float, float], genera
     return Crops(affine, gamma, gain, (uniform(batch, 2) * 2 - 1) * RAMP_SPREAD)
 
 
-def apply_crops(x: Tensor, crops: Crops, size: int) -> Tensor:
+def apply_crops(x: Tensor, crops: Crops, size: int, mirrors: Tensor | None = None) -> Tensor:
     """Cut and change the views that `crops` describes.
 
     Args:
         x: [B, S, M, H, W], intensities 0 to 1.
         crops: one for each of the B patients.
         size: edge of the result in pixels.
+        mirrors: bool [B, S], in which images a mirrored patient is mirrored (`common.config.axes.Axis`); None: in all.
 
     Returns:
         [B, S, M, size, size].
     """
     B, S, M, H, W = x.shape
     crops = Crops(*(t.to(x.device) for t in (crops.affine, crops.gamma, crops.gain, crops.ramp)))
-    grid = functional.affine_grid(crops.affine, [B, S * M, size, size], align_corners=False)
-    y = functional.grid_sample(x.reshape(B, S * M, H, W), grid, align_corners=False).view(B, S, M, size, size)
-    field = 1 + (grid * crops.ramp.view(B, 1, 1, 2)).sum(-1)  # fixed to the patient, as a coil is
+    affine = crops.affine if mirrors is None else _by_plane(crops.affine, mirrors.to(x.device)).flatten(0, 1)
+    together = x.reshape(len(affine), -1, H, W)  # images of one geometry: a patient's, or those of one slice
+    grid = functional.affine_grid(affine, [*together.shape[:2], size, size], align_corners=False)
+    y = functional.grid_sample(together, grid, align_corners=False).view(B, S, M, size, size)
+    field = 1 + (grid.view(B, -1, size, size, 2) * crops.ramp.view(B, 1, 1, 1, 2)).sum(-1)  # fixed to the patient, as a coil is
     y = y.clamp(0, 1) ** crops.gamma.view(B, 1, M, 1, 1) * crops.gain.view(B, 1, M, 1, 1)
-    return y * field.view(B, 1, 1, size, size)
+    return y * field.unsqueeze(2)
+
+
+def _by_plane(affine: Tensor, mirrors: Tensor) -> Tensor:
+    """[B, S, 2, 3]: each image's own, without the flip where a mirrored patient's image is not mirrored."""
+    flipped = torch.linalg.det(affine[:, :, :2]) < 0
+    back = torch.where(flipped[:, None] & ~mirrors, -1.0, 1.0)
+    columns, others = affine[:, None, :, :1] * back[..., None, None], affine[:, None, :, 1:].expand(*back.shape, -1, -1)
+    return torch.cat([columns, others], -1)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from common.config.axes import squares
 from common.config.sections import DataConfig
 from common.data.cases import Case, Site
 from common.data.covariates import as_array
@@ -192,7 +193,7 @@ def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
 
 
 def _shape(patients: int, data: DataConfig) -> tuple[int, ...]:
-    return (patients, data.slices, len(data.modalities), data.size, data.size)
+    return (patients, len(squares(data)), len(data.modalities), data.size, data.size)
 
 
 def _build(

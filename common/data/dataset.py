@@ -26,12 +26,14 @@ class Batch(NamedTuple):
         present: bool [B, M].
         labels: int64 [B], -1 where there is none.
         covariates: float32 [B, Q], NaN where one is missing.
+        mirrors: bool [B, S], in which images a mirrored patient is mirrored (`common.config.axes.Axis`); None: in all.
     """
 
     x: torch.Tensor
     present: torch.Tensor
     labels: torch.Tensor
     covariates: torch.Tensor
+    mirrors: torch.Tensor | None = None
 
 
 def _no_covariates() -> npt.NDArray[np.float32]:

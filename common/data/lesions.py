@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.config.axes import squares
 from common.config.sections import DataConfig
 from common.data.cases import Case, Site
 from common.data.dataset import SiteData
 from common.data.gate.patient import read_patient
-from common.data.volumes import Volume, crop_slices
+from common.data.slices import tumour_share
 from common.errors import DataError
 from common.files import write_atomic
 
@@ -38,7 +39,7 @@ def with_lesions(patients: SiteData, site: Site, data: DataConfig, cache: Path) 
         DataError: a mask that cannot be used, or a cache that cannot be written.
     """
     file = cache / f"{patients.key}.lesions.npz"
-    shape = (len(patients), data.slices, data.size, data.size)
+    shape = (len(patients), len(squares(data)), data.size, data.size)
     found = _load(file, shape)
     if found is None:
         found = np.stack([slice_lesion(case, data) for case in site.only(patients.ids).cases])
@@ -55,10 +56,8 @@ def slice_lesion(case: Case, data: DataConfig) -> Lesions:
     """The part of each pixel of `slice_case`'s images that is tumour, [S, H, W] from 0 to `WHOLE`; zeros without a mask."""
     read = read_patient(case, data)
     if not read.tumour:
-        return np.zeros((data.slices, data.size, data.size), np.uint8)
-    volume = Volume(read.region.astype(np.float32), read.reference.affine)
-    part = crop_slices(volume, read.indices, read.centre, data.field_of_view, data.size)
-    return np.round(part.clip(0, 1) * WHOLE).astype(np.uint8)
+        return np.zeros((len(squares(data)), data.size, data.size), np.uint8)
+    return np.round(tumour_share(read, data).clip(0, 1) * WHOLE).astype(np.uint8)
 
 
 def _load(file: Path, shape: tuple[int, ...]) -> Lesions | None:

@@ -1,30 +1,23 @@
 """One patient's slices: every modality on one grid, scaled by its rule, cut where the tumour or the brain is.
 
-S slices, M modalities, H = W pixels; Z slices of the volume. No module imported here needs torch, so that the cache's worker
+S images (slices of each axis, at each field of view: `common.config.axes`), M modalities, H = W pixels. No module imported here needs torch, so that the cache's worker
 processes start fast; nor any of FedMRI that does not go into an exported bundle (`server.release.monai_bundle`).
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from common.config.axes import squares
 from common.config.modalities import MODALITIES
 from common.data.gate.finding import Finding
 from common.data.gate.patient import Cut, Files, Patient, read_patient
 from common.data.harmonisation import landmarks, to_standard
-from common.data.volumes import (
-    Array,
-    Mask,
-    Volume,
-    air,
-    apply_window,
-    crop_slices,
-    intensity_window,
-    quantity_window,
-    zscore_window,
-)
+from common.data.planes import Plane, cut_planes
+from common.data.volumes import Array, Mask, Volume, air, apply_window, intensity_window, quantity_window, zscore_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +26,15 @@ class Sliced:
 
     images: npt.NDArray[np.float16]  # [S, M, H, W] in 0 to 1, zeros where a modality is absent
     present: Mask  # [M]
-    indices: npt.NDArray[np.int64]  # [S] along Z of the reference, from below
-    depth: int  # Z, slices that the reference has
+    planes: tuple[Plane, ...]  # one for each axis of the run
     tumour: bool  # they go through the mask's tumour; else through the brain
     findings: tuple[Finding, ...] = ()  # warnings and notes
+
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """Which slice each image shows, [S], along its own axis."""
+        fields = len(self.images) // sum(len(plane.indices) for plane in self.planes)
+        return np.concatenate([np.tile(plane.indices, fields) for plane in self.planes])
 
 
 def prepare_case(case: Files, data: Cut) -> tuple[npt.NDArray[np.float16], Mask, tuple[Finding, ...]]:
@@ -63,44 +61,53 @@ def slice_case(case: Files, data: Cut, *, threads: int = 1) -> Sliced:
 
 def cut_patient(read: Patient, data: Cut, *, threads: int = 1) -> Sliced:
     """Scale and crop one patient, as the gate read them."""
-    images = np.zeros((data.slices, len(data.modalities), data.size, data.size), dtype=np.float16)
+    images = np.zeros((len(squares(data)), len(data.modalities), data.size, data.size), dtype=np.float16)
     with ThreadPoolExecutor(threads) as pool:
         spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
-        cropped = spread(lambda m: _scaled_slices(read.volumes[m], m, read.indices, read.centre, data), read.volumes)
+        cropped = spread(lambda m: cut_planes(read.volumes[m], read.planes, data, scaling(read.volumes[m], m, data)), read.volumes)
         for modality, slices in zip(read.volumes, cropped, strict=True):
             images[:, list(data.modalities).index(modality)] = slices
     present = np.array([m in read.volumes for m in data.modalities])
-    return Sliced(images, present, read.indices, read.reference.voxels.shape[2], read.tumour, read.findings)
+    return Sliced(images, present, read.planes, read.tumour, read.findings)
 
 
 def cut_tumour(read: Patient, data: Cut) -> Mask | None:
     """The mask's tumour [S, H, W] in the squares of `cut_patient`; None where there is none."""
     if not read.tumour:
         return None
-    slab = Volume(read.region[:, :, read.indices].astype(np.float32), read.reference.affine)
-    inside: Mask = crop_slices(slab, np.arange(len(read.indices)), read.centre, data.field_of_view, data.size) >= 0.5
+    inside: Mask = tumour_share(read, data) >= 0.5
     return inside
 
 
-def _scaled_slices(
-    volume: Volume, modality: str, indices: npt.NDArray[np.int64], centre: tuple[float, float], data: Cut
-) -> Array:
-    """[S, H, W] of `scaled_slab`."""
-    slab = Volume(scaled_slab(volume, modality, indices, data), volume.affine)
-    return crop_slices(slab, np.arange(len(indices)), centre, data.field_of_view, data.size)
+def tumour_share(read: Patient, data: Cut) -> Array:
+    """The part of each pixel of `cut_patient`'s images that is in the region, [S, H, W]."""
+    region = Volume(read.region.astype(np.float32), read.reference.affine)
+    return cut_planes(region, read.planes, data, lambda slab: slab)
 
 
 def scaled_slab(volume: Volume, modality: str, indices: npt.NDArray[np.int64], data: Cut) -> Array:
-    """Slices [X, Y, S] in 0 to 1: by the whole volume's window and landmarks, but no other slices than these.
+    """Slices [X, Y, S] in 0 to 1: by the whole volume's window and landmarks, but no other slices than these."""
+    return scaling(volume, modality, data)(volume.voxels[:, :, indices])
+
+
+def scaling(volume: Volume, modality: str, data: Cut) -> Callable[[Array], Array]:
+    """How any of the volume's voxels become 0 to 1: by the whole volume's window and landmarks, which are found once.
 
     Whoever shows or uses a patient's intensities scales them here.
     """
-    window, slab = intensity_rule(volume, modality, data), volume.voxels[:, :, indices]
-    scaled = apply_window(slab, window)
-    if data.intensity == "zscore" and MODALITIES[modality].quantity is None:  # its window may begin below air: no grey there
-        scaled = np.where(slab > air(volume.voxels, volume.levels), scaled, np.float32(0))
+    window = intensity_rule(volume, modality, data)
+    # The window by z-scores may begin below air: no grey there.
+    dark = data.intensity == "zscore" and MODALITIES[modality].quantity is None
+    below = air(volume.voxels, volume.levels) if dark else -np.inf
     standard = next((row.landmarks for row in data.standard if row.name == modality), ())
-    return to_standard(scaled, landmarks(volume, window), standard) if standard else scaled
+    own = landmarks(volume, window) if standard else ()
+
+    def scale(voxels: Array) -> Array:
+        scaled = apply_window(voxels, window)
+        scaled = np.where(voxels > below, scaled, np.float32(0)) if dark else scaled
+        return to_standard(scaled, own, standard) if standard else scaled
+
+    return scale
 
 
 def intensity_rule(volume: Volume, modality: str, data: Cut) -> tuple[float, float] | None:

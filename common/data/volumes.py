@@ -1,7 +1,8 @@
 """Volumes: in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
 
 Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
-An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right.
+An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right. Other planes are cut the same way from
+a turned volume (`common.data.planes`).
 No module imported here needs torch, so that the cache's worker processes start fast.
 """
 
@@ -248,7 +249,7 @@ def apply_window(voxels: Array, window: tuple[float, float] | None) -> Array:
 
 
 def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP) -> npt.NDArray[np.int64]:
-    """Pick `count` axial slices, in anatomical order from below.
+    """Pick `count` slices along the last axis, in their order: axial ones from below.
 
     With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread
     evenly over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
@@ -286,7 +287,8 @@ def crop_slices(
 ) -> Array:
     """Cut squares out of axial slices: linear interpolation in the plane, 0 outside.
 
-    Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias.
+    Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias. Rows and columns each have
+    their own spacing: across thick slices a pixel lies between two of them.
 
     Args:
         volume: [X, Y, Z], in RAS orientation.

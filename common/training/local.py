@@ -28,7 +28,7 @@ from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
 from common.training.trainable import fits_pooling, head_rounds_until, head_waits, is_centre_round, is_head_round
 from common.training.update import LocalUpdate
-from common.training.views import make_views, some_slices
+from common.training.views import make_views, some_slices, with_planes
 
 
 @without_compiler()
@@ -119,5 +119,5 @@ def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) 
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            batch = patients.take(np.asarray(chosen))
-            yield batch._replace(x=some_slices(batch.x, config.training.slices_per_step, generator))
+            batch = with_planes(patients.take(np.asarray(chosen)), config.data)
+            yield some_slices(batch, config.training.slices_per_step, generator)

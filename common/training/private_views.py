@@ -20,7 +20,7 @@ from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
 from common.training.round import Point
 from common.training.step import teacher_temperature_now
-from common.training.views import make_views
+from common.training.views import make_views, with_planes
 
 
 class Example(NamedTuple):
@@ -38,9 +38,10 @@ class Example(NamedTuple):
 def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: RunConfig, seed: tuple[int, int]) -> Example:
     """Cut one patient's slices and views, from randomness of their own."""
     generator = own_generator(*seed, row)
-    batch, device = patients.take([row]), choose_device()
+    batch, device = with_planes(patients.take([row]), config.data), choose_device()
     slices = torch.randperm(batch.x.shape[1], generator=generator)[: config.training.slices_per_step]
-    some = batch._replace(x=batch.x[:, slices].to(device))
+    mirrors = None if batch.mirrors is None else batch.mirrors[:, slices]
+    some = batch._replace(x=batch.x[:, slices].to(device), mirrors=mirrors)
     views, _ = make_views(some, config.objective, model.patch_size, generator)
     assert views.masks is not None
     label, known = batch.labels[0].to(device), batch.covariates.to(device)

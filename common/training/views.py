@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config.sections import ObjectiveConfig
+from common.config.axes import mirrored
+from common.config.sections import DataConfig, ObjectiveConfig
 from common.data.augmentation import apply_crops, sample_crops
 from common.data.dataset import Batch
 from common.objectives.masking import (
@@ -54,10 +55,10 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
     seen = global_views(batch, GLOBAL_VIEWS, config, patch, generator)
     if not config.local_crops:
         return seen, None
-    x, present, _, covariates = batch
+    x, present, covariates = batch.x, batch.present, batch.covariates
     size = x.shape[-1]
     local = max(patch, round(size * config.local_size / patch) * patch)
-    crops = _cut(x, config.local_crops, (config.local_scale, config.global_scale), local, generator)
+    crops = _cut(batch, config.local_crops, (config.local_scale, config.global_scale), local, generator)
     kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
     known = drop_covariates(covariates.repeat(config.local_crops, 1), config.covariate_dropout, generator)
     return seen, Views(crops, kept.to(x.device), None, known.to(x.device))
@@ -73,25 +74,33 @@ def global_views(batch: Batch, views: int, config: ObjectiveConfig, patch: int, 
         patch: edge of a patch in pixels.
         generator: on the CPU.
     """
-    x, present, _, covariates = batch
+    x, present, covariates = batch.x, batch.present, batch.covariates
     size = x.shape[-1]
-    crops = _cut(x, views, (config.global_scale, 1.0), size, generator)
+    crops = _cut(batch, views, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(views, 1), config.modality_dropout, generator)
     masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
     known = drop_covariates(covariates.repeat(views, 1), config.covariate_dropout, generator)
     return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
 
 
-def some_slices(x: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """x [B, S, M, H, W] with `number` of each patient's slices, drawn at random; all where they have no more."""
+def with_planes(batch: Batch, data: DataConfig) -> Batch:
+    """The batch of whole patients, with `mirrors` where slices lie along an axis whose images stay as they are."""
+    known = mirrored(data)
+    return batch if all(known) else batch._replace(mirrors=torch.tensor(known).expand(len(batch.x), -1))
+
+
+def some_slices(batch: Batch, number: int, generator: torch.Generator) -> Batch:
+    """The batch with `number` of each patient's slices, drawn at random; all where they have no more."""
+    x, mirrors = batch.x, batch.mirrors
     chosen = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, : min(number, x.shape[1])]
-    return x[torch.arange(len(x)).unsqueeze(1), chosen.to(x.device)]
+    kept = batch._replace(x=x[torch.arange(len(x)).unsqueeze(1), chosen.to(x.device)])
+    return kept if mirrors is None else kept._replace(mirrors=mirrors.gather(1, chosen))
 
 
-def _cut(x: Tensor, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
+def _cut(batch: Batch, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
     """[V B, S, M, size, size]: each patient's crops, one geometry a view."""
-    B, M = x.shape[0], x.shape[2]
-    return torch.cat([apply_crops(x, sample_crops(B, M, scale, generator), size) for _ in range(views)])
+    x, B, M = batch.x, batch.x.shape[0], batch.x.shape[2]
+    return torch.cat([apply_crops(x, sample_crops(B, M, scale, generator), size, batch.mirrors) for _ in range(views)])
 
 
 def _masks(present: Tensor, slices: int, grid: tuple[int, int], config: ObjectiveConfig, generator: torch.Generator) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 
 import timm
 
+from common.config.axes import AXIAL, in_words
 from common.config.run import RunConfig
-from common.config.sections import ModelConfig
+from common.config.sections import DataConfig, ModelConfig
 from common.models.backbones.weights import SHIPPED_FILES
 from server.report.decode import Measure
 from server.report.page.conformal import ALL
@@ -136,11 +137,16 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
         ["rounds", len(report.rounds)],
         ["arrays kept", report.stage.kept if report.stage else "of the last round"],
         ["classes", ", ".join(config.task.classes)],
-        ["slices, pixels, field of view", f"{config.data.slices}, {config.data.size}, {config.data.field_of_view:g} mm"],
+        ["slices, pixels, field of view", f"{_slices(config.data)}, {config.data.size}, {in_words(config.data)}"],
         ["seed", config.seed],
         ["code", report.provenance.code or NOT_REPORTED],
     ]
     return [table(["", ""], rows)]
+
+
+def _slices(data: DataConfig) -> str:
+    """How many; along which axes, where these are not the usual ones."""
+    return f"{data.slices}" if data.axes == AXIAL else f"{data.slices} each ({', '.join(data.axes)})"
 
 
 def _metrics(report: Report) -> list[str]:

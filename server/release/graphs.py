@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.config.axes import squares
 from common.config.sections import DataConfig
 from common.errors import ConfigError, FedMRIError
 from common.model_files.dense import DenseModel
@@ -80,7 +81,7 @@ def inputs_of(data: DataConfig) -> tuple[str, ...]:
 def example(data: DataConfig) -> tuple[Tensor, ...]:
     """Two patients to trace with: one who has all modalities, one who has the first only; nothing else is known of them."""
     modalities = len(data.modalities)
-    images = torch.zeros(2, data.slices, modalities, data.size, data.size)
+    images = torch.zeros(2, len(squares(data)), modalities, data.size, data.size)
     present = torch.ones(2, modalities, dtype=torch.bool)
     present[1, 1:] = False
     covariates = (torch.full((2, len(data.covariates)), torch.nan),) if data.covariates else ()

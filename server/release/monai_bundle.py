@@ -16,6 +16,7 @@ from typing import Any
 
 import server.release.monai_patients as patients
 from common.config import covariates
+from common.config.axes import AXES, fields_of_view, squares
 from common.config.modalities import MASK, MASKS, MODALITIES
 from common.config.run import RunConfig
 from common.config.sections import DataConfig
@@ -93,9 +94,10 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
         {
             "_target_": "scripts.patients.SlicesOfPatientd",
             "keys": list(data.modalities),
+            "axes": list(data.axes),
             "slices": data.slices,
             "size": data.size,
-            "field_of_view": data.field_of_view,
+            "field_of_view": list(fields) if len(fields := fields_of_view(data)) > 1 else fields[0],
             "low": data.low_percentile,
             "high": data.high_percentile,
             "covariates": [asdict(row) for row in data.covariates],
@@ -134,12 +136,12 @@ def _data_format(config: RunConfig) -> dict[str, Any]:
         "type": "image",
         "format": "magnitude",
         "modality": "MR",
-        "num_channels": data.slices,
+        "num_channels": len(squares(data)),
         "spatial_shape": [len(data.modalities), data.size, data.size],
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,
-        "channel_def": {str(s): f"axial slice {s + 1} of {data.slices}, from below" for s in range(data.slices)},
+        "channel_def": _images(data),
     }
     present = images | {
         "format": "labels",
@@ -164,6 +166,15 @@ def _data_format(config: RunConfig) -> dict[str, Any]:
     }
     inputs = {"image": images, "present": present} | ({"covariates": known} if data.covariates else {})
     return {"inputs": inputs, "outputs": {"pred": probabilities}}
+
+
+def _images(data: DataConfig) -> dict[str, str]:
+    """What each image of a patient shows, by its place."""
+    several = len(fields_of_view(data)) > 1
+    return {
+        str(place): f"{axis} slice {number + 1} of {data.slices}, from {AXES[axis].first}" + (f", {field:g} mm" if several else "")
+        for place, (axis, field, number) in enumerate(squares(data))
+    }
 
 
 def _meaning(row: covariates.Covariate) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform  # type: ignore[attr-defined]
 
+from common.config.axes import AXES, AXIAL, squares
 from common.config.covariates import MISSING, Covariate
 from common.config.standard import Standard
 from common.data.gate.participants import match_rows, one_row
@@ -46,16 +47,17 @@ class PatientFiles:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How the network's training cut and scaled: modalities in its order, slices, pixels, millimetres, percentiles."""
+    """How the network's training cut and scaled: modalities in its order, axes, slices of each, pixels, millimetres, percentiles."""
 
     modalities: tuple[str, ...]
     slices: int
     size: int
-    field_of_view: float
+    field_of_view: float | tuple[float, ...]
     low_percentile: float
     high_percentile: float
     standard: tuple[Standard, ...] = ()
     intensity: str = "percentiles"
+    axes: tuple[str, ...] = AXIAL
 
 
 def find_patients(
@@ -106,11 +108,13 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
 
     Args:
         keys: the modalities, in the network's order.
-        slices, size, field_of_view, low, high: how the network's training cut and scaled (millimetres, percentiles).
+        slices, size, field_of_view, low, high: how the network's training cut and scaled (millimetres, percentiles). A list of
+            fields of view: each slice is cut at each of them.
         covariates: what the network takes besides, in its order, as fields of `Covariate`; their words stand in the patient.
         place: "voxels" puts masks and images of the first modality's shape on its voxels, wherever their headers put them.
         standard: the intensity scale that volumes are mapped to, as fields of `Standard`.
         intensity: rule of what becomes 0 to 1, as `data.intensity` of the training.
+        axes: along which slices lie, so many of each.
     """
 
     def __init__(
@@ -118,22 +122,24 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         keys: Sequence[str],
         slices: int,
         size: int,
-        field_of_view: float,
+        field_of_view: float | Sequence[float],
         low: float,
         high: float,
         covariates: Sequence[Mapping[str, Any]] = (),
         place: str = "header",
         standard: Sequence[Mapping[str, Any]] = (),
         intensity: str = "percentiles",
+        axes: Sequence[str] = AXIAL,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if place not in ("header", "voxels"):
             raise ValueError(f'place: expected "header" or "voxels", got {place!r}.')
         scale = tuple(Standard(row["name"], tuple(row["landmarks"])) for row in standard)
-        self.cutting, self.by_voxels = (
-            Cutting(tuple(keys), slices, size, field_of_view, low, high, scale, intensity),
-            place == "voxels",
-        )
+        if unknown := [axis for axis in axes if axis not in AXES]:
+            raise ValueError(f"axes: expected some of {', '.join(AXES)}; got {unknown[0]!r}.")
+        field = tuple(field_of_view) if isinstance(field_of_view, Sequence) else field_of_view
+        self.cutting = Cutting(tuple(keys), slices, size, field, low, high, scale, intensity, tuple(axes))
+        self.by_voxels = place == "voxels"
         fields = [{key: _frozen(value) for key, value in row.items()} for row in covariates]
         self.covariates = [Covariate(**row) for row in fields]
 
@@ -157,6 +163,8 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
             "images": torch.from_numpy(sliced.images.astype(np.float32)),
             "present": torch.from_numpy(sliced.present),
             "slices": [int(index) for index in sliced.indices],
+            "axes": [square.axis for square in squares(self.cutting)],
+            "fields_of_view": [square.field_of_view for square in squares(self.cutting)],
             "findings": [asdict(finding) for finding in sliced.findings],
             **told,
         }
@@ -228,7 +236,7 @@ class Evaluator:
             "id": patient["id"],
             "probabilities": dict(zip(self.classes, answer, strict=True)),
             "modalities": used,
-            "slices": patient["slices"],
+            **{key: patient[key] for key in ("slices", "axes", "fields_of_view")},
             "findings": patient["findings"],
         }
 

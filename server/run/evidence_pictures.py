@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config.axes import plane_names
 from common.config.site import SitePolicy, read_site_config
 from common.data.dataset import SiteData
 from common.evaluation.calibration.calibration import UNSCALED, Scaling
@@ -67,10 +68,11 @@ def draw_pictures(
         return {}
     chosen = patients.select(rows)
     _, places = place_evidence(trained, chosen, scaling=scaling)
-    names = {}
+    names, data = {}, trained.config.data
     for i, row in enumerate(rows):
         names[row] = f"patient-{row:04d}.png"
-        picture = draw_evidence(chosen.images[i], places[i], trained.config.data.modalities, chosen.present[i].tolist())
+        present, planes = chosen.present[i].tolist(), plane_names(data)
+        picture = draw_evidence(chosen.images[i], places[i], data.modalities, present, names=planes)
         write_atomic(run / FOLDER / names[row], picture)
     return names
 

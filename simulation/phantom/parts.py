@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from common.config.axes import fields_of_view, usual
 from common.config.sections import DataConfig
 from common.data.slices import scaled_slab
 from common.data.volumes import Volume, centre_of, choose_slices, crop_slices
+from common.errors import ConfigError
 from simulation.phantom.anatomy import grow_head, sample_build
 from simulation.phantom.lesion import SUBTYPES, Growth, grow_lesion, sample_age, sample_lesion
 from simulation.phantom.scanner import SUBSLICES, acquire, thick_slices
@@ -42,7 +44,16 @@ class Dissected:
 
 
 def dissect(number: int, seed: int, data: DataConfig, patch: int) -> Dissected:
-    """Simulate patient `number` (from 0) on a scanner of their own; `patch` is an edge in pixels."""
+    """Simulate patient `number` (from 0) on a scanner of their own; `patch` is an edge in pixels.
+
+    Raises:
+        ConfigError: slices along another axis, or at several fields of view: the truth is cut axially, and once.
+    """
+    if not usual(data):
+        raise ConfigError(
+            f"Pre-training on tissue cuts axial slices at one field of view; data.axes is {list(data.axes)}, data.field_of_view "
+            f"{data.field_of_view}. Take both out of the configuration."
+        )
     with threadpool_limits(1):  # sums split over threads need not repeat to the byte
         return _dissect(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,))), number, data, patch)
 
@@ -59,11 +70,12 @@ def _dissect(generator: np.random.Generator, number: int, data: DataConfig, patc
     scan = acquire(generator, scanner, head, growth, data.modalities)
     seen = scan.mask.any()
     region = scan.mask if seen else next(iter(scan.images.values())) > 0
+    (field,) = fields_of_view(data)
     indices = choose_slices(region, data.slices, tumour=bool(seen), thickness=scanner.voxel[2])
     x, y = np.array(centre_of(region, scanner.voxel)) + generator.uniform(-SHIFT, SHIFT, 2)
 
     def cut(voxels: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return crop_slices(Volume(voxels, scanner.affine), rows, (float(x), float(y)), data.field_of_view, data.size)
+        return crop_slices(Volume(voxels, scanner.affine), rows, (float(x), float(y)), field, data.size)
 
     every = np.arange(len(indices))
     scaled = [cut(scaled_slab(Volume(image, scanner.affine), name, indices, data), every) for name, image in scan.images.items()]

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from common.config.axes import fields_of_view
 from common.config.modalities import MODALITIES
 from common.config.standard import Standard
 from common.data.gate import geometry
@@ -22,7 +20,8 @@ from common.data.gate.images import MASK, Images
 from common.data.gate.masks import tumour_of
 from common.data.gate.presence import NOT_WANTED, present_of
 from common.data.gate.rules import RULES
-from common.data.volumes import Mask, Volume, centre_of, choose_slices, foreground, resample
+from common.data.planes import Plane, choose_plane
+from common.data.volumes import Mask, Volume, foreground, resample
 
 
 class Files(Protocol):
@@ -56,16 +55,20 @@ class Cut(Protocol):
         """Of the run, in its order."""
 
     @property
+    def axes(self) -> Sequence[str]:
+        """Along which slices lie."""
+
+    @property
     def slices(self) -> int:
-        """How many."""
+        """How many of each axis."""
 
     @property
     def size(self) -> int:
         """Edge in pixels."""
 
     @property
-    def field_of_view(self) -> float:
-        """Edge in mm."""
+    def field_of_view(self) -> float | Sequence[float]:
+        """Edge in mm; several: each slice is cut at each of them."""
 
     @property
     def intensity(self) -> str:
@@ -94,8 +97,7 @@ class Patient:
         reference: the first modality.
         region: what the slices go through, [X, Y, Z].
         tumour: the region is the mask's tumour; else the brain.
-        indices: of the chosen slices [S], along Z.
-        centre: of the field of view, (x, y) in mm from the centre of voxel 0.
+        planes: the chosen slices, one for each axis of the run.
         findings: warnings and notes, in the order of the files.
     """
 
@@ -104,8 +106,7 @@ class Patient:
     reference: Volume
     region: Mask
     tumour: bool
-    indices: npt.NDArray[np.int64]
-    centre: tuple[float, float]
+    planes: tuple[Plane, ...]
     findings: tuple[Finding, ...]
 
 
@@ -114,7 +115,7 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
 
     Args:
         case: its files of the run's modalities, and its mask, are read whole, each once.
-        data: the run's modalities and number of slices.
+        data: the run's modalities, axes, number of slices and fields of view.
         threads: that read volumes side by side; unpacking leaves Python's lock to others.
 
     Raises:
@@ -149,13 +150,12 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     _raise_errors(findings)
     tumour, reference = region is not None, images.reference
     region = foreground(reference.voxels, reference.levels) if region is None else region
-    indices = choose_slices(region, data.slices, tumour=tumour, thickness=reference.spacing[2])
-    centre = centre_of(region, reference.spacing)
+    planes = tuple(choose_plane(region, reference, axis, data.slices, tumour=tumour) for axis in data.axes)
     placed = {name: resample(volume, reference) for name, volume in images.volumes.items()}
-    present, found = present_of(images, placed, indices, centre, data.field_of_view)
+    present, found = present_of(images, placed, planes, max(fields_of_view(data)))
     add(found)
     _raise_errors(findings)
-    return Patient(images, present, reference, region, tumour, indices, centre, tuple(findings))
+    return Patient(images, present, reference, region, tumour, planes, tuple(findings))
 
 
 def _with_backgrounds(images: Images) -> tuple[Images, list[Finding]]:

@@ -1,6 +1,7 @@
 """Which modalities are present: those that show anything in the slices that the model looks at, within its field of view."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,7 @@ import numpy.typing as npt
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.geometry import inside
 from common.data.gate.images import Images
+from common.data.planes import Plane, turned
 from common.data.volumes import Volume
 
 PLACES = 12  # along each edge of the field of view, at which a modality is looked for
@@ -26,25 +28,32 @@ AWAY = "Leave it out, or take a series that covers the tumour."
 def present_of(
     images: Images,
     placed: Mapping[str, Volume],
-    indices: npt.NDArray[np.int64],
-    centre: tuple[float, float],
+    planes: Sequence[Plane],
     field_of_view: float,
 ) -> tuple[dict[str, Volume], list[Finding]]:
-    """Those of the placed volumes (on the reference's grid) that show something there, and findings about the others."""
-    kept, findings, chosen = {}, [], np.unique(indices)
-    box = _box(images.reference, centre, field_of_view)
+    """Those of the placed volumes (on the reference's grid) that show something there, and findings about the others.
+
+    Args:
+        images: as they were read.
+        placed: by modality.
+        planes: one for each axis of the run; a slice of any of them is enough.
+        field_of_view: the largest, in mm: the smaller ones lie within.
+    """
+    kept, findings = {}, []
+    places = [_place(images.reference, plane, field_of_view) for plane in planes]
     for name, volume in placed.items():
-        reached = _reached(images.volumes[name], images.reference, chosen, box)
+        in_each = [_reached(images.volumes[name], images.reference, place) for place in places]
+        reached = np.concatenate(in_each)
         if not reached.any():
-            found = f"does not reach the {chosen.size} slices that the model uses, and counts as absent"
+            found = f"does not reach the {reached.size} slices that the model uses, and counts as absent"
             findings.append(images.finding(NOT_THERE, name, found, "an image that covers the tumour", AWAY))
-        elif not _shows(volume, chosen[reached], box):
+        elif not any(_shows(volume, place, there) for place, there in zip(places, in_each, strict=True)):
             found = "is the same everywhere in the slices that the model uses, and counts as absent"
             findings.append(images.finding(NO_SIGNAL, name, found, "an image of the tumour", AWAY))
         else:
             kept[name] = volume
             if not reached.all():
-                found = f"reaches {int(reached.sum())} of the {chosen.size} slices that the model uses; the others are empty"
+                found = f"reaches {int(reached.sum())} of the {reached.size} slices that the model uses; the others are empty"
                 findings.append(images.finding(IN_SOME, name, found, "an image that covers the tumour", AWAY))
     if not kept:
         findings.append(
@@ -53,27 +62,33 @@ def present_of(
     return kept, findings
 
 
-Box = tuple[slice, slice]
+class _Place(NamedTuple):
+    """The slices of one axis, and the voxels of the field of view in the turned reference, along columns and rows."""
+
+    axis: str
+    chosen: npt.NDArray[np.int64]  # each once
+    box: tuple[slice, slice]
 
 
-def _box(reference: Volume, centre: tuple[float, float], field_of_view: float) -> Box:
-    """The voxels of the field of view, along X and Y."""
-    (x, y), (dx, dy, _), (nx, ny, _) = centre, reference.spacing, reference.voxels.shape
-    half = field_of_view / 2
-    ends = [(max(0, int((c - half) / d)), min(n, int((c + half) / d) + 2)) for c, d, n in ((x, dx, nx), (y, dy, ny))]
-    return slice(*ends[0]), slice(*ends[1])
+def _place(reference: Volume, plane: Plane, field_of_view: float) -> _Place:
+    there, half = turned(reference, plane.axis), field_of_view / 2
+    edges = zip(plane.centre, there.spacing, there.voxels.shape, strict=False)
+    ends = [slice(max(0, int((c - half) / d)), min(n, int((c + half) / d) + 2)) for c, d, n in edges]
+    return _Place(plane.axis, np.unique(plane.indices), (ends[0], ends[1]))
 
 
-def _reached(volume: Volume, reference: Volume, chosen: npt.NDArray[np.int64], box: Box) -> npt.NDArray[np.bool_]:
+def _reached(volume: Volume, reference: Volume, place: _Place) -> npt.NDArray[np.bool_]:
     """Which of the chosen slices hold a voxel of the volume, within the box."""
     if volume.same_grid(reference):
-        return np.ones(chosen.size, bool)
-    xs, ys = (np.linspace(part.start, part.stop - 1, PLACES) for part in box)
-    points = np.array([[x, y, z] for z in chosen for x in xs for y in ys])
-    return np.asarray(inside(points, reference.affine, volume).reshape(chosen.size, -1).any(axis=1), np.bool_)
+        return np.ones(place.chosen.size, bool)
+    columns, rows = (np.linspace(part.start, part.stop - 1, PLACES) for part in place.box)
+    points = np.array([[column, row, index] for index in place.chosen for column in columns for row in rows])
+    found = inside(points, turned(reference, place.axis).affine, volume)
+    return np.asarray(found.reshape(place.chosen.size, -1).any(axis=1), np.bool_)
 
 
-def _shows(volume: Volume, slices: npt.NDArray[np.int64], box: Box) -> bool:
-    seen = volume.voxels[box[0], box[1]][:, :, slices]
+def _shows(volume: Volume, place: _Place, reached: npt.NDArray[np.bool_]) -> bool:
+    """Whether the reached ones of the chosen slices differ anywhere."""
+    seen = turned(volume, place.axis).voxels[place.box[0], place.box[1]][:, :, place.chosen[reached]]
     finite = seen if volume.levels else seen[np.isfinite(seen)]
     return bool(finite.size) and bool(finite.min() < finite.max())

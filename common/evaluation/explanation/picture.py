@@ -36,7 +36,13 @@ def strength(contributions: Places) -> float:
 
 
 def draw_evidence(
-    images: NDArray[Any], contributions: Places | None, modalities: Sequence[str], present: Sequence[bool], *, slices: int = 3
+    images: NDArray[Any],
+    contributions: Places | None,
+    modalities: Sequence[str],
+    present: Sequence[bool],
+    *,
+    slices: int = 3,
+    names: Sequence[str] = (),
 ) -> bytes:
     """One picture of a patient: a row for each present modality, a column for each of some slices.
 
@@ -45,7 +51,8 @@ def draw_evidence(
         contributions: [S, M, h, w] of `common.evaluation.explanation.attribution.place_evidence`; None: slices alone.
         modalities: names of all M.
         present: [M].
-        slices: columns; those on which the most rests, in anatomical order.
+        slices: columns; those on which the most rests, in the order of the stack.
+        names: [S], of the plane and field of view of each; (): there is one of both, and nothing is written.
     """
     rows = [m for m, here in enumerate(present) if here]
     columns = _fullest(contributions, len(images), slices)
@@ -54,8 +61,9 @@ def draw_evidence(
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     for row, m in enumerate(rows):
         top = row * (EDGE + LABEL)
-        pen.text((4, top + 2), modalities[m].upper(), fill=(231, 235, 237), font=font)
         for column, s in enumerate(columns):
+            words = [modalities[m].upper()] * (column == 0) + list(names[s : s + 1])
+            pen.text((column * EDGE + 4, top + 2), ", ".join(words), fill=(231, 235, 237), font=font)
             tile = Image.fromarray(_grey(images[s, m])).convert("RGBA").resize((EDGE, EDGE), Image.Resampling.BILINEAR)
             if contributions is not None:
                 over = Image.fromarray(_overlay(contributions[s, m], scale), "RGBA")

@@ -15,6 +15,7 @@ from client.predict.card import render_card
 from client.predict.prediction import Answer
 from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
+from common.data.planes import Plane
 from common.data.slices import Sliced
 from common.evaluation.calibration.calibration import Calibration
 
@@ -35,8 +36,9 @@ def made_up(name="sub-1", calibration=None, **changes) -> Answer:
     config = config_from_table({"data": {"size": 64, "modalities": ["t1", "t1c", "flair"]}})
     rng = np.random.default_rng(0)
     files = dict.fromkeys(("t1", "t2", "flair"), None)
+    plane = Plane("axial", np.arange(5) * 4 + 61, (56.0, 56.0), 155)
     sliced = Sliced(
-        rng.random((5, 3, 64, 64)).astype(np.float16), np.array([True, False, True]), np.arange(5) * 4 + 61, 155, False
+        rng.random((5, 3, 64, 64)).astype(np.float16), np.array([True, False, True]), (plane,), False
     )
     places = rng.normal(0, 1, (5, 3, 8, 8)).astype(np.float32)
     case = Case(name, files, None, UNLABELLED, None, None)

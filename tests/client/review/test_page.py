@@ -86,7 +86,7 @@ def test_what_the_page_says(page: Path) -> None:
 def test_pictures_are_what_the_model_sees(site: Path) -> None:
     run = RunConfig()
     case = next(case for case in read_site(site, run).cases if case.id == "sub-good")
-    pictures = draw_patient(case, read_patient(case, run.data), run.data)
+    (pictures,) = draw_patient(case, read_patient(case, run.data), run.data)
     assert [(row.name, bool(row.strip), row.why) for row in pictures.rows] == [
         ("t1", True, ""), ("t1c", False, "absent"), ("t2", False, "absent"), ("flair", True, ""),
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_pictures_are_what_the_model_sees(site: Path) -> None:
 def test_who_stays_out_is_shown_as_the_files_are(site: Path) -> None:
     run = RunConfig()
     case = next(case for case in read_site(site, run).cases if case.id == "sub-cut")
-    rows = {row.name: row for row in draw_patient(case, None, run.data).rows}
+    rows = {row.name: row for row in draw_patient(case, None, run.data)[0].rows}
     assert rows["t1"].strip
     assert rows["flair"].why == "cannot be read"
 
@@ -119,7 +119,7 @@ def test_who_stays_out_is_shown_as_the_files_are(site: Path) -> None:
 def test_a_mask_that_keeps_a_patient_out_is_shown_white(site: Path) -> None:
     run = RunConfig()
     case = next(case for case in read_site(site, run).cases if case.id == "sub-good")
-    pictures = draw_patient(case, None, run.data)
+    (pictures,) = draw_patient(case, None, run.data)
     strips = {row.name: np.asarray(Image.open(BytesIO(row.strip)).convert("L")) for row in pictures.rows if row.strip}
     assert strips["mask"].max() > 240
     assert 0 < (strips["mask"] > 128).mean() < 0.2  # the tumour, on black

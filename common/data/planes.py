@@ -1,0 +1,81 @@
+"""Where the slices of each axis lie in one patient, and how a volume is cut there.
+
+S slices of an axis, X, Y, Z voxels as in `common.data.volumes`, H = W pixels. No module imported here needs torch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from common.config.axes import AXES, Stacked, fields_of_view
+from common.data.volumes import Array, Mask, Volume, centre_of, choose_slices, crop_slices
+
+
+class Sized(Stacked, Protocol):
+    """`Stacked`, and how many pixels an image has."""
+
+    @property
+    def size(self) -> int:
+        """Edge in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The slices of one axis.
+
+    Attributes:
+        axis: of `common.config.axes.AXES`.
+        indices: [S], along the axis, from where it is counted.
+        centre: of the field of view, in mm from the centre of voxel 0, along the axes of columns and rows.
+        depth: slices that the reference has along the axis.
+    """
+
+    axis: str
+    indices: npt.NDArray[np.int64]
+    centre: tuple[float, float]
+    depth: int
+
+
+def choose_plane(region: Mask, reference: Volume, axis: str, count: int, *, tumour: bool) -> Plane:
+    """Choose the slices of one axis, and what they are centred on, by the same rules for each.
+
+    Args:
+        region: [X, Y, Z], what they go through.
+        reference: on its grid.
+        axis: of `common.config.axes.AXES`.
+        count: S.
+        tumour: whether the region is a tumour's.
+    """
+    there, spacing = region.transpose(AXES[axis].order), turned(reference, axis).spacing
+    indices = choose_slices(there, count, tumour=tumour, thickness=spacing[2])
+    return Plane(axis, indices, centre_of(there, spacing), there.shape[2])
+
+
+def turned(volume: Volume, axis: str) -> Volume:
+    """The same voxels at the same places, with the slices of `axis` along the last one; nothing is copied."""
+    order = AXES[axis].order
+    if order == (0, 1, 2):
+        return volume
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, order]
+    return Volume(volume.voxels.transpose(order), affine, volume.header, volume.levels)
+
+
+def cut_planes(volume: Volume, planes: Sequence[Plane], data: Sized, scale: Callable[[Array], Array]) -> Array:
+    """The images of one volume, axis by axis and field of view by field of view, [S, H, W] of all axes.
+
+    Args:
+        volume: on the grid that the planes were chosen on.
+        planes: one for each axis.
+        data: fields of view in mm, size in pixels.
+        scale: of the voxels of some slices, before they are interpolated.
+    """
+    parts = []
+    for plane in planes:
+        there = turned(volume, plane.axis)
+        slab, every = Volume(scale(there.voxels[:, :, plane.indices]), there.affine), np.arange(len(plane.indices))
+        parts += [crop_slices(slab, every, plane.centre, field, data.size) for field in fields_of_view(data)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
