@@ -35,6 +35,7 @@ TRAVELS = (
     "common/data/headings.py",
     "common/data/holdout.py",
     "common/data/lesions.py",
+    "common/data/planes.py",
     "common/data/site_table.py",
     "common/data/slices.py",
     "common/data/suppression.py",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from client.predict.card import render_card
-from client.predict.prediction import Answer
+from client.predict.prediction import Answer, answer_table
 from common.config.run import config_from_table
 from common.data.cases import UNLABELLED, Case
 from common.data.planes import Plane
@@ -97,3 +97,27 @@ def test_nothing_is_wider_than_the_screen_and_every_picture_shows(tmp_path, widt
     found = json.loads(re.search(r'<pre id="out">(.*?)</pre>', page)[1])
     assert found[1:] == [[], 20, 20]
     assert abs(found[0] - width) <= 20  # less a scroll bar
+
+
+def test_several_planes_and_fields_of_view_are_named():
+    """In the card, in JSON and in words; `strongest` says which image it means."""
+    config = config_from_table({"data": {"axes": ["axial", "sagittal"], "slices": 2, "field_of_view": [80, 112], "size": 64}})
+    planes = (Plane("axial", np.array([9, 13]), (1.0, 1.0), 20), Plane("sagittal", np.array([70, 74]), (1.0, 1.0), 155))
+    images, places = np.zeros((8, 4, 64, 64), np.float16), np.zeros((8, 4, 8, 8), np.float32)
+    places[5, 3, 2, 1] = 1.0
+    sliced = Sliced(images, np.array([False, False, False, True]), planes, True)
+    one = made_up(sliced=sliced, config=config, by_place=places, by_modality=np.array([np.nan, np.nan, np.nan, 0.2]))
+    told = answer_table(one)
+    assert told["slices"]["numbers"] == [10, 14, 10, 14, 71, 75, 71, 75]
+    assert told["slices"]["axes"] == ["axial"] * 4 + ["sagittal"] * 4
+    assert told["slices"]["fields_of_view"] == [80.0, 80.0, 112.0, 112.0] * 2
+    assert told["slices"]["of_axis"] == {"axial": 20, "sagittal": 155}
+    first = told["evidence"]["place"]["strongest"][0]
+    where = {"slice": 75, "axis": "sagittal", "field_of_view": 80.0, "modality": "flair", "row": 3, "column": 2, "logit": 1.0}
+    assert first == where
+    assert one.why_slices.startswith(
+        "10, 14 of 20 (from below); sagittal 71, 75 of 155 (from the patient's left); each of 80 and 112 mm, through the tumour"
+    )
+    page = render_card(one)
+    for words in ("axial slice 14, 80 mm", "sagittal slice 71, 112 mm", "80 and 112 mm", "anterior is on the left"):
+        assert words in page

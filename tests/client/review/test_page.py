@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -190,3 +191,26 @@ def test_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     assert counts[1] == 1
     assert images
     assert (before, after) == (True, False)
+
+
+def test_each_plane_and_field_of_view_has_its_strips(site: Path, tmp_path: Path) -> None:
+    data = RunConfig().data
+    data = replace(data, axes=("axial", "sagittal"), slices=2, size=64, field_of_view=(60.0, 112.0))
+    case = next(case for case in read_site(site, RunConfig()).cases if case.id == "sub-good")
+    drawn = draw_patient(case, read_patient(case, data), data)
+    assert [one.plane for one in drawn] == ["axial, 60 mm", "axial, 112 mm", "sagittal, 60 mm", "sagittal, 112 mm"]
+    assert [one.numbers for one in drawn[::2]] == [one.numbers for one in drawn[1::2]]
+    strips = [np.asarray(Image.open(BytesIO(one.rows[0].strip)).convert("L")) for one in drawn]
+    assert {strip.shape for strip in strips} == {(64, 128)}
+    rims = [int((np.asarray(Image.open(BytesIO(one.outline)).convert("RGBA"))[:, :, 3] > 0).sum()) for one in drawn]
+    assert rims[0] > rims[1] > 0  # the nearer, the longer
+    assert rims[2] > rims[3] > 0
+    (tmp_path / "run.toml").write_text(
+        '[data]\naxes = ["axial", "sagittal"]\nslices = 2\nsize = 64\nfield_of_view = [60, 112]\n'
+    )
+    page = tmp_path / "check.html"
+    assert main(["check", str(site), "--html", str(page), "--config", str(tmp_path / "run.toml")]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "sagittal: anterior is on the left, superior is up, 60 and 112 mm from edge to edge" in text
+    assert text.count('<p class="soft">sagittal, 60 mm</p>') == 3  # patients who are used
+    assert text.count('<div class="strips">') == text.count("<article") == 4

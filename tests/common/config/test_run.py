@@ -1,4 +1,5 @@
 import contextlib
+import json
 import tomllib
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def test_json_and_back_is_the_same_configuration() -> None:
     assert config.model.adapter == LoRA(targets=("qkv", "fc1"))
 
 
+def test_one_field_of_view_or_several_and_the_axes_travel() -> None:
+    several = load_config(config_path("demo"), ("axes=['coronal','axial']", "field_of_view=[80,112]"))
+    assert (several.data.axes, several.data.field_of_view) == (("coronal", "axial"), (80.0, 112.0))
+    assert config_from_json(several.to_json()) == several
+    before = json.loads(load_config(config_path("demo")).to_json())
+    assert before["data"].pop("axes") == ["axial"]  # a run of before does not name them
+    assert before["data"]["field_of_view"] == 112.0
+    assert config_from_json(json.dumps(before)) == load_config(config_path("demo"))
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -38,6 +49,15 @@ def test_json_and_back_is_the_same_configuration() -> None:
         ("adapter=ia3", "model.adapter: expected one of lora"),
         ("factor=a", "model.adapter.factor: expected one of both, b, alternate"),
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
+        ("axes=['axial','oblique']", "data.axes: expected some of axial, coronal, sagittal, each once; got ['axial', 'oblique']"),
+        ("axes=['axial','axial']", "data.axes: expected some of axial"),
+        ("axes=[]", "data.axes: expected some of axial"),
+        ("field_of_view=[80,7]", "data.field_of_view: expected a number from 8.0 to 512.0, got 7.0"),
+        ("field_of_view=[80]", "data.field_of_view: expected a number, or a list of 2 to 4, each once (mm); got [80.0]"),
+        ("field_of_view=[80,112,80]", "data.field_of_view: expected a number, or a list"),
+        ("field_of_view=[60,70,80,90,100]", "data.field_of_view: expected a number, or a list"),
+        ("field_of_view=[80,'wide']", "data.field_of_view: expected a number, got 'wide'"),
+        ("field_of_view=wide", "data.field_of_view: expected a number, got 'wide'"),
         ("classes=['one']", "task.classes: expected at least two"),
         ("targets=['qqq']", "model.adapter.targets: expected some of"),
         ("data=3", "data: expected a table"),

@@ -18,9 +18,10 @@ from common.config.standard import Standard
 from common.data.cases import read_site
 from common.data.slices import slice_case
 from server.release.equivalence import made_up_site
-from server.release.monai_bundle import inference, scripts
+from server.release.monai_bundle import inference, metadata, scripts
 from server.release.monai_patients import Evaluator, SlicesOfPatientd, find_patients
 
+ABOUT = dict.fromkeys(("version", "name", "description", "weights_licence", "intended_use", "eval_metrics"), "")
 CONFIG = RunConfig(data=DataConfig(modalities=("t1", "t1c", "adc"), slices=2, size=32))
 
 
@@ -133,3 +134,25 @@ def test_one_bad_patient_keeps_none_of_the_others_from_an_answer(tmp_path: Path,
     assert "2 of 4 patients" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         Evaluator(network, rows[1:2], None, torch.device("cpu"), ("a", "b"), names, str(tmp_path / "o.csv")).run()
+
+
+def test_a_bundle_cuts_every_plane_and_field_of_view_as_training_did(tmp_path: Path) -> None:
+    data = replace(CONFIG.data, axes=("coronal", "axial", "sagittal"), field_of_view=(60.0, 112.0))
+    run = replace(CONFIG, data=data)
+    site, settings = made_up_site(tmp_path, data), json.loads(json.dumps(inference(run)))
+    found = find_patients(str(site), settings["patients"], settings["files"])
+    cut = cutter(config_from_table(json.loads(run.to_json())))
+    for patient, case in zip(found, read_site(site, run, simulated=True).cases, strict=True):
+        seen, sliced = cut(patient), slice_case(case, data)
+        assert seen["images"].shape == (12, 3, 32, 32)
+        np.testing.assert_array_equal(seen["images"].numpy(), sliced.images)
+        assert seen["slices"] == sliced.indices.tolist()
+    assert seen["axes"] == ["coronal"] * 4 + ["axial"] * 4 + ["sagittal"] * 4
+    assert seen["fields_of_view"] == [60.0, 60.0, 112.0, 112.0] * 3
+    told = metadata(run, ABOUT)["network_data_format"]["inputs"]["image"]
+    assert told["num_channels"] == 12
+    assert told["channel_def"]["11"] == "sagittal slice 2 of 2, from the patient's left, 112 mm"
+    plain = metadata(CONFIG, ABOUT)["network_data_format"]["inputs"]["image"]
+    assert plain["channel_def"] == {"0": "axial slice 1 of 2, from below", "1": "axial slice 2 of 2, from below"}
+    with pytest.raises(ValueError, match="oblique"):
+        cutter(run, axes=["oblique"])

@@ -1,8 +1,12 @@
 """What phantoms are made of: shares of patches, beside the images that a scanner of their own makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from common.config.sections import DataConfig
+from common.errors import ConfigError
 from simulation.phantom.parts import FIRST_OF_TUMOUR, PARTS, dissect
 
 DATA = DataConfig(size=64, slices=3, intensity="zscore")
@@ -28,3 +32,9 @@ def test_shares_fit_the_images_and_repeat() -> None:
     t2 = one.images[:, 2].astype(np.float64).reshape(3, 8, 8, 8, 8).mean((2, 4))
     healthy = (tumour < 0.02) & (shares.sum(1) > 0.98)
     assert np.corrcoef(t2[healthy], (fluid - white)[healthy])[0, 1] > 0.5  # fluid is bright on T2, white matter dark
+
+
+@pytest.mark.parametrize("changed", [{"axes": ("axial", "coronal")}, {"field_of_view": (80.0, 112.0)}])
+def test_other_planes_are_refused_by_name(changed) -> None:
+    with pytest.raises(ConfigError, match=r"data\.axes is .*data\.field_of_view"):
+        dissect(1, 11, replace(DATA, **changed), 8)

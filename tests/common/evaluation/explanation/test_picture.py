@@ -45,3 +45,15 @@ def test_rows_are_present_modalities_and_columns_the_telling_slices():
     assert [int(np.sign(r - b)) for r, _, b in middle] == [-1, 0, 1]
     plain = pixels(draw_evidence(images[:2], None, ("t1",) * 4, [True] * 4))
     assert plain.shape == (4 * (EDGE + LABEL), 2 * EDGE, 3)
+
+
+def test_planes_are_named_where_there_are_several():
+    """The name stands over its slice, whichever slices are shown."""
+    images, places = np.zeros((4, 1, 32, 32), np.float16), np.zeros((4, 1, 4, 4), np.float32)
+    places[1], places[3] = 1.0, 2.0
+    names = ("axial, 80 mm", "i", "coronal, 80 mm", "sagittal, 112 mm")
+    bare, named = (pixels(draw_evidence(images, places, ("t1",), [True], slices=2, names=n)) for n in ((), names))
+    changed = (bare != named).any(-1)
+    assert not changed[LABEL:].any()
+    ink = [int(changed[:LABEL, column * EDGE : (column + 1) * EDGE].sum()) for column in (0, 1)]
+    assert 0 < ink[0] * 5 < ink[1]  # one letter over slice 1, and a long name over slice 3
