@@ -14,9 +14,9 @@ Windows: those of the configuration; other counts of slices, fields of view and 
 random; slices and windows as they are chosen where no mask is known (the masks of training sites are still there to fit to).
 Several windows are one stack of slices, as `data.axes` and several of `data.field_of_view` make it.
 
-The last row is chosen, and not by the answers that it is measured on: for each fold the window and the pooling whose AUROC is best
-where the other folds' hospitals are left out in turn (`lesion`, which needs test patients' masks, is no choice). Without two other
-folds there is none.
+The last row is chosen, and not by the answers that it is measured on: for each fold the window and the pooling whose AUROC is
+best where the other folds' hospitals are left out in turn. `lesion`, which needs test patients' masks, is no choice; without two
+other folds there is none.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Trial(NamedTuple):
 
 def stacked(windows: Sequence[list[Patient]], count: int) -> list[Patient]:
     """The same patients with the slices of all windows, so many of each, in one stack."""
-    return [(site, label, _joined([one[2] for one in same], count)) for same in zip(*windows, strict=True) for site, label, _ in same[:1]]
+    return [(*same[0][:2], _joined([tokens for _, _, tokens in same], count)) for same in zip(*windows, strict=True)]
 
 
 def _joined(windows: Sequence[Tokens], count: int) -> Tokens:
@@ -213,13 +213,13 @@ def measure(arguments: argparse.Namespace) -> None:
             _tell(results, name, arm, measured(labels, p, said["mean"]))
         for arm in (arm for arm in CHOICES if len(arguments.folds) > MOST_FEW):
             trials.append(Trial(f"{name}: {arm}", inner_auroc(patients, count, arm, arguments.folds, classes), said[arm]))
-        about = {"patients": len(labels), "rows": results}
-        if trials:
-            choice = chosen(trials, arguments.folds, sites[asked])
-            about["chosen"] = {"of": [trial.name for trial in trials], "by fold": choice[0], **measured(labels, choice[1], choice[1])}
-        write_atomic(arguments.out, (json.dumps(about, indent=1) + "\n").encode())
+        write_atomic(arguments.out, (json.dumps({"patients": len(labels), "rows": results}, indent=1) + "\n").encode())
     if trials:
-        _tell({}, "chosen in training", "; ".join(f"{fold}: {name}" for fold, name in choice[0].items()), about["chosen"])
+        best, p = chosen(trials, arguments.folds, sites[asked])
+        _tell(results, "chosen in training", "; ".join(f"{fold}: {name}" for fold, name in best.items()), measured(labels, p, p))
+        inner = {trial.name: dict(zip(arguments.folds, trial.inner, strict=True)) for trial in trials}
+        about = {"patients": len(labels), "rows": results, "inner_auroc": inner}
+        write_atomic(arguments.out, (json.dumps(about, indent=1) + "\n").encode())
 
 
 def chosen(trials: Sequence[Trial], folds: Sequence[str], sites: NDArray[Any]) -> tuple[dict[str, str], Floats]:

@@ -104,7 +104,11 @@ def _tokens(
     size, p, modalities = config.data.size, model.patch_size, config.data.modalities
 
     def cut(volume: Volume) -> NDArray[np.float32]:
-        return crop_slices(turned(volume, window.axis), rows, middle, window.field_of_view, size).astype(np.float16).astype(np.float32)
+        return (
+            crop_slices(turned(volume, window.axis), rows, middle, window.field_of_view, size)
+            .astype(np.float16)
+            .astype(np.float32)
+        )
 
     S, M, P, D = len(rows), len(modalities), (size // p) ** 2, model.width
     cls, patches = np.zeros((S, M, D)), np.zeros((S, M, P, D))

@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Pictures:
-    """One patient's rows in one plane; `outline` is a PNG strip of the tumour's outline; `numbers` are those of the slices, from 1."""
+    """One patient's rows in one plane: `outline` is a PNG strip of the tumour's outline; `numbers` are the slices', from 1."""
 
     rows: tuple[Row, ...]
     outline: bytes

@@ -1,8 +1,10 @@
 """Batched augmentation on the device: crops for DINO's views, flips, rotations, and the intensity changes that scanners make.
 
 Parameters are sampled from the passed generator first; `apply_crops` is their deterministic twin. One geometry a patient and
-view: its slices and modalities stay registered. Where slices lie along several axes, crop and rotation are the same to each image's
-own rows and columns; a mirrored patient is mirrored from left to right in every plane. B patients, S slices, M modalities, H x W pixels.
+view: its slices and modalities stay registered. Where slices lie along several axes, crop and rotation are the same to each
+image's own rows and columns; a mirrored patient is mirrored from left to right in every plane.
+
+B patients, S slices, M modalities, H x W pixels.
 """
 
 import math

@@ -1,7 +1,8 @@
 """One patient's slices: every modality on one grid, scaled by its rule, cut where the tumour or the brain is.
 
-S images (slices of each axis, at each field of view: `common.config.axes`), M modalities, H = W pixels. No module imported here needs torch, so that the cache's worker
-processes start fast; nor any of FedMRI that does not go into an exported bundle (`server.release.monai_bundle`).
+S images (slices of each axis, at each field of view: `common.config.axes`), M modalities, H = W pixels. No module imported here
+needs torch, so that the cache's worker processes start fast; nor any of FedMRI that does not go into an exported bundle
+(`server.release.monai_bundle`).
 """
 
 from collections.abc import Callable
@@ -64,11 +65,17 @@ def cut_patient(read: Patient, data: Cut, *, threads: int = 1) -> Sliced:
     images = np.zeros((len(squares(data)), len(data.modalities), data.size, data.size), dtype=np.float16)
     with ThreadPoolExecutor(threads) as pool:
         spread = pool.map if threads > 1 else map  # map alone keeps one volume after the other
-        cropped = spread(lambda m: cut_planes(read.volumes[m], read.planes, data, scaling(read.volumes[m], m, data)), read.volumes)
+        cropped = spread(lambda m: _images_of(m, read, data), read.volumes)
         for modality, slices in zip(read.volumes, cropped, strict=True):
             images[:, list(data.modalities).index(modality)] = slices
     present = np.array([m in read.volumes for m in data.modalities])
     return Sliced(images, present, read.planes, read.tumour, read.findings)
+
+
+def _images_of(modality: str, read: Patient, data: Cut) -> Array:
+    """[S, H, W] of one modality."""
+    volume = read.volumes[modality]
+    return cut_planes(volume, read.planes, data, scaling(volume, modality, data))
 
 
 def cut_tumour(read: Patient, data: Cut) -> Mask | None:

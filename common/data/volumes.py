@@ -1,8 +1,8 @@
 """Volumes: in canonical orientation, brought to one grid, scaled, and cut into squares of a fixed field of view.
 
 Shapes: X, Y, Z voxels towards the patient's right, front and top (RAS); S slices, M modalities, H = W pixels.
-An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right. Other planes are cut the same way from
-a turned volume (`common.data.planes`).
+An axial image lies as radiologists look at it: row 0 is anterior, column 0 is the patient's right. Other planes are cut the same
+way from a turned volume (`common.data.planes`).
 No module imported here needs torch, so that the cache's worker processes start fast.
 """
 
@@ -287,8 +287,8 @@ def crop_slices(
 ) -> Array:
     """Cut squares out of axial slices: linear interpolation in the plane, 0 outside.
 
-    Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias. Rows and columns each have
-    their own spacing: across thick slices a pixel lies between two of them.
+    Pixels wider than voxels average over their width (a triangle filter), so that noise does not alias. Rows and columns each
+    have their own spacing: across thick slices a pixel lies between two of them.
 
     Args:
         volume: [X, Y, Z], in RAS orientation.

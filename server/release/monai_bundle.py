@@ -172,7 +172,8 @@ def _images(data: DataConfig) -> dict[str, str]:
     """What each image of a patient shows, by its place."""
     several = len(fields_of_view(data)) > 1
     return {
-        str(place): f"{axis} slice {number + 1} of {data.slices}, from {AXES[axis].first}" + (f", {field:g} mm" if several else "")
+        str(place): f"{axis} slice {number + 1} of {data.slices}, from {AXES[axis].first}"
+        + (f", {field:g} mm" if several else "")
         for place, (axis, field, number) in enumerate(squares(data))
     }
 

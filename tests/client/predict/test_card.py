@@ -37,9 +37,7 @@ def made_up(name="sub-1", calibration=None, **changes) -> Answer:
     rng = np.random.default_rng(0)
     files = dict.fromkeys(("t1", "t2", "flair"), None)
     plane = Plane("axial", np.arange(5) * 4 + 61, (56.0, 56.0), 155)
-    sliced = Sliced(
-        rng.random((5, 3, 64, 64)).astype(np.float16), np.array([True, False, True]), (plane,), False
-    )
+    sliced = Sliced(rng.random((5, 3, 64, 64)).astype(np.float16), np.array([True, False, True]), (plane,), False)
     places = rng.normal(0, 1, (5, 3, 8, 8)).astype(np.float32)
     case = Case(name, files, None, UNLABELLED, None, None)
     whole = Answer(

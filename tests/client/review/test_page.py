@@ -205,9 +205,7 @@ def test_each_plane_and_field_of_view_has_its_strips(site: Path, tmp_path: Path)
     rims = [int((np.asarray(Image.open(BytesIO(one.outline)).convert("RGBA"))[:, :, 3] > 0).sum()) for one in drawn]
     assert rims[0] > rims[1] > 0  # the nearer, the longer
     assert rims[2] > rims[3] > 0
-    (tmp_path / "run.toml").write_text(
-        '[data]\naxes = ["axial", "sagittal"]\nslices = 2\nsize = 64\nfield_of_view = [60, 112]\n'
-    )
+    (tmp_path / "run.toml").write_text('[data]\naxes = ["axial", "sagittal"]\nslices = 2\nsize = 64\nfield_of_view = [60, 112]\n')
     page = tmp_path / "check.html"
     assert main(["check", str(site), "--html", str(page), "--config", str(tmp_path / "run.toml")]) == 0
     text = page.read_text(encoding="utf-8")

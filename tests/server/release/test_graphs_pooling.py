@@ -18,7 +18,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 @pytest.mark.parametrize(("pooling", "axes"), [("centre", ["axial"]), ("guided", ["axial", "coronal"])])
 def test_exported_graphs_pool_as_the_model_does(pooling: str, axes: list[str], tmp_path: Path) -> None:
     model_section = {"backbone": "fedmri_vit_mini", "weights": "random", "blocks": 1, "pooling": pooling}
-    config = config_from_table({"data": {"size": 32, "slices": 2, "axes": axes}, "model": model_section, "training": {"head_rounds": 2}})
+    config = config_from_table(
+        {"data": {"size": 32, "slices": 2, "axes": axes}, "model": model_section, "training": {"head_rounds": 2}}
+    )
     model, generator = build_model(config).eval(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in model.pool.values():
