@@ -47,7 +47,7 @@ class PatientFiles:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How the network's training cut and scaled: modalities in its order, slices of each axis, pixels, millimetres, percentiles."""
+    """How the network's training cut and scaled: modalities in its order, slices of an axis, pixels, millimetres, percentiles."""
 
     modalities: tuple[str, ...]
     slices: int
