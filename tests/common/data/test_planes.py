@@ -31,7 +31,7 @@ SHAPE, SPACING, ORIGIN = (36, 30, 13), np.array([1.5, 2.0, 5.0]), np.array([-20.
 RAS = np.block([[np.diag(SPACING), ORIGIN[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
 BOX = (slice(14, 23), slice(9, 18), slice(5, 9))  # the tumour's voxels
 MIDDLE = ORIGIN + SPACING * [18, 13, 6.5]  # of the tumour, in mm
-DATA = DataConfig(axes=EVERY, slices=3, size=8, field_of_view=(12.0, 16.0))
+DATA = DataConfig(axes=EVERY, slices=3, size=8, field_of_view=(8.0, 12.0))  # pixels no wider than voxels
 
 
 def height(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -99,6 +99,25 @@ def test_each_plane_is_linear_interpolation_as_scipy_does_it() -> None:
         at = [(p - o) / s for p, o, s in zip(places, ORIGIN, SPACING, strict=True)]
         truth = ndimage.map_coordinates(voxels.astype(np.float64), at, order=1, mode="grid-constant")
         np.testing.assert_allclose(image, truth, atol=2e-5)
+
+
+def test_wide_pixels_average_over_their_own_width_in_each_direction() -> None:
+    """A loop over pixels: triangles as wide as the pixel in mm along columns, and along rows, whatever the voxel's edges."""
+    data, voxels = replace(DATA, field_of_view=48.0, slices=1), np.random.default_rng(6).uniform(0, 1, SHAPE)
+    volume, pixel = Volume(voxels.astype(np.float32), RAS), 48.0 / 8
+    planes = [choose_plane(tumour(), volume, axis, 1, tumour=True) for axis in EVERY]
+    images = cut_planes(volume, planes, data, lambda slab: slab)
+    at = [o + s * np.arange(-9, n + 9) for o, s, n in zip(ORIGIN, SPACING, SHAPE, strict=True)]
+    padded = np.pad(voxels, 9)  # beyond the volume is 0
+    for image, plane in zip(images, planes, strict=True):
+        places, across = expected_places(plane.axis, 48.0, int(plane.indices[0]), 8), AXES[plane.axis].order[2]
+        for row, column in itertools.product(range(8), range(8)):
+            weighted = padded
+            for axis in range(3):
+                reach = SPACING[axis] if axis == across else max(SPACING[axis], pixel)
+                weights = np.maximum(0, 1 - np.abs(at[axis] - places[axis][row, column]) / reach)
+                weighted = np.tensordot(weights / weights.sum(), weighted, (0, 0))
+            assert image[row, column] == pytest.approx(float(weighted), abs=1e-5)
 
 
 def test_the_usual_plane_is_cut_as_before_there_was_a_choice(patient) -> None:  # noqa: F811
