@@ -1,4 +1,4 @@
-"""Stacks of several windows, and a window that is chosen inside the training hospitals: by nothing of the hospital that is asked."""
+"""Stacks of several windows; and a window that is chosen inside the training hospitals, by nothing of the one that is asked."""
 
 import importlib.util
 import sys
