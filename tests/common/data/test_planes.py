@@ -174,6 +174,16 @@ def test_a_modality_is_present_where_any_plane_shows_it(patient, tmp_path: Path)
     )  # fmt: skip
 
 
+def test_a_modality_is_present_where_the_widest_field_of_view_shows_it(patient) -> None:  # noqa: F811
+    data = DataConfig(slices=3, size=48, field_of_view=20.0)
+    voxels, affine = patient.read("t2")
+    patient.write("t2", voxels[:24], affine)  # the tumour's middle is 3 voxels of 3 mm beyond it
+    narrow, both = (slice_case(patient.case(), replace(data, field_of_view=field)) for field in (12.0, (12.0, 100.0)))
+    assert (narrow.present[2], both.present[2]) == (False, True)
+    assert not both.images[:3, 2].any()
+    assert both.images[3:, 2].any()
+
+
 def test_a_mirrored_patient_is_mirrored_in_every_plane() -> None:
     """What augmentation makes of the images is what is cut of a patient whose left and right are swapped."""
     shape = (33, 30, 13)
