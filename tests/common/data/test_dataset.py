@@ -29,8 +29,9 @@ def known(data: SiteData) -> SiteData:
 
 def test_a_batch() -> None:
     data = some("s", 6)
-    x, present, labels, covariates = data.take([4, 0])
+    x, present, labels, covariates, mirrors = data.take([4, 0])
     assert covariates.shape == (2, 0)  # there are none where none are given
+    assert mirrors is None
     assert (x.dtype, present.dtype, labels.dtype) == (torch.float32, torch.bool, torch.int64)
     assert x.shape == (2, 2, 3, 4, 4)
     np.testing.assert_array_equal(x[0].numpy(), data.images[4].astype(np.float32))
