@@ -2,7 +2,7 @@
 
 from common.aggregation.requirements import require_enough_sites, require_seen
 from common.aggregation.scaffold import Scaffold, require_correctable
-from common.config.axes import AXES, MOST_FIELDS
+from common.config.axes import AXES, MOST_FIELDS, usual
 from common.config.modalities import MODALITIES
 from common.config.personal import require_usable_personal
 from common.config.sections import Sections
@@ -209,8 +209,14 @@ def require_measured_centre(config: Sections) -> None:
 
 
 def require_public_features(config: Sections) -> None:
-    """Refuse queries that nobody taught, and a mean that is taken off twice."""
+    """Refuse queries that nobody taught, a mean that is taken off twice, and slices other than those that were learned from."""
     model = config.model
+    if model.public_features and not usual(config.data):
+        raise ConfigError(
+            f"model.public_features cannot run with data.axes = {list(config.data.axes)} and data.field_of_view = "
+            f"{config.data.field_of_view}: they are learned from axial slices at one field of view. Take these two out, or set "
+            'model.public_features = "".'
+        )
     if model.pooling.name == "taught" and not model.public_features:
         raise ConfigError(
             'model.pooling = "taught" needs model.public_features: its queries are in that file. Name one, such as '

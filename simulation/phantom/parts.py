@@ -51,8 +51,8 @@ def dissect(number: int, seed: int, data: DataConfig, patch: int) -> Dissected:
     """
     if not usual(data):
         raise ConfigError(
-            f"Pre-training on tissue cuts axial slices at one field of view; data.axes is {list(data.axes)}, data.field_of_view "
-            f"{data.field_of_view}. Take both out of the configuration."
+            f"What phantoms are made of is known of axial slices at one field of view; data.axes is {list(data.axes)}, "
+            f"data.field_of_view {data.field_of_view}. Take both out of the configuration."
         )
     with threadpool_limits(1):  # sums split over threads need not repeat to the byte
         return _dissect(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,))), number, data, patch)

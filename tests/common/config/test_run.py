@@ -79,6 +79,14 @@ def test_fewer_bits_and_masked_sums_are_refused_together() -> None:
         load_config(config_path("demo"), (*secure, "federation.wire=int8"))
 
 
+@pytest.mark.parametrize("setting", ["axes=['axial','coronal']", "axes=['sagittal']", "field_of_view=[80,112]"])
+def test_public_features_are_of_the_usual_slices(setting: str) -> None:
+    assert load_config(config_path("private")).model.public_features
+    with pytest.raises(ConfigError, match=r"model\.public_features cannot run with data\.axes"):
+        load_config(config_path("private"), (setting,))
+    load_config(config_path("private"), ("field_of_view=80",))
+
+
 @pytest.mark.parametrize("adapter", ["bottleneck", "bitfit", "head", "full"])
 @pytest.mark.parametrize("factor", ["b", "alternate"])
 def test_a_factor_of_lora_without_lora_is_refused_by_name(adapter: str, factor: str) -> None:
