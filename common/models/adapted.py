@@ -105,8 +105,8 @@ def _chosen_blocks(backbone: Backbone, config: ModelConfig) -> list[nn.Module]:
     blocks = backbone.blocks
     if config.joint_blocks and not backbone.attends:
         raise ConfigError(
-            f"model.joint_blocks: in {config.backbone} nothing attends, so modalities meet behind its last stage, not in its last "
-            f"{config.joint_blocks} blocks. Set it to 0."
+            f"model.joint_blocks: in {config.backbone} nothing attends, so modalities meet behind its last stage, not in its "
+            f"last {config.joint_blocks} blocks. Set it to 0."
         )
     for name in ("blocks", "joint_blocks"):
         if getattr(config, name) > len(blocks):
