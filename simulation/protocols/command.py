@@ -8,6 +8,9 @@ from common.cli import add_debug, output, settings_of
 from common.errors import ConfigError
 from simulation.shown import Shown
 
+# Each protocol has its own adapter, or none, and learns by labels alone: what a run would have must not refuse a backbone here.
+UNUSED = ("model.adapter=head", "objective.terms.ibot.weight=0")
+
 
 def add_protocols(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the verb."""
@@ -65,7 +68,8 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     tuned, tuning = [name for name in names if name in TUNED], Tuning(arguments.epochs, tuple(dict.fromkeys(arguments.rates)))
     protocols = [protocol for make in makes for protocol in make(asked)]
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
-    given = (arguments.config, settings_of(arguments), arguments.data, arguments.external, arguments.out)
+    settings = (*settings_of(arguments), *UNUSED)
+    given = (arguments.config, settings, arguments.data, arguments.external, arguments.out)
     plan = plan_experiment(*given, cache)
     with Shown() as shown:
         table = run_study(plan, protocols, arguments.fusion, shown.note, shown.progress, tuned, tuning)
