@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 ROW, MARGIN = 0.22, 1.2  # inches
@@ -39,5 +38,5 @@ def figure(table: Mapping[str, Any]) -> bytes:
         for axes in (scores, costs):
             axes.grid(axis="x", color="#dddddd", linewidth=0.5)
         content = io.BytesIO()
-        FigureCanvasSVG(drawn).print_svg(content, metadata={"Date": None})
+        drawn.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()

@@ -1,7 +1,7 @@
 """CNNs behind the protocol: features against timm's own, missing modalities, adapters that fit and those that do not."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 
 SMALL = {
-    "resnet": lambda: ResNet(Bottleneck, (1, 1, 1, 1), channels=(4, 4, 8, 8), num_classes=0),
+    "resnet": lambda: ResNet(cast(Any, Bottleneck), (1, 1, 1, 1), channels=(4, 4, 8, 8), num_classes=0),
     "densenet": lambda: DenseNet(growth_rate=4, block_config=(1, 2, 1, 1), num_classes=0),
     "vgg": lambda: VGG([4, "M", 8, "M", 8, "M", 8, 8, "M", 12, "M"], num_classes=0),
 }

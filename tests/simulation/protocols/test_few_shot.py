@@ -53,7 +53,7 @@ def test_a_site_with_too_few_drawn_patients_tells_no_sum_of_them():
         x[sites == 1] = value
         training = Training(x, Y, 3, sites, (1, 20))
         answers.append(FederatedFewShot(8, draws=2).answer(training, asked, np.random.default_rng(9)).probabilities)
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(answers[0], answers[1])
     with pytest.raises(DataError, match="min_patients"):
         FederatedFewShot(1).answer(Training(x, Y, 3, sites, (20, 20)), asked, np.random.default_rng(9))
 

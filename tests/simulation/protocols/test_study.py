@@ -65,8 +65,8 @@ def here_and_now(work: Callable[[Job], Tuned], jobs: Sequence[Job], workers: int
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "as_they_end", here_and_now)
     asked = ("--shots", "1", "16", "--draws", "2", "--federated", "--set", "min_sites=1", "--epochs", "1", "--rates", "1e-3")
-    asked += ("--protocols", "knn", "probe", "few-shot", "bitfit")
-    assert main(command(folder, tmp_path / "out", *asked, "--json")) == 0
+    some = ("--protocols", "knn", "probe", "few-shot", "bitfit")
+    assert main(command(folder, tmp_path / "out", *asked, *some, "--json")) == 0
     table = json.loads(capsys.readouterr().out)
     assert {row["protocol"] for row in table["rows"]} == {
         *("kNN", "linear probe", "few-shot, 1 a class", "few-shot, 16 a class", "BitFit"),
