@@ -49,6 +49,7 @@ bench: $(READY) ## the code's shape; speed, as ratios measured side by side; JSO
 	$(BIN)/python bench/engines.py bench/engines.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
 	$(BIN)/python bench/secure.py bench/secure.json
+	$(BIN)/python bench/protocols.py bench/protocols.json
 
 faults: $(READY) ## a real federation, and what can be done to it: the table of docs/results.md; most of an hour
 	$(BIN)/python bench/faults.py bench/faults.json $(ARGS)

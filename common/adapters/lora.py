@@ -34,7 +34,7 @@ class LoRA(Adapter):
 
     name: ClassVar[str] = "lora"
     pairs: ClassVar[bool] = True
-    rank: int = ranged(8, 1, 256)
+    rank: int = ranged(8, 0, 256)  # 0: no map is adapted, the backbone stays as it is
     alpha: float = ranged(16.0, 0.0, 1024.0)
     targets: tuple[str, ...] = ("qkv",)  # of qkv, proj, fc1, fc2
     factor: str = choice("both", "both", "b", "alternate", "step")
@@ -45,7 +45,7 @@ class LoRA(Adapter):
     @property
     def places(self) -> tuple[str, ...]:
         """The targets."""
-        return self.targets
+        return self.targets if self.rank else ()
 
     def start(self, weight: "Tensor | None", width: int, generator: "Generator") -> "dict[str, Tensor]":
         """A [r, I] at random, B [O, r] zero."""

@@ -11,7 +11,8 @@ from common.config.sections import Sections
 from common.errors import ConfigError
 
 KINDS: dict[str, tuple[str, ...]] = {  # globs of the arrays' names
-    "norms": ("vit.*norm*",),  # scale and bias of LayerNorm: FedBN's (Li et al., ICLR 2021) counterpart in a ViT
+    # Scale and bias of norms: FedBN's (Li et al., ICLR 2021), and its counterpart in a ViT. A ResNet's are named otherwise.
+    "norms": ("vit.*norm*", "vit.*.bn[0-9]*", "vit.*.downsample.1.*"),
     "head": ("head.*",),  # FedPer (Arivazhagan et al., arXiv 1912.00818)
     "modality_embeddings": ("modality_embedding",),
 }

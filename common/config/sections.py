@@ -63,7 +63,7 @@ class DataConfig:
 class ModelConfig:
     """The frozen backbone and what is trained on it (`common.models`, `common.adapters`)."""
 
-    backbone: str = "vit_small_patch14_dinov2.lvd142m"  # any timm ViT
+    backbone: str = "vit_small_patch14_dinov2.lvd142m"  # of docs/backbones.md
     weights: str = "hub"  # "hub", "random", a file that is shipped ("phantom", "phantom-tissue"), or the path of one
     adapter: Adapter = one_of("lora", ADAPTERS)
     blocks: int = ranged(0, 0, 64)  # adapt the last n blocks; 0: all

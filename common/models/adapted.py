@@ -11,6 +11,8 @@ from common.config.sections import ModelConfig
 from common.errors import ConfigError
 from common.models.backbones.backbone import Backbone
 
+MLP = "mlp"  # as a place of `Adapter.places`; the others are linear maps
+
 
 class Adapted(nn.Module):
     """A frozen map and what an adapter trains beside it: all adapters are this module.
@@ -101,6 +103,11 @@ def adapt(backbone: Backbone, config: ModelConfig, generator: torch.Generator, r
 def _chosen_blocks(backbone: Backbone, config: ModelConfig) -> list[nn.Module]:
     """The last `config.blocks` blocks, or all."""
     blocks = backbone.blocks
+    if config.joint_blocks and not backbone.attends:
+        raise ConfigError(
+            f"model.joint_blocks: in {config.backbone} nothing attends, so modalities meet behind its last stage, not in its "
+            f"last {config.joint_blocks} blocks. Set it to 0."
+        )
     for name in ("blocks", "joint_blocks"):
         if getattr(config, name) > len(blocks):
             raise ConfigError(f"model.{name}: {config.backbone} has {len(blocks)} blocks, got {getattr(config, name)}.")
@@ -111,6 +118,11 @@ def _wrap(
     block: nn.Module, place: str, backbone: Backbone, config: ModelConfig, generator: torch.Generator, residual: int
 ) -> None:
     """Put the adapter around one map of one block."""
+    if place != MLP and not backbone.linear_maps:
+        raise ConfigError(
+            f"model.adapter: '{config.adapter.name}' changes linear maps, and {config.backbone} has none in its stages. Take "
+            "bottleneck (behind each stage), bitfit, full or head; with bitfit, bottleneck or head, train_norms trains its norms."
+        )
     linear = place in backbone.linear_maps
     owner_path, _, attribute = (backbone.linear_maps[place] if linear else backbone.mlp).rpartition(".")
     owner = block.get_submodule(owner_path)
@@ -118,7 +130,7 @@ def _wrap(
     if not isinstance(frozen, nn.Linear if linear else nn.Module):
         raise ConfigError(f"model.adapter.targets: a block of {config.backbone} has no linear map '{place}'.")
     weight = frozen.weight if isinstance(frozen, nn.Linear) else None
-    values = config.adapter.start(weight, backbone.width, generator)
+    values = config.adapter.start(weight, backbone.block_width(block), generator)
     if residual and weight is not None and config.adapter.pairs:
         values |= residual_start(weight.detach(), residual)
     setattr(owner, attribute, Adapted(frozen, config.adapter, values))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.config.run import RunConfig
+from common.errors import ConfigError
 from common.models.adapted import adapt
 from common.models.backbones.backbone import Backbone
 from common.models.backbones.create import create_backbone
@@ -30,13 +31,14 @@ def build_model(config: RunConfig, *, public: Source = "file") -> MultiModalViT:
             that the file need not be here; or nowhere, where they are about to be made.
 
     Raises:
-        ConfigError: an architecture, target or size that does not fit, public features of another model.
+        ConfigError: an architecture, target, size or loss term that does not fit, public features of another model.
         WeightsError: weights that cannot be had, or that are of another architecture.
     """
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):  # timm draws untrained weights from the global generator
         torch.manual_seed(config.seed)
         backbone, sha256 = create_backbone(config.model, config.data.size)
+    _require_usable_terms(backbone, config)
     chosen = replace(config.model, train_norms=True) if "norms" in config.personal.keep else config.model
     adapt(backbone, chosen, generator, config.federation.low_rank.residual_rank)
     found: Mapping[str, Tensor] | None = None
@@ -69,6 +71,16 @@ def assemble(
     centre = torch.zeros(1 + modalities, width) if config.model.centre_features else None
     front = Front(centre) if public is None else Front(public[CENTRE], public[PROJECTION])
     return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front)
+
+
+def _require_usable_terms(backbone: Backbone, config: RunConfig) -> None:
+    """Refuse a term that such a backbone could learn nothing by."""
+    for term in config.objective.running():
+        if term.needs_attention and not backbone.attends:
+            raise ConfigError(
+                f"objective.terms.{term.name}.weight: it asks what a hidden patch tells of those around it, and in "
+                f"{config.model.backbone} no cell looks at another. Set it to 0."
+            )
 
 
 def _head(embedding: int, width: int, config: RunConfig, generator: torch.Generator) -> PrototypeHead | LinearHead:

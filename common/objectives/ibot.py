@@ -20,6 +20,7 @@ class Ibot(Term):
     name: ClassVar[str] = "ibot"
     why_not_private: ClassVar[str] = "iBOT's centre comes from the batch"
     needs_teacher: ClassVar[bool] = True
+    needs_attention: ClassVar[bool] = True
     in_ssl_rounds: ClassVar[bool] = True
 
     weight: float = ranged(1.0, 0.0, 100.0)

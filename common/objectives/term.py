@@ -68,6 +68,7 @@ class Term:
             gradient can be clipped, and a private round may have the term. It runs under `vmap`, so no branch reads a value.
         why_not_private: where it is not so, the reason, for the error.
         needs_teacher: reads `teacher_logits` or `teacher_patch_logits`.
+        needs_attention: reads what a token knows of those around it, which in a CNN is nothing.
         on_features: also runs in head rounds, which have one view, its embedding and logits, and no teacher.
         in_ssl_rounds: also runs in self-supervised rounds (`training.ssl_rounds`): it learns nothing from labels or of classes.
     """
@@ -76,6 +77,7 @@ class Term:
     per_patient: ClassVar[bool] = False
     why_not_private: ClassVar[str] = "one patient's part in it may depend on others"
     needs_teacher: ClassVar[bool] = False
+    needs_attention: ClassVar[bool] = False
     on_features: ClassVar[bool] = False
     in_ssl_rounds: ClassVar[bool] = False
 

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import timm
-
 from common.config.axes import AXIAL, in_words
 from common.config.run import RunConfig
-from common.config.sections import DataConfig, ModelConfig
-from common.models.backbones.weights import SHIPPED_FILES
+from common.config.sections import DataConfig
+from common.models.backbones.licence import weights_licence
 from server.report.decode import Measure
 from server.report.page.conformal import ALL
 from server.report.page.headline import caution
@@ -29,17 +27,6 @@ def intended_use(config: RunConfig) -> str:
         f"may rest on it. It knows {len(task.classes)} classes ({', '.join(task.classes)}) and nothing else: every other brain "
         "gets probabilities that add up to one all the same."
     )
-
-
-def weights_licence(model: ModelConfig) -> str:
-    """The licence of the frozen weights, as far as it can be known."""
-    if model.weights in SHIPPED_FILES:
-        return "apache-2.0 (shipped with FedMRI)"
-    if model.weights == "random":
-        return "none: the backbone was not trained"
-    settings = timm.get_pretrained_cfg(model.backbone) if timm.is_model(model.backbone) else None
-    named = getattr(settings, "license", None)
-    return f"{named} (according to timm, of {model.backbone})" if named else "not known: ask whoever made them"
 
 
 def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, checks: Sequence[Mapping[str, Any]]) -> str:

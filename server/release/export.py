@@ -25,8 +25,9 @@ from common.model_files.exported import merge_trained, save_exported
 from common.model_files.merge import kept_modules
 from common.model_files.open import open_saved, read_saved
 from common.model_files.opened_model import OpenedModel
+from common.models.backbones.licence import weights_licence
 from common.models.multimodal import MultiModalViT
-from server.release.card import intended_use, model_card, weights_licence
+from server.release.card import intended_use, model_card
 from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest

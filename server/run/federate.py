@@ -24,6 +24,7 @@ from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
+from common.models.backbones.licence import weights_licence
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
@@ -237,6 +238,7 @@ def finish(
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
         "weights_sha256": model.backbone_sha256,
+        "weights_licence": weights_licence(plan.config.model),
         "code": code_hash(),
         "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key}
         | ({"compared_with_external": took_part(rounds)} if compared else {})

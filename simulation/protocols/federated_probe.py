@@ -39,21 +39,35 @@ class FederatedProbe:
             DataError: no site has enough patients, or there are too many features for Newton's steps.
         """
         del generator
-        sites, refused = training.each_site()
-        if not sites:
-            raise DataError("no site has `policy.min_patients` labelled patients")
-        counts = np.sum([np.bincount(own.y, minlength=training.classes) for own in sites], axis=0)
-        known = np.flatnonzero(counts)
-        if len(known) == 1:
-            said = spread_over(np.ones((len(asked), 1)), known, training.classes)
-            return Answer(said[None], 0, "one class", TOLD)
-        scale = fit_scale([own.x for own in sites])
-        samples = []
-        for own in sites:
-            y = np.searchsorted(known, own.y)
-            samples.append(Sample(scale.apply(own.x), y, balanced(y, counts[known])))
-        w, steps = newton(samples, len(known), self.strength)
-        said = spread_over(probabilities(w, scale.apply(asked)), known, training.classes)
-        sent = steps * (w.size**2 + w.size + 1) * 8 / 1e6
-        chosen = f"C = {self.strength:g}, fixed; {steps} steps, {sent:.1f} MB from each of {len(sites)} sites; {refused} refused"
-        return Answer(said[None], w.size, chosen, TOLD)
+        return federated_fit(training, asked, self.strength)
+
+
+def federated_fit(training: Training, asked: Floats, strength: float) -> Answer:
+    """Fit on the patients of all sites that have enough of them, and answer.
+
+    Args:
+        training: N labelled patients.
+        asked: [Q, F].
+        strength: scikit-learn's C.
+
+    Raises:
+        DataError: no site has enough patients, or there are too many features for Newton's steps.
+    """
+    sites, refused = training.each_site()
+    if not sites:
+        raise DataError("no site has `policy.min_patients` labelled patients")
+    counts = np.sum([np.bincount(own.y, minlength=training.classes) for own in sites], axis=0)
+    known = np.flatnonzero(counts)
+    if len(known) == 1:
+        said = spread_over(np.ones((len(asked), 1)), known, training.classes)
+        return Answer(said[None], 0, "one class", TOLD)
+    scale = fit_scale([own.x for own in sites])
+    samples = []
+    for own in sites:
+        y = np.searchsorted(known, own.y)
+        samples.append(Sample(scale.apply(own.x), y, balanced(y, counts[known])))
+    w, steps = newton(samples, len(known), strength)
+    said = spread_over(probabilities(w, scale.apply(asked)), known, training.classes)
+    sent = steps * (w.size**2 + w.size + 1) * 8 / 1e6
+    chosen = f"C = {strength:g}, fixed; {steps} steps, {sent:.1f} MB from each of {len(sites)} sites; {refused} refused"
+    return Answer(said[None], w.size, chosen, TOLD)

@@ -32,6 +32,11 @@ class FewShot:
         """In tables."""
         return f"few-shot, {self.shots} a class"
 
+    @property
+    def drawn_as(self) -> str:
+        """The protocol whose draws it has."""
+        return self.name
+
     def answer(self, training: Training, asked: Floats, generator: np.random.Generator) -> Answer:
         """See `FrozenProtocol.answer`; too few patients to choose a strength by, so it is fixed.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from simulation.protocols.federated_few_shot import FederatedFewShot
 from simulation.protocols.federated_knn import FederatedKNN
 from simulation.protocols.federated_probe import FederatedProbe
 from simulation.protocols.few_shot import DRAWS, SHOTS, FewShot
@@ -31,4 +32,5 @@ CENTRAL: dict[str, Make] = {
 FEDERATED: dict[str, Make] = {
     "federated-knn": lambda asked: [FederatedKNN(asked.k, asked.temperature)],
     "federated-probe": lambda asked: [FederatedProbe()],
+    "federated-few-shot": lambda asked: [FederatedFewShot(shots, asked.draws) for shots in asked.shots],
 }

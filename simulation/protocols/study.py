@@ -1,12 +1,11 @@
-"""A study of frozen features: read all patients, run the backbone, let every protocol answer for the external hospital once."""
+"""A study of a backbone: read all patients, run it, let every protocol answer for the external hospital once."""
 
 import json
-import resource
-import sys
 import time
 import tracemalloc
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,21 @@ from common.data.dataset import SiteData
 from common.errors import DataError, FederationError
 from common.files import write_atomic
 from common.messages.code_version import code_hash
+from common.models.backbones.licence import weights_licence
 from common.models.build import build_model
 from simulation.baselines import open_folders, probabilities_json, split_folders
 from simulation.experiment import Note, Progress, prepare
 from simulation.experiment_plan import Experiment
-from simulation.protocols.inputs import Input, all_inputs, channels_of
+from simulation.processes import as_they_end
+from simulation.protocols.figure import figure
+from simulation.protocols.inputs import TOKENS, Input, all_inputs, channels_of
 from simulation.protocols.measures import measured
-from simulation.protocols.protocol import Floats, FrozenProtocol, Training
+from simulation.protocols.protocol import Answer, Floats, FrozenProtocol, Training
 from simulation.protocols.table import markdown
+from simulation.protocols.tuned import MEGABYTE, TUNED, Job, Tuning, peak_megabytes, run_tuned
 
-TABLE, JSON, ANSWERS = "protocols.md", "protocols.json", "answers.json"
-MEGABYTE = 1e6
+TABLE, JSON, ANSWERS, FIGURE = "protocols.md", "protocols.json", "answers.json", "protocols.svg"
+WORKERS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,15 @@ class Asked:
 
 
 def run_study(
-    plan: Experiment, protocols: Sequence[FrozenProtocol], fusion: Sequence[str], note: Note, progress: Progress
+    plan: Experiment,
+    protocols: Sequence[FrozenProtocol],
+    fusion: Sequence[str],
+    note: Note,
+    progress: Progress,
+    tuned: Sequence[str] = (),
+    tuning: Tuning | None = None,
 ) -> dict[str, Any]:
-    """Do it all, and write `TABLE`, `JSON` and `ANSWERS` into the folder.
+    """Do it all, and write `TABLE`, `JSON`, `ANSWERS` and `FIGURE` into the folder.
 
     Training patients are those who train in the federation of this configuration: whom it holds back takes no part.
 
@@ -63,6 +72,8 @@ def run_study(
         fusion: the three modalities of early fusion; empty: the default.
         note: called with each sentence that the user should read now.
         progress: called with how far it is.
+        tuned: names in `TUNED`, which train on multi-modality tokens.
+        tuning: how they train; None: as by default.
 
     Returns:
         What `JSON` holds.
@@ -87,6 +98,9 @@ def run_study(
     least = tuple(read_policy(plan.data / name, simulated=True).min_patients for name in training)
     asked = Asked(tuple(patients.labels for patients in training.values()), least, external.labels, plan.config)
     rows, answers = run_protocols(protocols, inputs, asked, progress)
+    jobs = tuned_jobs(plan, list(training), tuned, tuning or Tuning())
+    more, said = tuned_rows(jobs, asked, progress)
+    rows, answers = rows + more, answers | said
     table = {
         "training": {name: len(patients) for name, patients in training.items()},
         "external": "+".join(plan.external),
@@ -95,6 +109,7 @@ def run_study(
         "seed": plan.config.seed,
         "backbone": model.backbone_name,
         "backbone_sha256": model.backbone_sha256,
+        "weights_licence": weights_licence(plan.config.model),
         "code": code_hash(),
         "inputs": [{"name": one.name, "width": one.sites[0].shape[1], "seconds": one.seconds} for one in inputs],
         "rows": rows,
@@ -104,6 +119,7 @@ def run_study(
     plan.out.mkdir(parents=True, exist_ok=True)
     write_atomic(plan.out / ANSWERS, probabilities_json(external.ids, answers))
     write_atomic(plan.out / TABLE, markdown(table).encode())
+    write_atomic(plan.out / FIGURE, figure(table))
     write_atomic(plan.out / JSON, (json.dumps(table, indent=1) + "\n").encode())
     return table
 
@@ -128,7 +144,8 @@ def run_protocols(
     for given in inputs:
         training = _training(given, asked)
         for protocol in protocols:
-            seed = [asked.config.seed, zlib.crc32(protocol.name.encode())]
+            drawn_as = getattr(protocol, "drawn_as", protocol.name)
+            seed = [asked.config.seed, zlib.crc32(drawn_as.encode())]
             row = {"input": given.name, "protocol": protocol.name}
             rows.append(row | _answered(protocol, training, given.sites[-1], asked, seed, answers, " / ".join(row.values())))
             done += 1
@@ -156,6 +173,43 @@ def _answered(
     finally:
         tracemalloc.stop()
     answers[name] = answer.probabilities.mean(0)
+    return measured_row(answer, asked, seconds, peak / MEGABYTE)
+
+
+def tuned_jobs(plan: Experiment, training: Sequence[str], tuned: Sequence[str], tuning: Tuning) -> list[Job]:
+    """The protocols that train, the one of most work first.
+
+    Args:
+        plan: of the study.
+        training: names of the sites with labels.
+        tuned: names in `TUNED`.
+        tuning: how they train.
+    """
+    folders = tuple(plan.data / name for name in training), tuple(plan.data / name for name in plan.external)
+    order = [name for name in reversed(TUNED) if name in tuned]
+    return [Job(name, plan.config.to_json(), tuning, *folders, plan.cache) for name in order]
+
+
+def tuned_rows(jobs: Sequence[Job], asked: Asked, progress: Progress) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
+    """Rows and answers as `run_protocols`; two processes at once, for their seconds are of one thread each."""
+    rows, answers, done = dict[str, dict[str, Any]](), dict[str, Floats](), list[str]()
+    if jobs:
+        progress("training", 0, len(jobs))
+    with closing(as_they_end(run_tuned, jobs, WORKERS)) as ended:
+        for job, found in ended:
+            row = {"input": TOKENS, "protocol": TUNED[job.name][0]}
+            if found.answer is None:
+                rows[job.name] = row | {"why": found.why, "told": ""}
+            else:
+                answers[" / ".join(row.values())] = found.answer.probabilities.mean(0)
+                rows[job.name] = row | measured_row(found.answer, asked, found.seconds, found.peak_megabytes)
+            done.append(job.name)
+            progress("training", len(done), len(jobs))
+    return [rows[name] for name in TUNED if name in rows], answers
+
+
+def measured_row(answer: Answer, asked: Asked, seconds: float, megabytes: float) -> dict[str, Any]:
+    """An answer's part of its row."""
     resamples = np.random.default_rng(asked.config.seed)  # the same ones for all rows
     found = measured(asked.external, answer.probabilities, bootstrap=asked.config.evaluation.bootstrap, generator=resamples)
     return {
@@ -164,7 +218,7 @@ def _answered(
         "draws": len(answer.probabilities),
         "parameters": answer.parameters,
         "seconds": seconds,
-        "peak_megabytes": peak / MEGABYTE,
+        "peak_megabytes": megabytes,
         "chosen": answer.chosen,
         "told": answer.told,
     }
@@ -180,12 +234,6 @@ def require_none(out: Path) -> None:
         raise FederationError(f"--out {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
     if (out / JSON).exists():
         raise FederationError(f"--out {out} already holds a study ({JSON}). Name another folder.")
-
-
-def peak_megabytes() -> float:
-    """The most memory that this program ever took, libraries included."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
 
 
 def _labelled(plan: Experiment, name: str) -> SiteData:

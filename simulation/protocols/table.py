@@ -1,4 +1,4 @@
-"""The table of a study of frozen features, as Markdown."""
+"""The table of a study, as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ HEADS = (
 
 def markdown(table: Mapping[str, Any]) -> str:
     """The whole file."""
-    lines = ["# Frozen features", "", "| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
+    lines = ["# Protocols", "", "![MCC and cost](protocols.svg)", "", "| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in table["rows"] if not row["why"]]
     lines += ["", caption(table), "", "## Features", ""]
     lines += [f"- {one['name']}: {one['width']} a patient, {one['seconds']:.1f} processor s" for one in table["inputs"]]
@@ -37,9 +37,11 @@ def caption(table: Mapping[str, Any]) -> str:
     return (
         f"{table['n']} labelled patients of {table['external']}, who answered once; 95% BCa bootstrap intervals over them. "
         f"Labelled training patients: {trains}. Everything was chosen by these, and nothing by the external ones. Of several "
-        "draws: the mean, and in brackets the least and the largest. Seconds are of all processors, for learning and answering; "
-        "memory is what arrays took at most meanwhile; both without the backbone's pass. The program took "
-        f"{table['peak_megabytes']:.0f} MB at most. Seed {table['seed']}, backbone {table['backbone']}."
+        "draws: the mean, and in brackets the least and the largest. Seconds are of all processors, for choosing, learning and "
+        "answering. On frozen features they are without the backbone's pass, and memory is what arrays took at most meanwhile; "
+        "where a head, an adapter or the backbone is trained, the pass is in both, and memory is of a whole process, libraries "
+        f"included. This program took {table['peak_megabytes']:.0f} MB at most. Seed {table['seed']}, backbone "
+        f"{table['backbone']}, licence of its weights: {table['weights_licence']}."
     )
 
 

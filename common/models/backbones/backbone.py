@@ -8,6 +8,8 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
+from common.errors import ConfigError
+
 
 class Tokens(NamedTuple):
     """A grid with its positions.
@@ -24,13 +26,15 @@ class Tokens(NamedTuple):
 
 
 class Backbone(Protocol):
-    """A frozen vision transformer. It is no module itself: `module` is, and its names are in every file of arrays.
+    """A frozen vision transformer or CNN. It is no module itself: `module` is, and its names are in every file of arrays.
 
     Attributes:
+        attends: tokens look at each other in its blocks. Where they do not, as in a CNN, `grid` is all that it computes.
         linear_maps: paths in a block of the linear maps that adapters may wrap, by the name that configurations use.
-        mlp: path in a block of its MLP as a whole.
+        mlp: path in a block of its MLP as a whole; of a CNN, of what stands behind it, an identity.
     """
 
+    attends: ClassVar[bool]
     linear_maps: ClassVar[Mapping[str, str]]
     mlp: ClassVar[str]
 
@@ -92,6 +96,10 @@ class Backbone(Protocol):
         """The blocks in their order."""
         ...
 
+    def block_width(self, block: nn.Module) -> int:
+        """Width of what leaves the `mlp` of a block."""
+        ...
+
     def norms(self, blocks: list[nn.Module]) -> Iterator[nn.Parameter]:
         """Parameters of the norms of some blocks, and of those behind the last."""
         ...
@@ -119,3 +127,19 @@ class Backbone(Protocol):
     def features(self, images: Tensor) -> Tensor:
         """Images [n, 3, H, W] as the backbone was trained to see them, to tokens [n, N, D]."""
         ...
+
+
+def require_whole_patches(size: int, patch: int, name: str) -> None:
+    """Refuse crops that patches do not fill.
+
+    Args:
+        size: edge of a crop in pixels.
+        patch: edge of a patch.
+        name: of the architecture.
+
+    Raises:
+        ConfigError: says which size is near.
+    """
+    if size % patch:
+        nearest = size // patch * patch or patch
+        raise ConfigError(f"data.size: {size} pixels are no multiple of {name}'s {patch}-pixel patches; take {nearest}.")

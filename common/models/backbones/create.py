@@ -20,7 +20,7 @@ def create_backbone(config: ModelConfig, size: int) -> tuple[Backbone, str]:
         The backbone and the SHA-256 of its weights: of the file, or of the tensors where there is no file.
 
     Raises:
-        ConfigError: no such architecture, or one that is no ViT.
+        ConfigError: no such architecture, or one of no family that is known.
         WeightsError: weights that cannot be had, or that do not fit.
     """
     if config.weights == "hub":

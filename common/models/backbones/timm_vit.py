@@ -1,7 +1,8 @@
 """timm's plain vision transformers: ViT, DeiT (Touvron et al., 2021), DINOv2 (Oquab et al., 2023), with registers (Darcet et al.,
 2024), and DINOv3 (Siméoni et al., 2025), which timm builds of `Eva`.
 
-They are only names in the configuration. timm converts the official `.pth` files and resamples position embeddings.
+They are only names in the configuration. timm converts the official `.pth` files and resamples position embeddings; files of
+transformers are renamed first (`layouts`).
 """
 
 import contextlib
@@ -12,7 +13,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from common.errors import ConfigError, WeightsError
-from common.models.backbones.backbone import Backbone, Tokens
+from common.models.backbones.backbone import Backbone, Tokens, require_whole_patches
+from common.models.backbones.dinov3_file import prepared, without_registers
+from common.models.backbones.layouts import fitted_patches, official_names
+from common.models.backbones.named import NAMED, timm_name
 from common.models.without_compiler import without_compiler
 
 with without_compiler():
@@ -22,6 +26,8 @@ with without_compiler():
     from timm.models.eva import checkpoint_filter_fn as filter_eva
     from timm.models.vision_transformer import VisionTransformer
     from timm.models.vision_transformer import checkpoint_filter_fn as filter_vit
+
+EXPECTED = "a plain vision transformer, or a ResNet, DenseNet or VGG"
 
 
 @register_model
@@ -40,36 +46,45 @@ class TimmViT(Backbone):
 
     vit: VisionTransformer | Eva
 
+    attends: ClassVar[bool] = True
     linear_maps: ClassVar[Mapping[str, str]] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
     mlp: ClassVar[str] = "mlp"
 
     @classmethod
     def knows(cls, name: str) -> bool:
-        """By timm's own list."""
-        return bool(timm.is_model(name))
+        """By timm's own list, and that of `named`."""
+        return bool(timm.is_model(timm_name(name)[0]))
 
     @classmethod
     def near(cls, name: str) -> list[str]:
         """Those of timm that begin alike."""
-        return list(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4])
+        own = [other for other in NAMED if other.startswith(name[:3])]
+        return own + list(timm.list_models(f"*{name.split('.', 1)[0][:8]}*")[:4])
 
     @classmethod
     def create(cls, name: str, size: int, *, filled: bool = False) -> Self:
         """Untrained; where every weight will be replaced, timm need not draw them first, which takes as long as all else."""
         settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "img_size": size, "dynamic_img_size": True}
+        architecture, own = timm_name(name)
+        settings |= own
         try:
             with contextlib.suppress(TypeError):  # an architecture that cannot be told so
                 if filled:
-                    return cls._of(timm.create_model(name, **settings, weight_init="skip"), name, size)
-            vit = timm.create_model(name, **settings)
+                    return cls.of(timm.create_model(architecture, **settings, weight_init="skip"), name, size)
+            vit = timm.create_model(architecture, **settings)
         except TypeError as error:  # an architecture that knows no image size
-            raise ConfigError(f"model.backbone: expected a plain vision transformer, '{name}' is none ({error}).") from error
-        return cls._of(vit, name, size)
+            raise ConfigError(f"model.backbone: expected {EXPECTED}, '{name}' is neither ({error}).") from error
+        return cls.of(vit, name, size)
 
     @classmethod
     def from_hub(cls, name: str, size: int) -> Self:
         """Download through timm; if the weights cannot be had, the error says how to get them."""
         cls.create(name, size)
+        if timm_name(name)[1]:
+            where = f": get it from {NAMED[name].source}" if name in NAMED else ""
+            raise WeightsError(
+                f"Backbone {name}: timm's hub has no weights of it. Name a local file with --set weights=FILE{where}."
+            )
         try:
             vit = timm.create_model(name, pretrained=True, num_classes=0, img_size=size, dynamic_img_size=True)
         except Exception as error:  # the hub's libraries raise many kinds; none may end in random weights
@@ -78,25 +93,25 @@ class TimmViT(Backbone):
                 f"with a network, `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` fills the hub's "
                 "cache; or name a local safetensors or .pth file with --set weights=FILE."
             ) from error
-        return cls._of(vit, name, size)
+        return cls.of(vit, name, size)
 
     @classmethod
-    def _of(cls, vit: nn.Module, name: str, size: int) -> Self:
-        """Only plain ViTs have the one grid of patch tokens that every modality shares."""
+    def of(cls, vit: nn.Module, name: str, size: int) -> Self:
+        """A module that timm made. Only plain ViTs have the one grid of patch tokens that every modality shares."""
         if not isinstance(vit, VisionTransformer | Eva):
-            raise ConfigError(f"model.backbone: expected a plain vision transformer, '{name}' is a {type(vit).__name__}.")
+            raise ConfigError(f"model.backbone: expected {EXPECTED}, '{name}' is a {type(vit).__name__}.")
         backbone = cls(vit)
-        if size % backbone.patch:
-            nearest = size // backbone.patch * backbone.patch or backbone.patch
-            raise ConfigError(
-                f"data.size: {size} pixels are no multiple of {name}'s {backbone.patch}-pixel patches; take {nearest}."
-            )
+        require_whole_patches(size, backbone.patch, name)
         return backbone
 
     def own_arrays(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """By timm's own filters; the head of a classifier is left out."""
         wanted = self.vit.state_dict()
-        found = filter_eva(state, self.vit) if isinstance(self.vit, Eva) else filter_vit(state, self.vit)
+        state = fitted_patches(official_names(state), self.patch)
+        if isinstance(self.vit, Eva):
+            found = without_registers(filter_eva(prepared(state, self.vit), self.vit))
+        else:
+            found = filter_vit(state, self.vit)
         return {name: array for name, array in found.items() if name in wanted or not name.startswith(("head", "fc_norm"))}
 
     @property
@@ -130,6 +145,11 @@ class TimmViT(Backbone):
     def blocks(self) -> list[nn.Module]:
         """The blocks in their order."""
         return list(self.vit.blocks.children())
+
+    def block_width(self, block: nn.Module) -> int:
+        """D."""
+        del block
+        return self.width
 
     def norms(self, blocks: list[nn.Module]) -> Iterator[nn.Parameter]:
         """`norm1` and `norm2` of blocks, `norm` and `fc_norm` behind them."""

@@ -6,6 +6,7 @@ import torch
 from common.adapters.registry import ADAPTERS
 from common.config.run import config_from_table
 from common.errors import ConfigError
+from common.model_files.merge import merge
 from common.models.arrays import arrays_sha256, get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
@@ -29,6 +30,39 @@ def test_an_untrained_adapter_changes_nothing(adapter: str) -> None:
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain = model_of(adapter="full").vit.forward_features(x)
     torch.testing.assert_close(model_of(adapter=adapter).vit.forward_features(x), plain)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"name": "lora", "rank": 0},
+        {"name": "lora", "targets": ["qkv", "proj", "fc1", "fc2"]},
+        {"name": "dora"},
+        {"name": "bottleneck"},
+        {"name": "bitfit"},
+    ],
+)
+@torch.inference_mode()
+def test_rank_0_and_adapters_that_start_at_zero_are_the_frozen_backbone_to_the_bit(adapter: dict[str, Any]) -> None:
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = model_of(adapter=adapter, train_norms=False)
+    assert torch.equal(model.vit.forward_features(x), model_of(adapter="head").vit.forward_features(x))
+    added = {name for name in get_arrays(model) if name.startswith("vit.")}
+    assert bool(added) == (adapter.get("rank") != 0)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "bitfit", "bottleneck"])
+@torch.no_grad()
+def test_merged_is_unmerged(adapter: str) -> None:
+    everywhere = {"targets": ["qkv", "proj", "fc1", "fc2"]} if adapter in ("lora", "dora") else {}
+    model, generator = model_of(adapter={"name": adapter, **everywhere}), torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    x = torch.rand(2, 3, 32, 32, generator=generator)
+    found = model.vit.forward_features(x)
+    assert (found - model_of(adapter="head").vit.forward_features(x)).abs().max() > 0.1
+    torch.testing.assert_close(merge(model).vit.forward_features(x), found, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("adapter", sorted(ADAPTERS))

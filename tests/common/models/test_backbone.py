@@ -71,7 +71,9 @@ def test_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
             create_backbone(ModelConfig(backbone=SMALL, weights=str(tmp_path / name)), 64)
 
 
-@pytest.mark.parametrize(("name", "said"), [("vit_giant_nonsense", "timm knows no"), ("resnet18", "vision transformer")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("vit_giant_nonsense", "timm knows no"), ("convnext_atto", "vision transformer, or a ResNet")]
+)
 def test_only_plain_vision_transformers(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         create_backbone(ModelConfig(backbone=name, weights="random"), 64)

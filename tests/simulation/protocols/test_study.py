@@ -1,7 +1,9 @@
 """The command on phantoms as small as can be: features against the backbone by hand, who is learned from, and refusals."""
 
 import json
+import pickle
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from common.models.build import build_model
 from simulation.baselines import open_folders
 from simulation.cli import main
 from simulation.phantom import write_hospitals
+from simulation.protocols import study
 from simulation.protocols.inputs import Input, all_inputs, channels_of
 from simulation.protocols.registry import CENTRAL, FEDERATED, Settings
 from simulation.protocols.study import Asked, run_protocols
+from simulation.protocols.tuned import Job, Tuned
 
 CONFIG = """
 [data]
@@ -50,26 +54,38 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
     return ["protocols", *given, "--out", str(out), "--cache", str(folder / "cache"), *more]
 
 
-def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("--shots", "1", "16", "--draws", "2", "--federated", "--set", "min_sites=1")
-    assert main(command(folder, tmp_path / "out", *asked, "--json")) == 0
+def here_and_now(work: Callable[[Job], Tuned], jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Tuned]]:
+    """In place of processes, which load all libraries anew; what they would be sent must be plain values."""
+    del workers
+    threads = torch.get_num_threads()
+    yield from ((job, work(pickle.loads(pickle.dumps(job)))) for job in jobs)  # noqa: S301
+    torch.set_num_threads(threads)
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "as_they_end", here_and_now)
+    asked = ("--shots", "1", "16", "--draws", "2", "--federated", "--set", "min_sites=1", "--epochs", "1", "--rates", "1e-3")
+    some = ("--protocols", "knn", "probe", "few-shot", "bitfit")
+    assert main(command(folder, tmp_path / "out", *asked, *some, "--json")) == 0
     table = json.loads(capsys.readouterr().out)
     assert {row["protocol"] for row in table["rows"]} == {
-        *("kNN", "linear probe", "few-shot, 1 a class", "few-shot, 16 a class", "kNN, federated", "linear probe, federated")
+        *("kNN", "linear probe", "few-shot, 1 a class", "few-shot, 16 a class", "BitFit"),
+        *("kNN, federated", "linear probe, federated", "few-shot, 1 a class, federated", "few-shot, 16 a class, federated"),
     }
     assert [one["name"] for one in table["inputs"]] == [
         *("multi-modality tokens", "early fusion: t1c, t2, flair"),
         *("t1 alone", "t1c alone", "t2 alone", "flair alone"),
     ]
-    assert len(table["rows"]) == 36
-    assert {row["protocol"] for row in table["rows"] if row["why"]} == {"few-shot, 16 a class"}
+    assert len(table["rows"]) == 49
+    assert {row["protocol"] for row in table["rows"] if row["why"]} == {"few-shot, 16 a class", "few-shot, 16 a class, federated"}
     assert all(row["seconds"] >= 0 and row["peak_megabytes"] > 0 for row in table["rows"] if not row["why"])
     assert "external" not in table["training"]
     written = (tmp_path / "out" / "protocols.md").read_text()
     assert "What leaves a site" in written
     assert "Not answered" in written
     answers = json.loads((tmp_path / "out" / "answers.json").read_text())
-    assert len(answers) == 30
+    assert len(answers) == 37
+    assert (tmp_path / "out" / "protocols.svg").read_text().count("BitFit") == 1
     assert all(len(said) == 3 and np.allclose(np.sum(list(said.values()), axis=1), 1) for said in answers.values())
     assert main(command(folder, tmp_path / "out", "--set", "min_sites=1")) == 1  # the external hospital answers once
     assert "already holds a study" in " ".join(capsys.readouterr().err.split())
@@ -111,7 +127,7 @@ def test_nothing_is_learned_from_external_patients(config: RunConfig) -> None:
     first = answers(x[2], np.array([0, 1, 2, 0]))
     other = np.concatenate([x[2][:1], 50 * generator.normal(size=(3, 5))])
     second = answers(other, np.array([2, -1, 1, 1]))
-    assert len(first) == 5
+    assert len(first) == 6
     for name, said in first.items():
         np.testing.assert_allclose(said[0], second[name][0], atol=1e-12)
 
@@ -134,6 +150,8 @@ def test_channels() -> None:
         (("--temperature", "0"), "--temperature"),
         (("--shots", "0"), "--shots"),
         (("--draws", "0"), "--draws"),
+        (("--epochs", "0"), "--epochs"),
+        (("--rates", "0"), "--rates"),
         (("--protocols", "svm"), "--protocols"),
         (("--fusion", "t1", "t2"), "--fusion"),
         (("--set", "nonsense=1"), "nonsense"),
