@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common.progress import LongWork
+from common.terminal.progress import LongWork
 from server.events.words import round_line
 
 

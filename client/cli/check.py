@@ -16,7 +16,7 @@ from rich.text import Text
 from common.cli import add_debug, config_path
 from common.config.run import RunConfig, load_config
 from common.errors import ConfigError, DataError
-from common.progress import long_work
+from common.terminal.progress import long_work
 
 if TYPE_CHECKING:
     from client.review.page import Page

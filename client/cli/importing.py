@@ -14,7 +14,7 @@ from rich.text import Text
 from common.cli import add_debug
 from common.config.modalities import DEFAULT_MODALITIES
 from common.errors import ConfigError, DataError
-from common.progress import long_work
+from common.terminal.progress import long_work
 
 if TYPE_CHECKING:
     from client.data.candidates import Candidate

@@ -17,7 +17,7 @@ from rich.text import Text
 from common.cli import add_debug
 from common.config.modalities import MODALITIES
 from common.errors import ConfigError, DataError, FedMRIError
-from common.progress import long_work
+from common.terminal.progress import long_work
 
 if TYPE_CHECKING:
     from client.predict.inputs import PredictionInputs

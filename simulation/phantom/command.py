@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from common.cli import add_debug
-from common.progress import long_work
+from common.terminal.progress import long_work
 from simulation.phantom.hospitals import LAYOUTS, ON_REQUEST, write_hospitals
 
 

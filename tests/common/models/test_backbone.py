@@ -14,6 +14,7 @@ from common.config.sections import ModelConfig
 from common.errors import ConfigError, WeightsError
 from common.models.backbones.create import create_backbone
 from common.models.backbones.weights import SHIPPED, SHIPPED_FILES, file_sha256, find_weights
+from common.models.public_features import SHIPPED_PUBLIC
 from simulation.example import copy_weights
 
 CHECKOUT = Path(__file__).parents[3]
@@ -121,9 +122,11 @@ def test_old_configurations_keep_the_first_file(recipe: str) -> None:
 def test_every_shipped_file_is_in_the_package_and_is_copied_for_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patterns = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["common.models"]
     packed = {file for pattern in patterns for file in (CHECKOUT / "common" / "models").glob(pattern)}
-    assert packed == set(SHIPPED_FILES.values())
+    assert packed == {*SHIPPED_FILES.values(), *SHIPPED_PUBLIC.values()}
     monkeypatch.setenv("FEDMRI_CACHE", str(tmp_path))
     copy_weights()
+    for file in SHIPPED_PUBLIC.values():
+        assert (tmp_path / "weights" / file.name).read_bytes() == file.read_bytes()
     for name, file in SHIPPED_FILES.items():
         assert (tmp_path / "weights" / file.name).read_bytes() == file.read_bytes()
         monkeypatch.setitem(SHIPPED_FILES, name, tmp_path / "absent" / file.name)  # as in a bundle

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from common.progress import LongWork
+from common.terminal.progress import LongWork
 
 
 def test_a_log_file_gets_a_line_every_half_minute() -> None:

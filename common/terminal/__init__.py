@@ -1,0 +1,1 @@
+"""What commands of all three programs show while they work."""
