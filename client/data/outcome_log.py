@@ -15,7 +15,7 @@ class OutcomeLog:
     """Rows by file; the last word on a file counts. Written whole with each patient, so that an interruption loses none.
 
     Args:
-        path: of the table, which nobody else writes; of a patient whom an earlier run imported its rows are kept where `keep` asks for it.
+        path: of the table, which nobody else writes; what an earlier run said of a patient stays where `keep` asks for it.
 
     Raises:
         DataError: there is something else at `path`.

@@ -24,6 +24,7 @@ from common.errors import DataError
 EDGE = 128  # pixels of a slice's picture, at most
 QUALITY = 72  # of WebP
 OUTLINE = (255, 176, 32)
+TELLING = ("flair", "t2", "t1c")  # the modalities that show a tumour, the best one first
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Pictures:
     outline: bytes
     numbers: tuple[int, ...]
     as_the_model: bool  # or as the files are, each on its own grid, for who stays out
+    whole: Row | None = None  # the same slices from edge to edge, in the modality that shows a tumour best
+    marked: bytes = b""  # on these, the outlines of the tumour and of what the model sees
 
 
 def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> Pictures:
@@ -58,7 +61,27 @@ def _as_the_model(read: Patient, data: DataConfig) -> Pictures:
     ]
     tumour = cut_tumour(read, data)
     outline = _outline(tumour) if tumour is not None else b""
-    return Pictures(tuple(rows), outline, tuple(int(index) + 1 for index in sliced.indices), as_the_model=True)
+    numbers = tuple(int(index) + 1 for index in sliced.indices)
+    return Pictures(tuple(rows), outline, numbers, True, *_from_edge_to_edge(read, data))
+
+
+def _from_edge_to_edge(read: Patient, data: DataConfig) -> tuple[Row, bytes]:
+    """Where in the head the square lies: a mask on the wrong side, or in another patient's place, is seen here alone."""
+    name = next((one for one in TELLING if one in read.volumes), next(iter(read.volumes)))
+    volume, affine = read.volumes[name], read.reference.affine
+    slices = _whole(Volume(scaled_slab(volume, name, read.indices, data), affine), data)
+    regions = [_square(read, data.field_of_view), *([read.region[:, :, read.indices]] if read.tumour else [])]
+    outline = _outline(*(_whole(Volume(region.astype(np.float32), affine), data) >= 0.5 for region in regions))
+    return Row(name, _strip(slices)), outline
+
+
+def _square(read: Patient, field_of_view: float) -> Mask:
+    """The voxels [X, Y, S] that the model sees."""
+    x, y = (
+        np.abs(np.arange(count) * length - middle) <= field_of_view / 2
+        for count, length, middle in zip(read.region.shape, read.reference.spacing, read.centre, strict=False)
+    )
+    return np.repeat((x[:, None] & y[None])[:, :, None], len(read.indices), axis=2)
 
 
 def _as_the_files(case: Case, data: DataConfig) -> Pictures:
@@ -104,13 +127,15 @@ def _strip(images: NDArray[np.floating]) -> bytes:
     return out.getvalue()
 
 
-def _outline(tumour: Mask) -> bytes:
-    """The rim of the tumour [S, H, W] as a transparent strip, one pixel wide in the picture that is shown."""
-    whole = np.concatenate(list(tumour), axis=1)
-    small = np.asarray(_small(Image.fromarray(whole.astype(np.uint8) * 255))) > 127
-    rim = small & ~ndimage.binary_erosion(small)
+def _outline(*regions: Mask) -> bytes:
+    """The rims of regions [S, H, W] as a transparent strip, one pixel wide in the picture that is shown."""
+    rims = []
+    for region in regions:
+        whole = np.concatenate(list(region), axis=1)
+        small = np.asarray(_small(Image.fromarray(whole.astype(np.uint8) * 255))) > 127
+        rims.append(small & ~ndimage.binary_erosion(small))
     out = BytesIO()
-    picture = Image.fromarray(rim.astype(np.uint8), "P")
+    picture = Image.fromarray(np.logical_or.reduce(rims).astype(np.uint8), "P")
     picture.putpalette([0, 0, 0, *OUTLINE])
     picture.save(out, "PNG", transparency=0, bits=1, optimize=True)
     return out.getvalue()

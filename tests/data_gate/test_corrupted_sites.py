@@ -264,6 +264,10 @@ def over(voxels: np.ndarray, top: int) -> np.ndarray:
     return (voxels / voxels.max() * top).astype(np.int64)
 
 
+def padded_white(site: Path) -> None:
+    rewrite(site, "t2", lambda voxels: np.where(voxels > 0, voxels, 32000), np.int16)
+
+
 def clipped(voxels: np.ndarray) -> np.ndarray:
     return np.minimum(voxels, np.percentile(voxels[voxels > voxels.max() / 20], 60))
 
@@ -339,7 +343,11 @@ GEOMETRY: dict[str, tuple[Spoil, str, str]] = {
     "colour": (coloured, "file-colour", "error"),
     "complex numbers": (complex_numbers, "file-complex", "warning"),
     "axes exchanged": (lambda s: rewrite(s, "flair", lambda v: v.transpose(1, 0, 2)), "axes-exchanged", "error"),
-    "a mask's axes exchanged": (lambda s: rewrite(s, "mask", lambda v: v.transpose(1, 0, 2), np.uint8), "axes-exchanged", "error"),
+    "a mask's axes exchanged": (
+        lambda s: rewrite(s, "mask", lambda v: v.transpose(1, 0, 2), np.uint8),
+        "axes-exchanged",
+        "error",
+    ),
 }
 FILES: dict[str, tuple[Spoil, str, str]] = {
     "cut off": (truncated, "file-truncated", "error"),
@@ -356,9 +364,12 @@ INTENSITIES: dict[str, tuple[Spoil, str, str]] = {
     "all zero": (lambda s: rewrite(s, "t2", np.zeros_like), "image-constant", "error"),
     "nothing but NaN": (lambda s: rewrite(s, "t2", lambda v: np.full_like(v, np.nan)), "image-constant", "error"),
     "wrapped around": (lambda s: rewrite(s, "t2", wrapped, np.int16), "intensity-wrapped", "error"),
-    "wrapped in unsigned 8 bits": (lambda s: rewrite(s, "t2", lambda v: over(v, 400) % 256, np.uint8), "intensity-wrapped", "error"),
-    "wrapped in unsigned 16": (lambda s: rewrite(s, "t2", lambda v: over(v, 99999) % 2**16, np.uint16), "intensity-wrapped", "error"),
+    "wrapped in 8 bits": (lambda s: rewrite(s, "t2", lambda v: over(v, 400) % 2**8, np.uint8), "intensity-wrapped", "error"),
+    "wrapped in 16": (lambda s: rewrite(s, "t2", lambda v: over(v, 99999) % 2**16, np.uint16), "intensity-wrapped", "error"),
     "wrapped in 12 bits": (lambda s: rewrite(s, "t2", lambda v: over(v, 6500) % 4096, np.int16), "intensity-wrapped", "error"),
+    "inverted": (lambda s: rewrite(s, "t2", lambda v: v.max() - v, np.int16), "background-brightest", "warning"),
+    "negated": (lambda s: rewrite(s, "t2", lambda v: -v, np.int16), "background-brightest", "warning"),
+    "padded with white": (padded_white, "background-brightest", "warning"),
     "clipped": (lambda s: rewrite(s, "t2", clipped, np.int16), "intensity-clipped", "warning"),
     "a CT": (lambda s: rewrite(s, "t1", tomogram, np.int16), "image-is-ct", "error"),
     "a label map as an image": (lambda s: rewrite(s, "t2", three_values, np.uint8), "image-few-values", "warning"),

@@ -16,8 +16,8 @@ FEWEST = 10  # values that an image has at least
 # head (of the whole image, and of what is no air). Between air and brain lie fat and skin; a padded MR has nothing there.
 AIR_HU, SOFT_HU, BONE_HU = (-1100.0, -850.0), (-40.0, 120.0), 400.0
 SOME_AIR, MOST_SOFT, SOME_BONE = 0.05, 0.35, 0.005
-# Neighbours so many of which differ by so much of what the type holds: numbers ran over. Of 220 real images of 8 bits, stretched to
-# the last value, none has one such pair; in a signed type images that use both ends of it are none at all.
+# So many neighbours that differ by so much of what the type holds: numbers ran over. Of 220 real images of 8 bits, stretched to
+# the last value, none has one such pair; a signed type is not used from end to end by any image.
 JUMPS, SIGNED, UNSIGNED = 10, 1 / 2, 7 / 8
 TWELVE_BITS = (4032, 4095)  # between which the highest value lies of an image that was counted in 12 bits
 

@@ -190,7 +190,9 @@ def test_a_compression_that_nobody_here_reads_is_named(tmp_path: Path) -> None:
         dataset = dcmread(file)
         dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.201")
         dataset.save_as(file)
-    with pytest.raises(DataError, match=r"compressed as High-Throughput JPEG 2000.*; decompress them, or install the import extra"):
+    with pytest.raises(
+        DataError, match=r"compressed as High-Throughput JPEG 2000.*; decompress them, or install the import extra"
+    ):
         read_volume(grouped(tmp_path)[0])
 
 

@@ -26,7 +26,17 @@ GIVEN = (  # in the words of converters, hospitals and data sets
         "T1w_post",
         "T1-Gd",
     ),
-    *("T1+C", "T1KM", "T1w_Gd", "T1_ce", "T1_contrast", "acq-mdc_T1w", "acq-inj_T1w", "acq-apresinjection_T1w", "acq-spacece_T1w"),
+    *(
+        "T1+C",
+        "T1KM",
+        "T1w_Gd",
+        "T1_ce",
+        "T1_contrast",
+        "acq-mdc_T1w",
+        "acq-inj_T1w",
+        "acq-apresinjection_T1w",
+        "acq-spacece_T1w",
+    ),
     *("acq-3Dce_T1w", "acq-Cplus_T1w", "acq-vueway_T1w", "acq-elucirem_T1w"),
 )
 WITHOUT = (
