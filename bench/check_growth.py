@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python bench/check_growth.py [--patients 125 250 500 1000] [--step 2]
 
-Each patient is one of four phantoms with a smooth field of their own over all modalities, so that no two are one person;
-every `--step`-th voxel in the plane. Sites of each size are checked in a process of their own, as `check` does with everything it knows;
-the exponent is that of seconds over patients, fitted by least squares in logarithms.
+Each patient is one of four phantoms with a smooth field of their own over all modalities, so that no two are one person; every
+`--step`-th voxel in the plane. Sites of each size are checked in a process of their own, with everything that `check` knows; the
+exponent is that of seconds over patients, fitted by least squares in logarithms.
 """
 
 import argparse

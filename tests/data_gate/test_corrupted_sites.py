@@ -230,6 +230,13 @@ def slab(site: Path) -> None:
     nib.save(nib.Nifti1Image(top, affine), path(site, "t2"))
 
 
+def filled_up(site: Path) -> None:
+    """T2 of the tumour's upper half and what lies above it, zeros below: a slab that was brought to T1's grid."""
+    depth = np.asarray(load(path(site, "mask")).dataobj).any((0, 1))
+    middle = int(np.flatnonzero(depth).mean())
+    rewrite(site, "t2", lambda voxels: np.where(np.arange(len(depth)) >= middle, voxels, 0), np.int16)
+
+
 def brain_of(site: Path) -> np.ndarray:
     voxels = np.asarray(load(path(site, "t1")).dataobj)
     return np.asarray(ndimage.binary_fill_holes(voxels > 0.1 * np.percentile(voxels, 99)))
@@ -339,6 +346,7 @@ GEOMETRY: dict[str, tuple[Spoil, str, str]] = {
     "a head of a centimetre": (lambda s: reheader(s, "t1", squeezed), "size-implausible", "error"),
     "a modality a metre off": (lambda s: reheader(s, "flair", moved(1000)), "image-elsewhere", "error"),
     "a slab beyond the tumour": (slab, "modality-not-in-slices", "warning"),
+    "a slab that was filled up with zeros": (filled_up, "modality-in-some-slices", "note"),
     "four dimensions": (four_d, "file-several-frames", "error"),
     "colour": (coloured, "file-colour", "error"),
     "complex numbers": (complex_numbers, "file-complex", "warning"),

@@ -35,16 +35,17 @@ def present_of(
     box = _box(images.reference, centre, field_of_view)
     for name, volume in placed.items():
         reached = _reached(images.volumes[name], images.reference, chosen, box)
+        shown = reached & _shows(volume, chosen, box)
         if not reached.any():
             found = f"does not reach the {chosen.size} slices that the model uses, and counts as absent"
             findings.append(images.finding(NOT_THERE, name, found, "an image that covers the tumour", AWAY))
-        elif not _shows(volume, chosen[reached], box):
+        elif not shown.any():
             found = "is the same everywhere in the slices that the model uses, and counts as absent"
             findings.append(images.finding(NO_SIGNAL, name, found, "an image of the tumour", AWAY))
         else:
             kept[name] = volume
-            if not reached.all():
-                found = f"reaches {int(reached.sum())} of the {chosen.size} slices that the model uses; the others are empty"
+            if not shown.all():
+                found = f"reaches {int(shown.sum())} of the {chosen.size} slices that the model uses; the others are empty"
                 findings.append(images.finding(IN_SOME, name, found, "an image that covers the tumour", AWAY))
     if not kept:
         findings.append(
@@ -73,7 +74,8 @@ def _reached(volume: Volume, reference: Volume, chosen: npt.NDArray[np.int64], b
     return np.asarray(inside(points, reference.affine, volume).reshape(chosen.size, -1).any(axis=1), np.bool_)
 
 
-def _shows(volume: Volume, slices: npt.NDArray[np.int64], box: Box) -> bool:
-    seen = volume.voxels[box[0], box[1]][:, :, slices]
-    finite = seen if volume.levels else seen[np.isfinite(seen)]
-    return bool(finite.size) and bool(finite.min() < finite.max())
+def _shows(volume: Volume, slices: npt.NDArray[np.int64], box: Box) -> npt.NDArray[np.bool_]:
+    """Which of the slices are not the same everywhere within the box: one that was filled up shows nothing."""
+    seen = [volume.voxels[box[0], box[1], z] for z in slices]
+    finite = seen if volume.levels else [one[np.isfinite(one)] for one in seen]
+    return np.array([bool(one.size) and bool(one.min() < one.max()) for one in finite])

@@ -3,7 +3,8 @@
     python killed_imports.py SOURCE PREPARED WORK
 
 PREPARED is a home with a plan. WORK gets `whole`, the import that nobody killed, and a folder for each step at which one was
-killed and then went on. A step is whatever changes the disk: a file opened for writing, a folder made, something moved or removed.
+killed and then went on. A step is whatever changes the disk: a file opened for writing, a folder made, something moved or
+removed.
 """
 
 import argparse
