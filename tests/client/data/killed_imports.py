@@ -67,9 +67,9 @@ def follow(source: Path, home: Path) -> int:
 def main(source: Path, prepared: Path, work: Path) -> None:
     """Kill at each step, until there is none left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    patient.register = lambda *_: STILL  # type: ignore[assignment]  # most of an import's time, and none of its steps
+    setattr(patient, "register", lambda *_: STILL)  # noqa: B010  # most of an import's time, and none of its steps
     follow(source, Path(shutil.copytree(prepared, work / "whole")))  # here, so that all is loaded before the first fork
-    step, ended = 0, signal.SIGKILL
+    step, ended = 0, int(signal.SIGKILL)
     while ended:
         step += 1
         home = Path(shutil.copytree(prepared, work / f"step-{step:03d}"))
