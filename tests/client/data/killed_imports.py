@@ -1,6 +1,6 @@
-"""Runs one import again and again, each time killed (SIGKILL) one step later, and once more to its end; a program of its own.
+"""Runs one import again and again, each time killed (SIGKILL) EVERY steps later, and once more to its end; a program of its own.
 
-    python killed_imports.py SOURCE PREPARED WORK
+    python killed_imports.py SOURCE PREPARED WORK EVERY
 
 PREPARED is a home with a plan. WORK gets `whole`, the import that nobody killed, and a folder for each step at which one was
 killed and then went on. A step is whatever changes the disk: a file opened for writing, a folder made, something moved or
@@ -64,14 +64,14 @@ def follow(source: Path, home: Path) -> int:
     return int(arguments.handler(arguments))
 
 
-def main(source: Path, prepared: Path, work: Path) -> None:
-    """Kill at each step, until there is none left."""
+def main(source: Path, prepared: Path, work: Path, every: int) -> None:
+    """Kill at every so manieth step, until there is none left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     setattr(patient, "register", lambda *_: STILL)  # noqa: B010  # most of an import's time, and none of its steps
     follow(source, Path(shutil.copytree(prepared, work / "whole")))  # here, so that all is loaded before the first fork
-    step, ended = 0, int(signal.SIGKILL)
+    step, ended = 1 - every, int(signal.SIGKILL)
     while ended:
-        step += 1
+        step += every
         home = Path(shutil.copytree(prepared, work / f"step-{step:03d}"))
         ended = run(source, home, step)
         run(source, home)
@@ -79,4 +79,4 @@ def main(source: Path, prepared: Path, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:4]), every=int(sys.argv[4]))

@@ -16,6 +16,7 @@ from tests.client.data.conftest import oblique, scans
 
 pytestmark = pytest.mark.slow
 SHAPE = (12, 10, 4)
+EVERY = 3  # steps: a third of them in ten seconds; all 95 were tried once (docs/results.md)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def imported(source: Path, tmp_path_factory) -> Path:
     (home / "masks.csv").write_text("patient_id,file,modality\nP-2,mask.nii.gz,flair\n")
     (home / "labels.csv").write_text("patient_id,subtype\nP-1,idh-wildtype\nP-2,oligodendroglioma\n")
     assert main(["import", str(source), "--plan", str(home / "plan.tsv")]) == 0
-    subprocess.run([sys.executable, killed_imports.__file__, source, home, work], check=True)
+    subprocess.run([sys.executable, killed_imports.__file__, source, home, work, str(EVERY)], check=True)
     return work
 
 
@@ -54,7 +55,7 @@ def content(home: Path) -> dict[str, bytes]:
 def test_every_kill_ends_in_the_same_bytes(imported: Path) -> None:
     whole = content(imported / "whole")
     killed = sorted(imported.glob("step-*"))
-    assert len(killed) > 50
+    assert len(killed) > 90 // EVERY
     assert sum(name.startswith("site/sub-") for name in whole) == 6  # three images with their sidecars
     for home in killed:
         found = content(home)
