@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,13 @@ def _beside(path: Path, content: bytes, mode: int) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what writes of `path` that were killed left beside it. Only for who alone writes it: others may be at it."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if re.fullmatch("[0-9a-f]{32}", left.name.rpartition(".")[2]):
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 import argparse
 import importlib.util
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from common.cli import add_debug
 from common.config.modalities import DEFAULT_MODALITIES
 from common.errors import ConfigError, DataError
+from common.files import locked
 from common.terminal.progress import long_work
 
 if TYPE_CHECKING:
@@ -111,12 +113,13 @@ def _dicom(arguments: argparse.Namespace) -> int:
     options = _options(arguments, choose(arguments.brain)) if arguments.go else None
     if arguments.go and not arguments.plan.is_file():
         raise ConfigError(f"{arguments.plan}: no such plan. Make it first, without --go.")
-    names, log = Pseudonyms(home, make=not arguments.go), OutcomeLog(home / "state" / "import.tsv")
+    names = Pseudonyms(home, make=not arguments.go)
     if arguments.go:
         names.require_known(planned_patients(arguments.plan))
-    with tempfile.TemporaryDirectory(prefix="fedmri-import-") as scratch:
+    with _alone(home / "state") as scratch:
+        log = OutcomeLog(home / "state" / "import.tsv")
         with long_work("Reading headers") as tick:
-            found = scan(arguments.source, Path(scratch), names, log, tick)
+            found = scan(arguments.source, scratch, names, log, tick)
         names.keep_table()
         if options is None:
             write_plan(arguments.plan, found)
@@ -131,8 +134,8 @@ def _follow(arguments: argparse.Namespace, lines: Any, options: "Options", log: 
     from client.data.intake import carry_out
     from client.data.site_folder import SiteFolder
 
-    log.write()
     if not lines:
+        log.write()
         raise DataError(f"{arguments.plan}: no line says yes under use. Set it for the series to import.")
     with long_work("Importing patients") as tick:
         outcome = carry_out(lines, SiteFolder(arguments.out), options, log, tick)
@@ -224,3 +227,24 @@ def _preset(arguments: argparse.Namespace) -> int:
     console.print(f"Imported: {result.imported} patients. There already: {result.there_already}.", highlight=False)
     checked: int = arguments.check(["check", str(arguments.out)])
     return checked
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[Path]:
+    """The one import under a home, and an empty folder for what archives hold: what a killed import left in it is removed.
+
+    Raises:
+        ConfigError: another import runs under this home: two would write one table of names and one of outcomes.
+    """
+    try:
+        lock = locked(state / "import.lock", wait=False, mode=0o600)
+    except BlockingIOError:
+        raise ConfigError(f"Another import runs under {state.parent}. Wait for its end, or name another --home.") from None
+    scratch = state / "unpacked"
+    with lock:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

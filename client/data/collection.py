@@ -54,6 +54,7 @@ def copy_collection(
     folders = _folders(preset, source, notes)
     labels = _labels(preset, source, table, notes)
     site, done, there = SiteFolder(out), 0, 0
+    site.tidy()
     for count, (patient, folder) in enumerate(sorted(folders.items()), start=1):
         name = f"sub-{re.sub('[^A-Za-z0-9]', '', folder.name.removesuffix('_nifti'))}"
         if site.has(name):

@@ -11,7 +11,7 @@ from client.data.candidates import Candidate, candidates, patient_id
 from client.data.dicom.header import read_header
 from client.data.dicom.series import group_series
 from client.data.dicom.sources import find_files
-from client.data.outcome_log import OutcomeLog
+from client.data.outcome_log import LEFT_OUT, THERE, USED, OutcomeLog
 from client.data.patient import TumourMask, prepare
 from client.data.plan import Line
 from client.data.pseudonym import Pseudonyms
@@ -19,7 +19,6 @@ from client.data.site_folder import SiteFolder
 from client.data.tables import Row
 from common.errors import DataError
 
-USED, LEFT_OUT, THERE = "used", "left out", "imported earlier"
 Progress = Callable[[int, int], None]
 
 
@@ -76,26 +75,32 @@ def carry_out(
     log: OutcomeLog,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Import the plan's patients; one that fails does not stop the others, and the log is whole after each."""
+    """Import the plan's patients; one that fails does not stop the others.
+
+    Whatever is killed at whatever point, the next run ends in the same bytes: a patient's rows of the log are written before
+    their folder is moved in, and of a patient who is there the rows that are written already stand.
+    """
     patients: dict[str, dict[str, Candidate]] = defaultdict(dict)
     for line, candidate in lines:
         patients[line.patient][line.modality] = candidate
-    imported, there, failed, notes = [], [], {}, []
-    for done, (name, chosen) in enumerate(sorted(patients.items()), start=1):
-        if folder.has(name):
-            there.append(name)
-            _say(log, chosen.items(), THERE, "the patient is in the site folder; remove their folder to import anew")
-        else:
-            try:
-                notes += [f"{name}: {note}" for note in _import_one(name, chosen, folder, options, log)]
-                imported.append(name)
-            except DataError as error:
-                failed[name] = str(error)
-                _say(log, chosen.items(), LEFT_OUT, str(error))
-        log.write()
+    imported, failed, notes = [], {}, []
+    folder.tidy()
+    there = [name for name in sorted(patients) if folder.has(name)]
+    for name in there:
+        if not log.keep(name):
+            _say(log, patients[name].items(), THERE, "the patient is in the site folder; remove their folder to import anew")
+    log.write()
+    for done, name in enumerate((name for name in sorted(patients) if name not in there), start=len(there) + 1):
+        try:
+            notes += [f"{name}: {note}" for note in _import_one(name, patients[name], folder, options, log)]
+            imported.append(name)
+        except DataError as error:
+            failed[name] = str(error)
+            _say(log, patients[name].items(), LEFT_OUT, str(error))
+            log.write()
         if progress:
             progress(done, len(patients))
-    if imported:
+    if imported or there:
         folder.describe(
             "Imported from DICOM: each patient's modalities are registered to one of them and resampled to its grid. Names are "
             "keyed hashes; headers keep how an image was made, and nothing of whom, where or when."
@@ -107,7 +112,6 @@ def _import_one(name: str, chosen: Mapping[str, Candidate], folder: SiteFolder, 
     number = patient_id(next(iter(chosen.values())).series)
     mask = options.masks.get(number)
     prepared = prepare(name, chosen, mask=mask, brain=options.brain, row=_row(chosen, options, number))
-    folder.add(prepared.images)
     for modality, candidate in chosen.items():
         if modality in prepared.left_out:
             _say(log, [(modality, candidate)], LEFT_OUT, prepared.left_out[modality])
@@ -116,6 +120,11 @@ def _import_one(name: str, chosen: Mapping[str, Candidate], folder: SiteFolder, 
     if mask:
         why = prepared.left_out.get("mask", "")
         log.add(str(mask.file), LEFT_OUT if why else USED, why or "as tumour mask", patient=name)
+    log.write()
+    try:
+        folder.add(prepared.images)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be written ({error.strerror or error})") from error
     return [f"{modality} left out: {why}" for modality, why in prepared.left_out.items()] + list(prepared.notes)
 
 

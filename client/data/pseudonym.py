@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from common.errors import ConfigError, DataError
-from common.files import write_secret
+from common.files import remove_unfinished, write_secret
 
 LENGTH = 12  # hexadecimal digits of a name: two of a million patients share one once in 500 sites
 
@@ -75,6 +75,7 @@ class Pseudonyms:
             DataError: two patients got one name.
         """
         path = self._folder / "patients.tsv"
+        remove_unfinished(path)
         known = dict(self._known)
         for name, patient in self._names.items():
             if known.setdefault(name, patient) != patient:

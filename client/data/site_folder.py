@@ -14,8 +14,8 @@ import numpy as np
 from client.data.sidecar import Sidecar
 from client.data.volume import Volume, save_nifti
 from common.config.modalities import MODALITIES
-from common.data.bids import describe_site, mask_path
-from common.files import write_atomic
+from common.data.bids import DESCRIPTIONS, describe_site, mask_path
+from common.files import remove_unfinished, sync_folder, write_atomic
 
 PROGRAM = "fedmri-site import"
 _UNFINISHED = ".importing-"
@@ -38,6 +38,13 @@ class SiteFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def tidy(self) -> None:
+        """Remove what imports that were killed left unfinished. Only for who alone fills the folder."""
+        for left in self.root.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left)
+        for name in ("participants.tsv", *DESCRIPTIONS):
+            remove_unfinished(self.root / name)
+
     def has(self, patient: str) -> bool:
         """Whether the patient is there already, whole."""
         return (self.root / patient).is_dir()
@@ -59,8 +66,12 @@ class SiteFolder:
         if images.row:
             self._put_row(images.name, images.row)
         if images.mask:
-            save_nifti(images.mask, mask_path(self.root, images.name), np.uint8)
+            mask = mask_path(self.root, images.name)
+            save_nifti(images.mask, mask, np.uint8)
+            _on_disk(mask.parent)
+        _on_disk(new)
         os.rename(new, self.root / images.name)
+        sync_folder(self.root)
 
     def describe(self, about: str) -> None:
         """Write what BIDS wants beside the patients; what a person wrote there stays.
@@ -68,15 +79,8 @@ class SiteFolder:
         Args:
             about: a sentence or two for the README.
         """
-        masks = mask_path(self.root, "sub-0").parents[2]
-        described = self.root / "dataset_description.json"
-        if (
-            not described.exists()
-            or PROGRAM in described.read_text(encoding="utf-8")
-            or (masks.exists() and not any(masks.glob("*.json")))
-        ):
-            columns = next(iter(_rows(self.root / "participants.tsv").values()), {})
-            describe_site(self.root, self.root.resolve().name, PROGRAM, about, list(columns))
+        columns = next(iter(_rows(self.root / "participants.tsv").values()), {})
+        describe_site(self.root, self.root.resolve().name, PROGRAM, about, list(columns))
 
     def _fresh(self, patient: str) -> Path:
         """An empty folder for what is not finished; what an interrupted import left of this patient is removed."""
@@ -109,6 +113,16 @@ def _put(volume: Volume | Path, stem: Path, *, link: bool) -> None:
         target.symlink_to(volume.resolve())
     else:
         shutil.copyfile(volume, target)
+
+
+def _on_disk(folder: Path) -> None:
+    """Wait until all files under a folder would survive a power cut: a patient who is there is there whole."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if not (file := Path(path) / name).is_symlink():
+                with file.open("rb") as content:
+                    os.fsync(content.fileno())
+        sync_folder(Path(path))
 
 
 def _rows(path: Path) -> dict[str, dict[str, str]]:

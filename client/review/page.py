@@ -2,7 +2,7 @@
 
 import base64
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from client.review.picture import Pictures, draw_patient
+from client.review.picture import Row, draw_patient
 from common.config.axes import how_shown, in_words
 from common.config.run import RunConfig
 from common.data.cases import Case
@@ -60,7 +60,8 @@ class Page:
     def add(self, case: Case, read: Patient | None) -> None:
         """Draw one patient."""
         pictures = draw_patient(case, read, self.run.data)
-        content = _template("pictures.html").render(tables=[vars(one) | {"drawn": _rows(one)} for one in pictures]).encode()
+        tables = [vars(one) | {"drawn": _rows(one.rows), "whole": _rows([one.whole] if one.whole else [])} for one in pictures]
+        content = _template("pictures.html").render(tables=tables).encode()
         self.drawn.append(_Drawn(case.id, self.waiting.tell(), self.waiting.write(content)))
 
     def write(self, path: Path, result: SiteCheck) -> None:
@@ -125,8 +126,8 @@ def _codes(result: SiteCheck, numbers: dict[str, int]) -> Iterator[dict[str, Any
         }
 
 
-def _rows(pictures: Pictures) -> list[dict[str, str]]:
-    return [{"name": row.name.upper(), "why": row.why, "strip": _uri("webp", row.strip)} for row in pictures.rows]
+def _rows(rows: Iterable[Row]) -> list[dict[str, str]]:
+    return [{"name": row.name.upper(), "why": row.why, "strip": _uri("webp", row.strip)} for row in rows]
 
 
 def _uri(kind: str, content: bytes) -> str:

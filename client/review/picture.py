@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from common.config.axes import plane_names
+from common.config.axes import Square, plane_names, squares
 from common.config.sections import DataConfig
 from common.data.cases import Case
 from common.data.gate.files import load_volume
 from common.data.gate.images import MASK
 from common.data.gate.patient import Patient
-from common.data.slices import Sliced, cut_patient, cut_tumour, scaled_slab
+from common.data.planes import Plane, turned
+from common.data.slices import Sliced, cut_patient, cut_tumour, scaled_slab, scaling
 from common.data.volumes import Mask, Volume, choose_slices, crop_slices, foreground
 from common.errors import DataError
 
 EDGE = 128  # pixels of a slice's picture, at most
 QUALITY = 72  # of WebP
 OUTLINE = (255, 176, 32)
+TELLING = ("flair", "t2", "t1c")  # the modalities that show a tumour, the best one first
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Pictures:
     numbers: tuple[int, ...]
     as_the_model: bool  # or as the files are, each on its own grid, for who stays out
     plane: str = ""  # and field of view, where they are not the usual ones
+    whole: Row | None = None  # the same slices from edge to edge, in the modality that shows a tumour best
+    marked: bytes = b""  # on these, the outlines of the tumour and of what the model sees
 
 
 def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> tuple[Pictures, ...]:
@@ -55,10 +59,10 @@ def draw_patient(case: Case, read: Patient | None, data: DataConfig) -> tuple[Pi
 def _as_the_model(read: Patient, data: DataConfig) -> tuple[Pictures, ...]:
     sliced, tumour, planes = cut_patient(read, data), cut_tumour(read, data), plane_names(data) or ("",)
     stack = [slice(first, first + data.slices) for first in range(0, len(sliced.images), data.slices)]
-    return tuple(_in_plane(sliced, tumour, part, planes[part][0], data) for part in stack)
+    return tuple(_in_plane(read, sliced, tumour, part, planes[part][0], data) for part in stack)
 
 
-def _in_plane(sliced: Sliced, tumour: Mask | None, part: slice, plane: str, data: DataConfig) -> Pictures:
+def _in_plane(read: Patient, sliced: Sliced, tumour: Mask | None, part: slice, plane: str, data: DataConfig) -> Pictures:
     """The slices of one axis at one field of view, which are a part of the stack."""
     rows = [
         Row(name, _strip(sliced.images[part, m])) if sliced.present[m] else Row(name, b"", "absent")
@@ -66,7 +70,33 @@ def _in_plane(sliced: Sliced, tumour: Mask | None, part: slice, plane: str, data
     ]
     outline = _outline(tumour[part]) if tumour is not None else b""
     numbers = tuple(index + 1 for index in sliced.indices[part].tolist())
-    return Pictures(tuple(rows), outline, numbers, as_the_model=True, plane=plane)
+    whole, marked = _from_edge_to_edge(read, squares(data)[part.start], data)
+    return Pictures(tuple(rows), outline, numbers, as_the_model=True, plane=plane, whole=whole, marked=marked)
+
+
+def _from_edge_to_edge(read: Patient, square: Square, data: DataConfig) -> tuple[Row, bytes]:
+    """Where in the head the square lies: a mask on the wrong side, or in another patient's place, is seen here alone."""
+    name = next((one for one in TELLING if one in read.volumes), next(iter(read.volumes)))
+    plane = next(one for one in read.planes if one.axis == square.axis)
+    volume, region = (turned(one, plane.axis) for one in (read.volumes[name], _volume(read.region, read)))
+    slab = Volume(scaling(read.volumes[name], name, data)(volume.voxels[:, :, plane.indices]), volume.affine)
+    tumour = region.voxels[:, :, plane.indices]
+    marked = [_square(region, plane, square.field_of_view), *([tumour] if read.tumour else [])]
+    outline = _outline(*(_whole(Volume(one.astype(np.float32), region.affine), data) >= 0.5 for one in marked))
+    return Row(name, _strip(_whole(slab, data))), outline
+
+
+def _volume(region: Mask, read: Patient) -> Volume:
+    return Volume(region.astype(np.float32), read.reference.affine)
+
+
+def _square(there: Volume, plane: Plane, field_of_view: float) -> Mask:
+    """The voxels [X, Y, S] of the turned volume that the model sees."""
+    columns, rows = (
+        np.abs(np.arange(count) * length - middle) <= field_of_view / 2
+        for count, length, middle in zip(there.voxels.shape, there.spacing, plane.centre, strict=False)
+    )
+    return np.repeat((columns[:, None] & rows[None])[:, :, None], len(plane.indices), axis=2)
 
 
 def _as_the_files(case: Case, data: DataConfig) -> Pictures:
@@ -112,13 +142,15 @@ def _strip(images: NDArray[np.floating]) -> bytes:
     return out.getvalue()
 
 
-def _outline(tumour: Mask) -> bytes:
-    """The rim of the tumour [S, H, W] as a transparent strip, one pixel wide in the picture that is shown."""
-    whole = np.concatenate(list(tumour), axis=1)
-    small = np.asarray(_small(Image.fromarray(whole.astype(np.uint8) * 255))) > 127
-    rim = small & ~ndimage.binary_erosion(small)
+def _outline(*regions: Mask) -> bytes:
+    """The rims of regions [S, H, W] as a transparent strip, one pixel wide in the picture that is shown."""
+    rims = []
+    for region in regions:
+        whole = np.concatenate(list(region), axis=1)
+        small = np.asarray(_small(Image.fromarray(whole.astype(np.uint8) * 255))) > 127
+        rims.append(small & ~ndimage.binary_erosion(small))
     out = BytesIO()
-    picture = Image.fromarray(rim.astype(np.uint8), "P")
+    picture = Image.fromarray(np.logical_or.reduce(rims).astype(np.uint8), "P")
     picture.putpalette([0, 0, 0, *OUTLINE])
     picture.save(out, "PNG", transparency=0, bits=1, optimize=True)
     return out.getvalue()

@@ -7,10 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.files import write_atomic
+
 VERSION = "1.10.0"  # of BIDS
 MASKS = "tumour"  # folder under derivatives/ of the tumour's masks
 MASK = "desc-tumour_mask"
 IGNORED = ("site.toml",)  # of ours, and unknown to BIDS
+DESCRIPTIONS = (  # that `describe_site` writes
+    *("dataset_description.json", "README.md", "participants.json", ".bidsignore"),
+    *(f"derivatives/{MASKS}/{name}" for name in ("dataset_description.json", "README.md", f"{MASK}.json")),
+)
 
 COLUMNS: Mapping[str, Mapping[str, object]] = {
     "age": {"Description": "Age at the time of the scan", "Units": "years"},
@@ -45,6 +51,9 @@ def describe_site(
 ) -> None:
     """Write dataset_description.json, README.md, participants.json and .bidsignore beside the patients, and beside the masks.
 
+    Each is written whole or not at all, and what is there stays, but that columns are added to participants.json: so a call
+    that was broken off is ended by the next, and nobody's own text is lost.
+
     Args:
         site: the data folder.
         name: of the data set.
@@ -54,12 +63,11 @@ def describe_site(
         extra: further fields of dataset_description.json, such as the licence.
     """
     made = {"GeneratedBy": [{"Name": made_by}]}
-    write_json(
-        site / "dataset_description.json", {"Name": name, "BIDSVersion": VERSION, "DatasetType": "raw", **(extra or {}), **made}
-    )
-    (site / "README.md").write_text(f"# {name}\n\n{about}\n", encoding="utf-8")
-    write_json(site / "participants.json", {column: COLUMNS[column] for column in columns if column in COLUMNS})
-    (site / ".bidsignore").write_text("".join(f"{line}\n" for line in IGNORED), encoding="utf-8")
+    raw = {"Name": name, "BIDSVersion": VERSION, "DatasetType": "raw", **(extra or {}), **made}
+    _put(site / "dataset_description.json", _json(raw))
+    _put(site / "README.md", f"# {name}\n\n{about}\n")
+    _describe_columns(site / "participants.json", columns)
+    _put(site / ".bidsignore", "".join(f"{line}\n" for line in IGNORED))
     masks = site / "derivatives" / MASKS
     if masks.is_dir():
         described = {
@@ -69,11 +77,31 @@ def describe_site(
             **(extra or {}),
             **made,
         }
-        write_json(masks / "dataset_description.json", described)
-        (masks / "README.md").write_text(f"# Tumour masks\n\nOf {name}. 1: tumour, 0: not.\n", encoding="utf-8")
-        write_json(masks / f"{MASK}.json", {"Type": "Lesion", "Description": "The tumour, oedema included"})
+        _put(masks / "dataset_description.json", _json(described))
+        _put(masks / "README.md", f"# Tumour masks\n\nOf {name}. 1: tumour, 0: not.\n")
+        _put(masks / f"{MASK}.json", _json({"Type": "Lesion", "Description": "The tumour, oedema included"}))
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
     """Indented, with a line end."""
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_atomic(file, _json(content).encode())
+
+
+def _json(content: Mapping[str, object]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _put(file: Path, text: str) -> None:
+    if not file.exists():
+        write_atomic(file, text.encode())
+
+
+def _describe_columns(file: Path, columns: Sequence[str]) -> None:
+    """Add those of `COLUMNS`; a file that is no table of columns is somebody's own, and left alone."""
+    try:
+        there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError:
+        return
+    new = {column: COLUMNS[column] for column in columns if column in COLUMNS and column not in there}
+    if isinstance(there, dict) and (new or not file.exists()):
+        write_json(file, {**there, **new})

@@ -230,6 +230,13 @@ def slab(site: Path) -> None:
     nib.save(nib.Nifti1Image(top, affine), path(site, "t2"))
 
 
+def filled_up(site: Path) -> None:
+    """T2 of the tumour's upper half and what lies above it, zeros below: a slab that was brought to T1's grid."""
+    depth = np.atleast_1d(np.asarray(load(path(site, "mask")).dataobj).any((0, 1)))
+    middle = int(np.flatnonzero(depth).mean())
+    rewrite(site, "t2", lambda voxels: np.where(np.arange(len(depth)) >= middle, voxels, 0), np.int16)
+
+
 def brain_of(site: Path) -> np.ndarray:
     voxels = np.asarray(load(path(site, "t1")).dataobj)
     return np.asarray(ndimage.binary_fill_holes(voxels > 0.1 * np.percentile(voxels, 99)))
@@ -257,6 +264,15 @@ def parcellation(site: Path) -> None:
 
 def wrapped(voxels: np.ndarray) -> np.ndarray:
     return (voxels / voxels.max() * 60000).astype(np.int64)
+
+
+def over(voxels: np.ndarray, top: int) -> np.ndarray:
+    """Whole numbers up to `top`, more than the type holds that they are meant for."""
+    return (voxels / voxels.max() * top).astype(np.int64)
+
+
+def padded_white(site: Path) -> None:
+    rewrite(site, "t2", lambda voxels: np.where(voxels > 0, voxels, 32000), np.int16)
 
 
 def clipped(voxels: np.ndarray) -> np.ndarray:
@@ -330,9 +346,16 @@ GEOMETRY: dict[str, tuple[Spoil, str, str]] = {
     "a head of a centimetre": (lambda s: reheader(s, "t1", squeezed), "size-implausible", "error"),
     "a modality a metre off": (lambda s: reheader(s, "flair", moved(1000)), "image-elsewhere", "error"),
     "a slab beyond the tumour": (slab, "modality-not-in-slices", "warning"),
+    "a slab that was filled up with zeros": (filled_up, "modality-in-some-slices", "note"),
     "four dimensions": (four_d, "file-several-frames", "error"),
     "colour": (coloured, "file-colour", "error"),
     "complex numbers": (complex_numbers, "file-complex", "warning"),
+    "axes exchanged": (lambda s: rewrite(s, "flair", lambda v: v.transpose(1, 0, 2)), "axes-exchanged", "error"),
+    "a mask's axes exchanged": (
+        lambda s: rewrite(s, "mask", lambda v: v.transpose(1, 0, 2), np.uint8),
+        "axes-exchanged",
+        "error",
+    ),
 }
 FILES: dict[str, tuple[Spoil, str, str]] = {
     "cut off": (truncated, "file-truncated", "error"),
@@ -349,6 +372,12 @@ INTENSITIES: dict[str, tuple[Spoil, str, str]] = {
     "all zero": (lambda s: rewrite(s, "t2", np.zeros_like), "image-constant", "error"),
     "nothing but NaN": (lambda s: rewrite(s, "t2", lambda v: np.full_like(v, np.nan)), "image-constant", "error"),
     "wrapped around": (lambda s: rewrite(s, "t2", wrapped, np.int16), "intensity-wrapped", "error"),
+    "wrapped in 8 bits": (lambda s: rewrite(s, "t2", lambda v: over(v, 400) % 2**8, np.uint8), "intensity-wrapped", "error"),
+    "wrapped in 16": (lambda s: rewrite(s, "t2", lambda v: over(v, 99999) % 2**16, np.uint16), "intensity-wrapped", "error"),
+    "wrapped in 12 bits": (lambda s: rewrite(s, "t2", lambda v: over(v, 6500) % 4096, np.int16), "intensity-wrapped", "error"),
+    "inverted": (lambda s: rewrite(s, "t2", lambda v: v.max() - v, np.int16), "background-brightest", "warning"),
+    "negated": (lambda s: rewrite(s, "t2", lambda v: -v, np.int16), "background-brightest", "warning"),
+    "padded with white": (padded_white, "background-brightest", "warning"),
     "clipped": (lambda s: rewrite(s, "t2", clipped, np.int16), "intensity-clipped", "warning"),
     "a CT": (lambda s: rewrite(s, "t1", tomogram, np.int16), "image-is-ct", "error"),
     "a label map as an image": (lambda s: rewrite(s, "t2", three_values, np.uint8), "image-few-values", "warning"),
@@ -450,6 +479,13 @@ def found(result: SiteCheck) -> set[tuple[str, str]]:
 
 def test_there_are_sixty() -> None:
     assert len(SMALL) + len(IMAGES) >= 60
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(255, np.uint8), (65535, np.uint16), (4095, np.int16)])
+def test_what_fills_its_type_is_silent(a_site, top, dtype) -> None:
+    """Stretched to the last value that the type, or the scanner, has: every fold of the values would be one jump too many."""
+    rewrite(a_site, "t2", lambda voxels: over(voxels, top), dtype)
+    assert check(a_site).findings == ()
 
 
 def test_clean_sites_are_silent(small, full) -> None:

@@ -39,22 +39,21 @@ def find_files(source: Path, scratch: Path, problem: Problem) -> Iterator[Source
     if not source.exists():
         raise DataError(f"{source}: no such file or folder. Name the folder, or the zip archive, that holds the DICOM files.")
     unpacking = _Unpacking(scratch, problem)
-    for file in _walk(source, problem):
+    for file in _walk(source, {os.path.realpath(scratch)} - {os.path.realpath(source)}, problem):
         yield from unpacking.open(file, depth=0)
 
 
-def _walk(source: Path, problem: Problem) -> Iterator[SourceFile]:
-    """Files below a folder; linked folders too, each real folder once."""
+def _walk(source: Path, seen: set[str], problem: Problem) -> Iterator[SourceFile]:
+    """Files below a folder; linked folders too, each real folder once, and none of those `seen` already."""
     if source.is_file():
         yield SourceFile(source, source.name)
         return
-    seen: set[str] = set()
     for folder, children, names in os.walk(source, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             children.clear()
             continue
-        seen.add(real)
+        seen = {*seen, real}
         children.sort()
         for name in sorted(names):
             file = SourceFile(Path(folder) / name, str((Path(folder) / name).relative_to(source)))

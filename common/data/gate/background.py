@@ -19,7 +19,8 @@ SAME = 1e-5  # of the range: values nearer than that are one
 STRIDE = 3  # every so manieth voxel of the border, along both of its axes, is looked at
 
 NOT_ZERO = Kind("background-not-zero", Level.NOTE, "a normalised or padded image, whose background is another value than 0")
-KINDS = (NOT_ZERO,)
+BRIGHTEST = Kind("background-brightest", Level.WARNING, "an inverted image, or one that was padded with white")
+KINDS = (NOT_ZERO, BRIGHTEST)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _near(voxels: Array, value: float, finite: Mask) -> Mask:
 def _moved(voxels: Array, rest: Mask, border: Border, *, constant: bool, signed: bool) -> Array:
     """What the image without its background becomes."""
     values = voxels[rest]
-    low, top = float(values.min()), float(np.percentile(values, 99))
+    low, top = float(values.min()), _top(values)
     if not constant and not border.not_finite >= CONSTANT:
         return np.asarray(voxels - np.float32(low))  # air is not constant: the lowest value is what 0 was
     gap = low - border.value
@@ -98,7 +99,15 @@ def _moved(voxels: Array, rest: Mask, border: Border, *, constant: bool, signed:
     return np.asarray(voxels - np.float32(low) + np.float32(lift))
 
 
+def _top(values: Array) -> float:
+    return float(np.percentile(values, 99))
+
+
 def _said(voxels: Array, rest: Mask, border: Border, *, constant: bool) -> Finding:
+    if constant and border.value >= _top(voxels[rest]):
+        found = f"background is {border.value:.6g} ({border.share:.0%} of the border), and nearly all that is shown lies below it"
+        do = "Look whether bright and dark are exchanged; convert it anew."
+        return BRIGHTEST.finding(f"{found}: inverted, or padded with white", "a dark background", do)
     share = f"{float((voxels[rest] < 0).mean()):.0%} of the other values are negative"
     if constant:
         found = f"background is {border.value:.6g} ({border.share:.0%} of the border); {share}"

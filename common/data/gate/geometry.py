@@ -40,7 +40,8 @@ OTHER_READING = Kind(
 BY_VOXELS = Kind(
     "placed-by-voxels", Level.NOTE, "reading.place in site.toml puts an image or a mask on the voxels of the first modality"
 )
-KINDS = (COARSE, FORMS, NO_CODES, PIXDIM, SHEARED, ONE_SLICE, EXTENT, ELSEWHERE, OTHER_READING, BY_VOXELS)
+TRANSPOSED = Kind("axes-exchanged", Level.ERROR, "an array whose axes were exchanged and whose affine was not")
+KINDS = (COARSE, FORMS, NO_CODES, PIXDIM, SHEARED, ONE_SLICE, EXTENT, ELSEWHERE, TRANSPOSED, OTHER_READING, BY_VOXELS)
 SAVE = "Write the right affine into both (qform and sform), for instance by converting or registering anew."
 ASK = (
     'Save it with the image\'s own affine; or, where masks and images of this site belong voxel to voxel, set place = "voxels" '
@@ -150,6 +151,25 @@ def elsewhere(images: Images) -> Iterator[Finding]:
             middles = f"middle {_middle(volume)} mm, there {_middle(reference)} mm"
             found = f"none of it lies on the head of {images.files[images.first]} ({middles})"
             yield images.finding(ELSEWHERE, name, found, "images of one head, registered to each other", SAVE)
+
+
+def transposed(images: Images) -> Iterator[Finding]:
+    """Arrays in other axes than those of an image that has the same affine: saved with the header of that image."""
+    kept = images.volumes
+    for name, volume in list(images.everything().items())[1:]:
+        twin = next((other for other, image in kept.items() if other != name and _exchanged(volume, image)), None)
+        if twin:
+            shapes = [" x ".join(map(str, stored_shape(one))) for one in (volume, kept[twin])]
+            found = f"has {shapes[0]} voxels, {images.files[twin]} has {shapes[1]}, and the affine of both is the same"
+            yield images.finding(TRANSPOSED, name, f"{found}: its axes were exchanged", "the image's order of axes", SAVE)
+
+
+def _exchanged(one: Volume, other: Volume) -> bool:
+    if one.header is None or other.header is None:
+        return False
+    shapes = stored_shape(one), stored_shape(other)
+    same = shapes[0] != shapes[1] and sorted(shapes[0]) == sorted(shapes[1])
+    return same and distance(one.header.affine, other.header.affine, shapes[1]) <= CLOSE
 
 
 def settled(images: Images) -> tuple[Images, list[Finding]]:

@@ -14,16 +14,21 @@ from pathlib import Path
 
 ENDS = (".nii.gz", ".nii", ".img.gz", ".hdr.gz", ".img", ".hdr")  # of one volume; others are copies, sidecars, checksums
 WHICH = {"sub", "ses", "run", "echo", "space", "res", "inv", "part", "hemi", "chunk", "dir"}  # entities that say who or which one
-_AGENT = r"(?:gado|gad|gd|contrast|kontrast|km|gbca|dotarem|magnevist|prohance|multihance|omniscan|clariscan)"
+_AGENT = (
+    r"(?:gado|gad|gd|contrast|kontrast|km|mdc|gbca|inject|inj(?![a-z])|dotarem|magnevist|prohance|multihance|omniscan|clariscan|"
+    r"primovist|eovist|elucirem|vueway|artirem|optimark|ablavar|ferumoxytol)"
+)
 _GIVEN = rf"(?:{_AGENT}|enhanced|enhancement|(?:enh|ce|c)(?![a-z]))"
 # What holds a word of the next two and means something else: `postop` is a time, `space` a sequence, `prenorm` a filter.
 _OTHER = r"(?:pre|post)(?=[-+ ]?(?:op|surg|rt|radi|treat|tx|chemo|erior|proc|norm|scan|sat))[a-z]*"
 _WITHOUT = (
-    rf"(?:pre|non?|not|without|wo|ohne|un|minus)[-+ ]?{_GIVEN}[a-z]*|nativ|plain|(?<![a-z])pre(?![a-z])|(?<=[a-z])pre(?![a-z])"
+    rf"(?:pre|non?|not|without|wo|ohne|sans|senza|sin|sem|zonder|un|minus)[-+ ]?{_GIVEN}[a-z]*"
+    r"|nativ|plain|(?<![a-z])pre(?![a-z])|(?<=[a-z])pre(?![a-z])"
 )
 _WITH = (
     rf"{_AGENT}|enhanced|enhancement|(?:post|with|plus)[-+ ]?{_GIVEN}|(?<![a-z])(?:ce|enh|post)(?![a-z])|(?<=[a-z])post(?![a-z])"
-    r"|(?:mprage|mpr|t1w|t1|spgr|flash|vibe|tfe|tfl|bravo|tse)(?:ce|c)(?![a-z])"
+    r"|(?:mprage|mpr|t1w|t1|spgr|flash|vibe|tfe|tfl|bravo|tse|ffe|space|cube|[23]d)(?:ce|c)(?![a-z])"
+    r"|(?<![a-z])(?:cplus|plusc)(?![a-z])"
 )
 _WORDS = re.compile(rf"(?P<other>{_OTHER})|(?P<without>{_WITHOUT})|(?P<with>{_WITH})")
 _NO_AGENT = {"none", "no", "n/a", "na", "false", "0", "without"}
@@ -36,7 +41,7 @@ WIDER = {  # suffixes beyond those of BIDS, in lower case, letters and digits al
     "adc": re.compile(r"adc"),
 }
 _FLAIR = re.compile(r"flair|darkfluid")
-_SCOUT = re.compile(r"localiz|localis|scout|survey")
+_SCOUT = re.compile(r"localiz|localis|scout|survey|subtra[ck]|(?<![a-z])(?:sub|mip|minip)(?![a-z])")
 _SEQUENCES = re.compile(  # words of an image's name that hide no contrast agent
     r"(?:[23]?d?|ax|sag|cor|tra|iso|hi|lo|high|low)*(?:mprage|mpr|memprage|mp2?rage|tfl|tfe|bravo|i?r?f?spgr|ffe|flash|vibe|t?se|fse|"
     r"gre|space|cube|vista|res|iso|ax|axial|sag|sagittal|cor|coronal|tra|brain|t1|t1w|preproc|norm|dis|nd|defaced|\d+m?m?)*(?:[23]d)?"
@@ -89,7 +94,7 @@ class Name:
 
     @property
     def is_scout(self) -> bool:
-        """Whether it calls itself a localiser, which is no image to train on."""
+        """Whether it calls itself a localiser, a subtraction or a projection, which is no image to train on."""
         return any(_SCOUT.search(word) for word in self.words)
 
 

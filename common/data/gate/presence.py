@@ -44,16 +44,17 @@ def present_of(
     for name, volume in placed.items():
         in_each = [_reached(images.volumes[name], images.reference, place) for place in places]
         reached = np.concatenate(in_each)
+        shown = reached & np.concatenate([_shows(volume, place) for place in places])
         if not reached.any():
             found = f"does not reach the {reached.size} slices that the model uses, and counts as absent"
             findings.append(images.finding(NOT_THERE, name, found, "an image that covers the tumour", AWAY))
-        elif not any(_shows(volume, place, there) for place, there in zip(places, in_each, strict=True)):
+        elif not shown.any():
             found = "is the same everywhere in the slices that the model uses, and counts as absent"
             findings.append(images.finding(NO_SIGNAL, name, found, "an image of the tumour", AWAY))
         else:
             kept[name] = volume
-            if not reached.all():
-                found = f"reaches {int(reached.sum())} of the {reached.size} slices that the model uses; the others are empty"
+            if not shown.all():
+                found = f"reaches {int(shown.sum())} of the {shown.size} slices that the model uses; the others are empty"
                 findings.append(images.finding(IN_SOME, name, found, "an image that covers the tumour", AWAY))
     if not kept:
         findings.append(
@@ -87,8 +88,9 @@ def _reached(volume: Volume, reference: Volume, place: _Place) -> npt.NDArray[np
     return np.asarray(found.reshape(place.chosen.size, -1).any(axis=1), np.bool_)
 
 
-def _shows(volume: Volume, place: _Place, reached: npt.NDArray[np.bool_]) -> bool:
-    """Whether the reached ones of the chosen slices differ anywhere."""
-    seen = turned(volume, place.axis).voxels[place.box[0], place.box[1]][:, :, place.chosen[reached]]
-    finite = seen if volume.levels else seen[np.isfinite(seen)]
-    return bool(finite.size) and bool(finite.min() < finite.max())
+def _shows(volume: Volume, place: _Place) -> npt.NDArray[np.bool_]:
+    """Which of the chosen slices are not the same everywhere within the box: one that was filled up shows nothing."""
+    there = turned(volume, place.axis).voxels[place.box[0], place.box[1]]
+    seen = [there[:, :, index] for index in place.chosen]
+    finite = seen if volume.levels else [one[np.isfinite(one)] for one in seen]
+    return np.array([bool(one.size) and bool(one.min() < one.max()) for one in finite])

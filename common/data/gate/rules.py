@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     geometry.one_slice,
     geometry.extent,
     geometry.elsewhere,
+    geometry.transposed,
     geometry.coarse,
     intensities.constant,
     intensities.few_values,

@@ -39,8 +39,8 @@ OWN = 0.45  # what edges of one patient agree by, at least
 SHOWS_TUMOUR = {"t2", "flair"}
 LEAST_MARKED = 20  # pixels of a mask that can be compared
 WAYS: Mapping[str, tuple[slice, ...]] = {
-    "left for right": np.s_[:, ::-1, :],
-    "front for back": np.s_[:, :, ::-1],
+    "mirrored left for right": np.s_[:, ::-1, :],
+    "mirrored front for back": np.s_[:, :, ::-1],
     "turned by 180 degrees": np.s_[:, ::-1, ::-1],
     "upside down": np.s_[::-1, :, :],
 }
@@ -140,7 +140,10 @@ def find_mirrored_mask(one: Thumbnail) -> Finding | None:
     way = max(there, key=lambda name: there[name])
     if here <= 0 or there[way] <= CLEARER * here:
         return None
-    found = f"marks what stands out by {here:.2f}, {way} by {there[way]:.2f} (standard deviations, summed over modalities)"
+    found = (
+        f"the images show more of a tumour where it would lie {way} (what it marks differs from other tissue by "
+        f"{there[way]:.2f} there, by {here:.2f} as it lies; standard deviations, summed over modalities)"
+    )
     return MASK_MIRRORED.finding(found, "a mask on the tumour", "Look at it; save it anew with the image's own axes.")
 
 

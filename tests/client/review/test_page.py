@@ -109,6 +109,24 @@ def test_pictures_are_what_the_model_sees(site: Path) -> None:
     assert pictures.numbers == tuple(int(i) + 1 for i in sliced.indices)
 
 
+def test_whole_slices_show_where_the_square_lies(site: Path) -> None:
+    """A square of 64 mm about the mask's middle, and the mask, on slices of 160 x 192 mm from edge to edge."""
+    run = RunConfig()
+    run = replace(run, data=replace(run.data, field_of_view=64.0))
+    case = next(case for case in read_site(site, run).cases if case.id == "sub-good")
+    (pictures,) = draw_patient(case, read_patient(case, run.data), run.data)
+    assert pictures.whole
+    assert pictures.whole.name == "flair"
+    first = np.asarray(Image.open(BytesIO(pictures.marked)).convert("RGBA"))[:, :, 3][:, :EDGE] > 0
+    rows, columns = np.flatnonzero(first.any(1)), np.flatnonzero(first.any(0))
+    pixel = 188 / EDGE  # mm: from the first voxel's middle to the last one's, on the longer side
+    assert [np.ptp(found) * pixel for found in (rows, columns)] == pytest.approx([64, 64], abs=5)
+    middle = [(EDGE - 1) / 2 - (found.min() + found.max()) / 2 for found in (rows, columns)]  # row 0 is anterior, column 0 right
+    assert [offset * pixel for offset in middle] == pytest.approx([4 * (23 - 23.5), 4 * (20.5 - 19.5)], abs=3)
+    strip = np.asarray(Image.open(BytesIO(pictures.whole.strip)).convert("L"))
+    assert 0.4 < (strip > 20).mean() < 0.8  # the whole head, black around
+
+
 def test_who_stays_out_is_shown_as_the_files_are(site: Path) -> None:
     run = RunConfig()
     case = next(case for case in read_site(site, run).cases if case.id == "sub-cut")

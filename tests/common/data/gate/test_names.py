@@ -26,7 +26,18 @@ GIVEN = (  # in the words of converters, hospitals and data sets
         "T1w_post",
         "T1-Gd",
     ),
-    *("T1+C", "T1KM", "T1w_Gd", "T1_ce", "T1_contrast"),
+    *(
+        "T1+C",
+        "T1KM",
+        "T1w_Gd",
+        "T1_ce",
+        "T1_contrast",
+        "acq-mdc_T1w",
+        "acq-inj_T1w",
+        "acq-apresinjection_T1w",
+        "acq-spacece_T1w",
+    ),
+    *("acq-3Dce_T1w", "acq-Cplus_T1w", "acq-vueway_T1w", "acq-elucirem_T1w"),
 )
 WITHOUT = (
     *(
@@ -48,6 +59,7 @@ WITHOUT = (
         "T1w_native",
         "acq-woce_T1w",
     ),
+    *("acq-sanscontraste_T1w", "acq-sincontraste_T1w", "acq-senzamdc_T1w", "acq-sansgado_T1w", "acq-noninjected_T1w"),
 )
 SILENT = (
     *("T1w", "T1", "t1n", "acq-mprage_T1w", "acq-space_T1w", "acq-highres_T1w", "desc-preproc_T1w", "desc-defaced_T1w"),
@@ -77,6 +89,12 @@ def test_contrast_agent_by_name(names: tuple[str, ...], said: Contrast) -> None:
 )
 def test_suffixes(text: str, modality: str | None) -> None:
     assert suffix_of(Name(f"sub-1_{text}.nii.gz")) == modality
+
+
+@pytest.mark.parametrize("text", ["acq-scout_T1w", "desc-subtraction_T1w", "acq-sub_T1w", "rec-MIP_T1w", "desc-survey_T2w"])
+def test_what_is_no_image_to_train_on(text: str) -> None:
+    assert Name(f"sub-1_{text}.nii.gz").is_scout
+    assert not any(Name(f"sub-sub_{name}.nii.gz").is_scout for name in (*GIVEN, *WITHOUT, *SILENT))
 
 
 @pytest.mark.parametrize(("text", "unknown"), [("acq-XY_T1w", True), ("acq-mprage1mm_T1w", False), ("T1w", False)])
