@@ -25,6 +25,7 @@ from common.models.arrays import Arrays, load_arrays, save_arrays, set_arrays
 from common.models.backbones.create import empty_backbone
 from common.models.build import assemble
 from common.models.multimodal import MultiModalViT
+from common.models.public_features import no_values
 
 FORMAT = "fedmri-model-1"
 UNTOUCHED, REFERENCE = "untouched.", "reference."
@@ -122,7 +123,8 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
 
 
 def _metadata(plain: MultiModalViT, config: RunConfig, calibration: Calibration | None) -> dict[str, str]:
-    portable = replace(config, model=replace(config.model, weights=Path(config.model.weights).name))  # no machine's path
+    weights, public = (Path(file).name for file in (config.model.weights, config.model.public_features))
+    portable = replace(config, model=replace(config.model, weights=weights, public_features=public))  # no machine's path
     return {
         "format": FORMAT,
         "backbone": plain.backbone_name,
@@ -149,7 +151,8 @@ def _empty_model(config: RunConfig) -> MultiModalViT:
     backbone = empty_backbone(config.model.backbone, config.data.size, filled=True)
     if not config.model.adapter.mergeable:
         adapt(backbone, config.model, generator)
-    return assemble(backbone, config, generator)
+    public = no_values(config, backbone.width) if config.model.public_features else None
+    return assemble(backbone, config, generator, public)
 
 
 def _set_pixels(model: MultiModalViT, metadata: Mapping[str, str]) -> None:

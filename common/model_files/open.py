@@ -82,7 +82,7 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenedModel:
     if weights:
         config = replace(config, model=replace(config.model, weights=weights))
     try:
-        model = build_model(config)
+        model = build_model(config, public="wire")  # the file holds all arrays that travelled
     except WeightsError as error:
         raise WeightsError(f"{error} A prediction names it with --weights FILE.") from error
     if model.backbone_sha256 != saved.metadata["backbone_sha256"]:

@@ -13,6 +13,9 @@ from common.cli import config_path
 from common.config.run import RunConfig, config_from_table, load_config
 from common.data.dataset import SiteData
 from common.errors import ConfigError, FedMRIError, WeightsError
+from common.model_files.dense import DenseModel
+from common.model_files.exported import merge_trained, save_exported
+from common.model_files.open import open_saved, read_saved
 from common.models.arrays import get_arrays, save_arrays, set_arrays
 from common.models.build import build_model
 from common.models.multimodal import patient_embedding
@@ -127,6 +130,29 @@ def test_private_rounds_move_the_head_alone_and_a_site_needs_no_file(public: Pat
     ]
     np.testing.assert_array_equal(answers[0], answers[1])
     assert not np.allclose(answers[0], 1 / 3)
+
+
+def test_a_saved_model_and_an_export_need_no_file(public: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(public.read_bytes())
+    config, patients = config_of(own), site_of()
+    model = build_model(config)
+    arrays = get_arrays(model)
+    arrays["head.patient.weight"] = np.random.default_rng(1).standard_normal((3, WIDTH)).astype(np.float32)
+    truth = predict(TrainedModel(model, arrays, config), patients)
+    about = {"config": config.to_json(), "backbone": model.backbone_name, "backbone_sha256": model.backbone_sha256}
+    save_arrays(tmp_path / "model.safetensors", arrays, about | {"initial_sha256": "", "round": "1"})
+    plain, untouched = merge_trained(build_model(config), arrays)
+    save_exported(tmp_path / "exported.safetensors", plain, untouched, config, None)
+    own.unlink()
+    for name, tolerance in (("model.safetensors", 0.0), ("exported.safetensors", 1e-5)):
+        opened = open_saved(read_saved(tmp_path / name))
+        found = predict(TrainedModel(opened.model, opened.arrays, opened.config), patients)
+        np.testing.assert_allclose(found, truth, atol=tolerance, rtol=0)
+    x, present = torch.from_numpy(patients.images).float(), torch.from_numpy(patients.present)
+    dense = DenseModel(plain.eval(), 3, config.objective.student_temperature)
+    with torch.no_grad():
+        np.testing.assert_allclose(dense(x, present).numpy(), truth, atol=1e-4)
 
 
 def test_plain_head_rounds_learn_on_the_same_features(public: Path) -> None:

@@ -41,9 +41,7 @@ def test_a_normalised_image_gives_the_same_slices(patient, truth, how: str) -> N
         patient.write(kind, made if made.dtype == np.int16 else made.astype(np.float32))
     sliced, findings = patient.judged()
     assert {one.level for one in findings} <= {"note", "warning"}
-    if (
-        how != "scaled to 0 to 1"
-    ):  # a background above all others could be an inverted image's too: a warning, the same slices
+    if how != "scaled to 0 to 1":  # a background above all others could be an inverted image's too: a warning, the same slices
         code = "background-brightest" if how in ("z-scored, background above", "all negative") else "background-not-zero"
         assert [one.file for one in findings if one.code == code] == [f"{m}.nii" for m in MODALITIES]
     np.testing.assert_allclose(sliced.images.astype(float), truth.images.astype(float), atol=0.02)
