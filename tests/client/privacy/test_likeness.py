@@ -120,7 +120,7 @@ def test_fingerprints_that_were_lost_or_exchanged_close_training(tmp_path: Path)
     folder.patients = {"b": (2, as_it_was)}
     for damaged in (None, b"PK", kept[: len(kept) // 2]):
         path.unlink() if damaged is None else path.write_bytes(damaged)
-        with pytest.raises(PrivacyError, match="Restore it from the backup"):
+        with pytest.raises(PrivacyError, match="Restore it from the ledger's backup"):
             folder.budget(1e5).charge(ROUND, "run")
     path.write_bytes(kept)
     spent = folder.budget(1e5).charge(ROUND, "run")
