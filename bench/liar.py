@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from byzantine import EXTERNAL, labelled
+import utility
+from byzantine import EXTERNAL, labelled, share_features
 from kept import Result, identity, run_kept
 from labels import mcc_of
 from options import hospital_options
@@ -35,8 +36,6 @@ from common.messages.update import Update
 from common.metrics.bootstrap import draw_counts, t_interval
 from common.models.arrays import Arrays, norm
 from common.models.build import build_model
-from common.models.trained_model import TrainedModel
-from common.training.predict import predict
 from server.strategy.influence import at_hospitals
 from simulation.in_process import Replies, federate
 
@@ -108,7 +107,7 @@ def run_job(job: Job) -> Result:
     sites = {name: split(_open(job.data, config, name), config.evaluation.holdout)[0] for name in names}
     model, external = build_model(config), _open(job.data, config, EXTERNAL)
     arrays = federate(model, sites, config, received(LIES[job.lie], job.liar, config))
-    said = predict(TrainedModel(model, arrays, config), external)
+    said = utility.answer(model, arrays, external, config, share_features())
     return {"truth": external.labels.tolist(), "said": said.argmax(1).tolist()}
 
 
