@@ -131,7 +131,7 @@ def _remembered(embed: Callable[..., Any]) -> Callable[..., Any]:
         if trained.config.objective.modality_dropout:
             return embed(trained, patients, *more)
         frozen = {name: array for name, array in trained.arrays.items() if not name.startswith("head.")}
-        key = patients.name, len(patients), arrays_sha256(frozen)
+        key = patients.key, len(patients), arrays_sha256(frozen)
         if key not in known:
             known[key] = embed(trained, patients, *more)
         return known[key]
