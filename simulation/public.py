@@ -18,7 +18,7 @@ from common.errors import ConfigError
 from common.models.arrays import save_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT, patient_embedding
-from common.models.public_features import CENTRE, KEYS, PROJECTION, QUERY, made_of
+from common.models.public_features import CENTRE, PROJECTION, QUERY
 from common.pooling.guided import Guided
 from simulation.phantom.parts import FIRST_OF_TUMOUR, Dissected, dissect
 from simulation.tissue import Progress, simulate
@@ -48,8 +48,8 @@ def make_public(config: RunConfig, patients: int, seed: int, out: Path, progress
     model = build_model(config, public="nowhere").eval()
     found = simulate(patients, partial(dissect, seed=seed, data=config.data, patch=model.patch_size), progress)
     arrays = learned(model, found, progress)
-    about = dict(zip(KEYS, made_of(config, model.backbone_sha256), strict=True))
-    save_arrays(out, arrays, about | {"phantoms": f"{patients} of seed {seed}", "config": config.to_json()})
+    about = {"backbone": model.backbone_sha256, "config": config.to_json(), "phantoms": f"{patients} of seed {seed}"}
+    save_arrays(out, arrays, about)
 
 
 def learned(model: MultiModalViT, found: list[Dissected], progress: Progress) -> dict[str, NDArray[np.float32]]:

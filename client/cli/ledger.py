@@ -56,7 +56,8 @@ def _accept(arguments: argparse.Namespace) -> int:
             )
         ledger_watch.accept(log, without or ledger, reason)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        f"Written into {log}. The site goes on with {len(ledger.entries)} charges; later ones are forgotten.", style="yellow"
+    lost = (
+        "later ones are forgotten" if without is None else "patients whose images come back in another form are not known again"
     )
+    console.print(f"Written into {log}. The site goes on with {len(ledger.entries)} charges; {lost}.", style="yellow")
     return 0

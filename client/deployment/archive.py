@@ -1,9 +1,8 @@
 """A site's own files in one archive: key, settings, ledger, audit log and records belong together, and come back together or not.
 
 What is in it: site.toml, the authority, the keys' folder with the ledger's salt, the privacy ledger and its patients'
-fingerprints, bundles.txt, the key
-that verifies released models, the audit log, the gate's memory of secure rounds, and the records `twins/`, `trained/`, `survey/`,
-and of each run the newest of the site's own arrays (`personal/`).
+fingerprints, bundles.txt, the key that verifies released models, the audit log, the gate's memory of secure rounds, the records
+`twins/`, `trained/`, `survey/`, and of each run the newest of the site's own arrays (`personal/`).
 Never a patient's file, weights, models, logs of programs or what can be made anew. It holds the private key: whoever has the
 archive is this site.
 """

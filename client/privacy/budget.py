@@ -45,7 +45,8 @@ class Budget:
 
     def spent(self, *more: Charge) -> float:
         """Epsilon of the patient who has spent most, with `more` on top."""
-        return self._worst(self._read(), more)
+        ledger = self._read()
+        return self._worst(ledger, self._cohort(ledger), more)
 
     def charge(self, charge: Charge, run: str) -> float:
         """Write a charge for all patients of the site, if the budget allows it; returns what is spent then.
@@ -55,17 +56,17 @@ class Budget:
         """
         with alone(self.path):
             ledger = self._read()
-            self._require_persons(ledger)
-            after = self._worst(ledger, (charge,))
+            cohort = self._cohort(ledger)  # once: all fingerprints are hashed for it
+            self._require_persons(ledger, cohort)
+            after = self._worst(ledger, cohort, (charge,))
             if self.limit and not after <= self.limit:
-                before = self._worst(ledger, ())
+                before = self._worst(ledger, cohort, ())
                 raise PrivacyError(
                     f"Site {self.site}: {charge.steps} more private steps would take the patients from epsilon {before:.3f} to "
                     f"{after:.3f}, beyond the hospital's {self.limit:g} (delta {self.delta:g}). See `fedmri-site budget`.",
                     public=BUDGET_SPENT,
                     rule="privacy.epsilon",
                 )
-            cohort = self._cohort(ledger)
             append(self.path, ledger, charge, cohort, run, self.keys, self._keep_images(ledger))
             return after
 
@@ -83,20 +84,20 @@ class Budget:
 
     def twins(self) -> tuple[tuple[str, ...], ...]:
         """Ids of the site's patients who are one person, as far as their volumes or the ledger tell; each group once."""
-        return self._twins(self._read())
+        ledger = self._read()
+        return self._twins(ledger, self._cohort(ledger))
 
-    def _twins(self, ledger: Ledger) -> tuple[tuple[str, ...], ...]:
-        cohort = self._cohort(ledger)
+    def _twins(self, ledger: Ledger, cohort: tuple[Marks, ...]) -> tuple[tuple[str, ...], ...]:
         people, groups = ledger.people(cohort), defaultdict[str, list[str]](list)
         for facts, marks in zip(self.facts, cohort, strict=True):
             groups[people.person(marks)].append(facts[0].removeprefix("id:"))
         return tuple(tuple(ids) for ids in groups.values() if len(ids) > 1)
 
-    def _require_persons(self, ledger: Ledger) -> None:
+    def _require_persons(self, ledger: Ledger, cohort: tuple[Marks, ...]) -> None:
         """Refuse two patients who are one person, where the hospital has a budget and says nothing else."""
         if not self.limit or self.same_patient != "refuse":
             return
-        if twins := self._twins(ledger):
+        if twins := self._twins(ledger, cohort):
             shown = "; ".join(" and ".join(ids) for ids in twins[:5])
             raise PrivacyError(
                 f"Site {self.site}: {shown}: one person, by the same volumes now or by the ledger. A step would move twice for "
@@ -108,20 +109,21 @@ class Budget:
     def _read(self) -> Ledger:
         return read_ledger(self.path, self.keys)
 
-    def _worst(self, ledger: Ledger, more: tuple[Charge, ...]) -> float:
-        histories = ledger.histories(self._cohort(ledger), more) or {more: 0}
+    def _worst(self, ledger: Ledger, cohort: tuple[Marks, ...], more: tuple[Charge, ...]) -> float:
+        histories = ledger.histories(cohort, more) or {more: 0}
         return max(epsilon_of(history, self.delta) for history in histories)
 
     def likenesses(self) -> tuple[str, ...]:
         """Ids of the site's patients who are known from an earlier charge by the likeness of their images alone."""
         ledger = self._read()
-        plain = ledger.people(self._plain(ledger))
+        own = self._plain(ledger)
+        plain = ledger.people(own)
         charged = {plain.person(marks) for entry in ledger.entries for marks in entry.cohort}
         near = ledger.people(self._cohort(ledger))
         known = {near.person(marks) for entry in ledger.entries for marks in entry.cohort}
         return tuple(
             facts[0].removeprefix("id:")
-            for facts, marks in zip(self.facts, self._plain(ledger), strict=True)
+            for facts, marks in zip(self.facts, own, strict=True)
             if plain.person(marks) not in charged and near.person(marks) in known
         )
 

@@ -9,10 +9,11 @@ The file is safetensors: "pool.query" [M, D], "feature_centre" [1 + M, D] over s
 the directions in which public patients differ most first; M modalities, D width, E = (1 + M) D.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.config.run import RunConfig
+from common.config.run import RunConfig, config_from_json
 from common.errors import ConfigError, WeightsError
 from common.models.arrays import Arrays, load_arrays
 from common.models.backbones.weights import SHIPPED, shipped
@@ -48,10 +49,11 @@ def read_public(config: RunConfig, backbone_sha256: str) -> Arrays:
         raise WeightsError(
             f"Public features {path}: expected the arrays {', '.join(NAMES)}, got {', '.join(sorted(arrays)[:5])}."
         )
-    for what, here, there in zip(KEYS, made_of(config, backbone_sha256), (about.get(key, "") for key in KEYS), strict=True):
-        if here != there:
+    there = _told(path, about)
+    for what, here in made_of(config, backbone_sha256).items():
+        if here != there.get(what):
             raise ConfigError(
-                f"model.public_features = {named!r}: made with {what} {there or 'not said'}, and the run has {here}. "
+                f"model.public_features = {named!r}: made with {what} = {there.get(what)!r}, and the run has {here!r}. "
                 "Make them anew with `fedmri-sim public` and the run's configuration."
             )
     if width > len(arrays[PROJECTION]):
@@ -61,13 +63,21 @@ def read_public(config: RunConfig, backbone_sha256: str) -> Arrays:
     return arrays | {PROJECTION: arrays[PROJECTION][:width]}
 
 
-KEYS = ("backbone", "modalities", "size", "intensity", "pooling")
+def made_of(config: RunConfig, backbone_sha256: str) -> dict[str, Any]:
+    """All that features depend on, by the names of the settings."""
+    cut = {f"data.{name}": value for name, value in config.data.of_slices().items()}
+    settings = {"model.joint_blocks": config.model.joint_blocks, "model.pooling": config.model.pooling}
+    return {"backbone": backbone_sha256, **settings, **cut}
 
 
-def made_of(config: RunConfig, backbone_sha256: str) -> tuple[str, ...]:
-    """What features depend on, in the order of `KEYS`."""
-    data = config.data
-    return backbone_sha256, ", ".join(data.modalities), str(data.size), data.intensity, config.model.pooling.name
+def _told(path: Path, about: Mapping[str, str]) -> dict[str, Any]:
+    """`made_of` by what the file says of itself."""
+    try:
+        return made_of(config_from_json(about["config"]), about["backbone"])
+    except (KeyError, ConfigError) as error:
+        raise WeightsError(
+            f"Public features {path}: the file does not say what it was made with ({error}). Make it anew."
+        ) from error
 
 
 def no_values(config: RunConfig, width: int) -> dict[str, "torch.Tensor"]:

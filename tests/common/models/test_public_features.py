@@ -1,6 +1,7 @@
 """Public features: against the plain formula, and the same at a site that has no file of them."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from common.errors import ConfigError, FedMRIError, WeightsError
 from common.model_files.dense import DenseModel
 from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
-from common.models.arrays import get_arrays, save_arrays, set_arrays
+from common.models.arrays import get_arrays, load_arrays, save_arrays, set_arrays
 from common.models.build import build_model
 from common.models.multimodal import patient_embedding
-from common.models.public_features import CENTRE, KEYS, PROJECTION, QUERY, SHIPPED_PUBLIC, made_of
+from common.models.public_features import CENTRE, PROJECTION, QUERY, SHIPPED_PUBLIC
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
 from common.training.private import private_round
@@ -64,7 +65,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = config_of(path)
     model = build_model(config, public="nowhere").eval()
     arrays = learned(model, dissected(), lambda what, done, total: None)
-    save_arrays(path, arrays, dict(zip(KEYS, made_of(config, model.backbone_sha256), strict=True)))
+    save_arrays(path, arrays, {"config": config.to_json(), "backbone": model.backbone_sha256})
     return path
 
 
@@ -180,13 +181,14 @@ def test_plain_head_rounds_learn_on_the_same_features(public: Path) -> None:
     [
         ({"public_features": "nowhere.safetensors"}, "no such file"),
         ({"public_width": 1000}, "holds 24 directions"),
-        ({"pooling": "mean"}, "made with pooling taught"),
+        ({"pooling": "mean"}, "made with model.pooling = Taught"),
+        ({"joint_blocks": 1}, "made with model.joint_blocks = 2, and the run has 1"),
         ({"public_features": ""}, "needs model.public_features"),
         ({"centre_features": True}, "a mean of their own"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(public: Path, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(FedMRIError, match=said):
+    with pytest.raises(FedMRIError, match=re.escape(said)):
         build_model(config_of(change.pop("public_features", public), **change))
 
 
@@ -206,5 +208,15 @@ def test_files_of_something_else_are_refused(tmp_path: Path, public: Path) -> No
     with pytest.raises(WeightsError, match="expected the arrays"):
         build_model(config_of(other))
     config = config_of(public)
-    with pytest.raises(ConfigError, match="made with modalities t1, flair, and the run has t1, t2"):
-        build_model(replace(config, data=replace(config.data, modalities=("t1", "t2"))))
+    for change, said in (
+        ({"modalities": ("t1", "t2")}, "data.modalities"),
+        ({"field_of_view": 80.0}, "data.field_of_view = 112.0, and the run has 80.0"),
+        ({"intensity": "zscore"}, "data.intensity"),
+        ({"slices": 3}, "data.slices = 2, and the run has 3"),
+    ):
+        with pytest.raises(ConfigError, match=f"made with {re.escape(said)}"):
+            build_model(replace(config, data=replace(config.data, **change)))
+    arrays, about = load_arrays(public)
+    save_arrays(other, arrays, {name: value for name, value in about.items() if name != "config"})
+    with pytest.raises(WeightsError, match="does not say what it was made with"):
+        build_model(config_of(other))
