@@ -78,7 +78,7 @@ def test_wrong_use_is_refused_before_anything_runs(config: Path, data: Path, tmp
         plan(config, data, settings=("model.rnk=3",))
     with pytest.raises(WeightsError, match="no such file"):
         plan(config, data, settings=(f"weights={tmp_path / 'absent.pth'}",))
-    with pytest.raises(WeightsError, match="another architecture"):
+    with pytest.raises(WeightsError, match="does not fit fedmri_vit_mini"):
         plan(config, data, settings=(f"weights={real_weights}",))
 
 
