@@ -1,10 +1,11 @@
 """What the three commands share: how errors are shown, exit codes, where configurations are found."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -42,6 +43,23 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def add_rooms(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", rooms: Mapping[str, Sequence[str]], argv: list[str] | None
+) -> None:
+    """Add a program's verbs; of one room alone where `argv` says which: no verb waits for what others load (Flower, nibabel).
+
+    Args:
+        verbs: the program's subparsers.
+        rooms: "MODULE:FUNCTION", which adds verbs, to the names of those verbs.
+        argv: what the program was given; None: the command line.
+    """
+    verb = next(iter(sys.argv[1:] if argv is None else argv), "")
+    asked = [room for room, names in rooms.items() if verb in names]
+    for room in asked or rooms:
+        module, function = room.split(":")
+        getattr(importlib.import_module(module), function)(verbs)
 
 
 def output() -> Console:

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cli.main import main
 from common.cli import add_debug
 from common.config.modalities import DEFAULT_MODALITIES
 from common.errors import ConfigError, DataError
@@ -28,13 +29,8 @@ if TYPE_CHECKING:
 LIBRARIES = {"pydicom": "pydicom", "highdicom": "highdicom", "SimpleITK": "SimpleITK"}
 
 
-def add_import(verbs: "Verbs", check: Callable[[list[str]], int]) -> None:
-    """Add the verb.
-
-    Args:
-        verbs: of the command.
-        check: the whole command, by which the new folder is checked at the end.
-    """
+def add_import(verbs: "Verbs") -> None:
+    """Add the verb; at its end the new folder is checked by the whole command."""
     text = (
         "Make a site folder (BIDS) of DICOM files as scanners, archives and CDs leave them, or of a published collection. First "
         "a plan, which you read and correct; then, with --go, the folder. Nothing leaves this machine."
@@ -60,7 +56,7 @@ def add_import(verbs: "Verbs", check: Callable[[list[str]], int]) -> None:
     verb.add_argument("--sex", action="store_true", help="keep the sex")
     verb.add_argument("--brain", default="auto", metavar="TOOL", help="what takes the skull off: auto, none, or a tool's name")
     add_debug(verb)
-    verb.set_defaults(handler=_import, check=check)
+    verb.set_defaults(handler=_import)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -142,7 +138,7 @@ def _follow(arguments: argparse.Namespace, lines: Any, options: "Options", log: 
     _show_outcome(outcome, log)
     if options.brain == NONE:
         Console(soft_wrap=True).print(f"Note: {missing_sentence()}", markup=False, highlight=False)
-    checked = arguments.check(["check", str(arguments.out)])
+    checked = main(["check", str(arguments.out)])
     return 1 if outcome.failed or checked else 0
 
 
@@ -225,7 +221,7 @@ def _preset(arguments: argparse.Namespace) -> int:
     for question in preset.questions:
         console.print(f"Open question: {question}", markup=False, highlight=False)
     console.print(f"Imported: {result.imported} patients. There already: {result.there_already}.", highlight=False)
-    checked: int = arguments.check(["check", str(arguments.out)])
+    checked: int = main(["check", str(arguments.out)])
     return checked
 
 

@@ -36,7 +36,12 @@ class Withdrawn:
 
 
 def add_withdraw(verbs: "Verbs") -> None:
-    """End a patient's use."""
+    """Add the verbs: end a patient's use; see and prune what is kept."""
+    _add_withdraw(verbs)
+    _add_cache(verbs)
+
+
+def _add_withdraw(verbs: "Verbs") -> None:
     text = (
         "End the use of a patient's data: they are excluded in site.toml, what the cache holds of them is deleted, and the runs "
         "that have trained on them are listed. The privacy ledger keeps their mark: what was spent stays spent."
@@ -49,8 +54,7 @@ def add_withdraw(verbs: "Verbs") -> None:
     _add_json(verb, _withdraw)
 
 
-def add_cache(verbs: "Verbs") -> None:
-    """Show and prune the slices that are kept."""
+def _add_cache(verbs: "Verbs") -> None:
     text = "What the slice cache of this user holds of this site's patients. Training deletes what is of patients who are gone."
     verb = verbs.add_parser("cache", help="what the slice cache holds of this site's patients", description=text)
     verb.add_argument("site", type=Path, metavar="FOLDER|site.toml", help="the site's folder, or its site.toml")

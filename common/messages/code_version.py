@@ -50,6 +50,7 @@ TRAVELS = (
     "common/objectives/*.py",
     "common/pooling/*.py",
     "common/privacy/__init__.py",
+    "common/privacy/accountants.py",
     "common/privacy/accounting.py",
     "common/privacy/charge.py",
     "common/privacy/gradients.py",

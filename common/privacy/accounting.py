@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from common.privacy.accountants import accountants
 from common.privacy.charge import Charge
 
 if TYPE_CHECKING:
-    from opacus.accountants import PRVAccountant, RDPAccountant
     from opacus.accountants.accountant import IAccountant
 
 LOOSE = 60.0  # beyond this epsilon the cheap bound is told: PRV would need gigabytes to say more exactly what protects nobody
@@ -90,23 +90,36 @@ def least_noise(epsilon_at: Callable[[float], float], epsilon: float, guess: flo
             enough, at_enough = below, found
         else:
             least, at_least = below, found
+    near, turn = [(enough, at_enough), (least, at_least)], 0
     while enough - least > TOLERANCE * enough:
-        middle = _between(least, enough, at_least, at_enough, epsilon)
-        found = epsilon_at(middle)
+        middle = math.sqrt(least * enough) if turn % 4 == 3 else _near_root(least, enough, near, epsilon)
+        found, turn = epsilon_at(middle), turn + 1
+        near = sorted([*near, (middle, found)], key=lambda point: _off(point[1], epsilon))[:2]
         if found <= epsilon:
-            enough, at_enough = middle, found
+            enough = middle
         else:
-            least, at_least = middle, found
+            least = middle
     return enough
 
 
-def _between(least: float, enough: float, at_least: float, at_enough: float, epsilon: float) -> float:
-    """Noise between two whose epsilon would be the target, were epsilon a power of the noise; a little off the ends."""
-    if not (math.isfinite(at_least) and 0 < at_enough < at_least):
-        return math.sqrt(least * enough)
-    part = math.log(at_least / epsilon) / math.log(at_least / at_enough)
-    small = TOLERANCE / 2 / math.log(enough / least)  # half a tolerance: the end that is near moves over the answer
-    return float(least * (enough / least) ** min(max(part + small / 2, small), 1 - small))
+def _near_root(least: float, enough: float, near: list[tuple[float, float]], epsilon: float) -> float:
+    """Noise between two where a line through the nearest two answers, both in logarithms, meets the target; a little beyond it,
+    so that the end that is far off moves over the answer: above it first, then below it.
+    """
+    (noise, at_noise), (other, at_other) = near
+    middle = math.sqrt(least * enough)
+    if not (0 < min(at_noise, at_other) < max(at_noise, at_other) < math.inf):
+        return middle
+    slope = math.log(other / noise) / math.log(at_other / at_noise)
+    root = noise * math.exp(min(max(slope * math.log(epsilon / at_noise), -1.0), 1.0))
+    beyond = 1 + 0.4 * TOLERANCE
+    asked = root * beyond if enough > root * beyond * beyond else root / beyond
+    return asked if least < asked < enough else middle
+
+
+def _off(found: float, epsilon: float) -> float:
+    """How far an answer is from the target, in logarithms."""
+    return abs(math.log(found / epsilon)) if 0 < found < math.inf else math.inf
 
 
 def _first_guess(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
@@ -161,27 +174,14 @@ Steps = tuple[tuple[float, float, int], ...]  # noise multiplier, sampling rate,
 
 @lru_cache(maxsize=4096)
 def _renyi(steps: Steps, delta: float) -> float:
-    renyi, _ = _accountants()
+    renyi, _ = accountants()
     return _ask(renyi(), steps, delta)
 
 
 @lru_cache(maxsize=4096)
 def _exact(steps: Steps, delta: float, error: float) -> float:
-    _, exact = _accountants()
+    _, exact = accountants()
     return _ask(exact(), steps, delta, eps_error=error)
-
-
-@lru_cache(maxsize=1)
-def _accountants() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
-    """Opacus' Renyi and PRV accountants, which remember what one step costs at each order.
-
-    One epsilon asks for these three times (`_renyi` once, the PRV accountant twice), and other numbers of steps ask again.
-    """
-    from opacus.accountants import PRVAccountant, RDPAccountant  # noqa: PLC0415  a third of a site's start, for private runs only
-    from opacus.accountants.analysis import rdp  # noqa: PLC0415  as above
-
-    vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(vars(rdp)["_compute_rdp"])  # a pure function of rate, noise and order
-    return RDPAccountant, PRVAccountant
 
 
 def _ask(accountant: "IAccountant", steps: Steps, delta: float, **settings: float) -> float:

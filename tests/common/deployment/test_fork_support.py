@@ -9,7 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 STARTS_PROGRAMS = (
-    "server.cli.main",
+    "server.cli.deployment",
     "server.deployment.service",
     "client.deployment.service",
     "client.gate.gate",
