@@ -6,6 +6,8 @@ For measurements that run many small federations side by side. What guards a rea
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from client.round.train import site_seed
 from common.aggregation.scaffold import Scaffold
 from common.config.run import RunConfig
@@ -14,10 +16,11 @@ from common.errors import ConfigError
 from common.messages.round import SiteReply
 from common.messages.update import Update
 from common.messages.wire import FLOAT32, WIRES, with_feedback
-from common.models.arrays import Arrays, get_arrays
+from common.models.arrays import Arrays, get_arrays, trained_at_sites
 from common.models.multimodal import MultiModalViT
 from common.training.local import train_round
 from common.training.scaffold import LastRound, drift
+from common.training.trainable import idle_without_labels
 from common.training.update import LocalUpdate
 from server.strategy.aggregation import aggregate, round_plan
 
@@ -60,7 +63,11 @@ def rounds(
     state = config.federation.aggregator.init(arrays)
     for number in range(1, config.federation.rounds + 1):
         replies = {}
+        spared = number > 1 and idle_without_labels(config, number)  # the server knows by then who has no label
         for name, patients in sites.items():
+            if spared and not len(patients.labelled):
+                replies[name] = _nothing(arrays, patients, name, number)
+                continue
             replies[name] = _reply(model, arrays, patients, config, name, number, before.get(name))
             if (wire := WIRES[config.federation.wire]) is not FLOAT32:
                 sent, left[name] = with_feedback(replies[name].update.change, left.get(name, {}), wire)
@@ -69,6 +76,11 @@ def rounds(
                 before[name] = LastRound(arrays, replies[name].update.change)
         arrays, state, _ = aggregate(round_plan(config.federation, config, number), state, arrays, received(replies))
         yield arrays
+
+
+def _nothing(arrays: Arrays, patients: SiteData, name: str, number: int) -> SiteReply:
+    still = Update({array: np.zeros_like(value) for array, value in trained_at_sites(arrays).items()})
+    return SiteReply(name, number, update=still, patients=len(patients), labelled=0, counts_shared=True)
 
 
 def _reply(

@@ -86,10 +86,9 @@ def is_head_round(config: RunConfig, round_number: int) -> bool:
 
 
 def idle_without_labels(config: RunConfig, round_number: int) -> bool:
-    """Whether a site without a labelled patient changes nothing in the round, takes no step and spends nothing."""
+    """Whether a site without a labelled patient has nothing to give to the round: it changes nothing, or sends noise alone."""
     fits = config.model.pooling.fits and fits_pooling(config, round_number)
-    measures = is_centre_round(config, round_number) or fits or config.privacy.enabled
-    return is_head_round(config, round_number) and not measures
+    return is_head_round(config, round_number) and not (is_centre_round(config, round_number) or fits)
 
 
 def head_rounds_until(config: RunConfig, round_number: int) -> int:

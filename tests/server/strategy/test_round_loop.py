@@ -1,5 +1,6 @@
 """The round loop with nodes that fail in every way a site can fail."""
 
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
+from common.cli import CONFIGS
 from common.config.run import RunConfig, config_from_table
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
@@ -402,6 +404,9 @@ def test_a_resumed_run_asks_once_more(local_grid):
     assert asked == [2]
 
 
+PRIVATE = tomllib.loads((CONFIGS / "private.toml").read_text(encoding="utf-8")) | {"training": {"head_rounds": 3}}
+
+
 class Unsparing(FedMRIAvg):
     """Asks everybody."""
 
@@ -425,10 +430,11 @@ def without_labels(asked: list[int]):
     ("sections", "rounds"),
     [
         ({"training": {"head_rounds": 3}}, [1, 4, 5]),
+        (PRIVATE, [1, 4, 5]),
         ({"training": {"head_rounds": 0}}, [1, 2, 3, 4, 5]),
         ({"training": {"head_rounds": 3}, "federation": {"strategy": {"name": "scaffold"}}}, [1, 2, 3, 4, 5]),
     ],
-    ids=["head rounds", "tuning", "scaffold"],
+    ids=["head rounds", "private head rounds", "tuning", "scaffold"],
 )
 def test_an_unlabelled_site_is_not_asked_where_it_changes_nothing_and_the_mean_is_the_same(local_grid, sections, rounds):
     config = config_from_table(sections)
