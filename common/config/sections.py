@@ -168,9 +168,12 @@ class FederationConfig:
     )  # of that norm to the median of the other sites'; 0: off; plain rounds of 3 or more
     # What a site's change travels in (`common.messages.wire`); in fewer bits, what rounding loses is added to the next one
     wire: str = choice("float32", "float32", "bf16", "int8")
-    # Bounds on one site of three or more (`server.strategy.influence`). 0: a half and 2 among hospitals, none in simulation.
+    # Bounds on one site of three or more (`server.strategy.influence`). 0: a half, 2 and 1 among hospitals, none in simulation.
     max_site_share: float = ranged(0.0, 0.0, 1.0)  # of the round's weight, and of weight times length of the change; 1: off
     clip_ratio: float = ranged(0.0, 0.0, 1e9)  # to which multiple of the other sites' median norm a longer change is shortened
+    distance_ratio: float = ranged(
+        0.0, 0.0, 1e9
+    )  # to which multiple of the others' median distance a change is drawn to the middle
 
     @property
     def aggregator(self) -> Aggregator:

@@ -25,7 +25,7 @@ from common.training.plain import told_terms
 from common.training.shared import unmoved
 from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
 from server.events.kinds import AT_THE_SITE, AT_THE_SITE_FOR_GOOD, OTHER_ROUND, TOO_LARGE
-from server.strategy.influence import Influence, influences
+from server.strategy.influence import Influence, drawn_in, influences
 
 LARGEST_METRIC = 1e6  # a loss, or seconds: beyond it nothing that trained has ever been
 
@@ -148,12 +148,13 @@ def influence_of(plan: FederationConfig, replies: Mapping[str, SiteReply]) -> di
     """
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, plan.unlabelled_weight)
-    return dict(zip(sorted(replies), influences([reply.update.norm for reply in ordered], weights, plan), strict=True))
+    found = dict(zip(sorted(replies), influences([reply.update.norm for reply in ordered], weights, plan), strict=True))
+    return drawn_in(found, {site: reply.update.change for site, reply in replies.items()}, plan.distance_ratio)
 
 
 def weighted_changes(replies: Mapping[str, SiteReply], influence: Mapping[str, Influence]) -> Iterator[tuple[Change, float]]:
     """What the aggregator takes of each site: its change within the bounds, and its weight."""
-    return ((one.scaled(replies[site].update.change), one.weight) for site, one in influence.items())
+    return ((one.taken(replies[site].update.change), one.weight) for site, one in influence.items())
 
 
 def round_plan(plan: FederationConfig, config: RunConfig, round_number: int) -> FederationConfig:

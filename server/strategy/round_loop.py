@@ -48,7 +48,7 @@ from server.strategy.aggregation import (
     round_plan,
     step,
 )
-from server.strategy.influence import as_agreed, at_hospitals, told
+from server.strategy.influence import as_agreed, at_hospitals, levelled, told
 from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
 from server.strategy.refusal import content_of, refusal_of
@@ -58,6 +58,7 @@ from server.strategy.site_selection import Presence
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
 
 
+FAR = 0.5  # of its distance from the others is left: the log says so
 Prepare = Callable[[Grid, int, list[Address]], None]  # of a round's number, with the sites that it may ask
 
 
@@ -237,6 +238,8 @@ class FedMRIAvg(FedAvg):
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
         state.valid = as_agreed(state.valid, self.agreed)
+        if not self.sites:  # hospitals: what was not agreed is a claim
+            state.valid = levelled(state.valid, self.agreed)
         plan = round_plan(self.plan, self.config, server_round)
         state.influence = self.influence(plan)
         new, self.state, terms = aggregate(plan, self.state, state.current, state.valid)
@@ -260,6 +263,14 @@ class FedMRIAvg(FedAvg):
         for site, one in found.items():
             if one.scale < 1.0:
                 log(WARNING, "Round %d: %s: its change was shortened to %.3g of its length", self.open.number, site, one.scale)
+            if one.drawn and one.drawn.part < FAR:
+                log(
+                    WARNING,
+                    "Round %d: %s: its change is %.1f times as far off as others",
+                    self.open.number,
+                    site,
+                    1 / one.drawn.part,
+                )
         return told(found)
 
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:

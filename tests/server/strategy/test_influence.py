@@ -10,7 +10,7 @@ from common.config.sections import FederationConfig
 from common.messages.round import SiteReply
 from common.messages.update import Update
 from server.strategy.aggregation import aggregate
-from server.strategy.influence import Influence, as_agreed, at_hospitals, capped, influences, told
+from server.strategy.influence import Influence, as_agreed, at_hospitals, capped, influences, levelled, told
 
 PLAN = FederationConfig(max_site_share=0.5, clip_ratio=2.0)
 values = st.lists(st.floats(0.0, 1e6), min_size=1, max_size=8)
@@ -52,9 +52,10 @@ def test_of_two_sites_nobody_can_say_which_is_the_odd_one() -> None:
 
 def test_hospitals_have_bounds_and_a_simulation_has_those_that_are_set() -> None:
     plain = FederationConfig()
-    assert (plain.max_site_share, plain.clip_ratio) == (0.0, 0.0)
-    assert (at_hospitals(plain).max_site_share, at_hospitals(plain).clip_ratio) == (0.5, 2.0)
-    chosen = FederationConfig(max_site_share=1.0, clip_ratio=50.0)
+    assert (plain.max_site_share, plain.clip_ratio, plain.distance_ratio) == (0.0, 0.0, 0.0)
+    bound = at_hospitals(plain)
+    assert (bound.max_site_share, bound.clip_ratio, bound.distance_ratio) == (0.5, 2.0, 1.0)
+    chosen = FederationConfig(max_site_share=1.0, clip_ratio=50.0, distance_ratio=9.0)
     assert at_hospitals(chosen) == chosen
 
 
@@ -67,6 +68,19 @@ def test_no_more_patients_count_than_were_agreed() -> None:
     assert (found["a"].patients, found["a"].labelled) == (40, 40)
     assert found["b"] is replies["b"]
     assert as_agreed(replies, {}) == replies
+
+
+def test_without_an_agreement_no_site_counts_more_patients_than_the_others_usually_have() -> None:
+    def told(**patients: int) -> dict[str, SiteReply]:
+        return {name: SiteReply(name, 1, patients=n, labelled=n // 2, counts_shared=True) for name, n in patients.items()}
+
+    four = told(a=10_000_000, b=30, c=20, d=40)
+    assert {name: one.patients for name, one in levelled(four, {}).items()} == {"a": 30, "b": 30, "c": 20, "d": 30}
+    assert levelled(four, {"a": 10_000_000})["a"] is four["a"]
+    assert levelled(told(a=1000, b=30), {}) == told(a=1000, b=30)
+    hidden = told(a=1000, b=30, c=20) | {"d": SiteReply("d", 1)}
+    assert levelled(hidden, {})["d"] is hidden["d"]
+    assert (levelled(hidden, {})["a"].patients, levelled(hidden, {})["a"].labelled) == (25, 25)
 
 
 def reply(site: str, change: float, patients: int = 30) -> SiteReply:
