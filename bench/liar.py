@@ -3,10 +3,11 @@
     for seed in 1409 1410 1411; do fedmri-sim phantom DIR/$seed --sites 5 --patients 24 --external 300 --seed $seed; done
     python bench/liar.py OUT.json --config private --set privacy.enabled=false --set objective.modality_dropout=0 --data DIR
 
-The liar trains as the others do, and then sends another change and another number of patients: as large as it likes, for the
-bounds on a site's share and on the length of its change (`server.strategy.influence`) bring both down. DIR holds several folders
-of hospitals, each trained by itself. Losses of MCC are paired: honest and lied to on the same resamples of external patients, the
-mean over the folders. What is done is kept in OUT.json: an interrupted measurement goes on.
+The liar trains as the others do, and then sends another change and another number of patients. What it sends passes the norm
+check (`federation.max_update_ratio`) or is left out; then the bounds of `server.strategy.influence` bring it down, nothing being
+agreed about patients. Beside it the federation without that hospital: what finding it out at once would give. DIR holds several
+folders of hospitals, each trained by itself. Losses of MCC are paired: honest and lied to on the same resamples of external
+patients, the mean over the folders. What is done is kept in OUT.json: an interrupted measurement goes on.
 """
 
 import itertools
@@ -36,10 +37,11 @@ from common.messages.update import Update
 from common.metrics.bootstrap import draw_counts, t_interval
 from common.models.arrays import Arrays, norm
 from common.models.build import build_model
-from server.strategy.influence import at_hospitals
+from server.strategy.aggregation import norm_outliers
+from server.strategy.influence import at_hospitals, levelled
 from simulation.in_process import Replies, federate
 
-HONEST, SITES, FAR = "honest", 4, 1000.0
+HONEST, SITES, FAR = "honest", 4, 25.0  # times its own change: just within the norm check
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,30 @@ class Lie:
     """What the liar sends in the place of its own reply.
 
     Attributes:
-        factor: of its change; of random values of that norm where `random`.
+        factor: of its change; of random values of that norm, or of the mean of the others' changes.
+        of: "own", "random" or "others".
         counts: whether it claims as many patients as the wire can carry.
+        absent: whether it is not there at all.
     """
 
     factor: float = 1.0
-    random: bool = False
+    of: str = "own"
     counts: bool = True
+    absent: bool = False
 
 
 LIES = {
     HONEST: Lie(counts=False),
+    "is not there": Lie(absent=True),
     "claims patients": Lie(),
     "claims patients, changes nothing": Lie(0.0),
     "claims patients, far along its own change": Lie(FAR),
     "claims patients, far against its own change": Lie(-FAR),
-    "claims patients, far at random": Lie(FAR, random=True),
+    "claims patients, far at random": Lie(FAR, "random"),
     "far against its own change": Lie(-FAR, counts=False),
+    "against its own change": Lie(-1.0, counts=False),
+    "against the others' mean": Lie(-1.0, "others", counts=False),
+    "far against the others' mean": Lie(-FAR, "others", counts=False),
 }
 
 
@@ -82,20 +91,30 @@ def received(lie: Lie, liar: str, config: RunConfig) -> Callable[[Replies], Repl
     generator = np.random.default_rng(config.seed)
 
     def replies_of(honest: Replies) -> Replies:
-        return honest | {liar: _told(lie, honest[liar], generator)}
+        sent = honest if lie.absent else honest | {liar: _told(lie, liar, honest, generator)}
+        outliers = norm_outliers(sent, config.federation.max_update_ratio)
+        return levelled({name: reply for name, reply in sent.items() if name not in outliers}, {})
 
     return replies_of
 
 
-def _told(lie: Lie, reply: SiteReply, generator: np.random.Generator) -> SiteReply:
-    change: Arrays = reply.update.change
-    if lie.random:
-        drawn = {name: generator.normal(size=array.shape) * array.any() for name, array in sorted(change.items())}
-        scale = norm(change) / max(norm({name: np.asarray(array, np.float32) for name, array in drawn.items()}), 1e-12)
-        change = {name: np.asarray(scale * array, np.float32) for name, array in drawn.items()}
+def _told(lie: Lie, liar: str, honest: Replies, generator: np.random.Generator) -> SiteReply:
+    change: Arrays = honest[liar].update.change
+    if lie.of == "random":
+        change = _random(change, generator)
+    if lie.of == "others":
+        others = [reply.update.change for name, reply in honest.items() if name != liar]
+        change = {name: np.mean([other[name] for other in others], axis=0) for name in change}
     sent = {name: np.asarray(lie.factor * array, np.float32) for name, array in change.items()}
-    told = replace(reply, update=Update(sent))
+    told = replace(honest[liar], update=Update(sent))
     return replace(told, patients=MAX_PATIENTS, labelled=MAX_PATIENTS) if lie.counts else told
+
+
+def _random(own: Arrays, generator: np.random.Generator) -> Arrays:
+    """Values of the length of the change, in the arrays that it changes."""
+    drawn = {name: generator.normal(size=array.shape) * array.any() for name, array in sorted(own.items())}
+    scale = norm(own) / max(norm({name: np.asarray(array, np.float32) for name, array in drawn.items()}), 1e-12)
+    return {name: np.asarray(scale * array, np.float32) for name, array in drawn.items()}
 
 
 def run_job(job: Job) -> Result:
@@ -104,6 +123,8 @@ def run_job(job: Job) -> Result:
     config = config_from_json(job.config)
     config = replace(config, federation=at_hospitals(config.federation))
     names = labelled(job.data, config)[:SITES]
+    if LIES[job.lie].absent:
+        names.remove(job.liar)
     sites = {name: split(_open(job.data, config, name), config.evaluation.holdout)[0] for name in names}
     model, external = build_model(config), _open(job.data, config, EXTERNAL)
     arrays = federate(model, sites, config, received(LIES[job.lie], job.liar, config))
