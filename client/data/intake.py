@@ -8,10 +8,10 @@ from pathlib import Path
 from client.data import demographics
 from client.data.brain_extraction import NONE
 from client.data.candidates import Candidate, candidates, patient_id
-from client.data.dicom.header import read_header
+from client.data.dicom.header import IndexFileError, read_header
 from client.data.dicom.series import group_series
 from client.data.dicom.sources import find_files
-from client.data.outcome_log import LEFT_OUT, THERE, USED, OutcomeLog
+from client.data.outcome_log import ABSENT, LEFT_OUT, THERE, USED, OutcomeLog
 from client.data.patient import TumourMask, prepare
 from client.data.plan import Line
 from client.data.pseudonym import Pseudonyms
@@ -50,14 +50,18 @@ def scan(source: Path, scratch: Path, names: Pseudonyms, log: OutcomeLog, progre
     Raises:
         DataError: there is no source, or nothing in it is DICOM.
     """
-    headers = []
+    headers, indexes = [], {}
     for count, file in enumerate(find_files(source, scratch, lambda name, why: log.add(name, LEFT_OUT, why)), start=1):
         try:
             headers.append((file, read_header(file)))
         except DataError as error:
             log.add(file.name, LEFT_OUT, str(error))
+            if isinstance(error, IndexFileError):
+                indexes[file.name] = error.named
         if progress:
             progress(count, len(headers))
+    if indexes and not headers:
+        raise DataError(f"{source}: a DICOMDIR names the images and holds none. Name the folder that it lies in, with all files.")
     if not headers:
         raise DataError(f"{source}: no DICOM file in it. Name the folder, or the zip archive, that an archive or a CD exported.")
     found = candidates(group_series(headers), names)
@@ -65,7 +69,17 @@ def scan(source: Path, scratch: Path, names: Pseudonyms, log: OutcomeLog, progre
         why = "; ".join((*candidate.reasons, *candidate.decision.reasons)) or candidate.decision.modality
         for file in candidate.series.files:
             log.add(file.name, LEFT_OUT, why, series=candidate.series.id, patient=candidate.patient)
+    for index, named in indexes.items():
+        _say_absent(log, index, named)
     return found
+
+
+def _say_absent(log: OutcomeLog, index: str, named: Iterable[str]) -> None:
+    """What an index names and the source lacks: a disc that was copied in part. Copies may change the case of names."""
+    there = {name.casefold() for name in log.knows()}
+    for name in named:
+        if name.casefold() not in there:
+            log.add(name, ABSENT, f"named by {index}, and not in the source")
 
 
 def carry_out(

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import DataError
 from common.files import remove_unfinished, write_secret
 
-USED, LEFT_OUT, THERE = "used", "left out", "imported earlier"
+USED, LEFT_OUT, THERE, ABSENT = "used", "left out", "imported earlier", "absent"
 COLUMNS = ("file", "series", "patient", "outcome", "why")
 
 
@@ -28,7 +28,7 @@ class OutcomeLog:
         self._earlier = _read(path)
 
     def add(self, file: str, outcome: str, why: str, *, series: str = "", patient: str = "") -> None:
-        """Say what became of a file: `used` or `left out`, as what or because of what."""
+        """Say what became of a file: `used`, `left out` or `absent`, as what or because of what."""
         self._rows[file] = (file, series, patient, outcome, why)
 
     def keep(self, patient: str) -> bool:
@@ -46,6 +46,10 @@ class OutcomeLog:
         table.writerows([COLUMNS, *sorted(self._rows.values())])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_secret(self.path, text.getvalue().encode(), replace=True)
+
+    def knows(self) -> set[str]:
+        """The files that there is a word on."""
+        return set(self._rows)
 
     def count(self, outcome: str) -> int:
         """Files that ended so."""

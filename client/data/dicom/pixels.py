@@ -50,7 +50,7 @@ def _pixels(series: Series, path: Path, name: str) -> Dataset:
 
 
 def _little_endian(dataset: Dataset) -> Dataset:
-    """An enhanced file of big endian (retired in 2006), which highdicom refuses: elements are decoded here, and pixels swapped."""
+    """An enhanced file of big endian (retired in 2006), which highdicom refuses: elements decoded here, and pixels swapped."""
     meta = dataset.file_meta
     if meta.TransferSyntaxUID != ExplicitVRBigEndian or not frame_groups(dataset):
         return dataset
