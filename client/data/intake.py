@@ -125,7 +125,8 @@ def carry_out(
 def _import_one(name: str, chosen: Mapping[str, Candidate], folder: SiteFolder, options: Options, log: OutcomeLog) -> list[str]:
     number = patient_id(next(iter(chosen.values())).series)
     mask = options.masks.get(number)
-    prepared = prepare(name, chosen, mask=mask, brain=options.brain, row=_row(chosen, options, number))
+    tool_log = log.path.with_suffix(".log")
+    prepared = prepare(name, chosen, tool_log=tool_log, mask=mask, brain=options.brain, row=_row(chosen, options, number))
     for modality, candidate in chosen.items():
         if modality in prepared.left_out:
             _say(log, [(modality, candidate)], LEFT_OUT, prepared.left_out[modality])
