@@ -93,11 +93,27 @@ def carry_out(
 
     Whatever is killed at whatever point, the next run ends in the same bytes: a patient's rows of the log are written before
     their folder is moved in, and of a patient who is there the rows that are written already stand.
+
+    Raises:
+        DataError: another import fills the folder.
     """
     patients: dict[str, dict[str, Candidate]] = defaultdict(dict)
     for line, candidate in lines:
         patients[line.patient][line.modality] = candidate
-    imported, failed, notes = [], {}, []
+    with folder.alone():
+        return _filled(patients, folder, options, log, progress)
+
+
+def _filled(
+    patients: Mapping[str, Mapping[str, Candidate]],
+    folder: SiteFolder,
+    options: Options,
+    log: OutcomeLog,
+    progress: Progress | None,
+) -> Outcome:
+    imported: list[str] = []
+    failed: dict[str, str] = {}
+    notes: list[str] = []
     folder.tidy()
     there = [name for name in sorted(patients) if folder.has(name)]
     for name in there:
