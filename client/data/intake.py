@@ -11,7 +11,7 @@ from client.data.candidates import Candidate, candidates, patient_id
 from client.data.dicom.header import IndexFileError, read_header
 from client.data.dicom.series import group_series
 from client.data.dicom.sources import find_files
-from client.data.outcome_log import ABSENT, LEFT_OUT, THERE, USED, OutcomeLog
+from client.data.outcome_log import ABSENT, LEFT_OUT, THERE, UNDER_WAY, OutcomeLog
 from client.data.patient import TumourMask, prepare
 from client.data.plan import Line
 from client.data.pseudonym import Pseudonyms
@@ -92,7 +92,7 @@ def carry_out(
     """Import the plan's patients; one that fails does not stop the others.
 
     Whatever is killed at whatever point, the next run ends in the same bytes: a patient's rows of the log are written before
-    their folder is moved in, and of a patient who is there the rows that are written already stand.
+    their folder is moved in, as under way, and of a patient who is there the rows that are written already stand, as used.
 
     Raises:
         DataError: another import fills the folder.
@@ -127,6 +127,8 @@ def _filled(
         except DataError as error:
             failed[name] = str(error)
             _say(log, patients[name].items(), LEFT_OUT, str(error))
+            if mask := _mask(patients[name], options):
+                log.add(str(mask.file), LEFT_OUT, str(error), patient=name)
             log.write()
         if progress:
             progress(done, len(patients))
@@ -139,24 +141,29 @@ def _filled(
 
 
 def _import_one(name: str, chosen: Mapping[str, Candidate], folder: SiteFolder, options: Options, log: OutcomeLog) -> list[str]:
-    number = patient_id(next(iter(chosen.values())).series)
-    mask = options.masks.get(number)
+    number, mask = patient_id(next(iter(chosen.values())).series), _mask(chosen, options)
     tool_log = log.path.with_suffix(".log")
     prepared = prepare(name, chosen, tool_log=tool_log, mask=mask, brain=options.brain, row=_row(chosen, options, number))
     for modality, candidate in chosen.items():
         if modality in prepared.left_out:
             _say(log, [(modality, candidate)], LEFT_OUT, prepared.left_out[modality])
         else:
-            _say(log, [(modality, candidate)], USED, f"as {modality}")
+            _say(log, [(modality, candidate)], UNDER_WAY, f"as {modality}")
     if mask:
         why = prepared.left_out.get("mask", "")
-        log.add(str(mask.file), LEFT_OUT if why else USED, why or "as tumour mask", patient=name)
+        log.add(str(mask.file), LEFT_OUT if why else UNDER_WAY, why or "as tumour mask", patient=name)
     log.write()
     try:
         folder.add(prepared.images)
     except OSError as error:
         raise DataError(f"{name}: cannot be written ({error.strerror or error})") from error
+    log.in_place(name)
+    log.write()
     return [f"{modality} left out: {why}" for modality, why in prepared.left_out.items()] + list(prepared.notes)
+
+
+def _mask(chosen: Mapping[str, Candidate], options: Options) -> TumourMask | None:
+    return options.masks.get(patient_id(next(iter(chosen.values())).series))
 
 
 def _row(chosen: Mapping[str, Candidate], options: Options, number: str) -> dict[str, str]:
