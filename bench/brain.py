@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from twins import with_skull
 
-from bench.twins import with_skull
 from client.data.brain_extraction import brain_mask, choose
 from client.data.volume import Volume, load_nifti
 from common.data.volumes import Volume as Image
+from common.errors import DataError
 
 
 def main() -> None:
@@ -47,7 +48,10 @@ def main() -> None:
 def row(volume: Volume, brain: NDArray[np.bool_], tool: str, log: Path) -> str:
     """Dice, what of the brain is lost, what is added to it (shares of the brain), processor seconds and most memory."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = brain_mask(volume, tool, log, "")
+    try:
+        found = brain_mask(volume, tool, log, "")
+    except DataError as error:
+        return f"refused: {error} | | | |"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     dice = 2 * (found & brain).sum() / (found.sum() + brain.sum())

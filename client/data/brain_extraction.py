@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from client.data import hd_bet
 from client.data.volume import Volume, load_nifti, save_nifti
+from common.data.volumes import foreground
 from common.errors import ConfigError, DataError
 from common.text import printable
 
 NONE = "none"
 AUTO = "auto"
 MIN_LITRES, MAX_LITRES = 0.5, 2.5  # of a brain: a mask outside is no brain's
+MAX_AIR = 0.5  # of the mask; ventricles are dark in some modalities
+MOST_OF_A_HEAD = 0.7  # with scalp and neck a brain is less of it; in stripped cases 0.73 and 0.80 were kept (docs/results.md)
 _PATIENCE = 3600.0  # seconds for one patient
 
 Mask = NDArray[np.bool_]
@@ -94,7 +97,18 @@ def brain_mask(volume: Volume, tool: str, log: Path, patient: str) -> Mask:
     litres = float(mask.sum() * abs(np.linalg.det(volume.affine[:3, :3])) / 1e6)
     if not MIN_LITRES <= litres <= MAX_LITRES:
         raise DataError(f"{tool}: its mask holds {litres:.2f} litres, which is no brain (look at the image; or use --brain none)")
+    if (mask & ~foreground(volume.voxels)).sum() > MAX_AIR * mask.sum():
+        raise DataError(f"{tool}: its mask lies in the air. Is the skull off already? Then use --brain none")
     return mask
+
+
+def doubt(volume: Volume, mask: Mask) -> str:
+    """What speaks for an image whose skull was off before: of such a one tools cut away brain; "" where nothing does."""
+    head = foreground(volume.voxels)
+    kept = float((mask & head).sum() / max(1, head.sum()))
+    if kept <= MOST_OF_A_HEAD:
+        return ""
+    return f"the brain is {kept:.0%} of all that is not air. Was the skull off already? Then brain was cut away: use --brain none"
 
 
 def _called(volume: Volume, tool: str, log: Path, patient: str) -> Mask:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data.brain_extraction import NONE, brain_mask
+from client.data.brain_extraction import NONE, brain_mask, doubt
 from client.data.candidates import Candidate
 from client.data.dicom.pixels import read_volume
 from client.data.registration import register
@@ -86,6 +86,7 @@ def prepare(
             left_out["mask"] = str(error)
     if brain != NONE:
         inside = brain_mask(reference, brain, tool_log, name)
+        notes += filter(None, [doubt(reference, inside)])
         aligned = {m: replace(v, voxels=np.where(inside, v.voxels, np.float32(0))) for m, v in aligned.items()}
     sidecars = {m: {**sidecar(chosen[m].series.header), "SkullStripped": brain != NONE} for m in aligned}
     return Prepared(PatientImages(name, aligned, sidecars, tumour, row or {}), left_out, tuple(notes))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.data import hd_bet
-from client.data.brain_extraction import brain_mask, choose
+from client.data.brain_extraction import brain_mask, choose, doubt
 from client.data.volume import Volume
 from common.errors import DataError
 
@@ -82,6 +82,19 @@ def test_a_mask_that_is_no_brain_is_refused(tool, tmp_path: Path) -> None:
     tool("image = nibabel.Nifti1Image(image.get_fdata() * 0, image.affine)")
     with pytest.raises(DataError, match=r"0\.00 litres, which is no brain"):
         brain_mask(image(), "mri_synthstrip", tmp_path / "log", "sub-1")
+
+
+def test_a_mask_in_the_air_is_refused(tool, tmp_path: Path) -> None:
+    tool("image = nibabel.Nifti1Image(100.0 - image.get_fdata(), image.affine)")
+    with pytest.raises(DataError, match=r"lies in the air\. Is the skull off already"):
+        brain_mask(image(), "mri_synthstrip", tmp_path / "log", "sub-1")
+
+
+def test_a_brain_that_is_nearly_all_there_is_was_stripped_before() -> None:
+    brain = image().voxels > 50
+    head = np.pad(brain[4:26, 6:34, 3:21], 3, constant_values=True)
+    assert doubt(image(), brain).startswith("the brain is 100% of all that is not air")
+    assert doubt(Volume(head * np.float32(90), AFFINE), np.pad(brain[4:26, 6:34, 3:21], 3)) == ""
 
 
 @pytest.fixture
