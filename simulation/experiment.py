@@ -190,6 +190,11 @@ def require_learnable(config: RunConfig, sites: Mapping[str, SiteData]) -> None:
     labelled = [name for name, patients in sites.items() if len(patients.labelled)]
     if not labelled and needs_labels(config):
         raise DataError(no_label(config))
+    if config.training.head_rounds and not labelled:
+        raise DataError(
+            "Head rounds fit the head by labels, and no patient of any training site has one: leave them out "
+            "by `--set training.head_rounds=0`."
+        )
     if config.training.head_rounds and len(labelled) < strategy.least_sites:
         raise DataError(
             f'federation.strategy = "{strategy.name}" needs {strategy.least_sites} sites with labelled patients in head rounds; '

@@ -173,6 +173,7 @@ def _masks(path: Path | None) -> Any:
 
 def _show_plan(found: "list[Candidate]", plan: Path, log: "OutcomeLog") -> None:
     from client.data.candidates import RULE
+    from client.data.outcome_log import ABSENT
 
     table = Table("modality", "series", "used", "to decide", title="What was found", title_justify="left")
     kinds = sorted({c.decision.modality for c in found})
@@ -183,6 +184,12 @@ def _show_plan(found: "list[Candidate]", plan: Path, log: "OutcomeLog") -> None:
     console = Console(soft_wrap=True)
     console.print(table)
     console.print(f"Patients: {len({c.patient for c in found})}. How series are chosen: {RULE}.", markup=False, highlight=False)
+    if log.count(ABSENT):
+        console.print(
+            f"Note: {log.count(ABSENT)} files that a DICOMDIR names are not in the source. Was it copied whole?",
+            markup=False,
+            highlight=False,
+        )
     console.print(
         f"Plan: {plan}. Correct its columns use and modality, then come back with --go --out SITE.", markup=False, highlight=False
     )

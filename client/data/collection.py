@@ -46,7 +46,8 @@ def copy_collection(
         progress: called with (patients done, of all).
 
     Raises:
-        DataError: no patient's folder, two files for one modality, or a table that is not the published one.
+        DataError: no patient's folder, two files for one modality, a table that is not the published one, or another import
+            that fills the site folder.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder. Name the folder of {preset.title}, unpacked.")
@@ -54,16 +55,17 @@ def copy_collection(
     folders = _folders(preset, source, notes)
     labels = _labels(preset, source, table, notes)
     site, done, there = SiteFolder(out), 0, 0
-    site.tidy()
-    for count, (patient, folder) in enumerate(sorted(folders.items()), start=1):
-        name = f"sub-{re.sub('[^A-Za-z0-9]', '', folder.name.removesuffix('_nifti'))}"
-        if site.has(name):
-            there += 1
-        else:
-            site.add(_images(preset, source, folder, name, labels.get(patient), notes), link=link)
-            done += 1
-        progress(count, len(folders))
-    site.describe(f"Images of {preset.title} ({preset.source}), named as BIDS names them; tumour masks are 0 and 1.")
+    with site.alone():
+        site.tidy()
+        for count, (patient, folder) in enumerate(sorted(folders.items()), start=1):
+            name = f"sub-{re.sub('[^A-Za-z0-9]', '', folder.name.removesuffix('_nifti'))}"
+            if site.has(name):
+                there += 1
+            else:
+                site.add(_images(preset, source, folder, name, labels.get(patient), notes), link=link)
+                done += 1
+            progress(count, len(folders))
+        site.describe(f"Images of {preset.title} ({preset.source}), named as BIDS names them; tumour masks are 0 and 1.")
     absent = sum(patient not in labels for patient in folders)
     if labels and absent:
         notes.append(f"{absent} patients are not in the table of labels, and stay unlabelled")

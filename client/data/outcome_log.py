@@ -7,7 +7,8 @@ from pathlib import Path
 from common.errors import DataError
 from common.files import remove_unfinished, write_secret
 
-USED, LEFT_OUT, THERE = "used", "left out", "imported earlier"
+USED, LEFT_OUT, THERE, ABSENT = "used", "left out", "imported earlier", "absent"
+UNDER_WAY = "under way"  # to be used, of a patient who is not in the site folder yet
 COLUMNS = ("file", "series", "patient", "outcome", "why")
 
 
@@ -28,16 +29,24 @@ class OutcomeLog:
         self._earlier = _read(path)
 
     def add(self, file: str, outcome: str, why: str, *, series: str = "", patient: str = "") -> None:
-        """Say what became of a file: `used` or `left out`, as what or because of what."""
+        """Say what became of a file: `used`, `under way`, `left out` or `absent`, as what or because of what."""
         self._rows[file] = (file, series, patient, outcome, why)
 
     def keep(self, patient: str) -> bool:
-        """Let stand what an earlier run said of a patient's files; False where it used none of them, or its table is lost."""
-        rows = [row for row in self._earlier if row[2] == patient]
+        """Let stand what an earlier run said of the files of a patient who is there; what was under way was used then.
+
+        Returns:
+            False where it used none of them, or its table is lost.
+        """
+        rows = [_settled(row) for row in self._earlier if row[2] == patient]
         if not any(row[3] == USED for row in rows):
             return False
         self._rows.update((row[0], row) for row in rows)
         return True
+
+    def in_place(self, patient: str) -> None:
+        """The patient is in the site folder: what was under way of them is used."""
+        self._rows.update((file, _settled(row)) for file, row in self._rows.items() if row[2] == patient)
 
     def write(self) -> None:
         """Replace the table on the disk."""
@@ -47,9 +56,17 @@ class OutcomeLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_secret(self.path, text.getvalue().encode(), replace=True)
 
+    def knows(self) -> set[str]:
+        """The files that there is a word on."""
+        return set(self._rows)
+
     def count(self, outcome: str) -> int:
         """Files that ended so."""
         return sum(row[3] == outcome for row in self._rows.values())
+
+
+def _settled(row: tuple[str, ...]) -> tuple[str, ...]:
+    return (*row[:3], USED if row[3] == UNDER_WAY else row[3], row[4])
 
 
 def _read(path: Path) -> list[tuple[str, ...]]:

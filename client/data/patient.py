@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data.brain_extraction import NONE, brain_mask
+from client.data.brain_extraction import NONE, brain_mask, doubt
 from client.data.candidates import Candidate
 from client.data.dicom.pixels import read_volume
 from client.data.registration import register
@@ -40,6 +40,7 @@ def prepare(
     name: str,
     chosen: Mapping[str, Candidate],
     *,
+    tool_log: Path,
     mask: TumourMask | None = None,
     brain: str = NONE,
     row: Mapping[str, str] | None = None,
@@ -49,6 +50,7 @@ def prepare(
     Args:
         name: `sub-...`.
         chosen: the series of each modality.
+        tool_log: what the tool that takes the skull off prints is added to it.
         mask: of the tumour.
         brain: the tool that takes the skull off, or `none`.
         row: of `participants.tsv`.
@@ -83,7 +85,8 @@ def prepare(
         except DataError as error:
             left_out["mask"] = str(error)
     if brain != NONE:
-        inside = brain_mask(reference, brain)
+        inside = brain_mask(reference, brain, tool_log, name)
+        notes += filter(None, [doubt(reference, inside)])
         aligned = {m: replace(v, voxels=np.where(inside, v.voxels, np.float32(0))) for m, v in aligned.items()}
     sidecars = {m: {**sidecar(chosen[m].series.header), "SkullStripped": brain != NONE} for m in aligned}
     return Prepared(PatientImages(name, aligned, sidecars, tumour, row or {}), left_out, tuple(notes))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,10 +16,12 @@ from client.data.sidecar import Sidecar
 from client.data.volume import Volume, save_nifti
 from common.config.modalities import MODALITIES
 from common.data.bids import DESCRIPTIONS, describe_site, mask_path
-from common.files import remove_unfinished, sync_folder, write_atomic
+from common.errors import DataError
+from common.files import locked, remove_unfinished, sync_folder, write_atomic
 
 PROGRAM = "fedmri-site import"
 _UNFINISHED = ".importing-"
+_LOCK = ".import.lock"
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,19 @@ class SiteFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def alone(self) -> IO[bytes]:
+        """Hold the folder as the one import that fills it, wherever its home is, until what is returned is closed.
+
+        Raises:
+            DataError: another import fills it: it would remove what this one has not finished.
+        """
+        try:
+            return locked(self.root / _LOCK, wait=False)
+        except BlockingIOError as error:
+            raise DataError(f"Another import fills {self.root}. Wait for its end, or name another --out.") from error
+
     def tidy(self) -> None:
-        """Remove what imports that were killed left unfinished. Only for who alone fills the folder."""
+        """Remove what imports that were killed left unfinished. Only for who holds the folder `alone`."""
         for left in self.root.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left)
         for name in ("participants.tsv", *DESCRIPTIONS):

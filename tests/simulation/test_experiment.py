@@ -308,14 +308,19 @@ def test_more_sites_than_there_are_is_refused_before_anything_is_read(config: Pa
 
 
 def test_an_aggregator_with_too_few_labelled_sites_is_refused_before_training(config: Path, data: Path) -> None:
-    table = data / "hospital-a" / "participants.tsv"
-    rows = [line.split("\t") for line in table.read_text().splitlines()]
-    column = rows[0].index("subtype")
-    table.write_text(
-        "\n".join("\t".join(["n/a" if i == column and n else c for i, c in enumerate(r)]) for n, r in enumerate(rows))
-    )
+    unlabel(data / "hospital-a")
     planned = plan(config, data, settings=("strategy=median", "min_sites=3", "head_rounds=1"))
     with pytest.raises(DataError, match=r'"median" needs 3 sites with labelled patients in head rounds; they are 1 \(hospital-b'):
+        read_all(planned, lambda sentence: None, lambda what, done, total: None)
+
+
+def test_head_rounds_without_a_label_are_refused_though_it_is_asked_to_train_without(config: Path, data: Path) -> None:
+    for name in ("hospital-a", "hospital-b"):
+        unlabel(data / name)
+    planned = plan(config, data, settings=("unlabelled=true", "head_rounds=1"))
+    with pytest.raises(
+        DataError, match=r"no patient of any training site has one: leave them out by `--set training.head_rounds=0`"
+    ):
         read_all(planned, lambda sentence: None, lambda what, done, total: None)
 
 

@@ -12,6 +12,11 @@ KINDS: Final = {
 }
 """A modality to the pattern of its names."""
 
+INVERSIONS: Final = r"(?<![a-z])tirm(?![a-z])|(?<![a-z])stir(?![a-z])|flair|dark.?fluid|水抑制|液体衰减"
+"""Names of inversion recoveries, which null water or fat (TIRM: Siemens' turbo inversion recovery magnitude, either)."""
+INVERSION_SEQUENCES: Final = r"(?<![a-z])tir(?![a-z])|spcir"
+"""The same as Siemens calls its sequences (`*tir2d1_16`, `*spcir_242ns`)."""
+
 WITH_CONTRAST: Final = (
     # Latin letters: English; German (Kontrastmittel); French (injecté); Spanish and Portuguese; Italian; Dutch; Polish; Turkish
     _SEPARATOR.format(

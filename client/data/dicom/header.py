@@ -23,11 +23,24 @@ ENHANCED = {
 _OLD_START = (b"\x08\x00", b"\x02\x00")  # a file from before 1993 starts with its first group, without preamble
 
 
+class IndexFileError(DataError):
+    """A DICOMDIR: an index of the others, which are found without it.
+
+    Args:
+        named: the files that it names, as a source would name them.
+    """
+
+    def __init__(self, named: tuple[str, ...]) -> None:
+        super().__init__(f"DICOMDIR: an index of {len(named)} others, no image")
+        self.named = named
+
+
 def read_header(file: SourceFile) -> Dataset:
     """A file's header, without its pixels.
 
     Raises:
-        DataError: no DICOM, damaged, or an index (DICOMDIR) and no image; says which.
+        IndexFileError: an index (DICOMDIR), and no image.
+        DataError: no DICOM, or damaged; says which.
     """
     try:
         with file.path.open("rb") as stream:
@@ -40,10 +53,17 @@ def read_header(file: SourceFile) -> Dataset:
     except (OSError, InvalidDicomError, EOFError, ValueError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
         raise DataError(f"no DICOM file that can be read ({type(error).__name__})") from error
     if storage == MediaStorageDirectoryStorage:
-        raise DataError("DICOMDIR: an index of the others, no image")
+        raise IndexFileError(_named(file, dataset))
     if not storage:
         raise DataError("no DICOM file" if not preamble else "DICOM without a SOP class")
     return dataset
+
+
+def _named(file: SourceFile, dataset: Dataset) -> tuple[str, ...]:
+    """The files of an index's records, which lie below its own folder (PS3.10 8.6)."""
+    beside = file.name[: max(file.name.rfind("/"), file.name.rfind("!")) + 1]
+    listed = (record.get("ReferencedFileID") for record in dataset.get("DirectoryRecordSequence") or ())
+    return tuple(beside + "/".join([one] if isinstance(one, str) else map(str, one)) for one in listed if one)
 
 
 def value(dataset: Dataset, keyword: str) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from client.data.dicom.contrast import contrast
-from client.data.dicom.descriptions import KINDS, OTHERS, says
+from client.data.dicom.descriptions import INVERSION_SEQUENCES, INVERSIONS, KINDS, OTHERS, says
 from client.data.dicom.header import number, value, words
 
 OTHER = "other"
@@ -100,6 +100,8 @@ def _name(name: str) -> list[tuple[str, float, str]]:
     others = [(kind, says(pattern, name)) for kind, pattern in OTHERS.items()]
     found = [(OTHER, 3.0, f"name says {kind} ({word})") for kind, word in others if word][:1]
     kinds = [(modality, says(pattern, name)) for modality, pattern in KINDS.items()]
+    if says(INVERSIONS, name):  # "t2_tirm" is FLAIR or STIR
+        kinds = [(modality, word) for modality, word in kinds if modality != "t2"]
     return found + [(modality, 1.0, f"name says {modality} ({word})") for modality, word in kinds if word][:1]
 
 
@@ -115,7 +117,22 @@ def _physics(dataset: Dataset) -> list[tuple[str, float, str]]:
         return _inverted(echo, inversion)
     if "GR" in sequence.split() or "GRADIENT" in sequence:
         return _gradient(echo, repetition)
-    return _spin_echo(echo, repetition)
+    inverts = _inverts(dataset, sequence)
+    return _inverted_unknown(echo, repetition, inverts) if inverts else _spin_echo(echo, repetition)
+
+
+def _inverts(dataset: Dataset, sequence: str) -> str:
+    """What says that an inversion recovery was run, "" where nothing does; the timing of a spin echo then tells nothing.
+
+    The protocol's name is not asked where the series has a description: some makers write one for the whole study.
+    """
+    if "IR" in sequence.split() or str(value(dataset, "InversionRecovery") or "").upper() == "YES":
+        return "inversion recovery"
+    called = says(INVERSION_SEQUENCES, str(value(dataset, "SequenceName") or value(dataset, "PulseSequenceName") or ""))
+    if called:
+        return f"inversion recovery by its sequence ({called})"
+    named = says(INVERSIONS, str(value(dataset, "SeriesDescription") or value(dataset, "ProtocolName") or ""))
+    return f"inversion recovery by its name ({named})" if named else ""
 
 
 def _inverted(echo: float, inversion: float) -> list[tuple[str, float, str]]:
@@ -127,6 +144,14 @@ def _inverted(echo: float, inversion: float) -> list[tuple[str, float, str]]:
     if inversion < 1400 and echo <= 40:
         return [("t1", 3.0, f"{timing}: inversion-prepared T1")]
     return [(OTHER, 1.0, f"{timing}: no usual inversion recovery")]
+
+
+def _inverted_unknown(echo: float, repetition: float, inverts: str) -> list[tuple[str, float, str]]:
+    """Without its inversion time: FLAIR is likely where a STIR would rarely be so long; too little to use it by that alone."""
+    timing = f"{inverts} without TI, TE {echo:g}, TR {repetition:g} ms"
+    if echo >= 75 and repetition >= 7000:
+        return [("flair", 0.9, f"{timing}: probably water nulled; look at it")]
+    return [(OTHER, 0.4, f"{timing}: FLAIR, STIR or T1; look at it")]
 
 
 def _gradient(echo: float, repetition: float) -> list[tuple[str, float, str]]:

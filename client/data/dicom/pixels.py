@@ -11,7 +11,8 @@ from pathlib import Path
 import highdicom
 import numpy as np
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from client.data.dicom.header import frame_groups
 from client.data.dicom.series import Series
@@ -43,9 +44,23 @@ def read_volume(series: Series) -> Volume:
 
 def _pixels(series: Series, path: Path, name: str) -> Dataset:
     try:
-        return dcmread(path)
+        return _little_endian(dcmread(path))
     except (OSError, EOFError, ValueError, AttributeError) as error:
         raise DataError(f"series {series.id}, {name}: cannot be read to its end ({type(error).__name__})") from error
+
+
+def _little_endian(dataset: Dataset) -> Dataset:
+    """An enhanced file of big endian (retired in 2006), which highdicom refuses: elements decoded here, and pixels swapped."""
+    meta = dataset.file_meta
+    if meta.TransferSyntaxUID != ExplicitVRBigEndian or not frame_groups(dataset):
+        return dataset
+    turned = Dataset({element.tag: element for element in dataset})
+    if dataset.BitsAllocated > 8:
+        turned.PixelData = np.frombuffer(dataset.PixelData, f">u{dataset.BitsAllocated // 8}").byteswap().tobytes()
+    turned.file_meta = FileMetaDataset(meta)
+    turned.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    turned.set_original_encoding(False, True, dataset.original_character_set)
+    return turned
 
 
 def _stacked(datasets: list[Dataset]) -> highdicom.Volume:

@@ -8,6 +8,7 @@ removed.
 """
 
 import argparse
+import csv
 import os
 import shutil
 import signal
@@ -54,6 +55,14 @@ def run(source: Path, home: Path, step: int = 0) -> int:
         os._exit(code)
 
 
+def require_true(home: Path) -> None:
+    """What the log of a killed import calls used is in the site folder; what is half-written there it does not call so."""
+    with (home / "state" / "import.tsv").open(newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            there = (home / "site" / row["patient"]).is_dir()
+            assert there or row["outcome"] != "used", f"{home.name}: {row}"
+
+
 def follow(source: Path, home: Path) -> int:
     """The import itself, in this process."""
     parser = argparse.ArgumentParser()
@@ -75,6 +84,7 @@ def main(source: Path, prepared: Path, work: Path, every: int) -> None:
         step += every
         home = Path(shutil.copytree(prepared, work / f"step-{step:03d}"))
         ended = run(source, home, step)
+        require_true(home)
         run(source, home)
     shutil.rmtree(work / f"step-{step:03d}")
 

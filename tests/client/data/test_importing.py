@@ -12,6 +12,7 @@ import pytest
 from client.cli.main import main
 from client.data.registration import Registration
 from client.data.volume import Volume, load_nifti, save_nifti
+from tests.bids_validator import bids_issues
 from tests.client.data.conftest import CONTRAST, head, oblique
 
 pytestmark = pytest.mark.slow
@@ -92,6 +93,10 @@ def test_nothing_identifying_is_in_the_site_folder(done: Path) -> None:
     assert row == {"participant_id": name, "age": "54", "sex": "F", "subtype": "idh-wildtype"}
     kept = json.loads(next(patient(done).glob("anat/*_T2w.json")).read_text())
     assert kept["EchoTime"] == 0.095
+
+
+def test_the_bids_validator_takes_what_is_written(done: Path) -> None:
+    assert [issue for issue in bids_issues(done / "site") if issue["severity"] == "error"] == []
 
 
 def load_header(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 import pytest
 from pydicom.dataset import Dataset
 
+from client.data.candidates import SURE
 from client.data.dicom.modality import decide
 
 SE_T1 = {"EchoTime": 10.0, "RepetitionTime": 600.0, "ScanningSequence": "SE"}
@@ -73,6 +74,36 @@ def test_headers(tags, modality) -> None:
     assert decision.modality == modality, decision
     assert decision.reasons
     assert 0 <= decision.confidence <= 1
+
+
+TIRM = {"SeriesDescription": "tirm", "EchoTime": 93.0, "RepetitionTime": 9000.0}
+
+
+@pytest.mark.parametrize(
+    ("tags", "modality", "sure"),
+    [
+        ({**TIRM, "InversionTime": 2500.0}, "flair", True),  # 1.5 and 3 T, long repetition
+        ({**TIRM, "InversionTime": 2050.0, "RepetitionTime": 7000.0}, "flair", True),
+        ({**TIRM, "InversionTime": 150.0, "EchoTime": 60.0, "RepetitionTime": 4000.0}, "other", True),  # STIR, 1.5 T
+        ({**TIRM, "InversionTime": 220.0, "EchoTime": 34.0, "RepetitionTime": 4000.0}, "other", True),  # STIR, 3 T
+        (TIRM, "flair", False),
+        ({**TIRM, "EchoTime": 60.0, "RepetitionTime": 4000.0}, "other", False),  # was T2, used
+        ({**TIRM, "SeriesDescription": "x", "ScanningSequence": ["SE", "IR"]}, "flair", False),
+        ({**TIRM, "SeriesDescription": "x", "SequenceName": "*tir2d1_16"}, "flair", False),
+        ({**TIRM, "SeriesDescription": "t2_tirm_cor"}, "flair", False),
+        ({"SeriesDescription": "t2_tirm_cor"}, "other", False),
+        ({**TIRM, "SeriesDescription": "FLAIR"}, "flair", True),  # the name and the timing agree; was T2, used
+        ({**TIRM, "SeriesDescription": "STIR", "EchoTime": 60.0}, "other", True),
+        ({**TIRM, "SeriesDescription": "t1_tirm", "EchoTime": 9.0, "RepetitionTime": 2000.0}, "t1", False),
+        ({**T2, "SeriesDescription": "AX T2", "ProtocolName": "BRAIN T1 T2 FLAIR"}, "t2", True),  # a name for the whole study
+        ({**T2, "SeriesDescription": "T2 MOTIRM"}, "t2", True),  # no word of it
+        ({"ScanningSequence": ["GR", "IR"], "EchoTime": 3.0, "RepetitionTime": 2300.0}, "t1", True),  # MPRAGE
+    ],
+)
+def test_an_inversion_recovery_is_no_spin_echo(tags, modality, sure) -> None:
+    """Without an inversion time long echoes and repetitions are no T2."""
+    decision = decide(header(**tags))
+    assert (decision.modality, decision.confidence >= SURE) == (modality, sure), decision
 
 
 def test_enhanced_files_say_it_in_functional_groups() -> None:

@@ -156,7 +156,7 @@ def test_a_copy_of_a_file_is_said(tmp_path: Path) -> None:
 
 
 LOSSLESS = ("JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless")
-PLAIN = ("ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian")
+PLAIN = ("ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian", "ExplicitVRBigEndian")
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS + PLAIN)
