@@ -23,13 +23,13 @@ pathlib.Path("{here}/begun").touch()
 while not pathlib.Path("{here}/go").exists():
     time.sleep(0.02)
 image = nibabel.load(sys.argv[2])
-nibabel.save(nibabel.Nifti1Image((image.get_fdata() >= 0).astype("u1"), image.affine), sys.argv[4])
+nibabel.save(nibabel.Nifti1Image((image.get_fdata() > 0).astype("u1"), image.affine), sys.argv[4])
 """
-SECONDS = 60
+SECONDS = 180  # until a process is given up
 
 
 def planned(home: Path, patient: str) -> list[str]:
-    """A home with a source of one patient of two litres and its plan; the command that follows it into one folder."""
+    """A home with a source of one patient, a head of a litre, and its plan; the command that follows it into one folder."""
     affine = oblique((15.0, 15.0, 20.0))
     write_classic(scans("t1", affine=affine, shape=(12, 10, 4), study=patient, PatientID=patient), home / "source")
     assert main(["import", str(home / "source"), "--plan", str(home / "plan.tsv")]) == 0
