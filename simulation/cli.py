@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +17,9 @@ from simulation.engines import DEFAULT_ENGINE, ENGINES, WORDS
 from simulation.phantom.command import add_phantom
 from simulation.protocols.command import add_protocols
 from simulation.shown import Shown
+
+if TYPE_CHECKING:
+    from simulation.experiment_plan import Experiment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +45,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _add_common(parser, "demo")
     parser.add_argument("--resume", action="store_true", help="go on with the run that RUN holds, after its last finished round")
     parser.add_argument("--external", required=True, metavar="SITE", help="held-out site; several joined by +")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take in time, memory and bytes, and do nothing")
     parser.set_defaults(handler=_run)
 
 
@@ -148,6 +152,8 @@ def _run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         engine=arguments.engine,
     )
+    if arguments.dry_run:
+        return _dry_run(plan, arguments)
     with Shown() as shown:
         try:
             report = run_experiment(plan, shown.note, shown.progress, shown.on_round)
@@ -155,6 +161,15 @@ def _run(arguments: argparse.Namespace) -> int:
             shown.note(f"Finished rounds are kept in {plan.out}. To go on: the same command with --resume.")
             raise
     return _show(report, arguments)
+
+
+def _dry_run(plan: "Experiment", arguments: argparse.Namespace) -> int:
+    from simulation.estimate import estimate, told
+
+    with Shown() as shown:
+        found = estimate(plan, shown)
+    print(json.dumps(found.as_json())) if arguments.json else Console().print(told(found), highlight=False, markup=False)
+    return 0
 
 
 def _cross_site(arguments: argparse.Namespace) -> int:
