@@ -71,6 +71,7 @@ LIES = {
     "claims patients, far at random": Lie(FAR, "random"),
     "far against its own change": Lie(-FAR, counts=False),
     "against its own change": Lie(-1.0, counts=False),
+    "at random": Lie(1.0, "random", counts=False),
     "against the others' mean": Lie(-1.0, "others", counts=False),
     "far against the others' mean": Lie(-FAR, "others", counts=False),
 }

@@ -8,7 +8,7 @@ change of twenty times the usual length, would own the mean. Four bounds, each w
 2. length: a change that is longer than `clip_ratio` times the median of the other sites' is shortened to that;
 3. share: neither a site's weight nor its weight times the length of its change is more than `max_site_share` of the round's;
 4. distance: a change that is farther from the middle of all than `distance_ratio` times the others usually are is drawn to it
-   (`server.strategy.middle`): it may be of the usual length, and turned round.
+   (`server.strategy.middle`), as it came: it may be of the usual length, and turned round.
 
 Of two sites nobody can say which is the odd one, so 2 to 4 begin with three. A change within the bounds stays what it is, to the
 last bit. n sites.
@@ -35,7 +35,7 @@ class Influence:
         weight: in the mean, after the bounds.
         scale: what its change was multiplied by; 1: within the bounds.
         norm: of its change, before.
-        drawn: what it is after it was shortened and drawn to the middle; None: it was near enough.
+        drawn: what is taken of it in the place of that, drawn to the middle; None: it was near enough.
     """
 
     weight: float
@@ -50,10 +50,8 @@ class Influence:
 
     def taken(self, change: Change) -> Change:
         """What is taken of its change."""
-        return self.drawn.change if self.drawn else self.scaled(change)
-
-    def scaled(self, change: Change) -> Change:
-        """Its change, shortened."""
+        if self.drawn:
+            return self.drawn.change
         if self.scale == 1.0:
             return change
         return {name: (array * np.float32(self.scale)).astype(np.float32) for name, array in change.items()}
@@ -133,7 +131,7 @@ def drawn_in(found: Mapping[str, Influence], changes: Mapping[str, Change], rati
         changes: by site, as they came.
         ratio: `distance_ratio`; 0: no bound.
     """
-    voters = {site: one.scaled(changes[site]) for site, one in found.items() if one.weight > 0 and one.norm > 0}
+    voters = {site: changes[site] for site, one in found.items() if one.weight > 0 and one.norm > 0}
     if not ratio or len(voters) < LEAST_SITES:
         return dict(found)
     drawn = drawn_to_middle(voters, ratio)

@@ -2,8 +2,9 @@
 
 A bound on lengths does not stop a change that is turned round: it is as long as any. Its distance from the others' gives it
 away in part: a change that is farther from the geometric median of all (Pillutla et al., IEEE TSP 2022) than the others usually
-are is drawn to it, until it is not (clipping about a centre: Karimireddy et al., ICML 2021, section 5). Each array by itself, so
-that a small one is no place to hide. No site is refused, and none counts as liar: hospitals differ, and the farthest may be
+are is drawn to it (as in clipping about a centre: Karimireddy et al., ICML 2021, section 5), and the farther it was the nearer:
+at twice the bound a half of the bound is left, so that who goes far gains nothing by it. Each array by itself, so that a small
+one is no place to hide. No site is refused, and none counts as liar: hospitals differ, and the farthest may be
 honest. n sites, V values of an array.
 """
 
@@ -39,9 +40,10 @@ class Drawn:
 
 
 def drawn_to_middle(changes: Mapping[str, Change], ratio: float) -> dict[str, Drawn]:
-    """Each change, whose arrays are no farther from the sites' geometric median than `ratio` times the others' median distance.
+    """Each change, its arrays no farther from the sites' geometric median than `ratio` times the others' median distance.
 
-    A site that left an array as it was has no part in that array's middle; where fewer than three changed it, it stays.
+    Of one at distance d, beyond that bound b, the distance b b / d is left. A site that left an array as it was has no part in
+    that array's middle; where fewer than three changed it, it stays.
 
     Args:
         changes: by site.
@@ -57,10 +59,11 @@ def drawn_to_middle(changes: Mapping[str, Change], ratio: float) -> dict[str, Dr
         middle = geometric_median(rows)
         distances = np.linalg.norm(rows - middle, axis=1)
         for place, site in enumerate(voters):
-            most = min(ratio * float(np.median(np.delete(distances, place))), float(distances[place]))
-            before[site], after[site] = before[site] + float(distances[place]) ** 2, after[site] + most**2
-            if most < distances[place]:
-                near = middle + most / distances[place] * (rows[place] - middle)
+            own, bound = float(distances[place]), ratio * float(np.median(np.delete(distances, place)))
+            part = (bound / own) ** 2 if own > bound else 1.0
+            before[site], after[site] = before[site] + own**2, after[site] + (part * own) ** 2
+            if part < 1.0:
+                near = middle + part * (rows[place] - middle)
                 taken[site][name] = near.astype(np.float32).reshape(changes[site][name].shape)
     return {site: _drawn(changes[site], taken[site], before[site], after[site]) for site in changes}
 

@@ -42,7 +42,7 @@ def test_what_is_within_the_bounds_stays_to_the_last_bit() -> None:
     found = influences(norms, weights, PLAN)
     assert [(one.weight, one.scale) for one in found] == [(weight, 1.0) for weight in weights]
     change = {"w": np.ones(3, np.float32)}
-    assert found[0].scaled(change) is change
+    assert found[0].taken(change) is change
 
 
 def test_of_two_sites_nobody_can_say_which_is_the_odd_one() -> None:
