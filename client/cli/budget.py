@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cli.private_run import existing, private_run
+from client.gate.audit_log import LOG_NAME
+from client.gate.ledger_watch import require_known
 from client.privacy.budget import site_budget
-from client.privacy.ledger import NO_BUDGET
+from client.privacy.ledger import NO_BUDGET, read_ledger
 from common.cli import add_debug
 from common.data.cases import read_site
 from common.privacy.charge import Charge
@@ -36,6 +38,9 @@ def _budget(arguments: argparse.Namespace) -> int:
     config = private_run(arguments)
     site = read_site(existing(arguments.site), config)
     budget, plan = site_budget(site, arguments.site), config.privacy
+    home = arguments.site.parent if arguments.site.suffix == ".toml" else arguments.site
+    log = home / Path(site.config.connection.state).expanduser() / LOG_NAME
+    require_known(log, read_ledger(budget.path, budget.keys), budget.path)  # else lost charges are shown as a budget that is left
     one = Charge(plan.noise_multiplier, plan.sample_rate, plan.steps)
     spent, fit = budget.spent(), budget.rounds_left(one)
     result = {

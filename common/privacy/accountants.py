@@ -8,6 +8,7 @@ loaded already, nothing is won.
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,14 +21,20 @@ if TYPE_CHECKING:
     from opacus.accountants.rdp import RDPAccountant
 
 LIBRARY = "opacus"
+_one_at_a_time = threading.Lock()  # a second thread would find the first one's stand-ins, or take them away
 
 
-@lru_cache(maxsize=1)
 def accountants() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
     """Opacus' Renyi and PRV accountants, which remember what one step costs at each order.
 
     One epsilon asks for these three times (Renyi once, PRV twice), and other numbers of steps ask again.
     """
+    with _one_at_a_time:
+        return _loaded()
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
     with _accountants_alone():
         rdp = importlib.import_module(f"{LIBRARY}.accountants.analysis.rdp")
         vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(

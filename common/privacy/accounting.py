@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LOOSE = 60.0  # beyond this epsilon the cheap bound is told: PRV would need gigabytes to say more exactly what protects nobody
 FINE, COARSE = 0.01, 1e-3  # the accountant's own error in epsilon, on top of the truth; of a large epsilon a thousandth
 LARGEST_NOISE = 1e4
+SMALLEST_NOISE = 1e-100  # so that its square is a number
 TOLERANCE = 1e-3  # relative, of a noise multiplier that is searched
 
 
@@ -72,6 +73,9 @@ def least_noise(epsilon_at: Callable[[float], float], epsilon: float, guess: flo
         epsilon: the target.
         guess: where to begin; any number above 0 will do.
 
+    Returns:
+        A noise whose epsilon was found to be within the target; `SMALLEST_NOISE` where any is.
+
     Raises:
         ValueError: not even `LARGEST_NOISE` is enough.
     """
@@ -84,7 +88,9 @@ def least_noise(epsilon_at: Callable[[float], float], epsilon: float, guess: flo
         enough = min(enough * max(step, min(at_enough / epsilon, 2.0)), LARGEST_NOISE)
         at_enough, step = epsilon_at(enough), step * step
     while not least:
-        below = enough / max(step, min(epsilon / max(at_enough, 1e-9), 1.5))
+        if enough <= SMALLEST_NOISE:
+            return enough
+        below = max(enough / max(step, min(epsilon / max(at_enough, 1e-9), 1.5)), SMALLEST_NOISE)
         found, step = epsilon_at(below), step * step
         if found <= epsilon:
             enough, at_enough = below, found
@@ -191,6 +197,6 @@ def _ask(accountant: "IAccountant", steps: Steps, delta: float, **settings: floa
         warnings.simplefilter("ignore")  # RDP says when its best order is the first or last: the bound is valid all the same
         try:
             answer = float(accountant.get_epsilon(delta, **settings))
-        except (RuntimeError, ValueError, OverflowError, FloatingPointError):
+        except (RuntimeError, ValueError, ArithmeticError):
             return math.inf
     return max(answer, 0.0) if not math.isnan(answer) else math.inf

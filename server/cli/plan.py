@@ -39,10 +39,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     _require("--delta", arguments.delta, 0 < arguments.delta < 1, "a number between 0 and 1")
     noise = arguments.noise_multiplier
     if noise is None:
-        _require("--epsilon", arguments.epsilon, arguments.epsilon > 0, "a number above 0")
+        _require("--epsilon", arguments.epsilon, 0 < arguments.epsilon < math.inf, "a number above 0")
         try:
             with Console(stderr=True).status("Searching the noise"):
-                noise = noise_for(arguments.epsilon, arguments.delta, rate, steps)
+                noise = _rounded_up(noise_for(arguments.epsilon, arguments.delta, rate, steps))
         except ValueError as error:
             raise ConfigError(f"--epsilon {arguments.epsilon:g}: {error} Take fewer steps or a smaller sample rate.") from error
     _require("--noise-multiplier", noise, math.isfinite(noise) and noise >= 0, "a number of 0 or more")
@@ -62,6 +62,12 @@ def _plan(arguments: argparse.Namespace) -> int:
         given = f"Noise multiplier {noise:.4g}, sample rate {rate:.4g}, {steps} steps"
         Console().print(f"{given}: {said} per patient at delta {arguments.delta:g}.", highlight=False, soft_wrap=True)
     return 0
+
+
+def _rounded_up(noise: float) -> float:
+    """To the digits that are shown: who copies them must not exceed the epsilon that they asked for."""
+    digit = 10.0 ** (math.floor(math.log10(noise)) - 3)
+    return float(f"{math.ceil(noise / digit) * digit:.4g}")
 
 
 def _rate(arguments: argparse.Namespace) -> float:

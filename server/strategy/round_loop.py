@@ -103,6 +103,7 @@ class FedMRIAvg(FedAvg):
         self.on_open: Callable[[RoundSoFar], None] | None = None
         self.open = OpenRound(0, {})
         self.unlabelled: dict[str, SiteReply] = {}  # last replies of sites that told that none of their patients has a label
+        self.labels_seen = False  # a site has, or may have, labelled patients
 
     @property
     def failures(self) -> dict[str, str]:
@@ -231,8 +232,9 @@ class FedMRIAvg(FedAvg):
                 self.unlabelled[name] = replace(reply, update=Update())
             else:
                 self.unlabelled.pop(name, None)
-        if len(state.valid) < self.plan.min_sites:
-            return None, None
+        self.labels_seen |= bool(state.valid) and not self.lacks_labels()
+        if len(state.valid) < self.plan.min_sites or (self.lacks_labels() and (self.labels_seen or self.failures)):
+            return None, None  # who has the labels failed, is away, or has no budget left
         self.require_labels()
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
@@ -247,14 +249,18 @@ class FedMRIAvg(FedAvg):
             state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
 
+    def lacks_labels(self) -> bool:
+        """Whether the run needs labels, and all who are in tell that they have none; what is kept back may hold labels."""
+        replies = self.open.valid.values()
+        return needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies)
+
     def require_labels(self) -> None:
-        """Refuse to go on where every site tells its numbers, and none has a labelled patient; what is kept back may hold labels.
+        """Refuse to go on where every site tells its numbers, and none has a labelled patient.
 
         Raises:
             FederationError: nobody has one.
         """
-        replies = self.open.valid.values()
-        if needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies):
+        if self.lacks_labels():
             raise FederationError(no_label(self.config))
 
     def influence(self, plan: FederationConfig) -> dict[str, dict[str, float]]:
@@ -335,9 +341,10 @@ class FedMRIAvg(FedAvg):
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
         why = self.presence.closed | failures
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no site was there"
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no other site was there"
+        none = ", none of a site with labels," if state.valid and self.lacks_labels() else ""
         raise FederationError(
-            f"Round {number} ended with {len(state.valid)} valid updates of the {self.plan.min_sites} that "
+            f"Round {number} ended with {len(state.valid)} valid updates{none} of the {self.plan.min_sites} that "
             f"federation.min_sites asks for, after {state.attempts} attempts. {reasons}"
         )
 

@@ -52,3 +52,14 @@ def test_the_accountants_alone_are_those_of_the_whole_library() -> None:
     ours, theirs = map(float, said[0].split())
     assert ours == pytest.approx(theirs, abs=0.02)
     assert said[1] == "PrivacyEngine"
+
+
+def test_threads_that_ask_for_the_accountants_at_once_all_get_them() -> None:
+    program = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor as Threads; "
+        "from common.privacy.accountants import accountants; "
+        "asked = [pool.submit(accountants) for pool in [Threads(4)] for _ in range(4)]; "
+        "print(len({one.result() for one in asked}), [name for name in sys.modules if name.startswith('opacus')])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert said.strip() == "1 []"

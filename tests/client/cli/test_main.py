@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from client.cli.main import main
+from client.gate.audit_log import LOG_NAME
+from client.gate.ledger_watch import note_grown
+from client.privacy.ledger import append, read_ledger
 from common.cli import config_path
 from common.config.run import load_config
 from common.config.site import read_site_config
 from common.models.backbones.weights import SHIPPED_FILES, file_sha256
+from common.privacy.charge import Charge
 
 
 @pytest.fixture
@@ -124,6 +128,17 @@ def test_a_damaged_ledger_is_one_line_on_the_terminal(site: Path, capsys) -> Non
     error = capsys.readouterr().err
     assert "not as it was written" in error
     assert "Traceback" not in error
+
+
+def test_a_ledger_that_has_lost_charges_is_not_shown_as_a_budget_that_is_left(site: Path, capsys) -> None:
+    (site / "site.toml").write_text("[privacy]\nepsilon = 8.0\n")
+    ledger, log = site / "privacy-ledger.jsonl", site / "state" / LOG_NAME
+    append(ledger, read_ledger(ledger), Charge(1.0, 0.1, 10), (frozenset({"x"}),), "run")
+    note_grown(log, read_ledger(ledger))
+    ledger.unlink()
+    for name in (site, site / "site.toml"):
+        assert main(["budget", str(name)]) == 1
+        assert "fedmri-site ledger accept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_pins_can_be_pasted(capsys, tmp_path: Path) -> None:

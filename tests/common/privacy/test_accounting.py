@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.privacy.accounting import LARGEST_NOISE, LOOSE, TOLERANCE, epsilon_of, last_true, least_noise, noise_for, steps_within
+from common.privacy.accounting import (
+    LARGEST_NOISE,
+    LOOSE,
+    SMALLEST_NOISE,
+    TOLERANCE,
+    epsilon_of,
+    last_true,
+    least_noise,
+    noise_for,
+    steps_within,
+)
 from common.privacy.charge import Charge
 
 GRID = [
@@ -135,6 +145,22 @@ def test_the_least_noise_is_found_from_any_guess_in_few_questions(epsilon: float
     asked.clear()
     least_noise(curve, epsilon, found * 1.05)  # what the central limit is off by
     assert len(asked) <= 12
+
+
+@pytest.mark.parametrize("guess", [1e-300, 1.0, 1e9])
+def test_the_search_ends_where_any_noise_is_enough(guess: float) -> None:
+    asked: list[float] = []
+
+    def curve(noise: float) -> float:
+        asked.append(noise)
+        assert len(asked) < 100
+        return 1.0 if noise else math.inf
+
+    assert least_noise(curve, 2.0, guess) <= SMALLEST_NOISE
+
+
+def test_noise_whose_square_is_no_number_bounds_nothing() -> None:
+    assert epsilon_of([Charge(1e-200, 0.1, 10)], 1e-3) == math.inf
 
 
 @pytest.mark.slow

@@ -25,6 +25,16 @@ def test_the_noise_for_an_epsilon_and_back(capsys) -> None:
     assert told["epsilon"] <= 8
 
 
+@pytest.mark.parametrize("noise", [0.94162, 0.9417, 26.8511, 9999.5, 3.3e-4])
+def test_the_shown_noise_is_enough_for_who_copies_it(capsys, monkeypatch, noise: float) -> None:
+    """Rounded to the nearest, it may be a little less than was found: the last round would not fit a budget of this epsilon."""
+    monkeypatch.setattr("server.cli.plan.noise_for", lambda *_: noise)
+    monkeypatch.setattr("server.cli.plan.epsilon_of", lambda history, _: history[0].noise_multiplier)
+    assert plan("--epsilon 8 --sample-rate 0.1 --steps 5") == 0
+    shown = float(capsys.readouterr().out.split("Noise multiplier ")[1].split(",")[0])
+    assert noise <= shown <= noise * 1.0011
+
+
 def test_people_are_told_in_one_line(capsys) -> None:
     assert plan("--noise-multiplier 0 --sample-rate 0.5 --steps 1") == 0
     assert "no bound at all per patient" in capsys.readouterr().out
@@ -39,6 +49,7 @@ def test_people_are_told_in_one_line(capsys) -> None:
         ("--epsilon 8 --sample-rate 1.5 --steps 10", "sample rate"),
         ("--epsilon 8 --patients 10 --batch 20 --steps 10", "sample rate"),
         ("--epsilon -1 --sample-rate 0.1 --steps 10", "--epsilon"),
+        ("--epsilon inf --sample-rate 0.1 --steps 10", "--epsilon"),
         ("--epsilon 8 --sample-rate 0.1 --steps 10 --delta 2", "--delta"),
         ("--epsilon 8 --sample-rate 0.1 --steps -5", "steps"),
         ("--noise-multiplier nan --sample-rate 0.1 --steps 5", "--noise-multiplier"),

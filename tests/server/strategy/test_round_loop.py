@@ -453,3 +453,36 @@ def test_an_unlabelled_site_is_not_asked_where_it_changes_nothing_and_the_mean_i
         assert [record.round for record in records if record.idle] == [n for n in range(1, 6) if n not in asked]
         assert all(record.sites == SITES for record in records)
     assert found[0] == found[1]
+
+
+def labelled_until(last: int, then: str | None):
+    """Has labels and trains until `last`; then says `then`, or nothing."""
+
+    def node(message: Message) -> RecordDict | None:
+        task = read_task(message.content)
+        if task.round <= last:
+            return honest(message)
+        return write_reply(SiteReply("b", task.round, error=then)) if then else None
+
+    return node
+
+
+def test_a_run_ends_in_good_order_when_the_budget_of_the_only_site_with_labels_is_spent(local_grid):
+    """Those that are not asked stand in with nothing: no round can be made of them alone."""
+    config, asked, rounds = config_from_table(PRIVATE), [[], []], []
+    grid = local_grid(nodes(labelled_until(2, BUDGET_SPENT), a=without_labels(asked[0]), c=without_labels(asked[1])))
+    strategy = FedMRIAvg(config.federation, TASK, LIKE, SITES, config)
+    strategy.start(grid, pack_arrays(LIKE), 5, 0.1, on_round=lambda record, _: rounds.append(record.round))
+    assert rounds == [1, 2]
+    assert asked == [[1], [1]]
+    assert strategy.progress.rounds.unfinished.failures == {"b": BUDGET_SPENT}
+    assert not strategy.progress.rounds.unfinished.trained
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_who_has_the_labels_is_asked_again_and_named_where_it_does_not_answer(local_grid, last):
+    config = config_from_table(PRIVATE)
+    grid = local_grid(nodes(labelled_until(last, None), a=without_labels([]), c=without_labels([])))
+    with pytest.raises(FederationError, match=r"2 valid updates, none of a site with labels, .* after 3 attempts\. b: no reply"):
+        FedMRIAvg(config.federation, TASK, LIKE, SITES, config).start(grid, pack_arrays(LIKE), 5, 0.1)
+    assert [read_task(message.content).round for message in grid.sent].count(last + 1) == (5 if last == 0 else 3)
