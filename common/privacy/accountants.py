@@ -37,9 +37,8 @@ def accountants() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
 def _loaded() -> "tuple[type[RDPAccountant], type[PRVAccountant]]":
     with _accountants_alone():
         rdp = importlib.import_module(f"{LIBRARY}.accountants.analysis.rdp")
-        vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(
-            vars(rdp)["_compute_rdp"]
-        )  # a pure function of rate, noise and order
+        # A pure function of rate, noise and order.
+        vars(rdp)["_compute_rdp"] = lru_cache(maxsize=65536)(vars(rdp)["_compute_rdp"])
         renyi = importlib.import_module(f"{LIBRARY}.accountants.rdp")
         exact = importlib.import_module(f"{LIBRARY}.accountants.prv")
     return renyi.RDPAccountant, exact.PRVAccountant

@@ -11,7 +11,7 @@ from common.config.run import config_from_json, load_config
 from tests.compatibility.conftest import OLD
 
 FILES = sorted((OLD / "configs").glob("*.toml"))
-BETTER_SINCE = ("demo", "private", "real")  # recipes of the same name that do another thing today, on purpose
+BETTER_SINCE = ("demo", "private", "private-real", "real")  # recipes of the same name that do another thing today, on purpose
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
