@@ -469,7 +469,8 @@ def labelled_until(last: int, then: str | None):
 
 def test_a_run_ends_in_good_order_when_the_budget_of_the_only_site_with_labels_is_spent(local_grid):
     """Those that are not asked stand in with nothing: no round can be made of them alone."""
-    config, asked, rounds = config_from_table(PRIVATE), [[], []], []
+    config, rounds = config_from_table(PRIVATE), list[int]()
+    asked: list[list[int]] = [[], []]
     grid = local_grid(nodes(labelled_until(2, BUDGET_SPENT), a=without_labels(asked[0]), c=without_labels(asked[1])))
     strategy = FedMRIAvg(config.federation, TASK, LIKE, SITES, config)
     strategy.start(grid, pack_arrays(LIKE), 5, 0.1, on_round=lambda record, _: rounds.append(record.round))
