@@ -26,7 +26,7 @@ from common.messages.leaving import unlisted
 from common.messages.round import SiteReply, write_reply
 from common.messages.update import Update
 from common.models.multimodal import MultiModalViT
-from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROWS, Check, sampling_check
+from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROWS, SAW_NOTHING, Check, sampling_check
 from common.privacy.charge import Charge
 
 FEW = 4  # patients of the runs that compute gradients
@@ -142,7 +142,8 @@ def _moves(seen: RoundSeen, norm: float) -> tuple[bool, str]:
     beside = _norm(torch.from_numpy(seen.update.arrays[name]).double() - value.double() for name, value in came.items())
     rows, strayed = max((step.rows for step in seen.steps), default=0), max(strays, default=0.0)
     passed = rows > 0 and largest <= norm and strayed <= ROUNDING * rows and beside == 0
-    return passed, f"largest share {largest:.6g} of {norm:.6g}; a step strays by {strayed:.3g} norms, the round by {beside:.3g}"
+    said = f"largest share {largest:.6g} of {norm:.6g}; a step strays by {strayed:.3g} norms, the round by {beside:.3g}"
+    return passed, said if largest else f"{said}. {SAW_NOTHING}"
 
 
 def _largest(step: StepSeen) -> float:

@@ -37,6 +37,7 @@ ROUND = (OTHERS, MOVES, NOISES, ROWS, LEAVES) = (  # of a whole round
 CHECKS = (*PARTS, *ROUND)
 CONFIDENCE = 0.95
 NOISE_VALUES = 20_000  # of one empty step, whose spread is measured
+SAW_NOTHING = "No patient moved anything (has none a label?): this check saw nothing here."
 ROUNDING = 1e-6  # of the sums that are compared, relative
 ACCEPTED = 0.05  # relative error of that spread; its own standard error is 0.005
 
@@ -106,7 +107,7 @@ def removal_check(sums: Callable[[list[int]], dict[str, Tensor]], patients: int,
         moved.append(math.sqrt(sum(float((everyone[name] - rest[name]).double().square().sum()) for name in everyone)))
     worst = max(moved, default=0.0)
     detail = f"one patient moved the sum by at most {worst:.6g}, allowed {max_grad_norm:.6g}"
-    return Check(SHARE, worst <= max_grad_norm * (1 + ROUNDING), detail)
+    return Check(SHARE, worst <= max_grad_norm * (1 + ROUNDING), detail if worst else f"{detail}. {SAW_NOTHING}")
 
 
 def sampling_check(sample: Callable[[int, float], NDArray[np.int64]], patients: int, rate: float, steps: int = 2000) -> Check:

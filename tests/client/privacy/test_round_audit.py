@@ -18,7 +18,7 @@ from common.models.arrays import get_arrays
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.privacy import noise, optimizer
-from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROUND, ROWS, Check
+from common.privacy.audit import LEAVES, MOVES, NOISES, OTHERS, ROUND, ROWS, SAW_NOTHING, Check
 from common.privacy.charge import Charge
 from common.training import private
 from common.training.private_probing import Features
@@ -178,6 +178,15 @@ def test_no_noise_and_no_charge_are_caught(model: MultiModalViT, patients: SiteD
     assert {check.name for check in failed(model, patients, HEAD, silent)} == {NOISES}
     monkeypatch.setattr(private, "Charge", lambda noise, rate, steps: Charge(noise, rate, 1))
     assert ROWS in {check.name for check in failed(model, patients, HEAD)}
+
+
+def test_a_check_that_saw_nobody_move_anything_says_so(model: MultiModalViT, patients: SiteData) -> None:
+    """Without labels nothing is learned in a head round: no fault could show."""
+    unknown = replace(patients, labels=np.full_like(patients.labels, -1), key="nobody knows")
+    found = {check.name: check for check in check_rounds(model, unknown, CONFIG, [HEAD]) if check.name.startswith(MOVES)}
+    assert found
+    assert all(check.detail.endswith(SAW_NOTHING) for check in found.values())
+    assert not any(SAW_NOTHING in check.detail for check in check_rounds(model, patients, CONFIG, [HEAD]))
 
 
 def test_what_is_watched_is_what_the_round_does(model: MultiModalViT, patients: SiteData) -> None:
