@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 
 from client.data.dicom.header import value
 from client.data.dicom.modality import OTHER, Decision, decide
-from client.data.dicom.series import Series
+from client.data.dicom.series import Series, is_continued
 from client.data.pseudonym import Pseudonyms
 from common.config.modalities import DEFAULT_MODALITIES
 
@@ -73,6 +74,7 @@ def _of_patient(members: list[Series], name: str, doubtful: str) -> list[Candida
     studies = sorted({_date(s) for s in members})
     listed = [Candidate(s, name, studies.index(_date(s)) + 1, decide(s.header)) for s in members]
     listed = [c for study in range(1, len(studies) + 1) for c in _weighed([c for c in listed if c.study == study])]
+    listed = _with_parts(listed)
     if doubtful:
         return [replace(c, reasons=(doubtful,)) for c in listed]
     return _chosen(listed)
@@ -87,6 +89,24 @@ def _weighed(study: list[Candidate]) -> list[Candidate]:
     if len(enhanced) > 1 and not plain:
         doubts[enhanced[0].series.id] = "all T1 of the study say contrast; this is the first: perhaps the plain one"
     return [_less_sure(c, doubts[c.series.id]) if c.series.id in doubts else c for c in study]
+
+
+def _with_parts(listed: list[Candidate]) -> list[Candidate]:
+    """Where a volume lies in two series, each says so: half a head is for a person to decide."""
+    able = [c for c in listed if _usable(c)]
+    goes_on = {
+        one.series.id: other.series
+        for one, other in permutations(able, 2)
+        if (one.study, one.decision.modality) == (other.study, other.decision.modality) and is_continued(one.series, other.series)
+    }
+    return [replace(c, reasons=(_part(goes_on[c.series.id]),)) if c.series.id in goes_on else c for c in listed]
+
+
+def _part(other: Series) -> str:
+    return (
+        f"one part of a volume: series {other.id} ({len(other.frames)} slices) goes on where it ends; export both as one series, or "
+        "decide, and set use"
+    )
 
 
 def _less_sure(candidate: Candidate, reason: str) -> Candidate:
@@ -109,7 +129,8 @@ def _chosen(listed: list[Candidate]) -> list[Candidate]:
 
 def _usable(candidate: Candidate) -> bool:
     decision = candidate.decision
-    return decision.modality in DEFAULT_MODALITIES and decision.confidence >= SURE and not candidate.series.problem
+    sure = decision.modality in DEFAULT_MODALITIES and decision.confidence >= SURE
+    return sure and not candidate.series.problem and not candidate.reasons
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float, float, int, str]:
@@ -131,6 +152,8 @@ def _told(candidate: Candidate, study: int, best: dict[str, Candidate]) -> Candi
         return candidate
     if candidate.decision.confidence < SURE:
         return replace(candidate, reasons=("not sure enough: decide, and set use",))
+    if candidate.reasons:
+        return candidate
     if candidate.study != study:
         return replace(candidate, reasons=(f"another study of the patient is used ({study})",))
     if best.get(candidate.decision.modality) is not candidate:

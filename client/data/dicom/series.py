@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -13,6 +14,7 @@ from client.data.dicom.header import frame_groups, in_groups, value
 from client.data.dicom.sources import SourceFile
 from common.errors import DataError
 
+COPY = "a copy of another file (same SOP Instance UID)"
 SAME_DIRECTION = 5e-3  # scanners round, and realign while they scan: smaller differences do not split a series
 
 
@@ -60,7 +62,7 @@ def group_series(headers: Iterable[tuple[SourceFile, Dataset]]) -> list[Series]:
         instance = str(dataset.get("SOPInstanceUID", "")) or file.name
         series = str(dataset.get("SeriesInstanceUID", ""))
         if instance in seen:
-            odd.append(Series(_id(series, file.name), (file,), dataset, (), "a copy of another file (same SOP Instance UID)"))
+            odd.append(Series(_id(series, COPY), (file,), dataset, (), COPY))
             continue
         seen.add(instance)
         try:
@@ -92,7 +94,11 @@ def _parallel(one: Frame, other: Frame) -> bool:
 
 def _classic(key: tuple[str, ...], members: list[Member]) -> Series:
     files, datasets, frames = zip(*members, strict=True)
-    return _checked(Series(_id(*key), tuple(files), datasets[0], tuple(frames)))
+    series = Series(_id(*key), tuple(files), datasets[0], tuple(frames))
+    people = len({str(dataset.get("PatientID", "") or "").strip() for dataset in datasets})
+    if people > 1:  # no number stands here: the plan tells nobody's
+        return _with_problem(series, f"slices under {people} Patient IDs in one series: whose it is, is not known")
+    return _checked(series)
 
 
 def _multi_frame(file: SourceFile, dataset: Dataset, frames: list[Frame]) -> Series:
@@ -174,6 +180,20 @@ def _floats(found: object, count: int) -> tuple[float, ...]:
     if len(values) != count or not np.isfinite(values).all():
         raise ValueError(found)
     return values
+
+
+def is_continued(one: Series, other: Series) -> bool:
+    """Whether two series are parts of one volume: of one kind and direction, and an even stack only together, end to end."""
+    if one.problem or other.problem or one.frames[0].kind != other.frames[0].kind or not _parallel(one.frames[0], other.frames[0]):
+        return False
+    both = Series("", (), one.header, (*one.frames, *other.frames))
+    return one.frames[0].spacing == other.frames[0].spacing and not _checked(both).problem and _is_end_to_end(both.geometry, one)
+
+
+def _is_end_to_end(together: Stack, first: Series) -> bool:
+    """Slices that lie in turn, one of each, are two packages of one acquisition, and no halves."""
+    places = [order < len(first.frames) for order in together.order]
+    return sum(a != b for a, b in pairwise(places)) == 1
 
 
 def _id(*names: str) -> str:

@@ -35,6 +35,7 @@ KINDS = (UNREADABLE, EMPTY, TRUNCATED, DAMAGED, OTHER, NO_PARTNER, FRAMES, COLOU
 REMAKE = "Convert the series anew, and look at its header."
 COPY = "Copy it anew."
 GZIP = b"\x1f\x8b"
+LARGEST = 1e15  # no image has such values; squares of larger ones run out of 32 bits, so they count as no numbers
 UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code in xyzt_units -> name, in mm
 COLOURS = {128: "RGB24", 2304: "RGBA32"}  # datatype code -> name
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by sizeof_hdr
@@ -117,6 +118,9 @@ def _unpacked(file: Path) -> bytes:
     except EOFError as error:
         text = f"truncated or damaged: the gzip breaks off after {len(content)} bytes"
         raise _refused(TRUNCATED, text, "a whole file", COPY) from error
+    except gzip.BadGzipFile as error:
+        text = f"damaged: after the gzip, or within it, stand bytes that are none of it ({error})"
+        raise _refused(DAMAGED, text, "a whole file and nothing behind it", COPY) from error
     except (OSError, zlib.error) as error:
         raise _refused(DAMAGED, f"truncated or damaged: {error}", "a whole file", COPY) from error
 
@@ -125,6 +129,9 @@ def _header(header: bytes, content: bytes) -> Any:
     """A nibabel header that can be trusted so far that it names an array of numbers which is there."""
     size = next((n for n in (348, 540) for order in ("<i4", ">i4") if header[:4] == np.array(n, order).tobytes()), 0)
     if not size:
+        if header[:2] == GZIP:
+            text = "compressed twice: in the gzip lies another gzip, or a tar archive"
+            raise _refused(OTHER, text, "a NIfTI file (.nii, .nii.gz)", "Unpack it once: gunzip FILE; then name it .nii.gz.")
         other = other_kind(header)
         if other:
             raise _refused(OTHER, other.what, "a NIfTI file (.nii, .nii.gz)", other.do)
@@ -212,11 +219,18 @@ def _oriented(image: Any, raw: npt.NDArray[Any], findings: list[Finding]) -> Vol
         findings.append(UNIT.finding(text, "millimetres", "Nothing, if these sizes are right."))
     turns, back = _to_ras(affine.tobytes(), raw.shape)
     slope, inter = image.get_slope_inter()
-    levels = levels_of(raw, lambda stored: np.asarray(apply_read_scaling(stored, slope, inter), np.float32))
-    with np.errstate(over="ignore"):  # beyond what 32 bits hold is infinity, and said so
-        scaled = apply_read_scaling(raw, slope, inter).astype(np.float32)
-    voxels = apply_orientation(scaled, turns)  # a view: turning axes copies nothing
+    levels = levels_of(raw, lambda stored: _numbers(apply_read_scaling(stored, slope, inter)))
+    voxels = apply_orientation(_numbers(apply_read_scaling(raw, slope, inter)), turns)  # a view: turning axes copies nothing
     return Volume(voxels, affine @ back, header, levels)
+
+
+def _numbers(scaled: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """In 32 bits; what no image can hold is no number."""
+    with np.errstate(over="ignore"):
+        values = scaled.astype(np.float32)
+    if values.size and not max(values.max(), -values.min()) <= LARGEST:  # so asked, NaN counts as too large
+        values[~(np.abs(values) <= LARGEST)] = np.nan
+    return values
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.gate.background import border_of
+from common.data.gate.files import LARGEST
 from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.images import Images
 from common.data.volumes import Volume, foreground
@@ -37,7 +38,8 @@ def not_finite(images: Images) -> Iterator[Finding]:
     for name, volume in images.volumes.items():
         bad = 0 if volume.levels else int(volume.voxels.size - np.count_nonzero(np.isfinite(volume.voxels)))
         if bad:
-            found = f"holds {bad} voxels that are not finite numbers ({bad / volume.voxels.size:.1%}); they count as background"
+            share = f"{bad / volume.voxels.size:.1%}"
+            found = f"holds {bad} voxels that are not finite numbers, or beyond {LARGEST:g} ({share}); they count as background"
             yield images.finding(NOT_FINITE, name, found, "finite numbers", "Mend the step that wrote the file.")
 
 

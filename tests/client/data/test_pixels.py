@@ -155,6 +155,26 @@ def test_a_copy_of_a_file_is_said(tmp_path: Path) -> None:
     assert sorted(problems) == ["", "a copy of another file (same SOP Instance UID)"]
 
 
+def test_a_series_that_was_copied_whole_is_one_line(tmp_path: Path) -> None:
+    """A disc copied twice into one folder: the plan has a line a series, and not one a file."""
+    files = write_classic(scan(), tmp_path / "once")
+    write_classic(scan(), tmp_path / "twice")
+    found = grouped(tmp_path)
+    assert sorted(len(series.files) for series in found) == [len(files), len(files)]
+    assert sorted(bool(series.problem) for series in found) == [False, True]
+
+
+def test_slices_of_two_patients_are_no_volume(tmp_path: Path) -> None:
+    files = write_classic(scan(), tmp_path)
+    for file in files[: len(files) // 2]:
+        dataset = dcmread(file)
+        dataset.PatientID = "P-0002"
+        dataset.save_as(file)
+    (found,) = grouped(tmp_path)
+    assert "2 Patient IDs in one series" in found.problem
+    assert "P-0002" not in found.problem
+
+
 LOSSLESS = ("JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless")
 PLAIN = ("ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian", "ExplicitVRBigEndian")
 

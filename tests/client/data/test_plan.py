@@ -72,6 +72,29 @@ def test_one_number_for_two_people_is_not_used(tmp_path: Path) -> None:
     assert "several birth dates" in found[0].reasons[0]
 
 
+def test_half_a_volume_is_not_used_by_itself(tmp_path: Path) -> None:
+    """A series split in two: as one stack all 20 slices are even, and neither part is the whole head."""
+    whole = series("flair")
+    upper, lower = (replace(whole, id=name, frames=part) for name, part in (("up", whole.frames[9:]), ("low", whole.frames[:9])))
+    found = listed(tmp_path, upper, lower, series("t2"))
+    assert used(found) == {"P11t2100000"}
+    reasons = {candidate.series.id: " ".join(candidate.reasons) for candidate in found}
+    assert "series low (9 slices) goes on where it ends" in reasons["up"]
+    assert "series up (11 slices)" in reasons["low"]
+
+
+def test_a_whole_series_goes_before_two_halves(tmp_path: Path) -> None:
+    whole = series("flair")
+    halves = [replace(whole, id=name, frames=part) for name, part in (("up", whole.frames[9:]), ("low", whole.frames[:9]))]
+    assert used(listed(tmp_path, whole, *halves)) == {whole.id}
+
+
+@pytest.mark.parametrize("other", [{"step": 4.0}, {"slices": 20}])
+def test_series_beside_each_other_are_no_halves(tmp_path: Path, other: dict[str, float]) -> None:
+    """A repeat of all slices, or another step, does not go on where the first ends."""
+    assert len(used(listed(tmp_path, series("flair"), series("flair", time="110000", **other)))) == 1
+
+
 @pytest.fixture
 def plan(tmp_path: Path) -> tuple[Path, list[Candidate]]:
     found = listed(tmp_path, series("t1c"), series("t2"), series("t2", time="110000", step=9.0), series("flair", study="2"))

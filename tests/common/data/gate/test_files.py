@@ -38,6 +38,8 @@ def code_of(file: Path) -> tuple[str, str]:
         (b"version https://git-lfs.github.com/spec/v1\n", "file-not-nifti", "Git LFS"),
         (b"patient\tage\n1\t60\n", "file-not-nifti", "text file"),
         (np.random.default_rng(0).bytes(400), "file-damaged", "no header"),
+        (gzip.compress(gzip.compress(bytes(400), mtime=0), mtime=0), "file-not-nifti", "compressed twice"),
+        (gzip.compress(bytes(400), mtime=0) + b"more", "file-damaged", "after the gzip"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, content: bytes, code: str, words: str) -> None:

@@ -129,3 +129,14 @@ def test_numbers_that_are_none_count_as_background(patient, truth) -> None:
     sliced, [found] = patient.judged()
     assert (found.code, found.level) == ("not-finite", "warning")
     np.testing.assert_array_equal(sliced.images, truth.images)
+
+
+@pytest.mark.parametrize("value", [1e17, 3e38])
+@pytest.mark.parametrize("whole", [False, True])
+def test_numbers_that_no_image_has_are_none(patient, value: float, whole: bool) -> None:
+    """A slope that was read wrongly, or one voxel of uninitialised memory: squares of it run out of 32 bits."""
+    x = patient.read("t2")[0].astype(np.float32)
+    patient.write("t2", x * np.float32(value / x.max()) if whole else np.where(x == x.max(), np.float32(value), x))
+    said = patient.said()
+    assert ("t2.nii", "not-finite", "warning") in said
+    assert (("t2.nii", "image-constant", "error") in said) == whole
