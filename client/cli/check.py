@@ -60,7 +60,7 @@ def _check(arguments: argparse.Namespace) -> int:
     run = load_config(config_path(arguments.config)) if arguments.config else RunConfig()
     try:
         site = read_site(arguments.site, run)
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         if arguments.json:
             print(json.dumps({"usable": False, "error": str(error)}, indent=2))
         raise

@@ -104,8 +104,8 @@ def _with_parts(listed: list[Candidate]) -> list[Candidate]:
 
 def _part(other: Series) -> str:
     return (
-        f"one part of a volume: series {other.id} ({len(other.frames)} slices) goes on where it ends; export both as one series, or "
-        "decide, and set use"
+        f"one part of a volume: series {other.id} ({len(other.frames)} slices) goes on where it ends; export both as one "
+        "series, or decide, and set use"
     )
 
 
@@ -148,12 +148,10 @@ def _told(candidate: Candidate, study: int, best: dict[str, Candidate]) -> Candi
     """With whether it is used, and why."""
     if candidate.series.problem:
         return replace(candidate, reasons=(candidate.series.problem,))
-    if candidate.decision.modality == OTHER:
+    if candidate.decision.modality == OTHER or candidate.reasons:
         return candidate
     if candidate.decision.confidence < SURE:
         return replace(candidate, reasons=("not sure enough: decide, and set use",))
-    if candidate.reasons:
-        return candidate
     if candidate.study != study:
         return replace(candidate, reasons=(f"another study of the patient is used ({study})",))
     if best.get(candidate.decision.modality) is not candidate:

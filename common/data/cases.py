@@ -12,7 +12,7 @@ from common.config.run import RunConfig
 from common.config.site import SiteConfig, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
-from common.data.gate.folders import left_folders, where_patients_are
+from common.data.gate.folders import idle_exclusions, left_folders, where_patients_are
 from common.data.gate.participants import is_missing
 from common.data.gate.patient_files import PatientFiles, find_files
 from common.data.site_table import UNLABELLED as UNLABELLED  # noqa: PLC0414  a case's label
@@ -105,7 +105,8 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     except (ConfigError, DataError) as error:
         raise type(error)(f"Site {name}: {error}") from error
     excluded = [folder for folder in root.glob(config.patients) if folder not in folders]
-    findings, cases = [*table.findings, *left_folders(root, config.patients, folders, excluded), *_twice(folders)], {}
+    beside = [*left_folders(root, config.patients, folders, excluded), *idle_exclusions(config.exclude, folders, excluded)]
+    findings, cases = [*table.findings, *beside, *_twice(folders)], {}
     for folder in folders:
         found = find_files(folder, config.files, run.data.modalities, root=root, session=config.session)
         book = Notebook(folder.name, findings=list(found.findings))

@@ -146,7 +146,9 @@ def _require_no_other(home: Path, root: Path, labels: LabelConfig) -> None:
     if labels.table != LabelConfig.table:
         raise DataError(f"Label table {labels.table}: not found beside site.toml nor in {root}. Correct labels.table.")
     stem = Path(labels.table).stem
-    files = [file for place in dict.fromkeys((home, root)) for file in sorted(place.iterdir()) if file.is_file()]
+    files = [
+        file for place in dict.fromkeys((home.resolve(), root.resolve())) for file in sorted(place.iterdir()) if file.is_file()
+    ]
     others = [file.name for file in files if file.stem.lower() == stem and file.suffix.lower() in ENDS]
     if others:
         raise DataError(

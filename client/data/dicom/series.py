@@ -184,7 +184,12 @@ def _floats(found: object, count: int) -> tuple[float, ...]:
 
 def is_continued(one: Series, other: Series) -> bool:
     """Whether two series are parts of one volume: of one kind and direction, and an even stack only together, end to end."""
-    if one.problem or other.problem or one.frames[0].kind != other.frames[0].kind or not _parallel(one.frames[0], other.frames[0]):
+    if (
+        one.problem
+        or other.problem
+        or one.frames[0].kind != other.frames[0].kind
+        or not _parallel(one.frames[0], other.frames[0])
+    ):
         return False
     both = Series("", (), one.header, (*one.frames, *other.frames))
     return one.frames[0].spacing == other.frames[0].spacing and not _checked(both).problem and _is_end_to_end(both.geometry, one)

@@ -34,7 +34,7 @@ def _walk(folder: Path, path: str, above: set[str]) -> Iterator[tuple[str, list[
     """Each folder's path, with a slash at its end, and its files."""
     above = above | {str(folder.resolve())}
     with os.scandir(folder) as entries:
-        here = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        here = sorted((entry for entry in entries if not entry.name.startswith((".", "~$"))), key=lambda entry: entry.name)
     inner = [entry for entry in here if Path(entry.path).is_dir()]  # a link to itself is none, where `entry.is_dir()` raises
     yield path, [entry.name for entry in here if entry not in inner]
     for entry in inner:

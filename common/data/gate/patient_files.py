@@ -3,6 +3,7 @@
 Opens no volume. Training, `check` and `predict` all ask here.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from common.data.gate.finding import Finding, Kind, Level
 from common.data.gate.links import why_absent
 from common.data.gate.mask_names import masks_by_words
 from common.data.gate.modality_files import T1S, by_modality, is_by_words
-from common.data.gate.names import Contrast, as_glob, contrast_of, has_unknown_words, suffix_of
+from common.data.gate.names import Contrast, Name, as_glob, contrast_of, has_unknown_words, suffix_of
 from common.data.gate.sessions import bare, choose_session, of_session, session_of_folder, settle_masks
 from common.data.gate.spaces import in_one_space
 from common.data.gate.tables import SESSION, session_rows
@@ -40,6 +41,10 @@ OTHER_SESSION = Kind(
     "files named after two sessions in one; a warning where all are named after another than the folder",
 )
 KINDS = (*(BROKEN, UNREADABLE, ABSENT, NOTHING, TWINS, LEFT, UNREAD, ASSUMED, GIVEN, NO_SESSIONS, STRANGER, OTHER_SESSION),)
+FOREIGN = (".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".dcm", ".ima")  # volumes that are not read
+NO_IMAGES = ("mask", "seg", "dseg", "probseg", "roi", "label")  # the last word of a region's name
+CONVERT = "Convert it to NIfTI (.nii.gz): FreeSurfer's with mri_convert, DICOM with fedmri-site import."
+NAME = "Name the files as BIDS does, or say under [files] of site.toml how they are named."
 SHOWN = 3  # files spelled out in one finding
 
 
@@ -196,23 +201,32 @@ def _say_assumed(files: Mapping[str, Candidate], book: Notebook) -> None:
 def _say_missing(own: Sequence[Candidate], files: Mapping[str, Candidate], wanted: Sequence[str], book: Notebook) -> None:
     """No modality at all; or a volume that nobody reads, of which the name speaks of a modality that the patient lacks."""
     used = {one.file for one in files.values()}
-    unread = [one for one in own if one.name.end and one.file not in used]
+    other = [one for one in own if one.file.name.lower().endswith(FOREIGN)]
+    unread = [one for one in own if (one.name.end or one in other) and one.file not in used]
     if not any(kind in files for kind in wanted) and all(one.level is not Level.ERROR for one in book.findings):
         others = ", ".join(one.path for one in (unread or own)[:SHOWN])
         book.add(
             NOTHING,
             found="no modality" + (f"; among its files are {others}" if others else ""),
             expected=f"a file for at least one of {', '.join(wanted)} (see files in site.toml)",
-            do="Name the files as BIDS does, or say under [files] of site.toml how they are named.",
+            do=CONVERT if unread and unread == other else NAME,
         )
         return
     for kind in wanted:
-        like = [one for one in unread if kind not in files and suffix_of(one.name) == ("t1" if kind in T1S else kind)]
-        like = [one for one in like if kind not in T1S or (contrast_of(one.name) is Contrast.GIVEN) == (kind == "t1c")]
+        like = [one for one in unread if kind not in files and _speaks_of(kind, one)]
         if like and all(one.file != like[0].file for one in files.values()) and not _is_said(like[0], book):
             text = f"not read, and the patient has no {kind}"
-            do = f"If it is the {kind}: files.{kind} in site.toml."
+            do = CONVERT if like[0] in other else f"If it is the {kind}: files.{kind} in site.toml."
             book.add(UNREAD, like[0].path, found=text, expected="a name and a folder as in BIDS", do=do)
+
+
+def _speaks_of(kind: str, one: Candidate) -> bool:
+    """Whether a part of a file's name is a modality's: `sub-1_FLAIR_final.nii.gz`, `t2_tse.nii.gz`, `sub-1_T1w.mgz`."""
+    parts = re.split(r"[^A-Za-z0-9]+", one.name.stem)
+    if parts[-1].lower() in NO_IMAGES:
+        return False
+    said = any(suffix_of(Name(part)) == ("t1" if kind in T1S else kind) for part in parts)
+    return said and (kind not in T1S or (contrast_of(one.name) is Contrast.GIVEN) == (kind == "t1c"))
 
 
 def _is_said(one: Candidate, book: Notebook) -> bool:

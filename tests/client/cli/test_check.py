@@ -65,3 +65,11 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(
     assert main(["check", str(site), "--html", str(tmp_path / "absent" / "x.html")]) == 2
     assert "in a folder that is there and that you may write to" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_wrong_site_toml_is_told_as_json_too(tmp_path, capsys) -> None:
+    (tmp_path / "site.toml").write_text("[files")
+    assert main(["check", str(tmp_path), "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["usable"] is False
+    assert "not valid TOML" in told["error"]

@@ -45,6 +45,46 @@ def test_folders_of_images_that_are_nobodys_are_told(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["imagesTr/GLIO_001_0000.nii.gz", "labelsTr/GLIO_001.nii.gz"], "laid out for nnU-Net"),
+        (
+            ["sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-2_T1w.nii.gz"],
+            "files of 2 patients lie in it side by side (sub-1, sub-2)",
+        ),
+    ],
+)
+def test_patients_without_a_folder_each(tmp_path, files, told) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="give each patient a folder") as error:
+        read_site(tmp_path, RunConfig())
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sub-0002", []),
+        ("sub-000*", []),
+        ("sub-2", ["warning"]),
+        ("2", ["warning"]),
+        ("SUB_0002", ["warning"]),
+        ("sub-3", ["note"]),
+    ],
+)
+def test_who_is_excluded_by_another_spelling_is_told(tmp_path, name: str, said: list[str]) -> None:
+    """Somebody who withdrew and trains on is worse than a name too many."""
+    for folder in ("sub-0002", "sub-0010", "sub-20"):
+        patient(tmp_path / folder)
+    (tmp_path / "site.toml").write_text(f'exclude = ["{name}"]')
+    found = [one for one in read_site(tmp_path, RunConfig()).findings if one.code == "exclude-nobody"]
+    assert [one.level.value for one in found] == said
+    assert all("sub-0002" in one.found for one in found if one.level.value == "warning")
+
+
+@pytest.mark.parametrize(
     ("wanted", "header", "like"),
     [
         ("participant_id", ["Patienten-Nr", "Alter"], "Patienten-Nr"),

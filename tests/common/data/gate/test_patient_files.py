@@ -351,3 +351,36 @@ def test_two_links_to_one_file_are_no_twins(patient: Path) -> None:
     (patient / "anat" / "sub-1_run-1_T1w.nii.gz").symlink_to(patient / "anat" / "sub-1_T1w.nii.gz")
     found = look(patient)
     assert (names(found), codes(found)) == ({"t1": "T1w"}, [])
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("anat/sub-1_FLAIR_final2.nii.gz", "files.flair"),
+        ("anat/t2_tirm_flair_neu.nii.gz", "files.flair"),
+        ("anat/sub-1_FLAIR.mgz", "mri_convert"),
+        ("anat/sub-1_FLAIR.nrrd", "Convert it"),
+    ],
+)
+def test_a_modality_under_another_name_or_in_another_form_is_not_lost_in_silence(patient: Path, file: str, words: str) -> None:
+    found = look(touch(patient, *bids("T1w", "T2w"), file))
+    [one] = [one for one in found.findings if one.code == "file-unread"]
+    assert one.file.endswith(file)
+    assert words in one.do
+
+
+def test_a_region_drawn_on_a_modality_that_is_not_there_is_not_taken_for_it(patient: Path) -> None:
+    found = look(touch(patient, *bids("T1w", "T2w", "space-FLAIR_desc-brain_mask")))
+    assert not [one for one in found.findings if one.code == "file-unread"]
+
+
+def test_volumes_of_other_tools_alone_are_named_for_what_they_are(patient: Path) -> None:
+    [one] = look(touch(patient, "anat/sub-1_T1w.mgz", "anat/sub-1_T1w.json")).findings
+    assert (one.code, "Convert it" in one.do) == ("modality-none", True)
+
+
+def test_what_other_programs_leave_behind_is_no_image(patient: Path) -> None:
+    left = touch(
+        patient, *bids("T1w"), *bids("T1w", prefix="._sub-1_"), *bids("T1w", prefix="~$sub-1_"), "anat/.nfs01.nii", "Thumbs.db"
+    )
+    assert names(look(left)) == {"t1": "T1w"}
