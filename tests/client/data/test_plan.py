@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_whole_series_goes_before_two_halves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"step": 4.0}, {"slices": 20}])
-def test_series_beside_each_other_are_no_halves(tmp_path: Path, other: dict[str, float]) -> None:
+def test_series_beside_each_other_are_no_halves(tmp_path: Path, other: dict[str, Any]) -> None:
     """A repeat of all slices, or another step, does not go on where the first ends."""
     assert len(used(listed(tmp_path, series("flair"), series("flair", time="110000", **other)))) == 1
 
