@@ -8,7 +8,7 @@ from fault_tools import standing_still
 from client.gate.audit_log import verify
 from tests.integration.deployment.federation import Hospital, Run, until
 
-TIMEOUT, SLEEP, CUT, STILL = 100, 170, 180, 60  # seconds
+TIMEOUT, SLEEP, CUT, STILL = 150, 240, 180, 60  # seconds
 
 
 def absences(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from tests.integration.deployment.federation import Hospital, Run, until
 
 AHEAD, BEHIND = 7200, -1800  # seconds, of a hospital
 FORWARD, BACK = 3600, -1800  # of the coordinator
-SETTINGS = ("rounds=60", "round_timeout=120", "pause_after=0", "min_sites=1", "wait_for_sites=240")
+SETTINGS = ("rounds=60", "round_timeout=150", "pause_after=0", "min_sites=1", "wait_for_sites=240")
 RIGHT = "Look whether this one is right"
 
 

@@ -27,18 +27,18 @@ def lies(bench: Bench) -> None:
     """A lie a round at three hospitals; never so many at once that the rest cannot say who is odd."""
     first, one, two, three = bench.sites()
     told = {
-        one.name: ["nan", "shapes", "names", "pickle", "counts", "long", ""],
-        two.name: ["garbage", "norm", "old", "", "", "", "many"],
-        three.name: ["metrics", f"name:{first.name}", "", "labelled", "", "", ""],
+        one.name: ["nan", "shapes", "names", "pickle", "counts", "long"],
+        two.name: ["garbage", "norm", "old", "", "", "many"],
+        three.name: ["metrics", f"name:{first.name}", "", "labelled", "", ""],
     }
     _admit(bench, two, AGREED)
     try:
         with bench.tricked(told):
-            run = bench.run("lies", "rounds=7", "pause_after=0", "min_sites=2")
+            run = bench.run("lies", "rounds=6", "pause_after=0", "min_sites=2")
             assert run.ends(1800) == 0, run.error
     finally:
         _admit(bench, two, 0)
-    whole(run, 7)
+    whole(run, 6)
     for name, number, lie in ((name, i, lie) for name, lies in told.items() for i, lie in enumerate(lies, start=1)):
         if lie in LIES:
             with bench.row(lie) as row:
@@ -48,12 +48,12 @@ def lies(bench: Bench) -> None:
     with bench.row("counts") as row:
         part = _part(run, 5, one)
         assert part["weight"] <= SHARE + 1e-9, part
-        usual = [_moved(run, number) for number in (3, 4, 6)]
+        usual = [_moved(run, number) for number in (2, 3, 4)]
         assert _moved(run, 5) > 0.1 * min(usual), (_moved(run, 5), usual)
         others = f"other rounds {min(usual):.3g} to {max(usual):.3g}"
         row.seen = f"{part['weight']:.0%} of the weight; the model moved by {_moved(run, 5):.3g} ({others})"
     with bench.row("many") as row:
-        part, honest = _part(run, 7, two), _part(run, 7, first)
+        part, honest = _part(run, 6, two), _part(run, 6, first)
         assert part["weight"] <= honest["weight"] + 1e-9, (part, honest)  # the other has as many patients, all labelled
         row.seen = f"counts as {AGREED}: {part['weight']:.0%} of the weight"
     with bench.row("long") as row:

@@ -54,7 +54,7 @@ def console(bench: Bench) -> None:
             row.seen = _status_in_pipes(federation)
         assert both[taken].wait(1200) == 0, logs[taken].read_text()
         run = Run(federation, outs[taken], code=0)
-        whole(run, 3)
+        whole(run, 2)
         bench.add("two-runs", "the other ended whole", holds=lambda: True)
         bench.set_reference(run)
     finally:
@@ -68,7 +68,7 @@ def _command(federation: Federation, out: Path, log: Path) -> "subprocess.Popen[
     """`fedmri-server run` with its output in a file."""
     command = [sys.executable, "-m", "server.cli.main", "run", str(federation.home), "--config", "demo"]
     command += ["--external", str(federation.data / "external"), "--out", str(out), "--cache", str(federation.folder / "cache")]
-    command += [word for setting in (*SMALL, *ROUNDS_ONLY, "rounds=3") for word in ("--set", setting)]
+    command += [word for setting in (*SMALL, *ROUNDS_ONLY, "rounds=2") for word in ("--set", setting)]
     with log.open("wb") as output:
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
 
