@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import time
 import traceback
@@ -15,7 +16,7 @@ from typing import Any
 from fault_clock import clock_of, moving_clock
 from fault_tools import Proxy, trick
 
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from server.cli.main import main as server_main
 from server.deployment.bundle import build_bundle
 from tests.integration.deployment.federation import ROOT, Federation, Hospital, Run, free_port, until
@@ -81,9 +82,10 @@ class Table:
             "passed": passed,
             "commit": self.commit,
         }
-        content = self.content
-        rows = [each for each in content["rows"] if each["fault"] != fault]
-        self._write(content | {"rows": [*rows, new]})
+        with locked(self.file.with_name(f".{self.file.name}.lock")):  # two processes write rows
+            content = self.content
+            rows = [each for each in content["rows"] if each["fault"] != fault]
+            self._write(content | {"rows": [*rows, new]})
         print(f"{'passed' if passed else 'FAILED'}: {fault}: {row.seen}", flush=True)
 
     def whole_run(self, seconds: float) -> None:
@@ -235,6 +237,12 @@ class Bench:
     def same_model(self, run: Run) -> bool:
         """Whether a run ended in the uninterrupted one's model, byte for byte."""
         return (run.out / "model.safetensors").read_bytes() == (self.reference.out / "model.safetensors").read_bytes()
+
+    def patience(self) -> int:
+        """Seconds within which a hospital that is well has answered, by what the last rounds took on this machine."""
+        files = sorted(self.federation.home.glob("runs/*/rounds.jsonl"), key=lambda file: file.stat().st_mtime)
+        took = [json.loads(line)["seconds"] for file in files for line in file.read_text().splitlines()]
+        return int(min(500, max(90, 3 * statistics.median(took[-3:])))) if took else 180
 
     def cancel(self, run: Run) -> None:
         """Stop a run that goes on until it is told."""

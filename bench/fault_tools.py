@@ -113,6 +113,18 @@ def full_file(file: Path, folder: Path) -> Iterator[None]:
             shutil.copy(folder / file.name, file)
 
 
+@contextmanager
+def changed(site: Hospital, line: str, to: str) -> Iterator[None]:
+    """A changed site.toml meanwhile."""
+    text = (site.home / "site.toml").read_text()
+    site.change(line, to)
+    assert (site.home / "site.toml").read_text() != text, line
+    try:
+        yield
+    finally:
+        (site.home / "site.toml").write_text(text)
+
+
 def trick(site: Hospital, *words: str) -> None:
     """From now on the site's gate answers falsely, one lie a round (see hostile.py); without words: honestly again."""
     launcher = site.home / "state" / "bin" / "flwr-clientapp"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from fault_bench import Bench, Scenario, asked, events, wait_back, whole
-from fault_tools import fill, small_disk
+from fault_tools import changed, fill, small_disk
 
 from client.cli.main import main as site_main
 from client.gate.audit_log import verify
@@ -63,8 +63,8 @@ def policies(bench: Bench) -> None:
     """One hospital refuses the run for good, one an update, one changes its policy while it trains, one has no labels."""
     plain, stands, bounds, unlabelled = bench.sites()
     plan = ("rounds=3", "head_rounds=2", "min_sites=3", "local_epochs=12", "pause_after=0")
-    with _changed(stands, r"^secure_only = false", "secure_only = true"), contextlib.ExitStack() as strict:
-        strict.enter_context(_changed(bounds, r"^max_update_norm = 0.0", "max_update_norm = 1e-9"))
+    with changed(stands, r"^secure_only = false", "secure_only = true"), contextlib.ExitStack() as strict:
+        strict.enter_context(changed(bounds, r"^max_update_norm = 0.0", "max_update_norm = 1e-9"))
         run = bench.run("policies", *plan)
         with bench.row("policy-log") as row:
             run.until(lambda: bounds.events("refused"), 300, "the refusal of its update")
@@ -88,7 +88,7 @@ def policies(bench: Bench) -> None:
             assert (line["rule"], line.get("by")) == ("policy.secure_only", "bundle"), line
         with bench.row("policy-changed") as row:
             run.until(lambda: _trains(unlabelled, 3), 500, "the training of round 3")
-            with _changed(unlabelled, r"^max_update_norm = 0.0", "max_update_norm = 1e-9"):
+            with changed(unlabelled, r"^max_update_norm = 0.0", "max_update_norm = 1e-9"):
                 before = unlabelled.events("refused")
                 run.until(lambda: unlabelled.events("refused") > before, 300, "the refusal of what it had trained")
             line = [entry for entry in unlabelled.log() if entry["event"] == "refused"][-1]
@@ -119,25 +119,13 @@ def _trains(site: Hospital, number: int) -> bool:
     return any(f'"last": {number}' in file.read_text() for file in (site.home / "trained").glob("*.json"))
 
 
-@contextmanager
-def _changed(site: Hospital, line: str, to: str) -> Iterator[None]:
-    """A changed site.toml meanwhile."""
-    text = (site.home / "site.toml").read_text()
-    site.change(line, to)
-    assert (site.home / "site.toml").read_text() != text, line
-    try:
-        yield
-    finally:
-        (site.home / "site.toml").write_text(text)
-
-
 def data(bench: Bench) -> None:
     """A patient's volumes are replaced in mid-run, another patient withdraws, and hospitals calibrate with a handful."""
     replaces, withdraws, *others = bench.sites()
     with contextlib.ExitStack() as undo:
         for site in (replaces, withdraws, *others):
-            undo.enter_context(_changed(site, r"^share_calibration = false", "share_calibration = true"))
-        undo.enter_context(_changed(replaces, r"^share_data_hash = false", "share_data_hash = true"))
+            undo.enter_context(changed(site, r"^share_calibration = false", "share_calibration = true"))
+        undo.enter_context(changed(replaces, r"^share_data_hash = false", "share_data_hash = true"))
         undo.callback(lambda: shutil.copytree(bench.folder / "data" / replaces.name, replaces.data, dirs_exist_ok=True))
         run = bench.run("data", "rounds=2", "evaluation.holdout=0.1", "evaluation.ood_rate=0.3")
         run.until(lambda: len(run.rounds) >= 1, 500, "round 1")
@@ -211,8 +199,8 @@ def disks_full(bench: Bench) -> None:
     plain, charges, slices, logs = bench.sites()
     with contextlib.ExitStack() as undo:
         for site in (plain, charges, slices, logs):
-            undo.enter_context(_changed(site, r"^epsilon = 0.0", "epsilon = 1000.0"))
-        undo.enter_context(_changed(charges, r'^ledger = "privacy-ledger.jsonl"', 'ledger = "small/privacy-ledger.jsonl"'))
+            undo.enter_context(changed(site, r"^epsilon = 0.0", "epsilon = 1000.0"))
+        undo.enter_context(changed(charges, r'^ledger = "privacy-ledger.jsonl"', 'ledger = "small/privacy-ledger.jsonl"'))
         logs.stop()
         shutil.rmtree(logs.home / "state")
         undo.callback(lambda: bench.start(logs))
@@ -234,17 +222,16 @@ def disks_full(bench: Bench) -> None:
         first = run.failures[1]
         assert run.ends(900) == 0, run.error
         whole(run, 2)
-        for key, site, says in (
-            ("ledger", charges, "ledger"),
-            ("site-cache", slices, "the site's data were refused"),
-            ("audit-log", logs, ""),
-        ):
+        for key, site, says in (("ledger", charges, "ledger"), ("site-cache", slices, ""), ("audit-log", logs, "")):
             with bench.row(key) as row:
                 assert site.name in first, first
                 again = wait_back(run, site, 1)
                 row.seen = f"round 1: {first[site.name]}; in from round {again}"
                 assert says in first[site.name], first
                 verify(site.home / "state" / "audit.jsonl")
+        own = (slices.home / "state" / "logs" / "superexec.log").read_text(errors="replace")
+        words = "No space left on device. Make room there"
+        bench.add("site-cache", f"its own log: {words}", holds=lambda: words in own)
 
 
 FIRST = Scenario(
@@ -280,7 +267,10 @@ SITE_DISKS = Scenario(
     disks_full,
     {
         "ledger": ("site's disk full at the privacy ledger", "no charge, no training; named; back when there is room"),
-        "site-cache": ("site's disk full at the slice cache", "refused with its reason; named; back when there is room"),
+        "site-cache": (
+            "site's disk full at the slice cache",
+            "not trained; named; its own log says why; back when there is room",
+        ),
         "audit-log": ("site's disk full at the audit log", "nothing leaves unlogged; named; back when there is room"),
     },
     needs=("root",),

@@ -110,8 +110,8 @@ def two_studies(bench: Bench) -> None:
         until(lambda: len(other.online()) == 2, 300, "the other study's hospitals online")
         with bench.row("two-studies") as row:
             before = {site.name: len(site.log()) for site in sites}
-            size = ("data.size=32",)  # slices that no cache has yet: both build them at once
-            runs = [bench.run("study-one", "rounds=1", *size), Run.begin(other, "study-two", *ROUNDS_ONLY, "rounds=1", *size)]
+            view = ("data.field_of_view=104",)  # slices that no cache has yet: both build them at once
+            runs = [bench.run("study-one", "rounds=1", *view), Run.begin(other, "study-two", *ROUNDS_ONLY, "rounds=1", *view)]
             took = stopwatch()
             for run in runs:
                 assert run.ends(900) == 0, run.error
