@@ -85,6 +85,7 @@ def _in_again(bench: Bench, run: Run, site: Hospital) -> tuple[Run, int, str]:
     if run.on:
         return run, wait_back(run, site, number), "The run went on"
     said = f"The run ended: {run.error} Resumed"
+    assert "clock was set" in run.error, f"expected: why it ended, got {run.error}"
     until(lambda: not is_held(run.out), 300, "the end of its ServerApp")
     run = bench.run("", *SETTINGS, resume=True, out=run.out)
     return run, wait_back(run, site, number), said

@@ -244,7 +244,7 @@ def _write(
     write_atomic(folder / "index.json", json.dumps(index | {CHECK: _check(index)}).encode())
 
 
-def _new_array(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+def _new_array(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float16]]":
     """A memory-mapped file with room on the disk: where a page of it could not be written, the kernel would end the process.
 
     Raises:
