@@ -1,6 +1,9 @@
-"""What `faults.py` does to a real federation: a network that is cut, a small disk, a wrong clock, a gate that lies."""
+"""What `faults.py` does to a real federation: a network that is cut, a small disk, processes that stand still, lies."""
 
+import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -9,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.integration.deployment.federation import ROOT, Hospital
+from tests.integration.deployment.federation import ROOT, Hospital, carrying
 
+PAGE = 4096  # bytes; of the kernel, and of a small disk
 HOSTILE = Path(__file__).with_name("hostile.py")
 
 
@@ -36,9 +40,19 @@ class Proxy:
         """Let new connections through."""
         self.open = True
 
+    def close(self) -> None:
+        """No way any more."""
+        self.cut()
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
     def _accept(self) -> None:
         while True:
-            client, _ = self.listener.accept()
+            try:
+                client, _ = self.listener.accept()
+            except OSError:  # closed
+                return
             if not self.open:
                 client.close()
                 continue
@@ -72,6 +86,45 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[], None]]:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Fill the disk of a folder but for `leave` bytes; returns the file that does."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(PAGE)):
+                pass
+        except OSError:
+            if leave:
+                file.truncate(max(0, file.tell() - leave))
+    return filler
+
+
+@contextmanager
+def full_file(file: Path, folder: Path) -> Iterator[None]:
+    """A file lies on a full disk of its own meanwhile, mounted at `folder`: it can grow to the end of its last page."""
+    with small_disk(folder, 256):
+        shutil.copy(file, folder / file.name)
+        subprocess.run(["mount", "--bind", str(folder / file.name), str(file)], check=True)
+        try:
+            fill(folder)
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(file)], check=False)
+            shutil.copy(folder / file.name, file)
+
+
+@contextmanager
+def changed(site: Hospital, line: str, to: str) -> Iterator[None]:
+    """A changed site.toml meanwhile."""
+    text = (site.home / "site.toml").read_text()
+    site.change(line, to)
+    assert (site.home / "site.toml").read_text() != text, line
+    try:
+        yield
+    finally:
+        (site.home / "site.toml").write_text(text)
+
+
 def trick(site: Hospital, *words: str) -> None:
     """From now on the site's gate answers falsely, one lie a round (see hostile.py); without words: honestly again."""
     launcher = site.home / "state" / "bin" / "flwr-clientapp"
@@ -83,37 +136,29 @@ def trick(site: Hospital, *words: str) -> None:
     (site.home / "trick").write_text("\n".join(words))
 
 
-# Loaded by every Python of the site before anything else. (libfaketime makes Python's own waits hang or fail, and the SuperNode's
-# gRPC counts its waits by time.time and the kernel's clock together: there the clock that signs is enough.)
-WRONG_CLOCK = """
-import datetime, time
-from pathlib import Path
-true, Datetime = time.time, datetime.datetime
-
-class Ahead(Datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return Datetime.fromtimestamp(true() + 7200, tz)
-
-    @classmethod
-    def utcnow(cls):
-        return Datetime.utcfromtimestamp(true() + 7200)
-
-datetime.datetime = Ahead
-if b"flower-supernode" not in Path("/proc/self/cmdline").read_bytes():
-    time.time = lambda: true() + 7200
-"""
-
-
 @contextmanager
-def wrong_clock(folder: Path) -> Iterator[None]:
-    """Whatever is started meanwhile lives two hours ahead, and so do the processes that it starts later: `folder` stays."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(WRONG_CLOCK)
-    os.environ["PYTHONPATH"], before = str(folder), os.environ.get("PYTHONPATH")
+def standing_still(site: Hospital) -> Iterator[None]:
+    """All of a hospital's processes are stopped (SIGSTOP), as on a machine that hangs; then they go on."""
+    pids = family(site)
     try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         yield
     finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def family(site: Hospital) -> list[int]:
+    """Ids of a hospital's processes: the supervisor, its programs, and the bundle's, whose environment does not name the site."""
+    known = {int(json.loads((site.home / "state" / "supervisor.json").read_text())["pid"])}
+    known |= set(carrying("FEDMRI_SITE", str(site.home.resolve() / "site.toml")))
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    while more := {child for child, parent in parents.items() if parent in known} - known:
+        known |= more
+    return sorted(known)

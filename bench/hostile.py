@@ -4,45 +4,65 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT, TRICK, *ARGUMENTS = sys.argv[1:]
 sys.path.insert(0, ROOT)
 
 import numpy as np  # noqa: E402
-from flwr.app import Array, Context, Message, MetricRecord, RecordDict  # noqa: E402
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
 
 from client.gate.gate import Gate  # noqa: E402
 from client.gate.supernode import serve  # noqa: E402
 from common.config.site import SITE_VARIABLE  # noqa: E402
-from common.messages.round import CHANGE, METRICS, pack_arrays, read_task  # noqa: E402
+from common.messages import round as wire  # noqa: E402
+from common.messages.round import CHANGE, METRICS, SITE, pack_arrays, read_task  # noqa: E402
+
+FACTORS = {"counts": 0, "long": 20, "norm": 100}  # of the change
+CLAIMS: dict[str, dict[str, float]] = {  # beside the change
+    "counts": {wire.NUM_EXAMPLES: 10_000_000, wire.LABELLED: 10_000_000},  # and nothing is changed: every round would freeze
+    "many": {wire.NUM_EXAMPLES: 10_000_000, wire.LABELLED: 10_000_000},
+    "long": {wire.NUM_EXAMPLES: 200, wire.LABELLED: 200},
+    "labelled": {wire.NUM_EXAMPLES: 4, wire.LABELLED: 400},
+    "metrics": {"loss": 1e308, "seconds": 1e308, "accuracy": 1.0, "../../etc/passwd": 1.0},
+}
 
 
 def spoil(content: RecordDict, trick: str) -> RecordDict:
     """One lie of the list."""
+    kind, _, word = trick.partition(":")
+    if kind in CLAIMS or kind == "name":
+        content[METRICS] = MetricRecord({**content.metric_records[METRICS], **CLAIMS.get(kind, {})})
+        site = {wire.NAME: word} if kind == "name" else {wire.COUNTS_SHARED: True}
+        content[SITE] = ConfigRecord({**content.config_records[SITE], **site})
+    elif kind == "old":
+        content[METRICS] = MetricRecord({**content.metric_records[METRICS], "round": 1})
     arrays = {name: array.numpy() for name, array in content.array_records[CHANGE].items()}
+    content[CHANGE] = torn(arrays, kind) if kind in ("garbage", "pickle") else pack_arrays(bent(arrays, kind))
+    return content
+
+
+def bent(arrays: dict[str, Any], trick: str) -> dict[str, Any]:
+    """Arrays that are none, or others."""
     first = sorted(arrays)[0]
+    if trick in FACTORS:
+        return {name: (FACTORS[trick] * array).astype(array.dtype) for name, array in arrays.items()}
     if trick == "nan":
         arrays[first] = np.full_like(arrays[first], np.nan)
     elif trick == "shapes":
-        arrays[first] = np.zeros(3, np.float32)
+        arrays[first] = np.zeros((*arrays[first].shape, 2), np.float32)
     elif trick == "names":
         arrays["something.else"] = arrays.pop(first)
-    elif trick == "norm":
-        arrays = {name: 100 * array for name, array in arrays.items()}
-    elif trick == "old":
-        content[METRICS] = MetricRecord({**content.metric_records[METRICS], "round": 1})
-    if trick == "garbage":
-        record = pack_arrays(arrays)
-        record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", os.urandom(len(record[first].data)))
-        content[CHANGE] = record
-    elif trick == "pickle":
-        record = pack_arrays(arrays)
-        data = b"cos\nsystem\n(S'touch /tmp/fedmri-unpickled'\ntR." + bytes(len(record[first].data))
-        record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
-        content[CHANGE] = record
-    else:
-        content[CHANGE] = pack_arrays(arrays)
-    return content
+    return arrays
+
+
+def torn(arrays: dict[str, Any], trick: str) -> ArrayRecord:
+    """Bytes that are no array."""
+    record, first = pack_arrays(arrays), sorted(arrays)[0]
+    size = len(record[first].data)
+    data = os.urandom(size) if trick == "garbage" else b"cos\nsystem\n(S'touch /tmp/fedmri-unpickled'\ntR." + bytes(size)
+    record[first] = Array("float32", tuple(arrays[first].shape), "numpy.ndarray", data)
+    return record
 
 
 class Hostile(Gate):

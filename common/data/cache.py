@@ -36,6 +36,7 @@ from common.files import locked, sync_folder, write_atomic
 
 VERSION = 2  # raise it when the same sources and settings begin to give other slices
 CHECK = "check"  # of index.json
+NO_CACHE = "the site cannot write its slice cache; its own log says why"
 SPELLED_OUT = 10  # findings in the error of a site that cannot be used
 BYTES_PER_WORKER = 2**24  # of source files: for less, starting a process costs more than it saves
 
@@ -99,7 +100,9 @@ def open_site(
                     _build(asked, data, cache / key, _workers(asked, workers), progress, sources)
                     stored = _load(cache / key, asked, data)
         except OSError as error:
-            raise DataError(f"Slice cache {cache}: {error}. Name a folder to write to (FEDMRI_CACHE).") from error
+            raise DataError(
+                f"Slice cache {cache}: {error}. Make room there, or name a folder to write to (FEDMRI_CACHE).", public=NO_CACHE
+            ) from error
     if stored is None:
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
     cases, findings = [asked.cases[row] for row in stored.rows], (*site.findings, *stored.findings)
@@ -217,7 +220,7 @@ def _write(
     folder: Path, site: Site, data: DataConfig, workers: int, progress: Progress | None, sources: Sequence[Sources]
 ) -> None:
     draft, total = folder / "draft.npy", len(site.cases)
-    images = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float16, shape=_shape(total, data))
+    images = _new_array(draft, _shape(total, data))
     present = np.zeros((total, len(data.modalities)), dtype=bool)
     findings: dict[int, tuple[Finding, ...]] = {}
     out: set[int] = set()
@@ -241,6 +244,18 @@ def _write(
     write_atomic(folder / "index.json", json.dumps(index | {CHECK: _check(index)}).encode())
 
 
+def _new_array(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float16]]":
+    """A memory-mapped file with room on the disk: where a page of it could not be written, the kernel would end the process.
+
+    Raises:
+        OSError: there is no room.
+    """
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+    with file.open("r+b") as content:
+        os.posix_fallocate(content.fileno(), 0, file.stat().st_size)
+    return array
+
+
 def _check(index: dict[str, Any]) -> str:
     """A hash over an index, by which a damaged one is known."""
     return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
@@ -251,7 +266,7 @@ def _keep(draft: Path, images: npt.NDArray[np.float16], rows: list[int], file: P
     if len(rows) == len(images):
         os.rename(draft, file)
     else:
-        kept = np.lib.format.open_memmap(file, mode="w+", dtype=images.dtype, shape=(len(rows), *images.shape[1:]))
+        kept = _new_array(file, (len(rows), *images.shape[1:]))
         for to, row in enumerate(rows):
             kept[to] = images[row]
         kept.flush()

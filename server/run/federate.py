@@ -15,7 +15,7 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from common.clock import moved_since, span_words, wall_offset
+from common.clock import ClockWatch, span_words
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.errors import FederationError, FedMRIError
@@ -60,16 +60,17 @@ def leave_error(out: Path) -> Iterator[None]:
 
     Where another server runs in the folder, it stays as it is: an error there would be taken for that run's.
     """
-    began = wall_offset()
+    watch = ClockWatch()
     try:
-        yield
+        with watch:
+            yield
     except RunFolderTakenError as error:
         log(ERROR, "%s", error)
         raise
     except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
         log(ERROR, "The run ended with an error.", exc_info=error)
         with suppress(OSError):  # the disk may be what ended the run
-            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error) + _clock_moved(began)}).encode())
+            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error) + _clock_moved(watch.moved)}).encode())
         raise
 
 
@@ -81,9 +82,8 @@ def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {printable(str(error), 300)}"
 
 
-def _clock_moved(began: float) -> str:
+def _clock_moved(moved: float) -> str:
     """Where this machine's clock was set while the run was on, that is what Flower ended it for: it takes it for silence."""
-    moved = moved_since(began)
     if not moved:
         return ""
     way = "forward" if moved > 0 else "back"

@@ -1,5 +1,6 @@
 """The slice cache: content-keyed, whole or not there, built once."""
 
+import errno
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -261,3 +262,23 @@ def test_real_hospitals_open(real_data: Path, cache: Path, name: str, counts: li
     for row, present in enumerate(data.present):
         assert data.images[row].any(axis=(0, 2, 3)).tolist() == present.tolist()
     assert listing(site.root) == before
+
+
+@pytest.mark.parametrize("patients", [PATIENTS, {**PATIENTS, "sub-4": ["mask"]}])
+def test_where_the_disk_has_no_room_for_all_slices_it_says_so_and_leaves_nothing(
+    write_site, run, small, cache, monkeypatch, patients
+):
+    """As on a disk with room for the file's head alone, where a page that cannot be written would end the process by a signal."""
+
+    def no_room(descriptor: int, offset: int, length: int) -> None:
+        assert (offset, length) == (0, os.fstat(descriptor).st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    site = read_site(write_site("bonn", patients, {"sub-1": "b", "sub-3": "a"}), run)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(DataError, match=r"No space left on device.*Make room") as full:
+        open_site(site, small, cache, workers=1)
+    assert full.value.public == module.NO_CACHE
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+    monkeypatch.undo()
+    assert len(open_site(site, small, cache, workers=1).ids) == 3

@@ -44,11 +44,14 @@ def free_port() -> int:
 
 
 def until(true: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait for something that is expected; fail with its name."""
+    """Wait for something that is expected; fail with its name. A look that costs much is taken less often."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while True:
+        began = time.monotonic()
+        if true():
+            return
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
-        time.sleep(0.2)
+        time.sleep(max(0.2, 4 * (time.monotonic() - began)))
 
 
 def carrying(variable: str, value: str) -> list[int]:
@@ -227,12 +230,14 @@ class Run:
         resume: bool = False,
         out: Path | None = None,
         external: Path | None = None,
+        config: str = "demo",
+        small: tuple[str, ...] = SMALL,
     ) -> "Run":
         run = cls(federation, out or federation.home / "runs" / name, began=time.monotonic())
-        command = ["run", str(federation.home), "--config", "demo", "--external"]
+        command = ["run", str(federation.home), "--config", config, "--external"]
         command.append(str(external or federation.data / "external"))
         command += ["--out", str(run.out), "--cache", str(federation.folder / "cache")]
-        for setting in (*SMALL, *settings):
+        for setting in (*small, *settings):
             command += ["--set", setting]
         if resume:
             command.append("--resume")
@@ -244,7 +249,7 @@ class Run:
                 run.code = -1
                 raise
 
-        run.thread = threading.Thread(target=work)
+        run.thread = threading.Thread(target=work, daemon=True)  # one that follows a run that nobody ends must not hold us
         run.thread.start()
         return run
 
@@ -253,6 +258,11 @@ class Run:
         self.thread.join(seconds)
         assert not self.thread.is_alive(), f"the run had not ended after {seconds:g} s"
         return -1 if self.code is None else self.code
+
+    @property
+    def on(self) -> bool:
+        """Whether it is followed still."""
+        return self.thread is not None and self.thread.is_alive()
 
     @property
     def rounds(self) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -127,6 +128,30 @@ def test_a_run_that_ends_by_a_clock_that_was_set_says_so(tmp_path, monkeypatch):
 def settings(folder, tmp_path, **changes):
     (tmp_path / "tiny.toml").write_text(TINY)
     return {"config": str(tmp_path / "tiny.toml"), "set": "[]", "data": str(folder), "external": "ext"} | changes
+
+
+def test_a_clock_that_was_set_right_again_before_the_end_is_said_too(tmp_path, monkeypatch):
+    """As when Flower ends the app for the way back: at the end the clock is right."""
+    now, ahead, looked = time.time, [0.0], threading.Event()
+
+    def clock() -> float:
+        told = now() + ahead[0]
+        if ahead[0]:
+            looked.set()
+        return told
+
+    def ends() -> None:
+        ahead[0] = -1800.0
+        assert looked.wait(60)
+        ahead[0] = 0.0
+        sys.exit(1)
+
+    monkeypatch.setattr("common.clock.time.time", clock)
+    monkeypatch.setattr("common.clock.LOOK_SECONDS", 0.01)
+    with pytest.raises(SystemExit), leave_error(tmp_path / "run"):
+        ends()
+    error = json.loads((tmp_path / "run" / "error.json").read_text())["error"]
+    assert "clock was set back by 30 minutes while the run was on" in error
 
 
 def test_the_run_configuration_is_read(folder, tmp_path):
