@@ -16,6 +16,7 @@ from typing import Any
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
 from client.deployment.status import site_status
+from common.deployment.supervisor import running
 from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 
@@ -93,10 +94,12 @@ class Hospital:
 
     def kill(self) -> None:
         """All its processes at once, as a power cut would."""
-        status = json.loads((self.home / "state" / "supervisor.json").read_text())
-        for pid in (int(status["pid"]), *carrying("FEDMRI_SITE", str(self.home.resolve() / "site.toml"))):
+        alive = [running(self.home / "state") or 0]  # its number may be another's by now, where it is not
+        for pid in (*alive, *carrying("FEDMRI_SITE", str(self.home.resolve() / "site.toml"))):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+        until(lambda: running(self.home / "state") is None, 60, f"the end of {self.name}")
 
     def status(self) -> dict[str, Any]:
         """What `fedmri-site status --json` knows."""
