@@ -212,7 +212,7 @@ class Bench:
             row.passed = holds()
         except (OSError, AssertionError):
             row.passed = False
-        row.seen = f"{row.seen}; {'' if row.passed else 'NOT: '}{what}"
+        row.seen = "; ".join(part for part in (row.seen, what if row.passed else f"NOT: {what}") if part)
         self.table.tell(*self.scenario.rows[key], row)
 
     def _tell(self, key: str, row: Row, *, passed: bool) -> None:
