@@ -22,7 +22,11 @@ def own_seed() -> int:
 
 
 def own_patients(patients: SiteData) -> SiteData:
-    """Those who train this time: each stays out by chance, but never all do."""
+    """Those who train this time: each stays out by chance, one at least where there are several, but never all do.
+
+    Of few patients it would often be nobody, and two draws of nobody are the same.
+    """
     drawn = np.frombuffer(os.urandom(8 * len(patients)), np.uint64) / 2.0**64
-    rows = np.flatnonzero(drawn >= LEFT_OUT)
+    out = drawn < max(LEFT_OUT, drawn.min() * (1 + 1e-12))
+    rows = np.flatnonzero(~out)
     return patients.select(rows if len(rows) else np.array([drawn.argmax()]))

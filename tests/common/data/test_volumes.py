@@ -289,7 +289,7 @@ def test_not_a_nifti_and_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a DICOM file"):
         load_volume(tmp_path / "t1.nii.gz")
     (tmp_path / "t2.nii.gz").write_bytes(b"\x1f\x8b" + zlib.compress(b"x"))
-    with pytest.raises(DataError, match="truncated or damaged"):
+    with pytest.raises(DataError, match="damaged"):
         load_volume(tmp_path / "t2.nii.gz")
     with pytest.raises(DataError, match="cannot be read"):
         load_volume(tmp_path / "t3.nii.gz")
