@@ -14,7 +14,7 @@ def site(n: int) -> SiteData:
 
 @pytest.mark.parametrize("n", [2, 4, 10])
 def test_one_at_least_stays_out_and_one_stays(n: int) -> None:
-    """Where it may be nobody, two draws of four patients are the same in two of five times: a difference then tells the update."""
+    """Where it may be nobody, two draws of four patients are often the same: a difference of sums then tells the update."""
     sizes = [len(own_patients(site(n))) for _ in range(300)]
     assert min(sizes) >= 1
     assert max(sizes) == n - 1
