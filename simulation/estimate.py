@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from client.round.train import site_seed
 from common.config.run import RunConfig, config_from_json
@@ -30,7 +31,7 @@ from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import predict
 from common.training.shared import shared
-from common.training.trainable import rounds_before_tuning
+from common.training.trainable import idle_without_labels, rounds_before_tuning
 from simulation.baselines import open_folders
 from simulation.experiment import prepare
 from simulation.experiment_plan import Experiment
@@ -61,7 +62,7 @@ class Played:
         start: seconds until the first round could begin.
         rounds: seconds of each kind of round, by the first round of that kind; a round after these takes what the last took.
         predict: seconds of one pass over the sample.
-        patients: of the sample.
+        patients, labelled: of the sample.
         memory: bytes, the most that the process held.
     """
 
@@ -69,6 +70,7 @@ class Played:
     rounds: tuple[float, ...]
     predict: float
     patients: int
+    labelled: int
     memory: int
 
 
@@ -121,8 +123,9 @@ def estimate(plan: Experiment, shown: Shown) -> Estimate:
     jobs = [Sample(str(place), plan.config.to_json(), folders, plan.cache) for place in range(workers)]
     shown.note(f"Playing the rounds on {PATIENTS} patients, {workers} at once.")
     played = list(side_by_side(play, jobs, workers).values())
-    trained = {name: len(split(patients, plan.config.evaluation.holdout)[0]) for name, patients in sites.items()}
-    labelled = {name for name, patients in sites.items() if len(patients.labelled)}
+    training = {name: split(patients, plan.config.evaluation.holdout)[0] for name, patients in sites.items()}
+    trained = {name: len(patients) for name, patients in training.items()}
+    labelled = {name: len(patients.labelled) for name, patients in training.items()}
     return scaled(played, plan.config, trained, labelled, external, workers)
 
 
@@ -153,11 +156,16 @@ def play(sample: Sample) -> Played:
     predict(TrainedModel(model, arrays, config), some)
     after, unit = time.monotonic(), 1 if sys.platform == "darwin" else 1024
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Played(ready, tuple(took), after - before, len(some), memory)
+    return Played(ready, tuple(took), after - before, len(some), len(some.labelled), memory)
 
 
 def scaled(
-    played: Sequence[Played], config: RunConfig, trained: Mapping[str, int], labelled: set[str], external: int, workers: int
+    played: Sequence[Played],
+    config: RunConfig,
+    trained: Mapping[str, int],
+    labelled: Mapping[str, int],
+    external: int,
+    workers: int,
 ) -> Estimate:
     """The whole run's figures.
 
@@ -165,24 +173,22 @@ def scaled(
         played: of each core.
         config: of the run.
         trained: patients who train, by site.
-        labelled: sites that have a label: each is a baseline of its own.
+        labelled: of these patients, by site, those with a label: who alone are worked on in head rounds. A site that has any is a
+            baseline of its own.
         external: patients.
         workers: processes side by side.
     """
-    patients = played[0].patients
-    rounds = np.mean([one.rounds for one in played], axis=0) / patients  # seconds a patient
-    rounds = np.append(rounds, np.repeat(rounds[-1], config.federation.rounds - len(rounds)))
+    seconds = _seconds(played, config, trained, labelled)
     one_pass, start = (float(np.mean([getattr(one, name) for one in played])) for name in ("predict", "start"))
-    seconds = [packed([each * n for n in trained.values()], workers) for each in rounds]
     evaluation = config.evaluation
     subsets = 2 ** len(config.data.modalities) - 1 if evaluation.modality_subsets else 0
     looks = config.federation.rounds // evaluation.every if evaluation.every else 0
-    answers = one_pass / patients * external
-    alone = [sum(rounds) * trained[name] + answers for name in sorted(labelled)] if evaluation.baselines else []
-    pooled = [sum(rounds) * sum(trained.values()) + answers] if alone else []
+    answers = one_pass / played[0].patients * external
+    alone = [float(seconds[name].sum()) + answers for name in sorted(trained) if labelled[name] and evaluation.baselines]
+    pooled = [float(sum(each.sum() for each in seconds.values())) + answers] if alone else []
     down, up = travels(config)
     return Estimate(
-        rounds=float(sum(seconds)),
+        rounds=sum(packed(list(each), workers) for each in zip(*seconds.values(), strict=True)),
         evaluation=answers * (looks + FINAL_PASSES + subsets),
         baselines=packed([*pooled, *alone], workers) + (start if alone else 0.0),
         start=2 * start,
@@ -190,6 +196,17 @@ def scaled(
         down=down,
         up=up,
     )
+
+
+def _seconds(
+    played: Sequence[Played], config: RunConfig, trained: Mapping[str, int], labelled: Mapping[str, int]
+) -> dict[str, NDArray[np.float64]]:
+    """By site, the seconds [rounds] that each of the run's rounds would take it."""
+    rounds = np.mean([one.rounds for one in played], axis=0)
+    rounds = np.append(rounds, np.repeat(rounds[-1], config.federation.rounds - len(rounds)))
+    heads = np.array([idle_without_labels(config, number) for number in range(1, len(rounds) + 1)])
+    each = rounds / np.where(heads, max(1, played[0].labelled), played[0].patients)  # a patient
+    return {name: each * np.where(heads, labelled[name], trained[name]) for name in trained}
 
 
 def packed(seconds: Sequence[float], workers: int) -> float:

@@ -25,11 +25,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Part:
-    """What one site had in a round: shares of the weight and of the change, and what its change was multiplied by."""
+    """What one site had in a round: shares of the weight and of the change, what its change was multiplied by, and what part of
+    its distance from the others' middle was left (None: all of it).
+    """
 
     weight: float | None
     change: float | None
     scale: float | None
+    drawn: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def decode_round(value: Any) -> Round:
 
 def _part(value: Any) -> Part:
     entry = table(value)
-    return Part(*(real(entry.get(name)) for name in ("weight", "change", "scale")))
+    return Part(*(real(entry.get(name)) for name in ("weight", "change", "scale", "drawn")))
 
 
 def _failure(value: Any) -> Failure:

@@ -34,6 +34,11 @@ class Drawn:
     part: float
 
     @property
+    def times(self) -> float:
+        """How many times as far as the bound it was, about: what is left falls with the square of that."""
+        return 1 / math.sqrt(self.part) if self.part > 0 else math.inf
+
+    @property
     def length(self) -> float:
         """Its norm, all arrays together."""
         return math.hypot(*(float(np.linalg.norm(array.astype(np.float64))) for array in self.change.values()))

@@ -58,7 +58,7 @@ from server.strategy.site_selection import Presence
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
 
 
-FAR = 0.5  # of its distance from the others is left: the log says so
+FAR = 3.0  # times as far from the middle as others usually are: the log says so
 Prepare = Callable[[Grid, int, list[Address]], None]  # of a round's number, with the sites that it may ask
 
 
@@ -241,7 +241,7 @@ class FedMRIAvg(FedAvg):
             return self.stepped(noised), MetricRecord({})
         state.valid = as_agreed(state.valid, self.agreed)
         if not self.sites:  # hospitals: what was not agreed is a claim
-            state.valid = levelled(state.valid, self.agreed)
+            state.valid = self.levelled(state.valid)
         plan = round_plan(self.plan, self.config, server_round)
         state.influence = self.influence(plan)
         new, self.state, terms = aggregate(plan, self.state, state.current, state.valid)
@@ -253,6 +253,16 @@ class FedMRIAvg(FedAvg):
         """Whether the run needs labels, and all who are in tell that they have none; what is kept back may hold labels."""
         replies = self.open.valid.values()
         return needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies)
+
+    def levelled(self, replies: dict[str, SiteReply]) -> dict[str, SiteReply]:
+        """The replies with no more patients than agreed or usual; who counts for less than they say is said."""
+        found = levelled(replies, self.agreed)
+        for site, reply in found.items():
+            if reply.patients < replies[site].patients:
+                text = "Round %d: %s counts as %d of the %d patients that it tells: agree on a number by %s"
+                command = "`fedmri-server admit --patients`"
+                log(WARNING, text, self.open.number, site, reply.patients, replies[site].patients, command)
+        return found
 
     def require_labels(self) -> None:
         """Refuse to go on where every site tells its numbers, and none has a labelled patient.
@@ -269,7 +279,7 @@ class FedMRIAvg(FedAvg):
         for site, one in found.items():
             if one.scale < 1.0:
                 log(WARNING, "Round %d: %s: its change was shortened to %.3g of its length", self.open.number, site, one.scale)
-            if one.drawn and one.drawn.part < FAR:
+            if one.drawn and one.drawn.times > FAR:
                 log(
                     WARNING,
                     "Round %d: %s: its change is %.1f times as far off as others",

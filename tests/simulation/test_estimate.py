@@ -15,7 +15,7 @@ from simulation.cli import main
 from simulation.estimate import PROGRAM_MIB, Played, packed, require_plain, scaled, told
 from simulation.phantom import write_hospitals
 
-SAMPLE = Played(start=3.0, rounds=(8.0, 4.0, 2.0), predict=1.0, patients=4, memory=1 << 20)
+SAMPLE = Played(start=3.0, rounds=(8.0, 4.0, 2.0), predict=1.0, patients=4, labelled=2, memory=1 << 20)
 TABLE = {
     "model": {"backbone": "fedmri_vit_mini", "weights": "random"},
     "data": {"size": 64},
@@ -40,17 +40,17 @@ def test_jobs_are_packed_nearly_as_well_as_can_be(seconds: list[float]) -> None:
 
 def test_a_run_is_the_sample_times_its_patients() -> None:
     config = config_from_table(TABLE)
-    found = scaled([SAMPLE, SAMPLE], config, {"a": 8, "b": 4, "c": 4}, {"a", "b"}, external=12, workers=2)
-    each = [2.0, 1.0, 0.5, 0.5, 0.5]  # seconds a patient, of five rounds
-    assert found.rounds == pytest.approx(sum(8 * one for one in each))  # a on one core, b and c on the other
+    found = scaled([SAMPLE, SAMPLE], config, {"a": 8, "b": 4, "c": 4}, {"a": 3, "b": 2, "c": 0}, external=12, workers=2)
+    heads, tuned = 4.0 + 2.0, 3 * 0.5  # seconds a labelled patient in two head rounds, seconds a patient in three others
+    assert found.rounds == pytest.approx(3 * heads + 8 * tuned)  # a on one core, b and c on the other
     answers = 12 * 0.25
     assert found.evaluation == pytest.approx(answers * (2 + 7))
-    pooled, a, b = (n * sum(each) + answers for n in (16, 8, 4))
+    pooled, a, b = (known * heads + n * tuned + answers for known, n in ((5, 16), (3, 8), (2, 4)))
     assert found.baselines == pytest.approx(max(pooled, a + b) + 3.0)
     assert found.memory == 2 * (1 << 20) + PROGRAM_MIB * 2**20
     assert found.seconds == pytest.approx(found.rounds + found.evaluation + found.baselines + 6.0)
-    alone = scaled([SAMPLE], config, {"a": 8, "b": 4}, set(), external=12, workers=1)
-    assert alone.rounds == pytest.approx(12 * sum(each))
+    alone = scaled([SAMPLE], config, {"a": 8, "b": 4}, {"a": 0, "b": 0}, external=12, workers=1)
+    assert alone.rounds == pytest.approx(12 * tuned)
     assert alone.baselines == 0
 
 
@@ -58,9 +58,9 @@ def test_what_travels_is_the_arrays_and_their_headers() -> None:
     config = config_from_table(TABLE)
     arrays = get_arrays(build_model(config))
     bytes_ = sum(array.nbytes + 128 for array in arrays.values())
-    found = scaled([SAMPLE], config, {"a": 8}, set(), external=1, workers=1)
+    found = scaled([SAMPLE], config, {"a": 8}, {"a": 0}, external=1, workers=1)
     assert (found.down, found.up) == (bytes_, bytes_)
-    short = scaled([SAMPLE], replace(config, federation=replace(config.federation, wire="bf16")), {"a": 8}, set(), 1, 1)
+    short = scaled([SAMPLE], replace(config, federation=replace(config.federation, wire="bf16")), {"a": 8}, {"a": 0}, 1, 1)
     assert short.down == bytes_
     assert short.up == pytest.approx(bytes_ / 2, rel=0.1)
 
@@ -88,6 +88,6 @@ def test_the_command_tells_and_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_sentence_names_every_part() -> None:
     config = config_from_table(TABLE)
-    said = told(scaled([SAMPLE], config, {"a": 8}, {"a"}, external=4, workers=1))
+    said = told(scaled([SAMPLE], config, {"a": 8}, {"a": 8}, external=4, workers=1))
     for word in ("minutes", "rounds", "external evaluation", "baselines", "GiB", "MB"):
         assert word in said

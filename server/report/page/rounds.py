@@ -28,13 +28,16 @@ class Rounds:
 
 @dataclass(frozen=True)
 class SitePart:
-    """How much one site moved the model: mean shares over its rounds, the largest, and in how many its change was shortened."""
+    """How much one site moved the model: mean shares over its rounds, the largest, in how many its change was shortened, and the
+    mean part of its distance from the others that was left.
+    """
 
     site: str
     weight: float
     change: float
     largest: float
     shortened: int
+    near: float
 
 
 def read(rows: tuple[Round, ...]) -> Rounds:
@@ -55,7 +58,8 @@ def _parts(rows: Sequence[Round]) -> tuple[SitePart, ...]:
 def _part(site: str, parts: Sequence[Part]) -> SitePart:
     weights, changes = [part.weight or 0.0 for part in parts], [part.change or 0.0 for part in parts]
     shortened = sum(part.scale is not None and part.scale < 1 for part in parts)
-    return SitePart(site, sum(weights) / len(parts), sum(changes) / len(parts), max(changes), shortened)
+    near = sum(1.0 if part.drawn is None else part.drawn for part in parts) / len(parts)
+    return SitePart(site, sum(weights) / len(parts), sum(changes) / len(parts), max(changes), shortened, near)
 
 
 def _failing(rounds: Sequence[Round]) -> tuple[tuple[str, str], ...]:

@@ -56,6 +56,7 @@ def test_a_far_array_comes_as_near_as_the_others_usually_are_and_all_else_stays_
                 else:
                     assert array - middle == pytest.approx((stacked[place] - middle) * (most / distances[place]) ** 2, abs=1e-5)
         assert found["d"].part < 0.2
+        assert found["d"].times > 2
         assert found["d"].length == pytest.approx(np.linalg.norm(np.concatenate(list(found["d"].change.values()))))
 
 

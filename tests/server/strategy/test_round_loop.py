@@ -1,6 +1,7 @@
 """The round loop with nodes that fail in every way a site can fail."""
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -405,6 +406,28 @@ def test_a_resumed_run_asks_once_more(local_grid):
 
 
 PRIVATE = tomllib.loads((CONFIGS / "private.toml").read_text(encoding="utf-8")) | {"training": {"head_rounds": 3}}
+
+
+@pytest.mark.parametrize("agreed", [{}, {"node-14": 1000}], ids=["nothing agreed", "agreed"])
+def test_a_hospital_that_claims_thousands_and_turns_its_change_round_does_not_turn_the_model(local_grid, caplog, agreed):
+    """The whole way of three rounds at hospitals: four of them, each of its own opinion, the last one against all others."""
+    opinions = {"a": 0.9, "b": 1.0, "c": 1.2, "liar": -1.0}
+
+    def node(name: str):
+        def answers(message: Message) -> RecordDict:
+            change, patients = np.full(3, opinions[name], np.float32), 1000 if name == "liar" else 30
+            told = SiteReply(name, read_task(message.content).round, update=Update({"w": change}), patients=patients, labelled=20)
+            return write_reply(replace(told, counts_shared=True))
+
+        return answers
+
+    grid = local_grid({number: node(name) for number, name in enumerate(opinions, start=11)})
+    strategy, records = FedMRIAvg(FederationConfig(), TASK, LIKE, (), agreed=agreed), list[RoundRecord]()
+    result = strategy.start(grid, pack_arrays(LIKE), 3, 0.1, on_round=lambda record, _: records.append(record))
+    arrays = unpack_arrays(result.arrays, LIKE)["w"]
+    assert arrays == pytest.approx(3.0, rel=0.15)  # the mean of the honest is 3.1
+    assert all(record.influence["node-14"]["drawn"] < 0.01 for record in records)
+    assert ("node-14 counts as 30 of the 1000 patients" in caplog.text) == (not agreed)
 
 
 class Unsparing(FedMRIAvg):
