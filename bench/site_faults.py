@@ -15,7 +15,7 @@ from fault_tools import changed, fill, small_disk
 from client.cli.main import main as site_main
 from client.gate.audit_log import verify
 from server.deployment.bundle import build_bundle
-from tests.integration.deployment.federation import SMALL, Hospital, until
+from tests.integration.deployment.federation import SMALL, Hospital, Run, until
 
 PRIVATE = (
     *("head_rounds=2", "rounds=2", "privacy.steps=2", "bootstrap=20", "evaluation.every=0", "baselines=false"),
@@ -96,6 +96,12 @@ def policies(bench: Bench) -> None:
             row.seen = f"round 3: {line['event']} by {line['rule']}, nothing left"
         assert run.ends(900) == 0, run.error
     whole(run, 3)
+    _after_policies(bench, run)
+
+
+def _after_policies(bench: Bench, run: Run) -> None:
+    """What can be told when the run is over."""
+    _, stands, _, unlabelled = bench.sites()
     for_good = all(stands.name not in asked(run, number) for number in (2, 3))
     bench.add(
         "refused-for-good",
