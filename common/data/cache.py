@@ -251,8 +251,9 @@ def _new_array(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[n
         OSError: there is no room.
     """
     array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-    with file.open("r+b") as content:
-        os.posix_fallocate(content.fileno(), 0, file.stat().st_size)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with file.open("r+b") as content:
+            os.posix_fallocate(content.fileno(), 0, file.stat().st_size)
     return array
 
 
