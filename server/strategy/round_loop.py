@@ -280,13 +280,8 @@ class FedMRIAvg(FedAvg):
             if one.scale < 1.0:
                 log(WARNING, "Round %d: %s: its change was shortened to %.3g of its length", self.open.number, site, one.scale)
             if one.drawn and one.drawn.times > FAR:
-                log(
-                    WARNING,
-                    "Round %d: %s: its change is %.1f times as far off as others",
-                    self.open.number,
-                    site,
-                    1 / one.drawn.part,
-                )
+                text = "Round %d: %s: its change is %.1f times as far off as others"
+                log(WARNING, text, self.open.number, site, one.drawn.times)
         return told(found)
 
     def stepped(self, summed: tuple[Change, float]) -> ArrayRecord:

@@ -1,5 +1,6 @@
 """The round loop with nodes that fail in every way a site can fail."""
 
+import re
 import tomllib
 from dataclasses import replace
 from typing import Any
@@ -427,6 +428,8 @@ def test_a_hospital_that_claims_thousands_and_turns_its_change_round_does_not_tu
     arrays = unpack_arrays(result.arrays, LIKE)["w"]
     assert arrays == pytest.approx(3.0, rel=0.15)  # the mean of the honest is 3.1
     assert all(record.influence["node-14"]["drawn"] < 0.01 for record in records)
+    times = re.findall(r"node-14: its change is ([\d.]+) times as far off as others", caplog.text)
+    assert [float(one) for one in times] == pytest.approx([20.0] * 3, rel=0.2)  # 2 from the middle, others usually 0.1
     assert ("node-14 counts as 30 of the 1000 patients" in caplog.text) == (not agreed)
 
 
