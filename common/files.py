@@ -16,7 +16,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     The folder of `path` is made where it is absent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path, content, 0o666) as name:  # less the umask, as any new file
+    with naming(path), _beside(path, content, 0o666) as name:  # less the umask, as any new file
         os.replace(name, path)
     sync_folder(path.parent)
 
@@ -30,11 +30,12 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with name.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
+        with naming(path):
+            with name.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
     finally:
         name.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -48,12 +49,25 @@ def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
     Raises:
         FileExistsError: there is something at `path`, which is not to be replaced.
     """
-    with _beside(path, content, 0o600) as name:
+    with naming(path), _beside(path, content, 0o600) as name:
         if replace:
             os.replace(name, path)
         else:
             _move(name, path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing `path` name it: of a full disk the system tells no file, and of what is written beside it that one."""
+    try:
+        yield
+    except OSError as error:
+        told = error.filename
+        beside = isinstance(told, str) and Path(told).name.startswith(f".{path.name}.")
+        if error.errno is not None and (told is None or beside):
+            error.filename = str(path)
+        raise
 
 
 def _move(name: Path, path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.aggregation.aggregator import State
 from common.errors import WeightsError
-from common.files import write_atomic
+from common.files import naming, write_atomic
 from common.models.arrays import Arrays, check_arrays, load_arrays, save_arrays
 from server.events.rounds import RoundRecord, as_line
 from server.run.round_lines import ROUNDS
@@ -130,7 +130,7 @@ class RunLog:
 
     def write(self, record: RoundRecord) -> None:
         """Append one round; it is on the disk when this returns."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(as_line(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -103,7 +103,7 @@ def room_on_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = Path(error.filename).name.lstrip(".") if isinstance(error.filename, str) else "a file"
+        where = Path(error.filename).name if isinstance(error.filename, str) else "a file"
         raise FederationError(
             f"Run folder {out}: {where} could not be written ({error.strerror or error}). The finished rounds are kept: make "
             "room, then go on with --resume."

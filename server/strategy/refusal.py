@@ -1,6 +1,7 @@
 """Why a site's part is not there: one sentence, and the rule (`server.events.kinds.RULES`) by which it was refused."""
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from common.errors import FederationError
 from common.text import printable
@@ -26,8 +27,15 @@ def content_of(reply: Message | None, lost: str, timeout: float) -> RecordDict:
             raise FederationError(lost, rule=GONE if lost == AWAY else UNREADABLE)
         raise FederationError(f"no reply within {timeout:g} s", rule=NO_REPLY)
     if reply.has_error():  # its text may quote the site's own exception: the code alone is repeated
-        raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)})", rule=CRASHED)
+        raise FederationError(f"the site's process gave no reply (Flower: {error_name(reply)}){_why(reply)}", rule=CRASHED)
     return reply.content
+
+
+def _why(reply: Message) -> str:
+    """A hospital's gate sends Flower's error without a text where nothing may leave, for it would not stand in the audit log."""
+    if reply.error.code != ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
+        return ""
+    return ". A hospital that cannot write its audit log, on a full disk, answers so; its own log says why"
 
 
 def refusal_of(error: Exception) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import locked, write_atomic, write_secret
+from common.files import locked, open_atomic, write_atomic, write_secret
 
 
 def test_it_is_whole_and_readable_as_any_other_file(tmp_path: Path) -> None:
@@ -27,10 +27,21 @@ def test_a_failure_keeps_the_old_and_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         write_atomic(path, b"new")
+    assert error.value.filename == str(path)  # which the system does not say of a write
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_made_beside_a_file_is_told_by_the_files_own_name(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 240)  # the name beside it is longer than any file's may be
+    with pytest.raises(OSError, match="too long") as error:
+        write_atomic(path, b"new")
+    assert error.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as other, open_atomic(tmp_path / "file"):
+        (tmp_path / "source").read_bytes()
+    assert other.value.filename == str(tmp_path / "source")
 
 
 def test_a_secret_is_its_owners_and_never_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,7 +272,9 @@ def test_a_full_disk_ends_the_run_in_good_order_and_it_goes_on_when_there_is_roo
         found = site_nodes()
         federate_until_full = local_grid(found | {1: filling(found[1], disk)})
         with (
-            pytest.raises(FederationError, match=r"could not be written \(No space left on device\).*--resume"),
+            pytest.raises(
+                FederationError, match=r"round-0002\.safetensors could not be written \(No space left on device\).*--resume"
+            ),
             leave_error(chosen.out),
         ):
             federate(federate_until_full, chosen)

@@ -114,6 +114,15 @@ def test_an_error_reply_of_the_superlink_is_laid_to_the_site_that_was_asked(loca
     assert record.failures == {"b": "the site's process gave no reply (Flower: node unavailable)"}
 
 
+def test_a_gate_that_may_say_nothing_is_told_by_what_it_means(local_grid):
+    def silent(message):
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "/data/Smith"), reply_to=message)
+
+    _, [(record, _)] = play(local_grid(nodes(silent)), FederationConfig())
+    assert "client app raised exception). A hospital that cannot write its audit log" in record.failures["b"]
+    assert "Smith" not in record.failures["b"]
+
+
 def test_a_round_with_too_few_sites_asks_the_missing_ones_again(local_grid):
     tries = []
 
