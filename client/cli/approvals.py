@@ -73,9 +73,25 @@ def _approve(arguments: argparse.Namespace) -> int:
         print_comparison(found, console)
     elif not arguments.withdraw:
         console.print("The bundle itself is not here: only its hash was written down.", style="yellow")
+    if arguments.withdraw and not changed:
+        console.print(
+            f"Bundle {sha256[:12]} was not approved: nothing is withdrawn. Approved: {_shown(approved(home))}.", style="yellow"
+        )
+        return 0
     word = "may not run here any more" if arguments.withdraw else "may run here"
-    console.print(f"Bundle {sha256[:12]} {word}{'' if changed else ' (as before)'}: {home / LIST_NAME}", style="green")
+    before = (
+        ""
+        if changed
+        else " (as before; your note is not written down: the first one stays)"
+        if arguments.note
+        else " (as before)"
+    )
+    console.print(f"Bundle {sha256[:12]} {word}{before}: {home / LIST_NAME}", style="green")
     return 0
+
+
+def _shown(known: dict[str, str]) -> str:
+    return ", ".join(sha256[:12] for sha256 in known) or "none"
 
 
 def _verify(arguments: argparse.Namespace) -> int:

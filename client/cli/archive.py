@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from client.deployment.archive import Archived, backup, restore
@@ -60,7 +61,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         if arguments.log_head
         else " Compare the log's head with the last one that was noted: an older archive forgets charges."
     )
-    text = f"Made {arguments.folder}. See data in its site.toml, then `fedmri-site doctor {arguments.folder}`.{noted}"
+    text = f"Made {arguments.folder}. See data in its site.toml, then `fedmri-site doctor {quote(str(arguments.folder))}`.{noted}"
     return _told(arguments, said, text)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -81,7 +82,7 @@ def _init_lines(made: Provisioned) -> list[str]:
         "2. Ring the coordinator at a number that you know, and compare both by reading them aloud:",
         f"   this site's key   {made.key_fingerprint}",
         f"   ca.crt, SHA-256   {made.ca_fingerprint}",
-        f"3. fedmri-site doctor {home.folder}",
+        f"3. fedmri-site doctor {quote(str(home.folder))}",
         "",
         f"The private key {home.key} never leaves this machine.",
     ]
@@ -102,9 +103,13 @@ def _start(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.site)
     if arguments.background:
         pid = start_in_background(home)
-        _say(f"Site {home.name} runs (process {pid}). `fedmri-site status {home.folder}` says more. Logs: {home.logs}")
+        _say(
+            f"Site {home.name} runs (process {pid}). `fedmri-site status {quote(str(home.folder))}` says more. Logs: {home.logs}"
+        )
         return 0
-    _say(f"Site {home.name} runs until it is stopped (Ctrl-C, or `fedmri-site stop {home.folder}`). Logs: {home.logs}")
+    _say(
+        f"Site {home.name} runs until it is stopped (Ctrl-C, or `fedmri-site stop {quote(str(home.folder))}`). Logs: {home.logs}"
+    )
     start(home)
     _say("Stopped.")
     return 0

@@ -4,6 +4,7 @@ import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -88,9 +89,10 @@ def _print(done: Joined, console: Console) -> None:
     console.print(f"   this invitation   {done.fingerprint}")
     console.print(f"   this site's key   {made.key_fingerprint}")
     console.print(f"3. Read the code in {done.text}, then let it run here:")
-    console.print(f'   fedmri-site approve {home} {asked.bundle_sha256} --note "read by ..."')
-    console.print(f"4. fedmri-site doctor {home} --config {asked.backbone.config}")
-    console.print(f"5. fedmri-site start {home} --background")
+    typed = quote(str(home))
+    console.print(f'   fedmri-site approve {typed} {asked.bundle_sha256} --note "read by ..."')
+    console.print(f"4. fedmri-site doctor {typed} --config {asked.backbone.config}")
+    console.print(f"5. fedmri-site start {typed} --background")
 
 
 def _weights(done: Joined) -> str:

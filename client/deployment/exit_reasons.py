@@ -77,9 +77,13 @@ def _no_connection(home: SiteHome, text: str, last: str, moved: float) -> str:
     if "SuperNode ID:" in text:
         return (
             "the server does not know this site's key any more. Where it has lost its database it lets its sites in again by "
-            "itself, within a minute; if this lasts, ask the coordinator whether the key was taken back; retrying"
+            "itself, within a minute; if this lasts, another copy of this site may be connected by the key, or "
+            "the key was taken back: ask the coordinator; retrying"
         )
-    return f"the server does not know this site's key: send {home.public_key} to the coordinator, who admits it; retrying"
+    return (  # Flower gives both one code
+        "the server does not know this site's key, or another copy of this site is connected by it. Where this one was restored "
+        f"or copied, stop the other for good; else send {home.public_key} to the coordinator, who admits it; retrying"
+    )
 
 
 def _on_the_way(home: SiteHome, text: str, moved: float) -> str:

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from client.deployment.home import SiteHome, open_home
@@ -102,7 +103,9 @@ def provision(folder: Path, server: str, ca: Path, *, name: str = "", data: Path
     key = folder / Path(connection.key).expanduser()
     for file in (key, key.with_name(f"{key.name}.pub")):
         if os.path.lexists(file):
-            raise ConfigError(f"{file} is there already; a key is never overwritten. `fedmri-site doctor {folder}` shows it.")
+            raise ConfigError(
+                f"{file} is there already; a key is never overwritten. `fedmri-site doctor {quote(str(folder))}` shows it."
+            )
     kept = folder / Path(connection.ca).expanduser()
     if kept.exists() and kept.read_bytes() != content:
         raise ConfigError(f"{kept} is there already and is another certificate than {ca}. Move it away if the new one is right.")
@@ -185,7 +188,9 @@ def _relative(folder: Path, data: Path | None) -> str:
     """As it is written into site.toml: relative where it lies inside the site's folder."""
     if data is None:
         return ""
-    data, folder = data.resolve(), folder.resolve()
+    # A link stays the link that was named: who moves the patients moves it. `..` behind a link means what the system says.
+    data = data.resolve() if ".." in data.parts else data.absolute()
+    folder = folder.resolve() if ".." in folder.parts else folder.absolute()
     if data == folder:
         return ""
     return str(data.relative_to(folder)) if data.is_relative_to(folder) else str(data)

@@ -1,12 +1,14 @@
 """`fedmri-site status`: what runs, whether the server is reached, what came in and went out last."""
 
 import json
+from shlex import quote
 from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from client.deployment.archive import MOVED_NAME
 from client.deployment.exit_reasons import is_connected, read_tail
 from client.deployment.home import SiteHome
 from client.deployment.service import PORTS_NAME, supernode_log
@@ -69,11 +71,14 @@ def last_events(home: SiteHome) -> dict[str, str | None]:
 
 
 def _sentence(home: SiteHome, runs: bool, connected: bool, programs: dict[str, Any]) -> str:
+    folder = quote(str(home.folder))
+    if not runs and (home.state / MOVED_NAME).is_file():
+        return f"The site was moved elsewhere by `fedmri-site move`, and does not start here ({home.state / MOVED_NAME})."
     if not runs:
-        return f"The site is stopped. `fedmri-site start {home.folder}` starts it."
+        return f"The site is stopped. `fedmri-site start {folder}` starts it."
     if connected:
         return f"The site runs and is connected to {home.address}."
     reason = str(programs.get(SUPERNODE, {}).get("reason") or "")
     if reason:
         return f"The site runs, but is not connected to {home.address}: {reason.rstrip('.')}."
-    return f"The site runs, but {home.address} is not reached yet; it keeps trying. `fedmri-site doctor {home.folder}` says why."
+    return f"The site runs, but {home.address} is not reached yet; it keeps trying. `fedmri-site doctor {folder}` says why."

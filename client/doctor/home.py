@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 from client.deployment.home import SiteHome
+from client.deployment.join import offered
 from client.deployment.keys import certificate_fingerprint, read_ca, read_key
 from client.doctor.check_result import FAILED, NOTE, OK, WARNING, Finding
 from client.gate.approvals import approved
@@ -72,14 +74,20 @@ def check_bundles(home: SiteHome) -> Iterator[Finding]:
     """Which bundles may run, and which wait to be read."""
     known = approved(home.folder)
     waiting = sorted(file.stem for file in (home.state / "refused").glob("*.fab") if file.stem not in known)
-    advice = f"Read it ({home.state / 'refused'}), then: fedmri-site approve {home.folder} HASH" if waiting else ""
+    advice = f"Read it ({home.state / 'refused'}), then: fedmri-site approve {quote(str(home.folder))} HASH" if waiting else ""
     refused = f" Refused, and kept to be read: {', '.join(name[:12] for name in waiting)}." if waiting else ""
     if not home.config.policy.approval:
         text = "policy.approval is false: any code that the coordinator sends runs here."
         yield Finding("bundles", WARNING, text, "Set approval = true under [policy], and approve what you have read.")
     elif not known:
-        how = f"Ask the coordinator for the bundle and its hash, read it, then: fedmri-site approve {home.folder} HASH"
+        how = (
+            f"Ask the coordinator for the bundle and its hash, read it, then: fedmri-site approve {quote(str(home.folder))} HASH"
+        )
         yield Finding("bundles", WARNING, f"None is approved: nothing will run here.{refused}", advice or how)
+    elif invited := sorted(file.stem for file in offered(home.folder).glob("*.fab") if file.stem not in known):
+        text = f"{len(known)} approved, and that of the invitation is not: {', '.join(name[:12] for name in invited)}.{refused}"
+        how = f"Read it, then: fedmri-site approve {quote(str(home.folder))} {invited[0]}"
+        yield Finding("bundles", WARNING, text, how)
     else:
         yield Finding("bundles", WARNING if waiting else OK, f"{len(known)} approved.{refused}", advice)
 

@@ -1,6 +1,7 @@
 """Checks of the way to the coordinator: name, port, TLS, /health, clock; and whether it knows this site."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 from client.deployment.connectivity import Reached, UnreachableError, reach
 from client.deployment.exit_reasons import clock_fault, clock_words
@@ -41,8 +42,9 @@ def check_admitted(home: SiteHome) -> Iterator[Finding]:
     elif told["state"] == "running":
         yield Finding("admitted", WARNING, told["sentence"])
     else:
+        folder = quote(str(home.folder))
         text = "Whether the coordinator has admitted this site's key shows only once the site runs."
-        yield Finding("admitted", NOTE, text, f"fedmri-site start {home.folder}, then fedmri-site status {home.folder}")
+        yield Finding("admitted", NOTE, text, f"fedmri-site start {folder}, then fedmri-site status {folder}")
 
 
 def _passed(where: str, until: str) -> Iterator[Finding]:

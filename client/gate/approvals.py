@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 
 from common.errors import ConfigError, PolicyError
 from common.files import write_atomic
@@ -87,7 +88,8 @@ def require_approved(home: Path, state: Path, bundle: bytes) -> str:
         return sha256
     kept = keep_refused(state, sha256, bundle)
     raise PolicyError(
-        f"Bundle {sha256} is not approved at this site. Read {kept} (a zip archive), then: fedmri-site approve {home} {sha256}",
+        f"Bundle {sha256} is not approved at this site. Read {kept} (a zip archive), then: "
+        f"fedmri-site approve {quote(str(home))} {sha256}",
         public=f"the site has not approved the bundle {sha256[:12]}",
         rule="policy.approval",
     )

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import json
 import zipfile
+from codecs import BOM_UTF8
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -82,7 +83,8 @@ def read_invitation(file: Path, told: str = "") -> tuple[Invitation, str]:
         content = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}). Name the file that the coordinator sent.") from error
-    head, _, rest = content.partition(b"\n")
+    # Mail programs and editors of other systems put a byte order mark before a text, and carriage returns at its lines' ends.
+    head, _, rest = content.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n").partition(b"\n")
     second, _, body = rest.partition(b"\n")
     if head != HEAD.encode():
         raise ConfigError(f"{file}: expected an invitation of FedMRI (its first line is {HEAD!r}). {ANEW}")

@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeAlias
 
 from rich.live import Live
@@ -66,8 +67,10 @@ def _add_registry(verbs: Verbs) -> None:
     verb.add_argument("key", metavar="KEYFILE|LINE", help="the public key that it sent: the file, or the line in it")
     verb.add_argument("--name", default="", help="of the hospital, in the report too (default: as it was invited)")
     verb.add_argument("--again", action="store_true", help="take back a key that was revoked")
-    text = "patients that were agreed with it: no more count in the mean, whatever it says; admit it again to change them"
-    verb.add_argument("--patients", type=int, default=0, metavar="N", help=text)
+    text = (
+        "patients that were agreed with it: no more count in the mean, whatever it says; admit it again to change them, 0: none"
+    )
+    verb.add_argument("--patients", type=int, metavar="N", help=text)
     verb = _verb(verbs, "revoke", "let a hospital in no more", _revoke)
     verb.add_argument("name", metavar="NAME")
 
@@ -105,8 +108,8 @@ def _init(arguments: argparse.Namespace) -> int:
     names = ("name", "address", "listen", "front", "superlink_port", "health_port")
     home = init_home(arguments.home, ServerSettings(**{name: getattr(arguments, name) for name in names}))
     _say(f"Made {home.folder}. Guard it: its ca.key can make anyone the coordinator; keep a copy of it offline.")
-    _say(f"Write what a hospital needs to join: fedmri-server invite {home.folder} NAME --config CONFIG")
-    _say(f"Let it in by the line that it sends back: fedmri-server admit {home.folder} 'LINE'")
+    _say(f"Write what a hospital needs to join: fedmri-server invite {quote(str(home.folder))} NAME --config CONFIG")
+    _say(f"Let it in by the line that it sends back: fedmri-server admit {quote(str(home.folder))} 'LINE'")
     return 0
 
 
@@ -131,18 +134,21 @@ def _invite(arguments: argparse.Namespace) -> int:
     _say(f"Send this file to {made.site}: {file}")
     _say(f"Read this out when you telephone: {fingerprint}")
     _say(f"Code to be approved there: {made.bundle_sha256}")
-    _say(f"Let it in by the line that it sends back: fedmri-server admit {home.folder} 'LINE'")
+    _say(f"Let it in by the line that it sends back: fedmri-server admit {quote(str(home.folder))} 'LINE'")
     return 0
 
 
 def _admit(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
-    key: str | Path = arguments.key if arguments.key.startswith("ecdsa-sha2-") else Path(arguments.key)
+    line = arguments.key.strip(" \t\r\n'\"")  # as it is copied out of an e-mail
+    key: str | Path = line if line.startswith("ecdsa-sha2-") else Path(arguments.key)
     name = arguments.name or _invited(home, key)
-    facts = {"site": name, "key": read_key(key, name).fingerprint, "patients": arguments.patients, "again": arguments.again}
+    facts = {"site": name, "key": read_key(key, name).fingerprint, "again": arguments.again}
+    facts |= {} if arguments.patients is None else {"patients": arguments.patients}
     with acting(home, ADMIT, **facts):
         site = admit(home, key, name, again=arguments.again, patients=arguments.patients)
-    agreed = f", {site.patients} patients at most" if site.patients else ""
+    kept = " (as agreed before)" if arguments.patients is None else ""
+    agreed = f", {site.patients} patients at most{kept}" if site.patients else ""
     _say(f"Admitted {site.name}, key {site.fingerprint}{agreed}. {_tell_superlink(home)}")
     _say("Let the hospital read its key's fingerprint out to you: `join` showed it there, and `fedmri-site doctor` does.")
     return 0
@@ -185,7 +191,7 @@ def _start(arguments: argparse.Namespace) -> int:
     home = open_home(arguments.home)
     if arguments.background:  # it gives this command anew, in a process of its own
         pid = serve_in_background(home)
-        _say(f"Ready at {home.settings.address} (process {pid}). See `fedmri-server status {home.folder}`.")
+        _say(f"Ready at {home.settings.address} (process {pid}). See `fedmri-server status {quote(str(home.folder))}`.")
         return 0
     with acting(home, START):
         serve(home, _say)

@@ -37,15 +37,15 @@ def add_hand_out(verbs: Verbs) -> None:
 def _hand_out(arguments: argparse.Namespace) -> int:
     """0 once at least one hospital keeps the model."""
     from server.deployment.submit import Submission, follow, submit  # noqa: PLC0415  (torch: seconds)
-    from server.release.hand_out import pack  # noqa: PLC0415
+    from server.release.hand_out import pack, packed_name  # noqa: PLC0415
     from server.run.hand_out import NAME  # noqa: PLC0415
 
     home = open_home(arguments.home)
     arguments.key = arguments.key or home.folder / KEY
     run = arguments.run.expanduser().resolve()
-    folder = pack(run, arguments.study or run.name, arguments.release, private_key(arguments))
+    folder = pack(run, arguments.study or None, arguments.release, private_key(arguments))
     out = home.runs / datetime.now().strftime("hand-out-%Y%m%d-%H%M%S")
-    with acting(home, RELEASE, model=f"{arguments.study or run.name}/{arguments.release}", run=str(run)):
+    with acting(home, RELEASE, model=packed_name(folder), run=str(run)):
         taken = submit(home, Submission("demo", (), (), out, hand_out=folder))
     follow(home, taken, lambda _: None)
     return _show(taken.out / NAME, as_json=arguments.json)

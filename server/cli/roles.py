@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TypeAlias
 
 from common.cli import add_debug
@@ -10,6 +11,7 @@ from server.deployment.acts import acts_of
 from server.deployment.home import open_home
 from server.events.log import parse, read_lines
 from server.events.words import said
+from server.release.run_name import run_name
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -59,7 +61,10 @@ def _log(arguments: argparse.Namespace) -> int:
 
 def _events(run: Path, *, as_json: bool) -> int:
     """What happened in a run, one line each; the lines as they are with --json."""
-    for text in read_lines(run):
+    lines, name = read_lines(run), run_name(run)
+    if name and not as_json:
+        print(f"Run {name} at the hospitals (audit logs, `fedmri-site withdraw`)")
+    for text in lines:
         if as_json:
             print(text)
             continue
@@ -78,7 +83,7 @@ def _observer(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"folder": str(arguments.folder)}))
         return 0
-    print(f"Give {arguments.folder} to the user who may look on (chown -R): fedmri-server observe {arguments.folder}")
+    print(f"Give {arguments.folder} to the user who may look on (chown -R): fedmri-server observe {quote(str(arguments.folder))}")
     return 0
 
 

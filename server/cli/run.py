@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import datetime
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         taken = submit(home, wanted)
     print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)
     if arguments.detach:
-        print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.")
+        print(f"When it has ended, `fedmri-server report {quote(str(taken.out))}` writes its {HTML_NAME}.")
     else:
         _follow(home, taken)
         print(f"Done. The report: {write_page(taken.out, read_report(taken.out))}")
@@ -54,7 +55,9 @@ def _follow(home: Home, taken: SubmittedRun) -> None:
         try:
             follow(home, taken, on_round, on_status)
         except KeyboardInterrupt:
-            where = home.folder
+            where = quote(str(home.folder))
             console.print(f"The run goes on. `fedmri-server status {where}` shows it, `fedmri-server cancel {where}` stops it.")
-            console.print(f"When it has ended, `fedmri-server report {taken.out}` writes its {HTML_NAME}.", markup=False)
+            console.print(
+                f"When it has ended, `fedmri-server report {quote(str(taken.out))}` writes its {HTML_NAME}.", markup=False
+            )
             raise

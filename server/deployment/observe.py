@@ -14,7 +14,7 @@ from common.text import toml_value
 from server.deployment.certificates import CA
 from server.deployment.credentials import OBSERVER, read_token, token_file
 from server.deployment.home import Home
-from server.deployment.superlink_nodes import Node, Nodes, control_client, plain_errors
+from server.deployment.superlink_nodes import Node, Nodes, control_client, plain_errors, whole_word
 
 FILE = "observer.toml"
 
@@ -52,7 +52,12 @@ def observe(folder: Path) -> Seen:
         address = str(tomllib.loads((folder / FILE).read_text(encoding="utf-8"))["superlink"])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder}: expected a folder that `fedmri-server observer HOME FOLDER` made.") from error
-    with closing(control_client(address, folder / CA, read_token(token_file(folder, OBSERVER)))) as client:
+    try:
+        token = read_token(token_file(folder, OBSERVER))
+    except ConfigError as error:
+        anew = "Ask the coordinator for the folder anew: `fedmri-server observer HOME FOLDER`."
+        raise ConfigError(f"{folder}: it holds no token of an observer. {anew}") from error
+    with closing(control_client(address, folder / CA, token)) as client:
         with plain_errors():
             runs = client.ListRuns(ListRunsRequest()).run_dict
-        return Seen(Nodes(client).all(), tuple((str(number), run.status.status) for number, run in sorted(runs.items())))
+        return Seen(Nodes(client).all(), tuple((str(number), whole_word(run.status)) for number, run in sorted(runs.items())))

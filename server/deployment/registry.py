@@ -17,6 +17,7 @@ from server.deployment.superlink_nodes import UNREGISTERED, Nodes
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 MAKE_KEY = "Make one with `fedmri-site init`, or `ssh-keygen -t ecdsa -b 384`, and send the .pub file."
 MAX_BYTES = 10_000
+JOIN = " It was broken into several lines on its way: join them again."
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def read_key(source: Path | str, name: str) -> AdmittedSite:
     try:
         key = load_ssh_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{file}: expected one OpenSSH public key (ecdsa-sha2-nistp384 ...). {MAKE_KEY}") from error
+        torn = JOIN if isinstance(source, str) and b"\n" in content else f" {MAKE_KEY}"
+        raise ConfigError(f"{file}: expected one OpenSSH public key (ecdsa-sha2-nistp384 ...).{torn}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         kind = content.split()[0].decode("ascii", "replace")
         raise ConfigError(f"{file}: expected a key on a NIST curve (ecdsa-sha2-nistp384), got {kind}. {MAKE_KEY}")
@@ -85,7 +87,7 @@ def agreed_patients(home: Home) -> dict[str, int]:
     return {site.name: site.patients for site in admitted(home) if site.patients}
 
 
-def admit(home: Home, source: Path | str, name: str, *, again: bool = False, patients: int = 0) -> AdmittedSite:
+def admit(home: Home, source: Path | str, name: str, *, again: bool = False, patients: int | None = None) -> AdmittedSite:
     """Enter a site into the registry; `synchronise` passes it on to the SuperLink.
 
     Args:
@@ -93,16 +95,17 @@ def admit(home: Home, source: Path | str, name: str, *, again: bool = False, pat
         source: the file of the site's public key, or the one line in it.
         name: of the site in the registry: 1 to 64 letters, digits, '.', '_' or '-'.
         again: take back a key that was revoked.
-        patients: the most of them that count, whatever the site says; 0: nothing was agreed.
+        patients: the most of them that count, whatever the site says; 0: nothing is agreed; None: as agreed under this name
+            before, a revoked key's agreement included.
 
     Raises:
         ConfigError: an impossible number, no fitting key, the name is taken, the key is admitted under another name, or was
             revoked.
     """
     require_site_name("--name", name)
-    if not 0 <= patients < 10**7:
+    if not 0 <= (patients or 0) < 10**7:
         raise ConfigError(f"--patients {patients}: expected the number of patients that was agreed with the hospital.")
-    site = replace(read_key(source, name), patients=patients)
+    site = replace(read_key(source, name), patients=agreed_before(home, name) if patients is None else patients)
     for other in admitted(home):
         if other.key == site.key and other.name != name:
             raise ConfigError(f"This key is admitted already, as {other.name}. Each site needs a key of its own. {MAKE_KEY}")
@@ -113,11 +116,19 @@ def admit(home: Home, source: Path | str, name: str, *, again: bool = False, pat
     before = [old for old in _revoked_files(home) if read_key(old, name).key == site.key]
     if before and not again:
         raise ConfigError(f"This key was revoked ({before[0]}). Let the hospital make a new one, or take it back with --again.")
-    agreed = f" patients={patients}" if patients else ""
+    agreed = f" patients={site.patients}" if site.patients else ""
     write_atomic(_folder(home) / f"{name}.pub", f"{site.line} {name}{agreed}\n".encode())
     for old in before:
         old.unlink()
     return site
+
+
+def agreed_before(home: Home, name: str) -> int:
+    """How many patients were agreed under a name, by its key or, where that is gone, the one revoked last; 0: none."""
+    now = _folder(home) / f"{name}.pub"
+    old = [file for file in _revoked_files(home) if file.stem.partition("~")[0] == name]
+    files = [now] if now.is_file() else sorted(old, key=lambda file: (len(file.stem), file.stem))[-1:]
+    return read_key(files[0], name).patients if files else 0
 
 
 def revoke(home: Home, name: str) -> AdmittedSite:

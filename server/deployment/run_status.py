@@ -12,13 +12,16 @@ from typing import Any
 
 from common.errors import FederationError
 from common.files import locked
+from common.text import printable
 from server.deployment.home import Home
 from server.run.round_lines import read_rounds
 
 LAST_NAME = "run.json"  # in state/: the run that was submitted last
 STATUS_NAME = "status.json"
+ERROR_NAME = "error.json"  # as `server.run.federate` writes it
 LOCK_NAME = ".lock"  # in the run folder; as `server.run.resume` holds it
-ENDED = ("finished", "failed")  # what the ServerApp says at the end
+FAILED = "failed"
+ENDED = ("finished", FAILED)  # what the ServerApp says at the end
 DEAD = "dead"
 
 
@@ -85,6 +88,11 @@ def _written(out: Path) -> str:
 def read_run_status(out: Path) -> dict[str, Any]:
     """RUN/status.json; empty where there is none yet."""
     return _read(out / STATUS_NAME)
+
+
+def failure(out: Path) -> str:
+    """Why the run failed, as the ServerApp left it; empty where it left nothing."""
+    return printable(str(_read(out / ERROR_NAME).get("error", "")), 1000)
 
 
 def last_round(out: Path) -> dict[str, Any]:

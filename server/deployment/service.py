@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 from common.config.site import split_address
 from common.deployment.flower_cli import program
@@ -134,14 +135,16 @@ def _require_startable(home: Home) -> None:
     """Refuse at once what would only end in programs that are started again and again."""
     pid = running(home.state)
     if pid is not None:
-        raise FederationError(f"Already running (process {pid}). Stop it with `fedmri-server stop {home.folder}`.")
+        raise FederationError(f"Already running (process {pid}). Stop it with `fedmri-server stop {quote(str(home.folder))}`.")
     if home.settings.front == "nginx":
         nginx()
     for name in (SECRET, CA, SERVER_KEY):
         if not (home.folder / name).is_file():
             raise ConfigError(f"{home.folder / name} is missing: restore it from the backup, or make a new home.")
     if certificate_days(home) < 0:
-        raise ConfigError(f"{home.folder / SERVER} has expired. Make a new one with `fedmri-server renew {home.folder}`.")
+        raise ConfigError(
+            f"{home.folder / SERVER} has expired. Make a new one with `fedmri-server renew {quote(str(home.folder))}`."
+        )
     admitted(home)
     ports = [("127.0.0.1", home.settings.superlink_port), ("127.0.0.1", home.settings.health_port)]
     if home.settings.front == "nginx":
@@ -159,7 +162,7 @@ def _get_ready(home: Home, say: Say) -> None:
     (home.state / READY).touch()
     say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
     if certificate_days(home) < RENEW_DAYS:
-        say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {home.folder}`.")
+        say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {quote(str(home.folder))}`.")
 
 
 def _introduce(home: Home, say: Say) -> None:

@@ -14,7 +14,7 @@ from common.errors import FederationError
 from server.deployment.health import front_serves, superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import admitted
-from server.deployment.run_status import DEAD, judged, last_round, last_run, newest_run, read_run_status
+from server.deployment.run_status import DEAD, FAILED, failure, judged, last_round, last_run, newest_run, read_run_status
 from server.deployment.service import RENEW_DAYS, certificate_days
 from server.deployment.superlink_nodes import UNREGISTERED, Node, connect
 from server.events.words import refusal, round_line
@@ -133,7 +133,8 @@ def _run(home: Home, word: str | None) -> dict[str, Any]:
     if out is None:
         return {}
     status = judged(out, word) if last and last.out == out else read_run_status(out)
-    return status | {"folder": str(out), "last_round": last_round(out)}
+    told = {"error": failure(out)} if status.get("state") == FAILED else {}
+    return status | told | {"folder": str(out), "last_round": last_round(out)}
 
 
 def _programs(status: ServerStatus, title: Text) -> Table:
@@ -185,6 +186,8 @@ def _run_line(run: Mapping[str, Any]) -> Text:
     text = Text(f"Run {run['folder']}: ")
     state = str(run.get("state", "not begun"))
     text += _styled(state)
+    if state == FAILED and run.get("error"):
+        text += Text(f" ({run['error']})")
     if state == DEAD:
         text += Text(f" since {_moment(str(run.get('dead_since')))} ({run.get('why')}; go on with it by --resume)")
     text += Text(f", round {run.get('round', 0)} of {run.get('rounds', '?')}")

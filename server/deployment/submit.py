@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from common.cli import CONFIGS, config_path
@@ -73,7 +74,7 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     run_config = _run_config(wanted) | {"agreed": json.dumps(agreed_patients(home), sort_keys=True)}
     out = Path(run_config["out"])
     if not superlink_serves(home):
-        raise FederationError(f"The service does not answer. Start it with `fedmri-server start {home.folder}`.")
+        raise FederationError(f"The service does not answer. Start it with `fedmri-server start {quote(str(home.folder))}`.")
     with _submitting(home):
         return _submit(home, run_config, out, _result(wanted))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -39,6 +40,11 @@ class Node:
     last_seen: str  # ISO; when it came online or went offline last; "": never
 
 
+def whole_word(status: RunStatus) -> str:
+    """Flower's word for a run with its second half: how it ended. By the first alone a failed run is "finished"."""
+    return ":".join(filter(None, (status.status, status.sub_status)))
+
+
 class Nodes:
     """The sites that the SuperLink knows; see `connect`."""
 
@@ -62,8 +68,7 @@ class Nodes:
                 runs = self._client.ListRuns(request).run_dict
         except UnknownToSuperLinkError:
             return ""
-        status = runs[int(number)].status if int(number) in runs else None
-        return ":".join(filter(None, (status.status, status.sub_status))) if status else ""
+        return whole_word(runs[int(number)].status) if int(number) in runs else ""
 
     def register(self, name: str, key: bytes) -> None:
         """Let a site in, by its public key as PEM."""

@@ -29,7 +29,9 @@ def intended_use(config: RunConfig) -> str:
     )
 
 
-def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, checks: Sequence[Mapping[str, Any]]) -> str:
+def model_card(
+    report: Report, config: RunConfig, sha256: str, adapter: str, checks: Sequence[Mapping[str, Any]], run: str = ""
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -38,11 +40,12 @@ def model_card(report: Report, config: RunConfig, sha256: str, adapter: str, che
         sha256: of the backbone's weights.
         adapter: whether adapters were merged, as the exported file says.
         checks: of `server.release.equivalence`: `file`, `patients`, `difference`, `source`.
+        run: what hospitals call the run, by which they find it where a patient withdraws; "": not known.
     """
     parts = [
         ("Intended use, and its limits", [intended_use(config), _limits(report, config)]),
         ("Patients", _patients(report, config)),
-        ("Training", _training(report, config, sha256, adapter)),
+        ("Training", _training(report, config, sha256, adapter, run)),
         ("Results on the external hospital", _metrics(report)),
         ("Calibration", _calibration(report)),
         ("Missing modalities", _subsets(report)),
@@ -116,7 +119,7 @@ def _patients(report: Report, config: RunConfig) -> list[str]:
     return [table(header, rows), note]
 
 
-def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> list[str]:
+def _training(report: Report, config: RunConfig, sha256: str, adapter: str, run: str) -> list[str]:
     rows: list[list[Any]] = [
         ["backbone", config.model.backbone],
         ["SHA-256 of its weights", sha256],
@@ -127,6 +130,7 @@ def _training(report: Report, config: RunConfig, sha256: str, adapter: str) -> l
         ["slices, pixels, field of view", f"{_slices(config.data)}, {config.data.size}, {in_words(config.data)}"],
         ["seed", config.seed],
         ["code", report.provenance.code or NOT_REPORTED],
+        ["run, as the hospitals' records name it", run or NOT_REPORTED],
     ]
     return [table(["", ""], rows)]
 

@@ -32,6 +32,7 @@ from server.release.equivalence import check_files
 from server.release.graphs import require_packages, write_onnx
 from server.release.manifest import write_manifest
 from server.release.monai_bundle import readme, write_bundle
+from server.release.run_name import run_name
 from server.report.report import decode, read_report
 
 CARD = "MODEL_CARD.md"
@@ -104,7 +105,7 @@ def _write(draft: Path, wanted: ExportRequest, trained: OpenedModel, report: dic
     checks = check_files(draft, trained, wanted.site)
     kept = kept_modules(plain)
     adapter = f"cannot be merged, kept as modules: {', '.join(kept)}" if kept else "merged into the weights"
-    card = model_card(decode(report), config, plain.backbone_sha256, adapter, checks)
+    card = model_card(decode(report), config, plain.backbone_sha256, adapter, checks, run_name(wanted.run))
     write_atomic(draft / CARD, card.encode())
     write_atomic(draft / "bundle" / "docs" / "README.md", (readme(config) + card).encode())
     write_atomic(draft / "LICENSE", _licence(trained).encode())

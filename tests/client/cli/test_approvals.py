@@ -63,3 +63,15 @@ def test_the_audit_log_is_verified(home, capsys) -> None:
     log.write_text(log.read_text().replace("in", "on", 1))
     assert main(["audit", "verify", str(home)]) == 1
     assert "line 1: not as it was written" in capsys.readouterr().err
+
+
+def test_what_changes_nothing_is_said(home, capsys) -> None:
+    sha256, other = "a" * 64, "b" * 64
+    assert main(["approve", str(home), sha256, "--note", "read by Ada"]) == 0
+    capsys.readouterr()
+    assert main(["approve", str(home), other, "--withdraw"]) == 0  # a slip: the approved one still runs
+    assert f"was not approved: nothing is withdrawn. Approved: {sha256[:12]}." in " ".join(capsys.readouterr().out.split())
+    assert main(["approve", str(home), sha256, "--note", "read by Bob"]) == 0
+    assert "your note is not written down" in " ".join(capsys.readouterr().out.split())
+    assert list(approved(home)) == [sha256]
+    assert "Ada" in approved(home)[sha256]

@@ -122,6 +122,8 @@ def test_a_site_that_was_moved_does_not_start_where_it_was(home, tmp_path: Path,
     assert main(["move", str(home.folder), str(tmp_path / "site.tar")]) == 0
     assert main(["start", str(home.folder), "--background"]) == 1
     assert "was moved elsewhere" in capsys.readouterr().err
+    assert main(["status", str(home.folder)]) == 1
+    assert "was moved elsewhere" in " ".join(capsys.readouterr().out.split())
     restore(tmp_path / "site.tar", tmp_path / "new")
     new = open_home(tmp_path / "new")
     assert audit_log.verify(new.state / audit_log.LOG_NAME).events == {"ledger": 2, "moved": 1, "restored": 1}

@@ -201,3 +201,14 @@ def test_another_kind_of_key_is_refused(tmp_path: Path, words: list[str]) -> Non
 def test_any_data_folder_and_name_come_back(data: str, name: str) -> None:
     table = tomllib.loads(settings_text(SERVER, name, data))
     assert (table["data"], table["name"]) == (data, name)
+
+
+def test_a_link_to_the_patients_stays_a_link(tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "disk-1").mkdir()
+    (tmp_path / "patients").symlink_to("disk-1")
+    provision(tmp_path / "bonn", SERVER, authority.file, data=tmp_path / "patients")
+    assert Path(read_site_config(tmp_path / "bonn" / "site.toml").data) == tmp_path / "patients"
+    (tmp_path / "disk-1" / "deep").mkdir()
+    (tmp_path / "deep").symlink_to(tmp_path / "disk-1" / "deep")
+    provision(tmp_path / "koeln", SERVER, authority.file, data=tmp_path / "deep" / "..")  # the link's own parent
+    assert Path(read_site_config(tmp_path / "koeln" / "site.toml").data) == tmp_path / "disk-1"

@@ -146,6 +146,7 @@ def why(home: SiteHome, text: str, code: int = 1, name: str = "flower-supernode"
 
 def test_an_unknown_key(home: SiteHome) -> None:
     assert f"send {home.public_key} to the coordinator" in why(home, REFUSED * 3)
+    assert "another copy of this site" in why(home, REFUSED * 3)  # a restored one: Flower says the same of both
 
 
 def test_a_site_that_was_cut_off_a_moment_ago(home: SiteHome) -> None:

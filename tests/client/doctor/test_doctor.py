@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import threading
@@ -389,6 +390,18 @@ def test_refused_bundles_wait_to_be_read(quick: SiteHome) -> None:
     row = rows(examine(quick.folder, quick=True))["bundles"]
     assert row.level == "warning"
     assert "bbbbbbbbbbbb" in row.sentence
+    (quick.folder / "bundles.txt").write_text(f"{'b' * 64}\n")
+    assert rows(examine(quick.folder, quick=True))["bundles"].level == "ok"
+
+
+def test_another_bundle_than_the_invited_one_was_approved(quick: SiteHome) -> None:
+    (quick.folder / "invitation").mkdir()
+    (quick.folder / "invitation" / f"{'b' * 64}.fab").write_bytes(b"")
+    (quick.folder / "bundles.txt").write_text(f"{'c' * 64}\n")  # a slip of the pen
+    row = rows(examine(quick.folder, quick=True))["bundles"]
+    assert row.level == "warning"
+    assert "bbbbbbbbbbbb" in row.sentence
+    assert row.advice.endswith(f"fedmri-site approve {shlex.quote(str(quick.folder))} {'b' * 64}")
     (quick.folder / "bundles.txt").write_text(f"{'b' * 64}\n")
     assert rows(examine(quick.folder, quick=True))["bundles"].level == "ok"
 

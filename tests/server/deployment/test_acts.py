@@ -95,6 +95,11 @@ def test_the_log_of_a_run_needs_its_folder_alone(tmp_path: Path, capsys: pytest.
     assert main(["log", "--run", str(tmp_path / "run"), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["began", "round", "asked", "refused", "danced"]
+    (tmp_path / "run" / "run.json").write_text('{"run": "2709a776ab5d6dfe"}')
+    assert main(["log", "--run", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith("Run 2709a776ab5d6dfe at the hospitals")
+    assert main(["log", "--run", str(tmp_path / "run"), "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
 
 
 def test_a_run_without_a_log_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

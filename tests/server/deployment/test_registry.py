@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
+from server.cli.main import main
 from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
 from server.deployment.registry import admit, admitted, agreed_patients, read_key, revoke, synchronise
@@ -185,3 +186,28 @@ def test_agreed_patients_are_kept_with_the_key_and_are_the_coordinators_word(hom
     assert agreed_patients(home) == {"hospital-a": 40}
     with pytest.raises(ConfigError, match="--patients -1: expected the number of patients"):
         admit(home, file, "hospital-a", patients=-1)
+
+
+def test_an_agreement_stays_until_another_is_made(home, key) -> None:
+    one, two, three = key("one"), key("two"), key("three")
+    admit(home, one, "hospital-a", patients=40)
+    assert admit(home, one, "hospital-a").patients == 40  # nothing was said of patients
+    revoke(home, "hospital-a")  # a key that was lost; the hospital is the same
+    assert admit(home, two, "hospital-a").patients == 40
+    revoke(home, "hospital-a")
+    assert admit(home, three, "hospital-a", patients=50).patients == 50
+    revoke(home, "hospital-a")
+    assert admit(home, one, "hospital-a", again=True).patients == 50  # the one agreed last
+    assert admit(home, one, "hospital-a", patients=0).patients == 0
+    assert agreed_patients(home) == {}
+    assert admit(home, two, "hospital-b", again=True).patients == 0  # another hospital
+
+
+def test_a_line_as_it_comes_out_of_an_e_mail(home, key, capsys) -> None:
+    line = key().read_text().strip()
+    for text in (f"  {line}\r\n", f"'{line}'", f'"{line}" '):
+        assert main(["admit", str(home.folder), text, "--name", "a"]) == 0
+    assert [site.name for site in admitted(home)] == ["a"]
+    capsys.readouterr()
+    assert main(["admit", str(home.folder), f"{line[:90]}\n{line[90:]}", "--name", "b"]) == 2
+    assert "broken into several lines" in " ".join(capsys.readouterr().err.split())

@@ -4,6 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
+from server.deployment.run_status import failure
 from server.deployment.status import ServerStatus, SiteStatus, show
 
 
@@ -40,3 +41,14 @@ def test_attempts_and_refusals_are_seen() -> None:
     assert "Run RUN: training, round 3 of 9, attempt 2" in lines
     assert "Last finished: Round 2: 1 site, 3.0 s, 0.0 MB, 2 attempts" in lines
     assert "  b: no-reply: no reply within 9 s" in lines
+
+
+def test_why_a_run_failed_stands_beside_its_state(tmp_path) -> None:
+    (tmp_path / "error.json").write_text('{"error": "The external folder is gone.\\nMend it."}')
+    why = failure(tmp_path)
+    told = {"folder": "RUN", "state": "failed", "round": 1, "rounds": 9, "sites": {}, "error": why}
+    status = ServerStatus("federation", "localhost:8443", "running", "serving", "serving", 90, {}, (), told)
+    text = StringIO()
+    Console(file=text, width=200).print(show(status))
+    assert "Run RUN: failed (The external folder is gone. Mend it.), round 1 of 9" in text.getvalue().splitlines()
+    assert failure(tmp_path / "elsewhere") == ""

@@ -12,7 +12,7 @@ from common.deployment.minisign import PUBLIC, make_key, read_key
 from common.errors import ConfigError, FederationError, FedMRIError
 from common.messages.released_model import CARD, read_hand_out
 from common.messages.round import SiteReply, write_status
-from server.release.hand_out import pack
+from server.release.hand_out import pack, packed_name
 from server.run.hand_out import NAME, hand_out
 from tests.server.made_up_sites import plan
 
@@ -90,6 +90,10 @@ def test_what_is_packed_once_is_handed_out_again_as_it_is(run: Path, key: Path) 
     private = read_key(key / "release.key", "")
     first = {file.name: file.read_bytes() for file in pack(run, "glioma", "1.0.0", private).iterdir()}
     assert {file.name: file.read_bytes() for file in pack(run, "glioma", "1.0.0", private).iterdir()} == first
+    assert packed_name(pack(run, None, "1.0.0", private)) == "glioma/1.0.0"  # nobody named it anew
+    with pytest.raises(ConfigError, match=r"is glioma/1\.0\.0 already"):
+        pack(run, "meningioma", "1.0.0", private)
+    assert packed_name(pack(run, None, "1.0.1", private)) == f"{run.name}/1.0.1"
 
 
 def test_a_model_that_was_changed_at_the_coordinator_goes_to_nobody(run: Path, key: Path, given) -> None:
