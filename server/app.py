@@ -6,7 +6,8 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.run.federate import federate, leave_error
+from server.run.ending import leave_error
+from server.run.federate import federate
 from server.run.hand_out import folder_of, hand_out
 from server.run.plan import read_plan, read_settings, run_folder
 from server.run.survey import read_survey_plan, survey, wanted

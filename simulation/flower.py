@@ -23,7 +23,7 @@ from common.deployment.flower_cli import (
 )
 from common.errors import FederationError
 from common.messages.code_version import code_hash
-from server.run.federate import ERROR_NAME
+from server.run.ending import ERROR_NAME
 from server.run.plan import require_folder
 from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds

@@ -18,7 +18,7 @@ from server.run.round_lines import read_rounds
 
 LAST_NAME = "run.json"  # in state/: the run that was submitted last
 STATUS_NAME = "status.json"
-ERROR_NAME = "error.json"  # as `server.run.federate` writes it
+ERROR_NAME = "error.json"  # as `server.run.ending` writes it
 LOCK_NAME = ".lock"  # in the run folder; as `server.run.resume` holds it
 FAILED = "failed"
 ENDED = ("finished", FAILED)  # what the ServerApp says at the end

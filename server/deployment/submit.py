@@ -21,10 +21,10 @@ from server.deployment.home import Home
 from server.deployment.registry import agreed_patients
 from server.deployment.run_status import LAST_NAME, read_run_status
 from server.deployment.superlink_nodes import connect
-from server.run.federate import ERROR_NAME
+from server.run.ending import ERROR_NAME
 from server.run.hand_out import NAME as HAND_OUT_NAME
-from server.run.plan import require_folder
-from server.run.resume import require_free
+from server.run.plan import read_plan, require_folder
+from server.run.resume import require_free, require_same_run
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from server.run.survey import NAME as SURVEY_NAME
 
@@ -75,6 +75,8 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
     out = Path(run_config["out"])
     if not superlink_serves(home):
         raise FederationError(f"The service does not answer. Start it with `fedmri-server start {quote(str(home.folder))}`.")
+    if wanted.resume and not wanted.survey and wanted.hand_out is None:
+        require_same_run(read_plan(run_config, out))
     with _submitting(home):
         return _submit(home, run_config, out, _result(wanted))
 

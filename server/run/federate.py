@@ -2,12 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from logging import ERROR, INFO, WARNING
-from pathlib import Path
+from logging import INFO
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,9 @@ from flwr.app import MetricRecord
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from common.clock import ClockWatch, span_words
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.errors import FederationError, FedMRIError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, UNSCALED, save_calibration
-from common.files import write_atomic
 from common.messages.code_version import code_hash
 from common.messages.round import Task, pack_arrays, unpack_arrays
 from common.models.arrays import Arrays, get_arrays, save_arrays
@@ -28,86 +23,29 @@ from common.models.backbones.licence import weights_licence
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.text import printable
 from common.training.trainable import is_undecided, most_trained
 from server.events.kinds import Evaluated
 from server.events.rounds import RoundSoFar, as_line
 from server.report.results import JSON_NAME, complete, write_results
 from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
+from server.run.ending import ERROR_NAME, room_on_disk, told_of_end
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, RunPlan, travelling_config
 from server.run.privacy_claims import aggregation_claims, privacy_claims
-from server.run.resume import RunFolderTakenError, begin, close_round, only_run, resume, write_open
+from server.run.resume import begin, close_round, only_run, require_same_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.stage import Kept, keep_stage
 from server.run.standard import harmonised
 from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.run.weights import supplier
+from server.strategy.influence import bounds_in_force
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.secure_round_loop import SecureAvg
-
-ERROR_NAME = "error.json"
-
-
-@contextmanager
-def leave_error(out: Path) -> Iterator[None]:
-    """Write the sentence of an error that ends the run into RUN/error.json: Flower itself keeps none.
-
-    Where another server runs in the folder, it stays as it is: an error there would be taken for that run's.
-    """
-    watch = ClockWatch()
-    try:
-        with watch:
-            yield
-    except RunFolderTakenError as error:
-        log(ERROR, "%s", error)
-        raise
-    except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
-        log(ERROR, "The run ended with an error.", exc_info=error)
-        with suppress(OSError):  # the disk may be what ended the run
-            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error) + _clock_moved(watch.moved)}).encode())
-        raise
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, FedMRIError):
-        return str(error)
-    if not isinstance(error, Exception):
-        return f"The run was stopped ({type(error).__name__}). Go on with it by --resume."
-    return f"{type(error).__name__}: {printable(str(error), 300)}"
-
-
-def _clock_moved(moved: float) -> str:
-    """Where this machine's clock was set while the run was on, that is what Flower ended it for: it takes it for silence."""
-    if not moved:
-        return ""
-    way = "forward" if moved > 0 else "back"
-    return (
-        f" This machine's clock was set {way} by {span_words(moved)} while the run was on, which Flower takes for silence of its "
-        "programs and of the hospitals, whose signatures it refuses. Set it right (NTP), and see `fedmri-server status`."
-    )
-
-
-@contextmanager
-def room_on_disk(out: Path) -> Iterator[None]:
-    """A result that cannot be written ends the run in good order.
-
-    Raises:
-        FederationError: names the file, and how to go on.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = Path(error.filename).name if isinstance(error.filename, str) else "a file"
-        raise FederationError(
-            f"Run folder {out}: {where} could not be written ({error.strerror or error}). The finished rounds are kept: make "
-            "room, then go on with --resume."
-        ) from error
 
 
 def federate(grid: Grid, plan: RunPlan) -> None:
@@ -118,27 +56,12 @@ def federate(grid: Grid, plan: RunPlan) -> None:
     """
     config = plan.config
     with only_run(plan.out):
+        if plan.resume:  # before the run's record is touched: what is refused here was never a part of it
+            require_same_run(plan)
         progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
         with told_of_end(progress):
             (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
             _federate(grid, harmonised(grid, plan, progress), progress)
-
-
-@contextmanager
-def told_of_end(progress: Progress) -> Iterator[None]:
-    """Write down how the run ended."""
-    with closing(progress):
-        progress.set_state("waiting")
-        try:
-            yield
-        except BaseException as error:
-            with suppress(FederationError):  # the disk may be what ended the run
-                progress.ended("failed", _sentence(error))
-            raise
-        try:
-            progress.ended("finished")
-        except FederationError as error:  # the report is there, and marks success
-            log(WARNING, "%s", error)
 
 
 def _federate(grid: Grid, plan: RunPlan, progress: Progress) -> None:
@@ -244,6 +167,7 @@ def finish(
         | ({"compared_with_external": took_part(rounds)} if compared else {})
         | ({"hashes": hashes} if (hashes := data_hashes(rounds)) else {}),
         "external": "+".join(plan.external),
+        "bounds": bounds_in_force(plan.config.federation, hospitals=not plan.sites),
     }
     results = {
         "external": final.external,

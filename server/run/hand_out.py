@@ -15,7 +15,7 @@ from common.messages.code_version import code_hash
 from common.messages.released_model import CONTENT, MANIFEST, SIGNATURE, SITES, read_manifest, require_files, write_hand_out
 from common.messages.round import Task
 from server.run.asking import ask
-from server.run.federate import told_of_end
+from server.run.ending import told_of_end
 from server.strategy.progress import Progress
 from server.strategy.site_selection import Presence
 

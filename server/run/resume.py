@@ -96,6 +96,16 @@ def resume(plan: RunPlan, template: Arrays, backbone: str) -> ResumePoint:
     return ResumePoint(str(told["run"]), number, arrays, tuple(lines[:number]), carried, redone, state)
 
 
+def require_same_run(plan: RunPlan) -> None:
+    """Refuse, before anything is started or changed, to go on with a run by another configuration, code or external hospital.
+
+    Raises:
+        FederationError: names the first thing that differs; of the weights, which are not opened here, nothing is said.
+    """
+    told = _read_table(plan.out / RUN_NAME)
+    _require_same(plan, told, told.get("backbone"))
+
+
 def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The sum, by site."""
     total: Counter[str] = Counter()
@@ -152,7 +162,7 @@ def _last_whole(out: Path, lines: list[Line], template: Arrays, strategy: Aggreg
     return 0, None, {}
 
 
-def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:
+def _facts(plan: RunPlan, backbone: Any) -> dict[str, Any]:
     """What must be equal when a run is resumed."""
     return {
         "code": code_hash(),
@@ -163,7 +173,7 @@ def _facts(plan: RunPlan, backbone: str) -> dict[str, Any]:
     }
 
 
-def _require_same(plan: RunPlan, told: Mapping[str, Any], backbone: str) -> None:
+def _require_same(plan: RunPlan, told: Mapping[str, Any], backbone: Any) -> None:
     """Refuse to mix two runs.
 
     Raises:

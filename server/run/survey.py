@@ -19,7 +19,7 @@ from common.messages.round import Task
 from common.messages.survey import read_answer, write_survey
 from common.text import printable
 from server.run.asking import ask
-from server.run.federate import told_of_end
+from server.run.ending import told_of_end
 from server.strategy.progress import Progress
 from server.strategy.site_selection import Presence
 

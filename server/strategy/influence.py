@@ -67,6 +67,17 @@ def at_hospitals(plan: FederationConfig) -> FederationConfig:
     )
 
 
+def bounds_in_force(plan: FederationConfig, *, hospitals: bool) -> dict[str, float]:
+    """What bounds one site's influence in plain rounds, as provenance has it; 0: nothing.
+
+    Args:
+        plan: whose settings leave some of it to the place.
+        hospitals: the sites are hospitals, not folders of a simulation.
+    """
+    held = at_hospitals(plan) if hospitals else plan
+    return {name: getattr(held, name) for name in ("max_update_ratio", "max_site_share", "clip_ratio", "distance_ratio")}
+
+
 def as_agreed(replies: Mapping[str, SiteReply], agreed: Mapping[str, int]) -> dict[str, SiteReply]:
     """The replies with no more patients than were agreed; sites with whom nothing was agreed keep what they say.
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from common.deployment.flower_cli import error_sentence, flower_environment
 from common.errors import FederationError
-from server.run.federate import ERROR_NAME
+from server.run.ending import ERROR_NAME
 from server.run.round_lines import OnRound
 from simulation.flower import open_folder, resources, telling_lines
 from simulation.marked_processes import MARK, ONE_THREAD, end_marked, terminable, undisturbed

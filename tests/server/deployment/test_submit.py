@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from common.cli import config_path
+from common.config.run import load_config
 from common.deployment.flower_cli import flwr, free_port
 from common.deployment.supervisor import read_status
 from common.errors import ConfigError, FederationError, FedMRIError
-from common.messages.code_version import TRAVELS
+from common.messages.code_version import TRAVELS, code_hash
 from server.cli.main import main
 from server.deployment import submit as module
 from server.deployment.bundle import CHECKOUT, build_bundle
@@ -141,6 +143,14 @@ def test_a_good_run_is_followed_to_its_report(home, run, app, tmp_path, capsys) 
 def test_the_servers_own_sentence_is_told_and_the_run_can_be_resumed(home, run, tmp_path, capsys) -> None:
     assert run(1) == 1
     assert "Error: Too few sites: 1 of 2." in capsys.readouterr().err
+    facts = {"run": "a", "code": code_hash(), "sites": [], "external": "external", "backbone": "any"}
+    config = json.loads(load_config(config_path("demo"), ("seed=0",)).to_json())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"config": config}))
+    before, taken = (tmp_path / "run" / "rounds.jsonl").read_bytes(), len(flwr(home, ["ls", "fedmri"])["runs"])
+    assert run(5, "--resume") == 1
+    assert "cannot be resumed: seed was 0 and is 5 now" in capsys.readouterr().err
+    assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
+    assert len(flwr(home, ["ls", "fedmri"])["runs"]) == taken  # Flower was not asked
     assert run(0, "--resume") == 0
     told = capsys.readouterr()
     assert "Round 3" in told.err

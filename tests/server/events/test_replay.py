@@ -29,7 +29,8 @@ from server.events.kinds import (
 )
 from server.events.log import Entry, read_events
 from server.events.rounds import as_line, rounds_of
-from server.run.federate import federate, leave_error
+from server.run.ending import leave_error
+from server.run.federate import federate
 from tests.server.events.replayed import require_replayed
 from tests.server.made_up_sites import plan, site_nodes
 

@@ -17,7 +17,8 @@ from server.events.kinds import Ended
 from server.events.log import read_events
 from server.report.publish import render_run
 from server.report.report import read_report
-from server.run.federate import federate, leave_error
+from server.run.ending import leave_error
+from server.run.federate import federate
 from server.run.plan import read_plan, run_folder, training_sites
 from server.run.resume import RunFolderTakenError, only_run, require_free
 from tests.server.events.replayed import require_replayed
@@ -37,6 +38,9 @@ def test_a_run_leaves_its_folder_whole_and_names_the_broken_site(folder, tmp_pat
         assert entry["external_mcc"] is not None
     assert report["external"]["n"] == 4
     assert report["provenance"]["code"] == code_hash()
+    assert report["provenance"]["bounds"] == dict.fromkeys(("max_site_share", "clip_ratio", "distance_ratio"), 0.0) | {
+        "max_update_ratio": 30.0
+    }
     assert len(report["patients"]) == 4
     arrays, metadata = load_arrays(out / "model.safetensors")
     assert json.loads(metadata["classes"]) == list(plan(folder, out).config.task.classes)
@@ -122,7 +126,9 @@ def test_a_run_that_ends_by_a_clock_that_was_set_says_so(tmp_path, monkeypatch):
     assert "clock was set forward by 2.0 hours while the run was on" in error
     with pytest.raises(SystemExit), leave_error(tmp_path / "other"):
         sys.exit(1)
-    assert "clock" not in json.loads((tmp_path / "other" / "error.json").read_text())["error"]
+    other = json.loads((tmp_path / "other" / "error.json").read_text())["error"]
+    assert "clock" not in other
+    assert "stopped from outside: by `cancel`, with the service, or by a signal. Go on with it by --resume." in other
 
 
 def settings(folder, tmp_path, **changes):

@@ -17,7 +17,8 @@ from common.models.arrays import load_arrays
 from common.models.multimodal import MultiModalViT
 from server.run import federate as running
 from server.run import resume as resuming
-from server.run.federate import federate, leave_error
+from server.run.ending import leave_error
+from server.run.federate import federate
 from server.run.plan import require_folder
 from server.run.resume import difference, read_open, write_open
 from tests.server.events.replayed import require_replayed
@@ -210,7 +211,8 @@ def test_noise_for_whole_hospitals_that_went_out_is_claimed(folder, tmp_path, lo
 
 def test_what_is_another_run_is_refused_by_the_first_thing_that_differs(folder, tmp_path, local_grid, monkeypatch):
     chosen = cut_after(folder, tmp_path / "cut", local_grid, 1)
-    kept = [path for path in chosen.out.rglob("*.json*") if path.name not in ("status.json", "events.jsonl")]
+    kept = list(chosen.out.rglob("*.json*"))  # the record of what happened among them: this did not happen to the run
+    assert {"status.json", "events.jsonl"} <= {path.name for path in kept}
     before = [path.read_bytes() for path in kept]
     other = replace(chosen.config, training=replace(chosen.config.training, batch_size=5))
     with pytest.raises(FederationError, match=r"training\.batch_size was 4 and is 5 now"):
@@ -355,4 +357,6 @@ def test_a_site_that_took_part_is_in_the_report_of_a_real_federation(folder, tmp
     federate(local_grid({7: hospital("a"), 8: hospital("b")}), plan(folder, tmp_path / "run", sites=()))
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["provenance"]["data"]["sites"] == ["node-7", "node-8"]
+    bounds = {"max_update_ratio": 30.0, "max_site_share": 0.5, "clip_ratio": 2.0, "distance_ratio": 1.0}  # hospitals' own
+    assert report["provenance"]["bounds"] == bounds
     assert np.isfinite(report["rounds"][0]["seconds"])
