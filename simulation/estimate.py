@@ -5,43 +5,27 @@ scaled by the numbers of patients, and packed onto the cores. Nothing is written
 """
 
 import os
-import resource
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from client.round.train import site_seed
 from common.config.run import RunConfig, config_from_json
 from common.data.dataset import SiteData
 from common.data.holdout import split
-from common.errors import ConfigError
-from common.messages.round import pack_arrays, record_bytes
-from common.messages.update import Update
-from common.messages.wire import WIRES
-from common.models.arrays import Arrays, get_arrays, trained_at_sites
-from common.models.build import build_model
-from common.models.trained_model import TrainedModel
-from common.training.local import train_round
-from common.training.predict import predict
-from common.training.shared import shared
-from common.training.trainable import idle_without_labels, rounds_before_tuning
+from server.deployment import trial
+from server.deployment.trial import PATIENTS, PROGRAM_MIB, Played, evaluation_seconds, require_plain, round_seconds, travels
 from simulation.baselines import open_folders
 from simulation.experiment import prepare
 from simulation.experiment_plan import Experiment
 from simulation.flower import resources
 from simulation.processes import side_by_side
 from simulation.shown import Shown
-
-PATIENTS = 4  # of the sample, those with labels first
-FINAL_PASSES = 7  # over the external patients, at the end: the answers, their checks, and without each piece of evidence
-PROGRAM_MIB = 400  # of Flower's own processes, beside those that train
 
 
 @dataclass(frozen=True)
@@ -52,26 +36,6 @@ class Sample:
     config: str
     folders: tuple[Path, ...]
     cache: Path
-
-
-@dataclass(frozen=True)
-class Played:
-    """What one process took for it.
-
-    Attributes:
-        start: seconds until the first round could begin.
-        rounds: seconds of each kind of round, by the first round of that kind; a round after these takes what the last took.
-        predict: seconds of one pass over the sample.
-        patients, labelled: of the sample.
-        memory: bytes, the most that the process held.
-    """
-
-    start: float
-    rounds: tuple[float, ...]
-    predict: float
-    patients: int
-    labelled: int
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -129,34 +93,12 @@ def estimate(plan: Experiment, shown: Shown) -> Estimate:
     return scaled(played, plan.config, trained, labelled, external, workers)
 
 
-def require_plain(config: RunConfig) -> None:
-    """Refuse what the sample does not play.
-
-    Raises:
-        ConfigError: see `estimate`.
-    """
-    for on, what in ((config.privacy.enabled, "privacy.enabled"), (config.personal.on, "[personal]")):
-        if on:
-            raise ConfigError(f"--dry-run plays plain rounds, and the run has {what}. Estimate it without: --set it off.")
-
-
 def play(sample: Sample) -> Played:
     """The run's rounds on a few patients: all before tuning, and one tuning round; then one prediction."""
     torch.set_num_threads(1)
     config = config_from_json(sample.config)
     patients = open_folders(sample.folders, config, sample.cache)
-    rows = [*patients.labelled, *(row for row in range(len(patients)) if patients.labels[row] < 0)][:PATIENTS]
-    some, model = patients.select(np.sort(rows)), build_model(config)
-    arrays, took, ready = get_arrays(model), list[float](), time.process_time()  # what imports took as well
-    for number in range(1, min(rounds_before_tuning(config) + 1, config.federation.rounds) + 1):
-        seed, before = site_seed(config.seed, sample.name, number), time.monotonic()
-        arrays = train_round(model, arrays, some, config, round_number=number, site_seed=seed).arrays
-        took.append(time.monotonic() - before)
-    before = time.monotonic()
-    predict(TrainedModel(model, arrays, config), some)
-    after, unit = time.monotonic(), 1 if sys.platform == "darwin" else 1024
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Played(ready, tuple(took), after - before, len(some), len(some.labelled), memory)
+    return trial.play(patients, config, partial(site_seed, config.seed, sample.name))
 
 
 def scaled(
@@ -178,18 +120,15 @@ def scaled(
         external: patients.
         workers: processes side by side.
     """
-    seconds = _seconds(played, config, trained, labelled)
+    seconds = round_seconds(played, config, trained, labelled)
     one_pass, start = (float(np.mean([getattr(one, name) for one in played])) for name in ("predict", "start"))
-    evaluation = config.evaluation
-    subsets = 2 ** len(config.data.modalities) - 1 if evaluation.modality_subsets else 0
-    looks = config.federation.rounds // evaluation.every if evaluation.every else 0
     answers = one_pass / played[0].patients * external
-    alone = [float(seconds[name].sum()) + answers for name in sorted(trained) if labelled[name] and evaluation.baselines]
+    alone = [float(seconds[name].sum()) + answers for name in sorted(trained) if labelled[name] and config.evaluation.baselines]
     pooled = [float(sum(each.sum() for each in seconds.values())) + answers] if alone else []
     down, up = travels(config)
     return Estimate(
         rounds=sum(packed(list(each), workers) for each in zip(*seconds.values(), strict=True)),
-        evaluation=answers * (looks + FINAL_PASSES + subsets),
+        evaluation=evaluation_seconds(answers, config),
         baselines=packed([*pooled, *alone], workers) + (start if alone else 0.0),
         start=2 * start,
         memory=sum(one.memory for one in played) + PROGRAM_MIB * 2**20,
@@ -198,31 +137,12 @@ def scaled(
     )
 
 
-def _seconds(
-    played: Sequence[Played], config: RunConfig, trained: Mapping[str, int], labelled: Mapping[str, int]
-) -> dict[str, NDArray[np.float64]]:
-    """By site, the seconds [rounds] that each of the run's rounds would take it."""
-    rounds = np.mean([one.rounds for one in played], axis=0)
-    rounds = np.append(rounds, np.repeat(rounds[-1], config.federation.rounds - len(rounds)))
-    heads = np.array([idle_without_labels(config, number) for number in range(1, len(rounds) + 1)])
-    each = rounds / np.where(heads, max(1, played[0].labelled), played[0].patients)  # a patient
-    return {name: each * np.where(heads, labelled[name], trained[name]) for name in trained}
-
-
 def packed(seconds: Sequence[float], workers: int) -> float:
     """When the last of the jobs is done, the longest begun first, each on the worker that is free."""
     busy = [0.0] * max(1, workers)
     for one in sorted(seconds, reverse=True):
         busy[busy.index(min(busy))] += one
     return max(busy)
-
-
-def travels(config: RunConfig) -> tuple[int, int]:
-    """Bytes of arrays that a site is sent, and sends, in a round; of the largest round where sites keep something."""
-    arrays: Arrays = get_arrays(build_model(config))
-    sent = shared(trained_at_sites(arrays), config, 1)
-    change = Update.between(sent, sent).change
-    return record_bytes(pack_arrays(arrays)), record_bytes(pack_arrays(change, WIRES[config.federation.wire]))
 
 
 def _patients(plan: Experiment, name: str) -> SiteData:

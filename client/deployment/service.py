@@ -135,7 +135,7 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
     executor = (sys.executable, "-P", "-m", "client.gate.superexec")
     superexec = (*executor, "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
     return (
-        Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work"),
+        Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work", ports.runtime),
         Program(SUPEREXEC, superexec, home.logs / "superexec.log", environment, home.state / "work"),
     )
 

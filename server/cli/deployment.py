@@ -96,6 +96,9 @@ def _add_run(verbs: Verbs) -> None:
     verb.add_argument("--cache", type=Path, metavar="DIR", help="of the prepared external patients")
     verb.add_argument("--resume", action="store_true", help="go on from RUN's last checkpoint")
     verb.add_argument("--detach", action="store_true", help="return at once; `status` shows its progress")
+    text = "say what it would take in time, memory and bytes, and do nothing"
+    verb.add_argument("--dry-run", action="store_true", help=text)
+    verb.add_argument("--json", action="store_true", help="with --dry-run: print JSON")
     verb = _verb(verbs, "survey", "ask the hospitals that are connected what they have, before anything trains", _survey)
     verb.add_argument("--config", metavar="NAME|FILE", required=True, help="whose classes and modalities are asked for")
     verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")

@@ -1,6 +1,7 @@
 """`fedmri-server run`: hand a run to the federation and follow it."""
 
 import argparse
+import json
 from datetime import datetime
 from shlex import quote
 from typing import Any
@@ -26,6 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Submission(
         arguments.config, settings_of(arguments), tuple(arguments.external), out, arguments.resume, arguments.cache
     )
+    if arguments.dry_run:
+        return _dry_run(home, wanted, arguments.json)
+    if arguments.json:
+        raise ConfigError("--json goes with --dry-run. What a run gave: `fedmri-server report RUN`, and its report.json.")
     with acting(home, RUN, out=str(out), config=arguments.config, resume=arguments.resume):
         taken = submit(home, wanted)
     print(f"Run {taken.id} is on its way to {taken.out}; bundle {taken.bundle}", flush=True)
@@ -34,6 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _follow(home, taken)
         print(f"Done. The report: {write_page(taken.out, read_report(taken.out))}")
+    return 0
+
+
+def _dry_run(home: Home, wanted: Submission, as_json: bool) -> int:
+    from server.deployment.estimate import estimate, told  # noqa: PLC0415  what trains takes seconds to load
+
+    found = estimate(home, wanted)
+    print(json.dumps(found.as_json()) if as_json else told(found))
     return 0
 
 

@@ -23,7 +23,7 @@ from server.deployment.run_status import LAST_NAME, read_run_status
 from server.deployment.superlink_nodes import connect
 from server.run.ending import ERROR_NAME
 from server.run.hand_out import NAME as HAND_OUT_NAME
-from server.run.plan import read_plan, require_folder
+from server.run.plan import RunPlan, read_plan, require_folder
 from server.run.resume import require_free, require_same_run
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from server.run.survey import NAME as SURVEY_NAME
@@ -79,6 +79,16 @@ def submit(home: Home, wanted: Submission) -> SubmittedRun:
         require_same_run(read_plan(run_config, out))
     with _submitting(home):
         return _submit(home, run_config, out, _result(wanted))
+
+
+def checked_plan(home: Home, wanted: Submission) -> RunPlan:
+    """The run as the server would read it; nothing is started or changed.
+
+    Raises:
+        ConfigError, WeightsError, FederationError: as `submit`, before it asks Flower.
+    """
+    run_config = _run_config(wanted) | {"agreed": json.dumps(agreed_patients(home), sort_keys=True)}
+    return read_plan(run_config, Path(run_config["out"]))
 
 
 def _result(wanted: Submission) -> str:

@@ -11,8 +11,9 @@ from common.config.run import config_from_table, load_config
 from common.errors import ConfigError
 from common.models.arrays import get_arrays
 from common.models.build import build_model
+from server.deployment.trial import PROGRAM_MIB, Played, require_plain
 from simulation.cli import main
-from simulation.estimate import PROGRAM_MIB, Played, packed, require_plain, scaled, told
+from simulation.estimate import packed, scaled, told
 from simulation.phantom import write_hospitals
 
 SAMPLE = Played(start=3.0, rounds=(8.0, 4.0, 2.0), predict=1.0, patients=4, labelled=2, memory=1 << 20)
