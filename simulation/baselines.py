@@ -177,7 +177,7 @@ def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteD
 
 def _open_one(site: Site, config: RunConfig, cache: Path) -> SiteData:
     patients = open_site(site, config.data, cache, workers=1)
-    return with_lesions(patients, site, config.data, cache) if config.model.pooling.fits else patients
+    return with_lesions(patients, site, config.data, cache) if config.reads_masks else patients
 
 
 def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:

@@ -22,6 +22,7 @@ SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thin
 BELOW, ABOVE = 3.0, 5.0
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
 COUNTED_AT_ONCE = 2**20  # voxels
+HALF = 0.5  # of what the fullest slice shows of the brain: slices with less are not chosen
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
 
 
@@ -248,17 +249,20 @@ def apply_window(voxels: Array, window: tuple[float, float] | None) -> Array:
     return scaled
 
 
-def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP) -> npt.NDArray[np.int64]:
+def choose_slices(
+    region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP, least: float = HALF
+) -> npt.NDArray[np.int64]:
     """Pick `count` slices along the last axis, in their order: axial ones from below.
 
     With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread
-    evenly over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
+    evenly over the slices that show at least the part `least` of what the fullest shows. Fewer slices than asked for: some come twice.
 
     Args:
         region: [X, Y, Z].
         count: 1 or more.
         tumour: whether the region is a tumour's mask; else it is the brain's.
         thickness: mm between slices.
+        least: 0 to 1, see above.
 
     Returns:
         [count] indices along Z.
@@ -267,7 +271,7 @@ def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = 
     if tumour and area.any():
         chosen = _fullest(area, count, max(1, round(SLICE_STEP / thickness)))
     else:
-        wide = np.flatnonzero(area >= area.max() / 2)
+        wide = np.flatnonzero(area >= area.max() * least)
         chosen = wide[((np.arange(count) + 0.5) / count * wide.size).astype(np.int64)]
     return np.sort(chosen)
 

@@ -119,5 +119,5 @@ def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) 
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            batch = with_planes(patients.take(np.asarray(chosen)), config.data)
+            batch = with_planes(patients.take(np.asarray(chosen), lesions=config.task.decoder is not None), config.data)
             yield some_slices(batch, config.training.slices_per_step, generator)
