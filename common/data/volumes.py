@@ -307,8 +307,8 @@ def crop_slices(
     offsets = (np.arange(size) - (size - 1) / 2) * (field_of_view / size)
     nx, ny, _ = volume.voxels.shape
     dx, dy, _ = volume.spacing
-    columns = _interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
-    rows = _interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
+    columns = interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
+    rows = interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
     slab = volume.voxels[:, :, indices].reshape(nx, -1)
     along_x = (columns @ slab).reshape(size, ny, -1)  # [W, Y, S]
     along_y = rows @ along_x.swapaxes(0, 1).reshape(ny, -1)
@@ -329,7 +329,7 @@ def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArra
     return comb[order[:count]]
 
 
-def _interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width: float) -> Any:
+def interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width: float) -> Any:
     """Weights [len(positions), length] that read a line of voxels at fractional positions; voxels outside count as 0.
 
     Sparse, because two of a row are not 0, and because threads of a dense product get in each other's way.

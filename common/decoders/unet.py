@@ -37,7 +37,7 @@ class UNet(Decoder):
 
     def start(self, modalities: int, width: int, patch: int, levels: int, generator: "Generator") -> "dict[str, Tensor]":
         """Weights by He et al. (ICCV 2015), biases zero, norms one."""
-        scales, values = scales_below(patch), dict[str, Tensor]()
+        scales, values = scales_below(patch), dict[str, "Tensor"]()
         above = self.channels(scales[0])
         for level, scale in enumerate((scales[0], *scales)[:levels]):
             values[f"tokens_{level}"] = _drawn((modalities, self.channels(scale), width), width, generator)
