@@ -2,7 +2,8 @@
 
     python bench/segmentation.py DATA WEIGHTS EXTERNAL OUT.json [KEY=VALUE ...]
 
-The same functions as `fedmri-sim run --config segmentation`, one after the other on one thread, so that the times can be compared.
+The same functions as `fedmri-sim run --config segmentation`, one after the other on one thread, so that times can be
+compared.
 What is done is kept in OUT.json, and a run that was cut off goes on after it.
 """
 

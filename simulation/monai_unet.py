@@ -74,7 +74,7 @@ def train_unet(training: SiteData, config: RunConfig) -> nn.Module:
 
 
 def _views(model: nn.Module, seen: Views) -> tuple[Tensor, Tensor]:
-    """Logits and truth, [V, B, S, H, W]; blocks that a student would not see are seen here, whole modalities that are dropped not."""
+    """Logits and truth, [V, B, S, H, W]. Blocks that a student would not see are seen here; dropped modalities are not."""
     assert seen.lesions is not None
     rows, slices = seen.x.shape[:2]
     shape = (GLOBAL_VIEWS, rows // GLOBAL_VIEWS, slices, *seen.x.shape[-2:])

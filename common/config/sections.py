@@ -33,7 +33,9 @@ class DataConfig:
     modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     axes: tuple[str, ...] = AXIAL  # of `common.config.axes.AXES`
     slices: int = ranged(5, 1, 64)  # of each axis
-    through: str = choice("tumour", "tumour", "brain")  # where there is a mask; brain: its tumour decides of no slice and no window
+    through: str = choice(
+        "tumour", "tumour", "brain"
+    )  # where there is a mask; brain: its tumour decides of no slice and no window
     shift: float = ranged(0.0, 0.0, 100.0)  # mm at most that a patient's window is moved, each way, by a draw fixed by their id
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float | tuple[float, ...] = ranged(112.0, 8.0, 512.0)  # mm; several: each slice is cut at each of them

@@ -55,7 +55,9 @@ def _data(config: Sections) -> Iterator[Refused]:
         why = "volumes are put together of axial slices at one field of view"
         yield Refused("data.axes", list(data.axes), why, 'data.axes = ["axial"] and one data.field_of_view')
     if data.covariates:
-        yield Refused("data.covariates", [row.name for row in data.covariates], "a decoder takes images alone", "data.covariates = []")
+        yield Refused(
+            "data.covariates", [row.name for row in data.covariates], "a decoder takes images alone", "data.covariates = []"
+        )
 
 
 def _objective(config: Sections, weights: dict[str, float]) -> Iterator[Refused]:
@@ -75,7 +77,7 @@ def _objective(config: Sections, weights: dict[str, float]) -> Iterator[Refused]
 
 def _model(config: Sections) -> Iterator[Refused]:
     """What pools, centres or probes one embedding a patient."""
-    rounds = "frozen features under a decoder are model.adapter = \"head\" with model.train_tokens = false"
+    rounds = 'frozen features under a decoder are model.adapter = "head" with model.train_tokens = false'
     if config.training.head_rounds:
         yield Refused("training.head_rounds", config.training.head_rounds, rounds, "training.head_rounds = 0")
     if config.model.public_features:

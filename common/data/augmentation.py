@@ -89,13 +89,17 @@ def apply_geometry(masks: Tensor, crops: Crops, size: int, mirrors: Tensor | Non
 
     Args:
         masks: [B, S, H, W], 0 to 1.
-        crops, size, mirrors: as of `apply_crops`.
+        crops: as of `apply_crops`.
+        size: as of `apply_crops`.
+        mirrors: as of `apply_crops`.
 
     Returns:
         [B, S, size, size].
     """
     still = torch.ones(len(masks), 1)
-    return apply_crops(masks.unsqueeze(2), Crops(crops.affine, still, still, torch.zeros(len(masks), 2)), size, mirrors).squeeze(2)
+    return apply_crops(masks.unsqueeze(2), Crops(crops.affine, still, still, torch.zeros(len(masks), 2)), size, mirrors).squeeze(
+        2
+    )
 
 
 def _by_plane(affine: Tensor, mirrors: Tensor) -> Tensor:

@@ -254,8 +254,8 @@ def choose_slices(
 ) -> npt.NDArray[np.int64]:
     """Pick `count` slices along the last axis, in their order: axial ones from below.
 
-    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread
-    evenly over the slices that show at least the part `least` of what the fullest shows. Fewer slices than asked for: some come twice.
+    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread evenly over
+    the slices that show at least the part `least` of what the fullest shows. Fewer slices than asked for: some come twice.
 
     Args:
         region: [X, Y, Z].

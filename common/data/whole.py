@@ -1,14 +1,13 @@
 """Every slice of a patient's volume at the scale of a run's windows, for a model that answers each pixel; and the way back.
 
-No slice and no place is left out: what is cut is as wide as the brain, and a model that knows windows of `data.size` pixels slides
-over it. The mask decides of nothing here. X, Y, Z voxels, M modalities, n x n pixels. No module imported here needs torch.
+No slice and no place is left out: what is cut is as wide as the brain, and a model that knows windows of `data.size` pixels
+slides over it. The mask decides of nothing here. X, Y, Z voxels, M modalities, n x n pixels. No module imported here needs torch.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from common.config.axes import AXIAL, fields_of_view
 from common.data.gate.patient import Cut, Patient
@@ -78,12 +77,12 @@ def cut_whole(patient: str, read: Patient, data: Cut) -> Whole:
 
 
 def _brain(read: Patient) -> tuple[tuple[float, float], float]:
-    """The middle of the brain's box in the plane, in mm from voxel 0, and its longer edge; of an empty one, of the whole image."""
+    """The middle of the brain's box in the plane, in mm from voxel 0, and its longer edge; of an empty one, of the image."""
     reference = read.reference
-    there = foreground(reference.voxels, reference.levels).any(axis=2)
+    there: Mask = np.asarray(foreground(reference.voxels, reference.levels).any(axis=2))
     middle, edges = [], []
     for axis in (0, 1):
-        places: npt.NDArray[np.int64] = np.flatnonzero(there.any(axis=1 - axis)) if there.any() else np.arange(there.shape[axis])
+        places = np.flatnonzero(there.any(axis=1 - axis)) if there.any() else np.arange(there.shape[axis])
         middle.append((places[0] + places[-1]) / 2 * reference.spacing[axis])
         edges.append((places[-1] - places[0] + 1) * reference.spacing[axis])
     return (float(middle[0]), float(middle[1])), float(max(edges))

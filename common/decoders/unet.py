@@ -1,8 +1,8 @@
 """A decoder in the manner of the U-Net (Ronneberger et al., MICCAI 2015) on tokens of several blocks.
 
 As UNETR (Hatamizadeh et al., WACV 2022) it hands tokens of earlier blocks to finer maps, and as TransUNet (Chen et al.,
-arXiv 2102.04306) convolutions of the image itself, which know what lies within a patch. Maps are enlarged by interpolation, so any
-patch size will do. Norms are group norms: they keep no statistics of patients, which would have to travel.
+arXiv 2102.04306) convolutions of the image itself, which know what lies within a patch. Maps are enlarged by interpolation, so
+that any patch size will do. Norms are group norms: they keep no statistics of patients, which would have to travel.
 
 n slices, M modalities, D width, h x w patches, H x W pixels; a scale s is a map of H / s x W / s.
 """
@@ -118,4 +118,5 @@ def _drawn(shape: tuple[int, ...], inputs: int, generator: "Generator") -> "Tens
     """Normal, with variance 2 / inputs."""
     import torch
 
-    return torch.randn(shape, generator=generator) * (2 / inputs) ** 0.5
+    drawn: Tensor = torch.randn(shape, generator=generator) * (2 / inputs) ** 0.5
+    return drawn

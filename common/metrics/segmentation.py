@@ -3,6 +3,7 @@
 N patients, X, Y, Z voxels.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,7 +42,8 @@ def agreement(proposed: Mask, drawn: Mask, spacing: tuple[float, float, float]) 
     """Measure one patient.
 
     Args:
-        proposed, drawn: [X, Y, Z].
+        proposed: [X, Y, Z].
+        drawn: likewise.
         spacing: of the voxels in mm.
 
     Raises:
@@ -58,7 +60,9 @@ def agreement(proposed: Mask, drawn: Mask, spacing: tuple[float, float, float]) 
         return Agreement(0.0, 0.0, None, **volumes)
     one, two = (torch.from_numpy(mask.astype(np.float32))[None, None] for mask in (proposed, drawn))
     dice, jaccard = (float(measure(one, two, include_background=True)) for measure in (compute_dice, compute_iou))
-    distance = compute_hausdorff_distance(one, two, include_background=True, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():  # MONAI calls its own functions by arguments that it deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(one, two, include_background=True, percentile=95, spacing=list(spacing))
     return Agreement(dice, jaccard, float(distance), **volumes)
 
 

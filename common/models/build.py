@@ -71,7 +71,9 @@ def assemble(
     centre = torch.zeros(1 + modalities, width) if config.model.centre_features else None
     front = Front(centre) if public is None else Front(public[CENTRE], public[PROJECTION])
     decoder, depth = config.task.decoder, len(backbone.blocks)
-    dense = decoder and (decoder, decoder.start(modalities, width, backbone.patch, len(decoder.reads(depth)), generator))
+    dense = None
+    if decoder:
+        dense = (decoder, decoder.start(modalities, width, backbone.patch, len(decoder.reads(depth)), generator))
     return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front, dense)
 
 

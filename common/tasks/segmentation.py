@@ -60,7 +60,9 @@ class Segmentation:
             ConfigError: always: whoever asks measures one class a patient.
         """
         del labels, probabilities, bootstrap, generator
-        raise ConfigError(f'task.name = "{self.name}" gives no class of a patient, and this measures classes. Use fedmri-sim run.')
+        raise ConfigError(
+            f'task.name = "{self.name}" gives no class of a patient, and this measures classes. Use fedmri-sim run.'
+        )
 
     def curves(self, labels: "NDArray[Any]", probabilities: "NDArray[Any]") -> dict[str, Any]:
         """None."""

@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def decoder(self) -> Decoder | None:
-        """What gives each pixel an answer: then the target is the mask that somebody drew. None: the answer is one for a patient."""
+        """What gives each pixel an answer: then the target is the mask that somebody drew. None: one answer for a patient."""
 
     @property
     def label(self) -> str:

@@ -46,7 +46,7 @@ def segment(network: Network, whole: Whole, size: int, *, use: NDArray[np.bool_]
         size: edge of a window in pixels.
         use: [M], the modalities that the network may use; None: all that the patient has.
     """
-    from monai.inferers import sliding_window_inference  # noqa: PLC0415  MONAI takes seconds, and commands import this file
+    from monai.inferers.utils import sliding_window_inference  # noqa: PLC0415  MONAI takes seconds; commands import this file
 
     here = torch.from_numpy(whole.present if use is None else whole.present & use).to(choose_device())
 
