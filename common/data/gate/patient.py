@@ -177,6 +177,18 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     return Patient(images, present, reference, region, tumour, guided, planes, tuple(findings))
 
 
+def guided_by(read: Patient, region: Mask, data: Cut) -> Patient:
+    """The patient as if somebody had drawn this tumour: slices and windows go through it.
+
+    Args:
+        read: as `read_patient` gave them, without a mask.
+        region: [X, Y, Z] on the grid of `reference`, not empty.
+        data: as for `read_patient`.
+    """
+    planes = tuple(choose_plane(region, read.reference, axis, data.slices, tumour=True) for axis in data.axes)
+    return replace(read, region=region, tumour=True, guided=True, planes=planes)
+
+
 def _with_backgrounds(images: Images) -> tuple[Images, list[Finding]]:
     """The images with their backgrounds at 0; maps of a quantity stay as they are."""
     volumes, findings = dict(images.volumes), []
