@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from client.round.train import site_seed
 from common.config.run import RunConfig, config_from_json
+from common.config.segmentation import require_classes
 from common.data.dataset import SiteData
 from common.data.holdout import split
 from common.errors import ConfigError
@@ -135,6 +136,7 @@ def require_plain(config: RunConfig) -> None:
     Raises:
         ConfigError: see `estimate`.
     """
+    require_classes(config, "--dry-run")
     for on, what in ((config.privacy.enabled, "privacy.enabled"), (config.personal.on, "[personal]")):
         if on:
             raise ConfigError(f"--dry-run plays plain rounds, and the run has {what}. Estimate it without: --set it off.")

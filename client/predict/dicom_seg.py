@@ -50,9 +50,7 @@ def read_series(folder: Path) -> list[Any]:
         raise DataError(f"--dicom {folder}: expected the images of one series, found {len(found)} ({told}). Name its folder.")
     [images] = found.values()
     if any("PerFrameFunctionalGroupsSequence" in image for image in images):
-        raise DataError(
-            f"--dicom {folder}: enhanced multi-frame images are not supported; the NIfTI mask has the same content."
-        )
+        raise DataError(f"--dicom {folder}: enhanced multi-frame images are not supported; the NIfTI mask has the same content.")
     for image in images:  # a SEG copies them, and some exports lack what may be empty
         for name in MAY_BE_EMPTY:
             if name not in image:
@@ -72,8 +70,8 @@ def frames_of(proposal: Proposal, images: list[Any]) -> NDArray[np.uint8]:
     inside = float(frames.sum()) * area * _step(images) / 1000
     if inside < INSIDE * proposal.ml:
         raise DataError(
-            f"--dicom: {inside:.1f} of {proposal.ml:.1f} ml of the proposed tumour lie in the series' images. Name the series that "
-            f"the patient's {proposal.modality} was made from."
+            f"--dicom: {inside:.1f} of {proposal.ml:.1f} ml of the proposed tumour lie in the series' images. Name the series "
+            f"that the patient's {proposal.modality} was made from."
         )
     return frames
 

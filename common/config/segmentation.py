@@ -46,6 +46,20 @@ def require_usable_segmentation(config: Sections) -> None:
         raise ConfigError(f'{one.name} = {one.value!r} cannot run with task.name = "segmentation": {one.why}. Set {one.allowed}.')
 
 
+def require_classes(config: Sections, what: str) -> None:
+    """Refuse a run that segments where something knows classes only.
+
+    Args:
+        config: of the run.
+        what: refuses, as the sentence's beginning.
+
+    Raises:
+        ConfigError: it segments.
+    """
+    if config.task.decoder:
+        raise ConfigError(f'{what} knows runs that predict a class, and task.name is "{config.task.name}".')
+
+
 def _data(config: Sections) -> Iterator[Refused]:
     """Slices and windows that the mask places would tell where the tumour is."""
     data = config.data

@@ -125,7 +125,7 @@ def report_of(config: RunConfig, dice: dict[str, float]) -> dict[str, Any]:
     def row(value: float) -> dict[str, float]:
         return {"dice": value, "jaccard": value / (2 - value), "hd95_mm": 3.0, "drawn_ml": 5.0, "proposed_ml": 4.0}
 
-    nothing = {"label": None, "probabilities": [], "prediction_set": None, "ood": None}
+    nothing: dict[str, Any] = {"label": None, "probabilities": [], "prediction_set": None, "ood": None}
     patients = [{"id": name, **nothing, "modalities": ["t1"], "segmentation": row(value)} for name, value in dice.items()]
     external = {"segmentation": {"n": len(dice), "dice": {"value": 0.5}, "left_out": ["offsets"]}}
     provenance = {"config": json.loads(config.to_json()), "external": "x"}

@@ -48,6 +48,10 @@ def patient_of(tmp_path: Path, affine: np.ndarray, shape: tuple[int, int, int] =
     return Case("sub-1", {"t1": tmp_path / "t1.nii"}, None, UNLABELLED, None, None, tmp_path), corner
 
 
+def loaded(file: Path) -> Any:
+    return nib.load(file)  # type: ignore[attr-defined]
+
+
 def proposal_of(case: Case, stored: np.ndarray, affine: np.ndarray) -> Proposal:
     read = read_patient(case, RunConfig().data)
     canonical = nib.as_closest_canonical(Nifti1Image(stored.astype(np.uint8), affine))  # type: ignore[attr-defined]
@@ -60,7 +64,7 @@ def test_a_mask_lies_on_the_voxels_of_the_patients_own_file(tmp_path: Path, affi
     found = proposal_of(case, corner, affine)
     np.testing.assert_array_equal(as_stored(found), corner)
     (tmp_path / "mask.nii.gz").write_bytes(nifti_of(found))
-    mask, image = nib.load(tmp_path / "mask.nii.gz"), nib.load(tmp_path / "t1.nii")  # type: ignore[attr-defined]
+    mask, image = loaded(tmp_path / "mask.nii.gz"), loaded(tmp_path / "t1.nii")
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine)
     assert b"proposed" in bytes(mask.header["descrip"])
@@ -95,7 +99,7 @@ def test_a_dicom_seg_marks_the_pixels_of_its_series(tmp_path: Path) -> None:
 
     affine = np.diag([-1.5, -1.5, 3.0, 1.0])  # DICOM's own axes
     case, corner = patient_of(tmp_path, affine)
-    voxels = np.rint(np.asarray(nib.load(tmp_path / "t1.nii").dataobj)).astype(np.int32)  # type: ignore[attr-defined]
+    voxels = np.rint(np.asarray(loaded(tmp_path / "t1.nii").dataobj)).astype(np.int32)
     write_classic(Scan(voxels, affine), tmp_path / "series")
     found = proposal_of(case, corner, affine)
     images = read_series(tmp_path / "series")
@@ -120,8 +124,8 @@ def test_predict_writes_masks_and_says_that_nobody_drew_them(segmenter: Path, ph
     told = json.loads(capsys.readouterr().out)
     assert told["proposed"] is True
     assert "not drawn" in told["note"]
-    mask = nib.load(told["files"]["nifti"])  # type: ignore[attr-defined]
-    image = nib.load(next((phantom / "anat").glob("*T1w*")))  # type: ignore[attr-defined]
+    mask = loaded(Path(told["files"]["nifti"]))
+    image = loaded(next((phantom / "anat").glob("*T1w*")))
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
     assert told["ml"] == pytest.approx(np.asarray(mask.dataobj).sum() * abs(np.linalg.det(image.affine[:3, :3])) / 1000, rel=1e-4)

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
 from common.config.sections import DataConfig
+from common.config.segmentation import require_classes
 from common.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -79,3 +81,11 @@ def test_slices_that_were_cached_before_there_was_a_choice_stay_good() -> None:
     assert DataConfig(through="brain").of_slices()["through"] == "brain"
     assert DataConfig(shift=3.0).of_slices()["shift"] == 3.0
     assert RunConfig().reads_masks is False
+
+
+def test_what_knows_classes_only_says_so() -> None:
+    with pytest.raises(ConfigError, match=r'Export knows runs that predict a class, and task\.name is "segmentation"'):
+        require_classes(config_from_table(TABLE), "Export")
+    require_classes(RunConfig(), "Export")
+    with pytest.raises(ConfigError, match="gives no class of a patient"):
+        config_from_table(TABLE).task.evaluate(np.zeros(1), np.zeros((1, 1)), bootstrap=0, generator=np.random.default_rng(0))
