@@ -1,6 +1,6 @@
 """Segmentation on real hospitals, one of them left out: federated, pooled and MONAI's U-Net, in this program without Flower.
 
-    python bench/segmentation.py DATA WEIGHTS EXTERNAL OUT.json [--only NAME] [KEY=VALUE ...]
+    python bench/segmentation.py [--only NAME] DATA WEIGHTS EXTERNAL OUT.json [KEY=VALUE ...]
 
 The same functions as `fedmri-sim run --config segmentation`, one after the other on one thread, so that times can be
 compared.
@@ -29,7 +29,6 @@ from common.training.segment import Network, as_network
 from simulation import monai_unet
 from simulation.baselines import train_alone
 from simulation.in_process import federate
-
 
 MODELS = ("federated", monai_unet.NAME, "pooled")
 

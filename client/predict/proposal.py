@@ -87,13 +87,13 @@ def propose(opened: "OpenedModel", case: Case) -> Proposal:
     Raises:
         StaysOutError: the patient cannot be used.
     """
-    from common.evaluation.segmentation import threshold_of  # noqa: PLC0415  torch: seconds
+    from common.evaluation.segmentation import proposed  # noqa: PLC0415  torch: seconds
     from common.training.segment import as_network, segment  # noqa: PLC0415
 
     data = replace(opened.config.data, shift=0.0)  # windows are moved for fair measures, and for nothing else
     read = read_patient(replace(case, mask=None), data)
     whole = cut_whole(case.id, read, data)
-    mask = segment(as_network(opened), whole, data.size) > threshold_of(opened.config)
+    mask = proposed(segment(as_network(opened), whole, data.size), opened.config)
     used = tuple(m for m, here in zip(data.modalities, whole.present, strict=True) if here)
     first = next(m for m in data.modalities if m in read.images.volumes)
     return Proposal(case, mask, read.reference, first, used)

@@ -18,7 +18,6 @@ def require_consistent(config: Sections) -> None:
     """
     require_known_modalities(config)
     require_known_axes(config)
-    require_usable_segmentation(config)
     require_usable_standard(config)
     require_target_apart(config)
     require_trained_head(config)
@@ -36,6 +35,7 @@ def require_consistent(config: Sections) -> None:
         require_bounded(config)
     require_unpublished_holdout(config)
     require_summable_wire(config)
+    require_usable_segmentation(config)
 
 
 def require_known_modalities(config: Sections) -> None:

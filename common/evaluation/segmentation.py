@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from common.config.run import RunConfig
 from common.config.segmentation import LEFT_OUT
 from common.data.cases import Case
 from common.data.gate.patient import Patient, read_patient
-from common.data.volumes import Mask
+from common.data.volumes import Array, Mask
 from common.data.whole import Whole, cut_whole
 from common.evaluation.subsets import name_of, subsets_of
 from common.metrics.segmentation import agreement, dice_difference, summary
@@ -70,10 +71,19 @@ def measure_patients(
     return Measured(patients, found)
 
 
-def threshold_of(config: RunConfig) -> float:
-    """Above which probability a voxel is tumour."""
+def proposed(probabilities: Array, config: RunConfig) -> Mask:
+    """The mask of probabilities [X, Y, Z]: where they are above the threshold; of that the largest parts, where the run asks so.
+
+    Voxels are connected that share a face. Of parts of one size the first along X, Y, Z is kept.
+    """
     assert isinstance(config.task, Segmentation)
-    return config.task.threshold
+    above: Mask = probabilities > config.task.threshold
+    if not config.task.components:
+        return above
+    parts, _ = ndimage.label(above)
+    sizes = np.bincount(parts.ravel())[1:]
+    kept = np.argsort(-sizes, kind="stable")[: config.task.components] + 1
+    return np.isin(parts, kept)
 
 
 def external_entry(measured: Measured, config: RunConfig) -> dict[str, Any]:
@@ -136,5 +146,5 @@ def _compared(network: Network, whole: Whole, read: Patient, config: RunConfig, 
     """The agreement with the drawn mask; None where there is none."""
     if not read.tumour:
         return None
-    proposed = segment(network, whole, config.data.size, use=use) > threshold_of(config)
-    return agreement(proposed, read.region, read.reference.spacing).as_json()
+    found = proposed(segment(network, whole, config.data.size, use=use), config)
+    return agreement(found, read.region, read.reference.spacing).as_json()

@@ -25,6 +25,7 @@ class Segmentation:
     term: ClassVar[str] = "segmentation"
     decoder: Decoder = one_of("unet", DECODERS)
     threshold: float = ranged(0.5, 0.0, 1.0)  # a voxel is tumour where its probability is above
+    components: int = ranged(0, 0, 1000)  # so many of the largest connected parts are kept; 0: all
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from common.config.run import RunConfig, config_from_table
 from common.data.cases import Case
-from common.evaluation.segmentation import beside, external_entry, measure_patients, subset_entries
+from common.evaluation.segmentation import beside, external_entry, measure_patients, proposed, subset_entries
 from tests.common.config.test_segmentation import TABLE
 
 CONFIG: RunConfig = config_from_table(
@@ -74,3 +74,17 @@ def test_models_are_compared_on_the_patients_that_both_have() -> None:
     assert told["segmentation"]["n"] == 3
     assert told["difference"]["value"] == pytest.approx(0.8 - 0.7)
     assert told["segmentation"]["hd95_mm"]["value"] is None
+
+
+def test_of_several_parts_the_largest_are_kept() -> None:
+    probabilities = np.zeros((8, 8, 4), np.float32)
+    probabilities[0, 0, 0] = 0.9
+    probabilities[1, 1, 1] = 0.9  # touches the first by a corner: another part
+    probabilities[4:7, 4:7, 1] = 0.6
+    probabilities[4, 0:2, 3] = 0.7
+    for components, voxels in ((0, 13), (1, 9), (2, 11), (3, 12), (9, 13)):
+        task = {**TABLE, "task": {"name": "segmentation", "components": components}}
+        assert proposed(probabilities, config_from_table(task)).sum() == voxels
+    assert not proposed(
+        probabilities * 0.5, config_from_table({**TABLE, "task": {"name": "segmentation", "components": 1}})
+    ).any()
