@@ -235,24 +235,10 @@ def answer_table(one: Answer) -> dict[str, Any]:
             "through": "proposed tumour" if one.guided else "tumour" if one.sliced.tumour else "brain",
             "why": one.why_slices,
         },
-        "proposed_mask": _proposed_table(one),
+        "proposed_mask": one.guided and one.guided.as_table(classes, one.probabilities),
         "findings": [asdict(finding) for finding in one.sliced.findings],
         "evidence": _evidence_table(one),
         "note": RESEARCH,
-    }
-
-
-def _proposed_table(one: Answer) -> dict[str, Any] | None:
-    """The answer without the proposed mask beside it; None where none was used."""
-    if one.guided is None:
-        return None
-    classes, without = one.config.task.classes, one.guided.without
-    return {
-        "model": one.guided.model,
-        "ml": one.guided.ml,
-        "prediction_without": classes[int(without.argmax())],
-        "probabilities_without": {name: float(p) for name, p in zip(classes, without, strict=True)},
-        "changes_prediction": bool(without.argmax() != one.probabilities.argmax()),
     }
 
 

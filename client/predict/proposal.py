@@ -3,8 +3,9 @@
 X, Y, Z voxels, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,16 @@ class Guided:
     model: str
     ml: float
     without: NDArray[np.float64]
+
+    def as_table(self, classes: Sequence[str], probabilities: NDArray[np.float64]) -> dict[str, Any]:
+        """What `--json` prints: the answer without the proposed mask, and whether that changes the class."""
+        return {
+            "model": self.model,
+            "ml": self.ml,
+            "prediction_without": classes[int(self.without.argmax())],
+            "probabilities_without": {name: float(p) for name, p in zip(classes, self.without, strict=True)},
+            "changes_prediction": bool(self.without.argmax() != probabilities.argmax()),
+        }
 
 
 def require_decoder(config: RunConfig, option: str) -> None:
