@@ -16,6 +16,7 @@ from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.segment import as_network, segment
 from common.training.trainable import trained_names
+from common.training.views import global_views, some_slices
 
 
 def config_of(**changes: object) -> RunConfig:
@@ -151,3 +152,21 @@ def test_what_can_be_learned_is_learned_and_windows_make_a_whole() -> None:
     found = segment(as_network(TrainedModel(model, arrays, config)), whole, 32)[..., 0] > 0.5
     there = truth[0].T[::-1, ::-1]  # columns run against X, rows against Y
     assert 2 * (found & there).sum() / (found.sum() + there.sum()) > 0.8
+
+
+def test_masks_are_those_of_the_slices_and_of_each_view() -> None:
+    """Images that are the masks themselves: after drawing slices and views both still mark the same."""
+    site = site_of(6)
+    assert site.lesions is not None
+    images = np.repeat((site.lesions > 0)[:, :, None], 2, axis=2).astype(np.float16)
+    config = config_of(objective={"local_crops": 0, "modality_dropout": 0.0, "terms": TERMS})
+    generator = torch.Generator().manual_seed(4)
+    batch = some_slices(replace(site, images=images).take(range(6), lesions=True), 1, generator)
+    assert batch.lesions is not None
+    torch.testing.assert_close(batch.x[:, :, 0], batch.lesions)
+    views = global_views(batch, 2, config.objective, 8, generator)
+    assert views.lesions is not None
+    seen, marked = views.x[:, :, 0] > 0.5, views.lesions > 0.5
+    assert views.lesions.shape == (12, 1, 32, 32)
+    assert 2 * float((seen & marked).sum()) / float(seen.sum() + marked.sum()) > 0.9
+    assert not torch.equal(views.lesions[:6], views.lesions[6:])  # two views are two crops
