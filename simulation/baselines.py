@@ -110,7 +110,7 @@ def run_job(job: Job) -> Probabilities:
     if job.name == PROBE:
         probabilities, own = _probe(training, (external, known), config)
         return _calibrated(probabilities, own, known, config)
-    trained = TrainedModel(build_model(config), _trained(job, training, known, config), config)
+    trained = TrainedModel(build_model(config), trained_arrays(job, training, known, config), config)
     own = predict(trained, known) if len(known) else np.empty((0, len(config.task.classes)))
     return _calibrated(predict(trained, external), own, known, config)
 
@@ -177,14 +177,14 @@ def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteD
 
 def _open_one(site: Site, config: RunConfig, cache: Path) -> SiteData:
     patients = open_site(site, config.data, cache, workers=1)
-    return with_lesions(patients, site, config.data, cache) if config.model.pooling.fits else patients
+    return with_lesions(patients, site, config.data, cache) if config.reads_masks else patients
 
 
 def _pooled(sites: Sequence[SiteData], folders: Sequence[Path]) -> SiteData:
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(f.name for f in folders))
 
 
-def _trained(job: Job, training: SiteData, known: SiteData, config: RunConfig) -> Arrays:
+def trained_arrays(job: Job, training: SiteData, known: SiteData, config: RunConfig) -> Arrays:
     """The baseline's arrays: kept ones where everything is equal, else trained now."""
     path = job.models / f"{re.sub(r'[^A-Za-z0-9._-]', '_', job.name)}.safetensors"
     identity = {"config": job.config, "data": training.key, "labels": _digits(training), "code": code_hash()}

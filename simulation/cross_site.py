@@ -21,6 +21,7 @@ from server.run.plan import require_fresh
 from simulation.baselines import measure as measure_baselines
 from simulation.engines import DEFAULT_ENGINE
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
+from simulation.segmentation import pooled_folds
 
 FOLD = "external-"
 
@@ -91,6 +92,8 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     """One report over all folds' patients. A hospital's own model is measured on the patients of all the others."""
     provenance = reports[0][1]["provenance"]
     config = config_from_table(provenance["config"])
+    if config.task.decoder:
+        return _pool_segmented(out, reports, config)
     patients: list[dict[str, Any]] = []
     answers: Answers = {}
     for run, report in reports:
@@ -103,10 +106,7 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     said = {name: _probabilities(table, patients, config) for name, table in answers.items()}
     federated = said.pop("federated")
     external = measure(labels, federated, config) | config.task.curves(labels, federated)
-    provenance = {
-        **provenance,
-        "external": "each hospital in turn: " + ", ".join(run.name.removeprefix(FOLD) for run, _ in reports),
-    }
+    provenance = _in_turn(reports)
     baselines = measure_baselines(said, labels.tolist(), federated, config)
     least = detectable(labels, federated, list(said.values()), config)
     covariates = {}
@@ -126,6 +126,21 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     )
     write_report(out, pooled)
     return pooled
+
+
+def _pool_segmented(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]], config: RunConfig) -> dict[str, Any]:
+    """One report over all folds' patients of runs that segment."""
+    runs = {run.name.removeprefix(FOLD): (run, report) for run, report in reports}
+    patients, measured = pooled_folds(runs, config)
+    pooled = complete({**measured, "patients": patients, "provenance": _in_turn(reports)})
+    write_report(out, pooled)
+    return pooled
+
+
+def _in_turn(reports: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """Where all folds come from."""
+    folds = ", ".join(run.name.removeprefix(FOLD) for run, _ in reports)
+    return {**reports[0][1]["provenance"], "external": f"each hospital in turn: {folds}"}
 
 
 def _without_picture(patient: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_report
 from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
+from simulation import segmentation
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.engines import DEFAULT_ENGINE, run_federation
@@ -243,6 +244,8 @@ def add_baselines(
         progress(f"baselines ({name} done)", len(done), len(jobs))
 
     progress("baselines", 0, len(jobs))
+    if plan.config.task.decoder:
+        return _segmented(plan, report, segmentation.run_baselines(jobs, os.cpu_count() or 1, count))
     probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
     ids = [patient["id"] for patient in report["patients"]]
     classes = list(plan.config.task.classes)
@@ -255,5 +258,14 @@ def add_baselines(
     }
     if said := warning(report["detectable"]):
         note(said)
+    write_report(plan.out, report)
+    return report
+
+
+def _segmented(plan: Experiment, report: dict[str, Any], found: dict[str, segmentation.Found]) -> dict[str, Any]:
+    """The report with the baselines of a run that segments."""
+    write_atomic(plan.out / "baselines.json", segmentation.baselines_json(found))
+    federated = segmentation.measured_of(report["patients"])
+    report = report | {"baselines": segmentation.baseline_entries(federated, found, plan.config)}
     write_report(plan.out, report)
     return report

@@ -17,7 +17,8 @@ from common.config.run import RunConfig
 from common.errors import ConfigError
 from common.models.arrays import save_arrays
 from common.models.build import build_model
-from common.models.multimodal import MultiModalViT, patient_embedding
+from common.models.embedding import patient_embedding
+from common.models.multimodal import MultiModalViT
 from common.models.public_features import CENTRE, PROJECTION, QUERY
 from common.pooling.guided import Guided
 from simulation.phantom.parts import FIRST_OF_TUMOUR, Dissected, dissect

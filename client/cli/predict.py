@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cli.propose import propose_all, require_options
 from common.cli import add_debug
 from common.config.modalities import MODALITIES
 from common.errors import ConfigError, DataError, FedMRIError
@@ -66,6 +67,11 @@ def add_predict(verbs: "Verbs") -> None:
         metavar="FILE.html|DIR",
         help="write an HTML card: as FILE.html, or into DIR under the patient's name",
     )
+    text = "a model that segments: where no mask is drawn, slices go through the tumour that it proposes, and the answer says so"
+    verb.add_argument("--mask-model", type=Path, metavar="RUN|FILE|STUDY/latest", help=text)
+    verb.add_argument("--masks", type=Path, metavar="DIR", help="of a model that segments: where proposed masks are written")
+    text = "of a model that segments: the DICOM series that the patient's image was made from; a DICOM SEG is written for it"
+    verb.add_argument("--dicom", type=Path, metavar="FOLDER", help=text)
     verb.add_argument("--json", action="store_true", help="print JSON: of a folder's patients one list")
     add_debug(verb)
     verb.set_defaults(handler=_predict)
@@ -87,9 +93,28 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.card and arguments.card.suffix == ".html" and not asked.single:
         raise ConfigError(f"--card {arguments.card}: for a folder of patients, name a folder for one card each.")
     _say_findings(asked)
+    require_options(arguments, single=asked.single, segments=saved.config.task.decoder is not None)
+    if saved.config.task.decoder:
+        opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
+        return propose_all(asked, opened, arguments)
+    guide = _guide(arguments, home)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
-        return _one(next(read), asked, opened, arguments) if asked.single else _many(read, asked, opened, arguments)
+        if asked.single:
+            return _one(next(read), asked, opened, arguments, guide)
+        return _many(read, asked, opened, arguments, guide)
+
+
+def _guide(arguments: argparse.Namespace, home: Path | None) -> "OpenedModel | None":
+    """The model that proposes masks; None where none is named."""
+    from client.predict.proposal import require_decoder
+    from common.model_files.open import open_saved, read_saved
+
+    if arguments.mask_model is None:
+        return None
+    saved = read_saved(_model(arguments.mask_model, home))
+    require_decoder(saved.config, f"--mask-model {arguments.mask_model}")
+    return open_saved(saved, _kept_weights(saved, home))
 
 
 def _table(found: "Answer", asked: "PredictionInputs") -> dict[str, Any]:
@@ -148,15 +173,22 @@ def _said(arguments: argparse.Namespace) -> list[str]:
     return [*(f"{name}={value}" for name, value in short.items() if value is not None), *arguments.covariate]
 
 
-def _one(read: "Read", asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
+def _one(
+    read: "Read",
+    asked: "PredictionInputs",
+    opened: "OpenedModel",
+    arguments: argparse.Namespace,
+    guide: "OpenedModel | None",
+) -> int:
     """The answer first; the evidence by modality takes longer, and follows."""
-    from client.predict.prediction import answer, weigh_modalities
+    from client.predict.guided import guided_answers
+    from client.predict.prediction import weigh_modalities
 
     case, sliced = read
     if isinstance(sliced, DataError):
         raise sliced
     evidence, console = arguments.evidence or "all", Console()
-    found = answer(opened, [(case, sliced)], places=evidence == "all")[0]
+    found = guided_answers(opened, [(case, sliced)], guide, str(arguments.mask_model), places=evidence == "all")[0]
     if not arguments.json:
         _print_answer(found, console)
     if evidence != "none":
@@ -172,7 +204,13 @@ def _one(read: "Read", asked: "PredictionInputs", opened: "OpenedModel", argumen
     return 0
 
 
-def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
+def _many(
+    read: "Iterable[Read]",
+    asked: "PredictionInputs",
+    opened: "OpenedModel",
+    arguments: argparse.Namespace,
+    guide: "OpenedModel | None",
+) -> int:
     """All patients in batches; one that fails is named, and the others go on."""
     odd: list[Finding] = []
     broken, tables, rows = dict(asked.broken), [], Table("patient", "prediction", "p", "set", "out of distribution", "modalities")
@@ -182,7 +220,7 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
     with long_work(f"Predicting {total} patients") as report:
         todo, done = iter(read), 0
         while batch := list(islice(todo, opened.config.evaluation.batch_size)):
-            for found in _batch(batch, broken, opened, arguments.evidence or "none"):
+            for found in _batch(batch, broken, opened, arguments, guide):
                 tables.append(_table(found, asked))
                 _add_row(rows, found)
                 odd += [one for one in found.sliced.findings if one.level == "warning"]
@@ -196,13 +234,22 @@ def _many(read: "Iterable[Read]", asked: "PredictionInputs", opened: "OpenedMode
     return 1 if broken else 0
 
 
-def _batch(batch: "Sequence[Read]", broken: dict[str, str], opened: "OpenedModel", evidence: str) -> "list[Answer]":
+def _batch(
+    batch: "Sequence[Read]",
+    broken: dict[str, str],
+    opened: "OpenedModel",
+    arguments: argparse.Namespace,
+    guide: "OpenedModel | None",
+) -> "list[Answer]":
     """Answers for those who could be read; the others are added to `broken`."""
-    from client.predict.prediction import answer, weigh_modalities
+    from client.predict.guided import guided_answers
+    from client.predict.prediction import weigh_modalities
 
+    evidence = arguments.evidence or "none"
     good = [(case, sliced) for case, sliced in batch if not isinstance(sliced, DataError)]
     broken.update({case.id: str(error) for case, error in batch if isinstance(error, DataError)})
-    found = answer(opened, good, places=evidence == "all") if good else []
+    named = str(arguments.mask_model)
+    found = guided_answers(opened, good, guide, named, places=evidence == "all") if good else []
     return weigh_modalities(opened, found) if found and evidence != "none" else found
 
 
@@ -254,7 +301,7 @@ def _print_answer(found: "Answer", console: Console) -> None:
 
 def _facts(found: "Answer") -> list[tuple[str, str]]:
     """Sentences and their style."""
-    from client.predict.confidence import calibration_words, covariate_words, likeness_words, set_words
+    from client.predict.confidence import calibration_words, covariate_words, likeness_words, proposal_words, set_words
 
     style = {True: "bold red", False: "", None: "yellow"}[found.flagged]
     lines = [
@@ -267,6 +314,7 @@ def _facts(found: "Answer") -> list[tuple[str, str]]:
     lines.append((f"Modalities used: {', '.join(found.used)}{missing}{unknown}.", ""))
     lines.append((f"Clinical covariates used: {told}." if (told := covariate_words(found)) else "", ""))
     lines.append((f"Slices used: {found.why_slices}.", ""))
+    lines.append((proposal_words(found), "yellow"))
     lines += [(f"{one.level.capitalize()}: {one}", "" if one.level == "note" else "yellow") for one in found.sliced.findings]
     return [line for line in lines if line[0]]
 

@@ -31,6 +31,19 @@ def set_words(one: Answer) -> str:
     return f"No class can be ruled out: {kept}." if one.in_set.all() else f"{kept[0].upper()}{kept[1:]}."
 
 
+def proposal_words(one: Answer) -> str:
+    """How far the answer depends on a proposed mask; "" where none was used."""
+    if one.guided is None:
+        return ""
+    classes, without = one.config.task.classes, one.guided.without
+    other = int(without.argmax())
+    now = int(one.probabilities.argmax())
+    told = f"Without the proposed mask: {classes[other]}, {without[other]:.3f}"
+    if other != now:
+        return f"{told}. The prediction hangs on the proposal: look at it (--masks with {one.guided.model} as --model)."
+    return f"{told}, {without[now] - one.probabilities[now]:+.3f} against the answer with it."
+
+
 def likeness_words(one: Answer) -> str:
     """Whether the patient is out of distribution."""
     open_ = "Not known whether the patient is like the training patients:"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.predict.covariate_evidence import covariate_evidence
+from client.predict.proposal import Guided
 from common.config.axes import AXES, AXIAL, in_words, slice_names, squares, usual
 from common.config.covariates import Covariate
 from common.config.run import RunConfig
@@ -53,6 +54,8 @@ class Answer:
         by_modality: [M], see `modality_evidence`; None: not asked for.
         by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
         by_covariate: [Q], see `covariate_evidence`; None: not asked for.
+        guided: what it owes to a proposed mask; None: none was used.
+        unguided: why the model that was asked for a mask gave none that could be used; "": none was asked.
     """
 
     case: Case
@@ -65,6 +68,8 @@ class Answer:
     by_modality: NDArray[np.float64] | None = None
     by_place: NDArray[np.float32] | None = None
     by_covariate: NDArray[np.float64] | None = None
+    guided: Guided | None = None
+    unguided: str = ""
 
     @property
     def covariates(self) -> dict[str, str | None]:
@@ -120,10 +125,12 @@ class Answer:
         which = "; ".join(_plane_words(plane) for plane in self.sliced.planes)
         if not usual(self.config.data):
             which += f"; each of {in_words(self.config.data)}"
+        if self.guided:
+            return f"{which}, through a tumour of {self.guided.ml:.1f} ml that {self.guided.model} proposed: nobody drew it"
         if self.sliced.tumour:
             return f"{which}, through the tumour, by its mask"
         mask = "the mask is empty" if self.case.mask else "there is no mask"
-        return f"{which}, through the brain: {mask}, and FedMRI does not segment tumours itself"
+        return f"{which}, through the brain: {mask}, and {self.unguided or 'none was proposed (--mask-model)'}"
 
     @property
     def slice_names(self) -> tuple[str, ...]:
@@ -225,9 +232,10 @@ def answer_table(one: Answer) -> dict[str, Any]:
             "axes": [axis for axis, _, _ in squares(one.config.data)],
             "fields_of_view": [field for _, field, _ in squares(one.config.data)],
             "of_axis": {plane.axis: plane.depth for plane in one.sliced.planes},
-            "through": "tumour" if one.sliced.tumour else "brain",
+            "through": "proposed tumour" if one.guided else "tumour" if one.sliced.tumour else "brain",
             "why": one.why_slices,
         },
+        "proposed_mask": one.guided and one.guided.as_table(classes, one.probabilities),
         "findings": [asdict(finding) for finding in one.sliced.findings],
         "evidence": _evidence_table(one),
         "note": RESEARCH,

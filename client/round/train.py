@@ -285,7 +285,7 @@ def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
         )
     for name in patients.known_of_nobody([covariate.name for covariate in config.data.covariates]):
         logger.warning("Site %s: %s is known of no patient here; the run's model may take it (data.covariates).", site.name, name)
-    if config.model.pooling.fits:
+    if config.reads_masks:
         patients = with_lesions(patients, site, config.data, context.cache)
     return Prepared(site.only(patients.ids), *split(patients, config.evaluation.holdout))
 

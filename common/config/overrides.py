@@ -55,8 +55,13 @@ def full_key(key: str, known: Collection[str]) -> str:
 
 
 def _in_context(change: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """The change with what the meaning of an earlier key depends on: which adapter there is, whether the run is private."""
-    model, privacy = change.get("model"), change.get("privacy")
+    """The change with what the meaning of an earlier key depends on: which adapter there is, whether the run is private.
+
+    Nor does a task's setting that stands alone change which task it is.
+    """
+    model, privacy, task = change.get("model"), change.get("privacy"), change.get("task")
+    if isinstance(task, dict) and "name" in _section(table, "task"):
+        return {"task": {"name": table["task"]["name"], **task}}
     if isinstance(model, dict) and ADAPTER_KEYS.keys() & model.keys():
         adapter = _section(table, "model").get("adapter", "lora")
         return {"model": {**model, "adapter": adapter.get("name", "lora") if isinstance(adapter, dict) else adapter}}

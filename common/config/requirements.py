@@ -6,6 +6,7 @@ from common.config.axes import AXES, MOST_FIELDS, usual
 from common.config.modalities import MODALITIES
 from common.config.personal import require_usable_personal
 from common.config.sections import Sections
+from common.config.segmentation import require_usable_segmentation
 from common.errors import ConfigError
 
 
@@ -34,6 +35,7 @@ def require_consistent(config: Sections) -> None:
         require_bounded(config)
     require_unpublished_holdout(config)
     require_summable_wire(config)
+    require_usable_segmentation(config)
 
 
 def require_known_modalities(config: Sections) -> None:

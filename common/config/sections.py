@@ -33,6 +33,10 @@ class DataConfig:
     modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     axes: tuple[str, ...] = AXIAL  # of `common.config.axes.AXES`
     slices: int = ranged(5, 1, 64)  # of each axis
+    through: str = choice(
+        "tumour", "tumour", "brain"
+    )  # where there is a mask; brain: its tumour decides of no slice and no window
+    shift: float = ranged(0.0, 0.0, 100.0)  # mm at most that a patient's window is moved, each way, by a draw fixed by their id
     size: int = ranged(224, 16, 1024)  # pixels
     field_of_view: float | tuple[float, ...] = ranged(112.0, 8.0, 512.0)  # mm; several: each slice is cut at each of them
     intensity: str = choice("percentiles", "percentiles", "zscore")  # what of a volume becomes 0 to 1 (`common.data.volumes`)
@@ -50,7 +54,8 @@ class DataConfig:
     def of_slices(self) -> dict[str, Any]:
         """The settings that decide what slices hold, by name: a patient's covariates change none of them."""
         without = {"covariates", "harmonise", *([] if self.standard else ["standard"])}
-        without |= {"axes"} if self.axes == AXIAL else set()  # so slices cached before there was a choice stay good
+        plain = {"axes": self.axes == AXIAL, "through": self.through == "tumour", "shift": not self.shift}
+        without |= {name for name, usual in plain.items() if usual}  # so slices cached before there was a choice stay good
         found = {name: value for name, value in asdict(self).items() if name not in without}
         if self.intensity == "percentiles":  # as for axes
             del found["intensity"]
@@ -264,3 +269,8 @@ class Sections:
     twins: TwinsConfig = field(default_factory=TwinsConfig)
     personal: PersonalConfig = field(default_factory=PersonalConfig)
     seed: int = ranged(0, 0, 2**31 - 1)
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether sites read tumour masks beside their slices."""
+        return self.model.pooling.fits or self.task.decoder is not None

@@ -84,6 +84,24 @@ def apply_crops(x: Tensor, crops: Crops, size: int, mirrors: Tensor | None = Non
     return y * field.unsqueeze(2)
 
 
+def apply_geometry(masks: Tensor, crops: Crops, size: int, mirrors: Tensor | None = None) -> Tensor:
+    """What `apply_crops` makes of where things lie, without what it makes of intensities.
+
+    Args:
+        masks: [B, S, H, W], 0 to 1.
+        crops: as of `apply_crops`.
+        size: as of `apply_crops`.
+        mirrors: as of `apply_crops`.
+
+    Returns:
+        [B, S, size, size].
+    """
+    still = torch.ones(len(masks), 1)
+    return apply_crops(masks.unsqueeze(2), Crops(crops.affine, still, still, torch.zeros(len(masks), 2)), size, mirrors).squeeze(
+        2
+    )
+
+
 def _by_plane(affine: Tensor, mirrors: Tensor) -> Tensor:
     """[B, S, 2, 3]: each image's own, without the flip where a mirrored patient's image is not mirrored."""
     flipped = torch.linalg.det(affine[:, :, :2]) < 0

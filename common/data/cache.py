@@ -25,11 +25,12 @@ import numpy.typing as npt
 
 from common.config.axes import squares
 from common.config.sections import DataConfig
-from common.data.cases import Case, Site
+from common.data.cases import UNLABELLED, Case, Site
 from common.data.covariates import as_array
 from common.data.dataset import SiteData
 from common.data.gate.files import companion
 from common.data.gate.finding import Finding, Level, StaysOutError
+from common.data.gate.masks import EMPTY
 from common.data.slices import prepare_case
 from common.errors import ConfigError, DataError
 from common.files import locked, sync_folder, write_atomic
@@ -107,12 +108,19 @@ def open_site(
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
     cases, findings = [asked.cases[row] for row in stored.rows], (*site.findings, *stored.findings)
     _say(site, key, findings, len(cases))
-    labels = np.array([case.label for case in cases], dtype=np.int64)
+    labels = _labels(cases, stored.findings)
     covariates = as_array([case.covariates for case in cases], data.covariates)
     ids = tuple(case.id for case in cases)
     hashes = tuple(_hash(sources[row]) for row in stored.rows)
     arrays = (stored.images, stored.present, labels)
     return SiteData(site.name, ids, *arrays, key, covariates, findings=findings, sources=hashes, folder=cache)
+
+
+def _labels(cases: Sequence[Case], findings: Sequence[Finding]) -> npt.NDArray[np.int64]:
+    """The targets [N]. Where masks are, one that marks nothing is none: it may be that nobody drew it."""
+    empty = {one.patient for one in findings if one.code == EMPTY.code}
+    labels = (UNLABELLED if case.by_mask and case.id in empty else case.label for case in cases)
+    return np.fromiter(labels, np.int64, len(cases))
 
 
 def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:

@@ -16,9 +16,10 @@ from common.data.gate.folders import idle_exclusions, left_folders, where_patien
 from common.data.gate.participants import is_missing
 from common.data.gate.patient_files import PatientFiles, find_files
 from common.data.site_table import UNLABELLED as UNLABELLED  # noqa: PLC0414  a case's label
-from common.data.site_table import UNREAD_AGE, SiteTable, open_table, target_of, values_of
+from common.data.site_table import UNREAD_AGE, SiteTable, no_mask, open_table, target_of, values_of
 from common.errors import ConfigError, DataError
 
+MASKED = 0  # the target of a patient with a mask, where masks are the targets
 OLDEST = 120  # years
 FIRST, LAST = 1890, 2100  # years of birth
 TWICE = Kind("patient-twice", Level.ERROR, "two patients' folders of one name")
@@ -42,6 +43,7 @@ class Case:
     root: Path = Path()  # the data folder, from which messages name files
     covariates: tuple[float, ...] = ()  # in the order of the run's `data.covariates`, NaN where missing; (): nothing is known
     session: str = ""  # label of the one whose files these are; "": the files lie in none
+    by_mask: bool = False  # the target is the mask: `label` says whether there is one
     by_voxels: bool = False  # masks and images of one shape belong voxel to voxel (`reading.place` in site.toml)
 
     def sources(self) -> Iterator[tuple[str, Path]]:
@@ -115,8 +117,8 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     findings += [TWIN_ELSEWHERE.of(case) for case in cases if f"{home.resolve().name}/{case}" in run.twins.left_out]
     out = stay_out(findings)
     used = [case for case in cases.values() if case.id not in out]
-    if table.column and used and all(case.label == UNLABELLED for case in used):
-        findings.append(table.no_label())
+    if used and all(case.label == UNLABELLED for case in used):
+        findings += [no_mask()] if run.task.decoder else [table.no_label()] if table.column else []
     return Site(name, root, tuple(cases.values()), config, tuple(findings))
 
 
@@ -138,14 +140,24 @@ def _case(
         name,
         modalities_of(found.files),
         found.files.get(MASK),
-        target_of(cells, table.column, config.labels, run.task, book),
+        _target(found, table, cells, config, run, book),
         years,
         None if is_missing(sex) else sex.upper(),
         root,
         values_of(cells, run, book),
         found.session,
+        run.task.decoder is not None,
         config.reading.by_voxels,
     )
+
+
+def _target(
+    found: PatientFiles, table: SiteTable, cells: Mapping[str, str], config: SiteConfig, run: RunConfig, book: Notebook
+) -> int:
+    """By the table; of a task with masks for targets, by whether there is one (one that marks nothing is none: `open_site`)."""
+    if run.task.decoder:
+        return MASKED if MASK in found.files else UNLABELLED
+    return target_of(cells, table.column, config.labels, run.task, book)
 
 
 def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:

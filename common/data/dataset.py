@@ -15,6 +15,8 @@ import torch
 
 from common.data.gate.finding import Finding
 
+WHOLE = 255  # a pixel of `SiteData.lesions` that is tumour all over
+
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
 
@@ -26,6 +28,7 @@ class Batch(NamedTuple):
         present: bool [B, M].
         labels: int64 [B], -1 where there is none.
         covariates: float32 [B, Q], NaN where one is missing.
+        lesions: float32 [B, S, H, W], the part of each pixel that is tumour, zeros without a mask; None: not asked for.
         mirrors: bool [B, S], in which images a mirrored patient is mirrored (`common.config.axes.Axis`); None: in all.
     """
 
@@ -34,6 +37,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     covariates: torch.Tensor
     mirrors: torch.Tensor | None = None
+    lesions: torch.Tensor | None = None
 
 
 def _no_covariates() -> npt.NDArray[np.float32]:
@@ -78,14 +82,16 @@ class SiteData:
         """Those of the covariates (their names, in the order of the columns) that no patient here has."""
         return [name for name, column in zip(names, self.covariates.T, strict=True) if np.isnan(column).all()]
 
-    def take(self, indices: Indices) -> Batch:
-        """Read a batch."""
+    def take(self, indices: Indices, *, lesions: bool = False) -> Batch:
+        """Read a batch, with the tumours of masks where they are asked for and known."""
         rows = np.asarray(indices, dtype=np.int64)
+        marked = self.lesions[rows] if lesions and self.lesions is not None else None
         return Batch(
             x=torch.from_numpy(self.images[rows].astype(np.float32)),
             present=torch.from_numpy(self.present[rows]),
             labels=torch.from_numpy(self.labels[rows]),
             covariates=torch.from_numpy(self.covariates[rows]),
+            lesions=None if marked is None else torch.from_numpy(marked.astype(np.float32) / WHOLE),
         )
 
     def select(self, indices: Indices) -> "SiteData":

@@ -16,14 +16,13 @@ import numpy.typing as npt
 from common.config.axes import squares
 from common.config.sections import DataConfig
 from common.data.cases import Case, Site
-from common.data.dataset import SiteData
+from common.data.dataset import WHOLE, SiteData
 from common.data.gate.patient import read_patient
 from common.data.slices import tumour_share
 from common.errors import DataError
 from common.files import write_atomic
 
 Lesions = npt.NDArray[np.uint8]
-WHOLE = 255  # a pixel that is tumour all over
 
 
 def with_lesions(patients: SiteData, site: Site, data: DataConfig, cache: Path) -> SiteData:

@@ -3,6 +3,7 @@
 S slices of an axis, X, Y, Z voxels as in `common.data.volumes`, H = W pixels. No module imported here needs torch.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.axes import AXES, Stacked, fields_of_view
-from common.data.volumes import Array, Mask, Volume, centre_of, choose_slices, crop_slices
+from common.data.volumes import HALF, Array, Mask, Volume, centre_of, choose_slices, crop_slices
 
 
 class Sized(Stacked, Protocol):
@@ -39,7 +40,16 @@ class Plane:
     depth: int
 
 
-def choose_plane(region: Mask, reference: Volume, axis: str, count: int, *, tumour: bool) -> Plane:
+def choose_plane(
+    region: Mask,
+    reference: Volume,
+    axis: str,
+    count: int,
+    *,
+    tumour: bool,
+    least: float = HALF,
+    move: tuple[float, float] = (0.0, 0.0),
+) -> Plane:
     """Choose the slices of one axis, and what they are centred on, by the same rules for each.
 
     Args:
@@ -48,10 +58,23 @@ def choose_plane(region: Mask, reference: Volume, axis: str, count: int, *, tumo
         axis: of `common.config.axes.AXES`.
         count: S.
         tumour: whether the region is a tumour's.
+        least: of `choose_slices`.
+        move: of the window, in mm along columns and rows (`window_move`).
     """
     there, spacing = region.transpose(AXES[axis].order), turned(reference, axis).spacing
-    indices = choose_slices(there, count, tumour=tumour, thickness=spacing[2])
-    return Plane(axis, indices, centre_of(there, spacing), there.shape[2])
+    indices = choose_slices(there, count, tumour=tumour, thickness=spacing[2], least=least)
+    centre = centre_of(there, spacing)
+    return Plane(axis, indices, (centre[0] + move[0], centre[1] + move[1]), there.shape[2])
+
+
+def window_move(patient: str, axis: str, most: float) -> tuple[float, float]:
+    """Where a patient's window is moved, in mm along columns and rows: drawn evenly from -`most` to `most` by the id alone.
+
+    Images that somebody cut around a tumour tell by their middle where it is. The same patient is always moved alike.
+    """
+    digest = hashlib.sha256(f"window/{axis}/{patient}".encode()).digest()
+    draws = [int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8)]
+    return (2 * draws[0] - 1) * most, (2 * draws[1] - 1) * most
 
 
 def turned(volume: Volume, axis: str) -> Volume:

@@ -93,6 +93,12 @@ class SiteTable:
         return NO_LABEL.finding(found, f"labels in a column {column}", do, file=table.name if table.header else "")
 
 
+def no_mask() -> Finding:
+    """What to say of a site that cannot teach where tumours are."""
+    do = "Nothing needs to be done if that is meant; else see in docs/hospital.md how masks are named."
+    return NO_LABEL.finding("no patient here has a tumour mask: every patient is unlabelled", "masks, for segmentation", do)
+
+
 def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, patients: Sequence[str]) -> SiteTable:
     """Read the table and match its rows.
 
@@ -109,11 +115,12 @@ def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, pati
     """
     task, covariates = run.task, run.data.covariates
     wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not is_missing(word))
-    if wrong:
+    if wrong and not task.decoder:
         raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
-    column = "" if labels.column == NO_LABELS else labels.column or task.label
+    column = "" if labels.column == NO_LABELS or task.decoder else labels.column or task.label
     file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
-    off = [_meant(LABELS_OFF, "", "labels.column is none: every patient is unlabelled")] if not column else []
+    said_so = not column and not task.decoder  # masks need no column
+    off = [_meant(LABELS_OFF, "", "labels.column is none: every patient is unlabelled")] if said_so else []
     if file is None:
         _require_no_other(home, root, labels)
         unknown = [f"no {labels.table}: the model is told nobody's {covariate.name} here" for covariate in covariates]

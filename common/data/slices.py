@@ -69,7 +69,7 @@ def cut_patient(read: Patient, data: Cut, *, threads: int = 1) -> Sliced:
         for modality, slices in zip(read.volumes, cropped, strict=True):
             images[:, list(data.modalities).index(modality)] = slices
     present = np.array([m in read.volumes for m in data.modalities])
-    return Sliced(images, present, read.planes, read.tumour, read.findings)
+    return Sliced(images, present, read.planes, read.guided, read.findings)
 
 
 def _images_of(modality: str, read: Patient, data: Cut) -> Array:

@@ -22,6 +22,7 @@ SLICE_STEP = 4.0  # mm that chosen tumour slices lie apart where slices are thin
 BELOW, ABOVE = 3.0, 5.0
 BACKGROUND = 0.05  # of the 99th percentile of the positive voxels: air, with its noise, lies below
 COUNTED_AT_ONCE = 2**20  # voxels
+HALF = 0.5  # of what the fullest slice shows of the brain: slices with less are not chosen
 SAME_GRID = 0.01  # affines that differ less (mm) describe one grid
 
 
@@ -248,17 +249,20 @@ def apply_window(voxels: Array, window: tuple[float, float] | None) -> Array:
     return scaled
 
 
-def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP) -> npt.NDArray[np.int64]:
+def choose_slices(
+    region: Mask, count: int, *, tumour: bool, thickness: float = SLICE_STEP, least: float = HALF
+) -> npt.NDArray[np.int64]:
     """Pick `count` slices along the last axis, in their order: axial ones from below.
 
-    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread
-    evenly over the slices that show at least half as much as the fullest. Fewer slices than asked for: some come twice.
+    With a tumour: the slices with most of it, `SLICE_STEP` mm apart as far as it reaches. With a brain only: spread evenly over
+    the slices that show at least the part `least` of what the fullest shows. Fewer slices than asked for: some come twice.
 
     Args:
         region: [X, Y, Z].
         count: 1 or more.
         tumour: whether the region is a tumour's mask; else it is the brain's.
         thickness: mm between slices.
+        least: 0 to 1, see above.
 
     Returns:
         [count] indices along Z.
@@ -267,7 +271,7 @@ def choose_slices(region: Mask, count: int, *, tumour: bool, thickness: float = 
     if tumour and area.any():
         chosen = _fullest(area, count, max(1, round(SLICE_STEP / thickness)))
     else:
-        wide = np.flatnonzero(area >= area.max() / 2)
+        wide = np.flatnonzero(area >= area.max() * least)
         chosen = wide[((np.arange(count) + 0.5) / count * wide.size).astype(np.int64)]
     return np.sort(chosen)
 
@@ -303,8 +307,8 @@ def crop_slices(
     offsets = (np.arange(size) - (size - 1) / 2) * (field_of_view / size)
     nx, ny, _ = volume.voxels.shape
     dx, dy, _ = volume.spacing
-    columns = _interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
-    rows = _interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
+    columns = interpolation((centre[0] - offsets) / dx, nx, field_of_view / size / dx)
+    rows = interpolation((centre[1] - offsets) / dy, ny, field_of_view / size / dy)
     slab = volume.voxels[:, :, indices].reshape(nx, -1)
     along_x = (columns @ slab).reshape(size, ny, -1)  # [W, Y, S]
     along_y = rows @ along_x.swapaxes(0, 1).reshape(ny, -1)
@@ -325,7 +329,7 @@ def _fullest(area: npt.NDArray[np.float64], count: int, step: int) -> npt.NDArra
     return comb[order[:count]]
 
 
-def _interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width: float) -> Any:
+def interpolation(positions: npt.NDArray[np.floating[Any]], length: int, width: float) -> Any:
     """Weights [len(positions), length] that read a line of voxels at fractional positions; voxels outside count as 0.
 
     Sparse, because two of a row are not 0, and because threads of a dense product get in each other's way.

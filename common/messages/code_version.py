@@ -42,6 +42,8 @@ TRAVELS = (
     "common/data/survey.py",
     "common/data/twins.py",
     "common/data/volumes.py",
+    "common/data/whole.py",
+    "common/decoders/*.py",
     "common/evaluation/**/*.py",
     "common/low_rank/*.py",
     "common/messages/*.py",

@@ -59,7 +59,7 @@ def assemble(
     Args:
         backbone: adapted already (`adapt`).
         config: modalities, covariates, `model` and the task's number of outputs are read.
-        generator: for the starting values of the head, then of the pooling.
+        generator: for the starting values of the head, then of the pooling, then of the decoder.
         public: arrays of `common.models.public_features`; None: the model has none.
     """
     modalities, width = len(config.data.modalities), backbone.width
@@ -70,7 +70,11 @@ def assemble(
         start = {name.removeprefix(POOL): value for name, value in public.items() if name.startswith(POOL)}
     centre = torch.zeros(1 + modalities, width) if config.model.centre_features else None
     front = Front(centre) if public is None else Front(public[CENTRE], public[PROJECTION])
-    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front)
+    decoder, depth = config.task.decoder, len(backbone.blocks)
+    dense = None
+    if decoder:
+        dense = (decoder, decoder.start(modalities, width, backbone.patch, len(decoder.reads(depth)), generator))
+    return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front, dense)
 
 
 def _require_usable_terms(backbone: Backbone, config: RunConfig) -> None:

@@ -13,12 +13,15 @@ Q clinical covariates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from common.decoders.decoder import Decoder
 from common.models.backbones.backbone import Backbone, Tokens
+from common.models.embedding import less_mean, patient_embedding, projected
 from common.models.head import PrototypeHead
 from common.models.linear_head import LinearHead
 from common.pooling.mean import Mean
@@ -33,11 +36,13 @@ class Output(NamedTuple):
         logits: [B, K], cosines of the patient with each prototype; the first C, with what covariates add to them and over the
             temperature, are the class logits.
         patch_logits: [R, K], cosines of the patch tokens that `read` marks, in its order.
+        dense: [B, S, H, W], a logit for each pixel; None: not asked for.
     """
 
     embedding: Tensor
     logits: Tensor
     patch_logits: Tensor
+    dense: Tensor | None = None
 
 
 class Features(NamedTuple):
@@ -71,11 +76,13 @@ class Alone(NamedTuple):
         prefix: [B, S, M, R, D]; [1, R, D], the same for all, where no block comes before the modalities meet.
         patches: [B, S, M, P, D]; zeros where the modality is absent.
         rope: rotary positions of one modality's patches, where the backbone has them.
+        levels: by number of blocks, what `patches` was after so many of them; those that were asked for, and none in a part.
     """
 
     prefix: Tensor
     patches: Tensor
     rope: Tensor | None
+    levels: Mapping[int, Tensor] = {}
 
     def take(self, rows: list[int]) -> "Alone":
         """The same of some of the patients."""
@@ -97,6 +104,7 @@ class MultiModalViT(nn.Module):
         joint_blocks: the last blocks, in which modalities attend to each other; 0: all (the paper's).
         pooling: of the patch tokens, with the arrays that it starts with (`Pooling.start`).
         front: mean features, which a round measures (`common.training.centring`) or the public gave, and the public's directions.
+        decoder: of the pixels, with the arrays that it starts with (`Decoder.start`); None: the model has none.
     """
 
     vit: Any  # the backbone as its own family knows it; what is used of it goes through `backbone`
@@ -111,6 +119,7 @@ class MultiModalViT(nn.Module):
         joint_blocks: int,
         pooling: tuple[Pooling, Mapping[str, Tensor]] = (Mean(), {}),
         front: Front | None = None,
+        decoder: tuple[Decoder, Mapping[str, Tensor]] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -121,6 +130,8 @@ class MultiModalViT(nn.Module):
         self.joint_blocks = joint_blocks
         self.pooling, values = pooling
         self.pool = nn.ParameterDict({name: nn.Parameter(value) for name, value in values.items()})
+        self.dense = None if decoder is None else decoder[0]
+        self.decoder = nn.ParameterDict({name: nn.Parameter(value) for name, value in decoder[1].items()} if decoder else {})
         # The paper's has norm 1 from the start; from zero a frozen backbone first sees the tokens that it knows.
         self.modality_embedding = nn.Parameter(torch.zeros(modalities, width))
         self.mask_token = nn.Parameter(torch.zeros(width))
@@ -141,6 +152,8 @@ class MultiModalViT(nn.Module):
         masks: Tensor | None = None,
         read: Tensor | None = None,
         covariates: Tensor | None = None,
+        *,
+        dense: bool = False,
     ) -> Output:
         """One call for everything, so that `torch.func.functional_call` can lend the model other arrays (the teacher's).
 
@@ -150,11 +163,27 @@ class MultiModalViT(nn.Module):
             masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
             covariates: [B, Q], NaN where one is missing; None: nothing is known.
+            dense: whether pixels are wanted, of a model with a decoder.
         """
-        cls, patches = self.features(x, present, masks)
+        reads = self.dense.reads(len(self.backbone.blocks)) if dense and self.dense else ()
+        (cls, patches), levels = self.levels(self.alone(x, present, masks, reads), present, reads)
         embedding = self.embed(cls, patches, present)
         marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
-        return Output(embedding, self.head(embedding, covariates), self.head.patches(marked))
+        pixels = self.decoded(x, present, masks, [levels[block] for block in reads]) if reads else None
+        return Output(embedding, self.head(embedding, covariates), self.head.patches(marked), pixels)
+
+    def decoded(self, x: Tensor, present: Tensor, masks: Tensor | None, levels: Sequence[Tensor]) -> Tensor:
+        """The decoder's logits [B, S, H, W]; args as `features`, and tokens [B, S, M, P, D] of the blocks that it reads."""
+        assert self.dense is not None
+        B, S, M, H, W = x.shape
+        h, w = H // self.patch_size, W // self.patch_size
+        seen = present.view(B, 1, M, 1, 1)
+        if masks is not None:  # what the student must not see as a token, it must not see as pixels either
+            hidden = masks.view(B, S, M, h, w).repeat_interleave(self.patch_size, 3).repeat_interleave(self.patch_size, 4)
+            seen = seen & ~hidden
+        maps = [level.view(B * S, M, h, w, -1).permute(0, 1, 4, 2, 3) for level in levels]
+        images, here = torch.where(seen, x, 0.0).flatten(0, 1), present.repeat_interleave(S, 0)
+        return self.dense.logits(maps, images, here, dict(self.decoder)).view(B, S, H, W)
 
     def embed(self, cls: Tensor, patches: Tensor, present: Tensor) -> Tensor:
         """What the head sees: `patient_embedding` by the model's own pooling, behind the model's `Front`."""
@@ -183,18 +212,27 @@ class MultiModalViT(nn.Module):
         """
         return self.together(self.alone(x, present, masks), present)
 
-    def alone(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Alone:
-        """The blocks in which each modality sees itself only, as the backbone was trained. Args as `features`."""
+    def alone(self, x: Tensor, present: Tensor, masks: Tensor | None = None, reads: Sequence[int] = ()) -> Alone:
+        """The blocks in which each modality sees itself only, as the backbone was trained.
+
+        Args as `features`; `reads`: numbers of blocks after which patch tokens are wanted as well.
+        """
         prefix, tokens, rope = self.tokens(x, masks)
         if not self.apart:
             return Alone(prefix, tokens, rope)
         (B, S, M, P, D), first = tokens.shape, prefix.shape[1]
         found = tokens.new_zeros(B, S, M, first + P, D)
+        levels = {block: torch.zeros_like(tokens) for block in reads if block <= self.apart}
         for rows, count, index in _groups(present, S):
-            chosen = tokens[index].reshape(-1, P, D)
-            z = self.backbone.encode(torch.cat([prefix.expand(len(chosen), -1, -1), chosen], dim=1), 0, self.apart, rope)
+            z = tokens[index].reshape(-1, P, D)
+            z = torch.cat([prefix.expand(len(z), -1, -1), z], dim=1)
+            for begin, end in _stretches(0, self.apart, reads):
+                z = self.backbone.encode(z, begin, end, rope)
+                if end in levels:
+                    level = z[:, first:].reshape(len(rows), S, count, P, D)
+                    levels[end] = levels[end].index_put(index, level.to(tokens.dtype))
             found = found.index_put(index, z.view(len(rows), S, count, first + P, D).to(found.dtype))
-        return Alone(found[..., :first, :], found[..., first:, :], rope)
+        return Alone(found[..., :first, :], found[..., first:, :], rope, levels)
 
     def together(self, alone: Alone, present: Tensor) -> Features:
         """The blocks in which modalities attend to each other.
@@ -205,18 +243,24 @@ class MultiModalViT(nn.Module):
             alone: of all these modalities, or of more.
             present: [B, M] bool, at least one a patient.
         """
+        return self.levels(alone, present)[0]
+
+    def levels(self, alone: Alone, present: Tensor, reads: Sequence[int] = ()) -> tuple[Features, dict[int, Tensor]]:
+        """`together`, and patch tokens [B, S, M, P, D] by number of blocks; of blocks before the meeting they are in `alone`."""
         B, S, _, P, D = alone.patches.shape
-        cls = alone.patches.new_zeros(B, S, D)
-        patches = alone.patches.new_zeros(alone.patches.shape)  # in this order in memory: a mean sums in it
+        cls, depth = alone.patches.new_zeros(B, S, D), len(self.backbone.blocks)
+        # In this order in memory: a mean sums in it.
+        found = {block: alone.patches.new_zeros(alone.patches.shape) for block in {depth, *reads} if block > self.apart}
         for rows, count, index in _groups(present, S):
             prefix = alone.prefix[index].mean(2).flatten(0, 1) if self.apart else alone.prefix.expand(len(rows) * S, -1, -1)
             z = torch.cat([prefix, alone.patches[index].reshape(len(rows) * S, count * P, D)], dim=1)
             positions = None if alone.rope is None else alone.rope.repeat(count, 1)  # every modality has the same ones
-            z = self.backbone.encode(z, self.apart, len(self.backbone.blocks), positions).view(len(rows), S, -1, D)
-            cls = cls.index_copy(0, rows, z[:, :, 0].to(cls.dtype))
-            group = z[:, :, prefix.shape[1] :].view(len(rows), S, count, P, D)
-            patches = patches.index_put(index, group.to(patches.dtype))
-        return Features(cls, patches)
+            for begin, end in _stretches(self.apart, depth, reads):
+                z = self.backbone.encode(z, begin, end, positions)
+                group = z[:, prefix.shape[1] :].reshape(len(rows), S, count, P, D)
+                found[end] = found[end].index_put(index, group.to(alone.patches.dtype))
+            cls = cls.index_copy(0, rows, z.view(len(rows), S, -1, D)[:, :, 0].to(cls.dtype))
+        return Features(cls, found[depth]), {**alone.levels, **found}
 
     def pixels(self, x: Tensor) -> Tensor:
         """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels."""
@@ -240,6 +284,11 @@ class MultiModalViT(nn.Module):
         return len(self.backbone.blocks) - self.joint_blocks if self.joint_blocks else 0
 
 
+def _stretches(start: int, stop: int, reads: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Blocks from `start` to `stop` in pieces that end where tokens are read."""
+    yield from pairwise([start, *sorted({block for block in reads if start < block < stop}), stop])
+
+
 def _groups(present: Tensor, slices: int) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor, Tensor]]]:
     """Patients with equally many modalities: rows [b], how many, and the index of their tokens in [B, S, M], to [b, S, count]."""
     counts, every = present.sum(1), torch.arange(slices, device=present.device).view(1, slices, 1)
@@ -247,41 +296,3 @@ def _groups(present: Tensor, slices: int) -> Iterator[tuple[Tensor, int, tuple[T
         rows = (counts == count).nonzero().squeeze(1)
         kept = present[rows].nonzero()[:, 1].view(-1, 1, count)  # ascending modality numbers
         yield rows, count, (rows.view(-1, 1, 1), every, kept)
-
-
-def less_mean(embedding: Tensor, present: Tensor, centre: Tensor) -> Tensor:
-    """Embeddings [B, E] less the mean features [1 + M, D] (`feature_centre`) of the parts that are there, by present [B, M]."""
-    here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
-    mean = centre.float() * centre.shape[1] ** 0.5
-    off: Tensor = (mean * here.unsqueeze(2)).flatten(1)
-    return embedding - off
-
-
-def projected(embedding: Tensor, projection: Tensor | None) -> Tensor:
-    """Embeddings [..., E] along the rows of a projection [K, E], as unit vectors [..., K]; as they are where there is none."""
-    if projection is None:
-        return embedding
-    with torch.autocast(embedding.device.type, enabled=False):
-        return nn.functional.normalize(embedding.float() @ projection.float().T, dim=-1)
-
-
-def patient_embedding(cls: Tensor, patches: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Pool slices to one vector: CLS averaged over slices, beside the (weighted) mean patch token of each modality.
-
-    Modalities stay apart: their mean would blur what tells the classes apart (bright on T2 *and* dark on FLAIR). Each part is
-    standardised by itself, so that the zeros of an absent modality stand for an average one.
-
-    Args:
-        cls: [B, S, D].
-        patches: [B, S, M, P, D].
-        present: [B, M] bool.
-        weights: of the patch tokens, as `Pooling.weights` gives them; None: all alike.
-
-    Returns:
-        [B, (1 + M) D].
-    """
-    pooled = patches.mean((1, 3)) if weights is None else (patches * weights.unsqueeze(4)).sum((1, 3)).to(patches.dtype)
-    parts = torch.cat([cls.mean(1).unsqueeze(1), pooled], dim=1).float()  # [B, 1 + M, D]
-    parts = nn.functional.layer_norm(parts, parts.shape[-1:])
-    here = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
-    return (parts * here.unsqueeze(2)).flatten(1)

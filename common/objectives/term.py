@@ -2,7 +2,7 @@
 
 Terms hold their settings and import nothing of models or training, so that a new one is one file and one line in `terms`.
 B patients, V views (global ones first), U global views, T views of the teacher, R masked patches, K prototypes of which the first
-C are the classes, E width of an embedding.
+C are the classes, E width of an embedding, S slices of H x W pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class StepOutputs:
         parameters: the arrays that the round trains, by name, as they are now.
         received: the same as the round began with them: the global model's.
         student_temperature, teacher_temperature: what cosines are divided by, now.
+        dense: [U, B, S, H, W], a logit for each pixel of the student's global views; None: the task asks for none.
+        lesions: [U, B, S, H, W], the part of each pixel that is tumour; zeros without a mask.
     """
 
     logits: Tensor
@@ -47,6 +49,8 @@ class StepOutputs:
     received: Mapping[str, Tensor]
     student_temperature: float
     teacher_temperature: float
+    dense: Tensor | None = None
+    lesions: Tensor | None = None
 
 
 class Refusal(NamedTuple):

@@ -8,6 +8,7 @@ from common.objectives.fixmatch import FixMatch
 from common.objectives.ibot import Ibot
 from common.objectives.koleo import KoLeo
 from common.objectives.mean_teacher import MeanTeacher
+from common.objectives.segmentation import Segmentation
 from common.schema import registry
 
 TERMS = registry(
@@ -19,4 +20,5 @@ TERMS = registry(
     FixMatch,
     MeanTeacher,
     FedProx,
+    Segmentation,
 )

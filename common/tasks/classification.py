@@ -21,6 +21,7 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     term: ClassVar[str] = "classification"
+    decoder: ClassVar[None] = None
     classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
     label: str = "subtype"  # column of participants.tsv; site.toml may name another
 

@@ -2,7 +2,9 @@
 
 from common.schema import registry
 from common.tasks.classification import Classification
+from common.tasks.segmentation import Segmentation
 
 TASKS = registry(
     Classification,
+    Segmentation,
 )

@@ -5,6 +5,8 @@ Letters: N patients, C outputs.
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from common.decoders.decoder import Decoder
+
 if TYPE_CHECKING:  # configurations name tasks, and are parsed by commands that must not wait for what measures need
     import numpy as np
     from numpy.typing import NDArray
@@ -22,8 +24,12 @@ class Task(Protocol):
     term: ClassVar[str]
 
     @property
+    def decoder(self) -> Decoder | None:
+        """What gives each pixel an answer: then the target is the mask that somebody drew. None: one answer for a patient."""
+
+    @property
     def label(self) -> str:
-        """Column of participants.tsv that holds the target; site.toml may name another."""
+        """Column of participants.tsv that holds the target; site.toml may name another. "": no table has it."""
 
     @property
     def classes(self) -> tuple[str, ...]:

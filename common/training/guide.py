@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from common.data.dataset import SiteData
-from common.data.lesions import WHOLE
+from common.data.dataset import WHOLE, SiteData
 from common.models.arrays import Arrays
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel

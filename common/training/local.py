@@ -90,7 +90,7 @@ def view_rule(
     model: MultiModalViT, patients: SiteData, config: RunConfig, generator: torch.Generator, rounds: int
 ) -> PlainGradients:
     """The rule of a round on views of the patients, who come in a random order; `rounds`: of the schedule of rates."""
-    batches, device = _batches(patients, config, generator), choose_device()
+    batches, device = batches_of(patients, config, generator), choose_device()
 
     def outputs(point: Point) -> StepOutputs:
         batch = next(batches)
@@ -114,10 +114,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _batches(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[Batch]:
-    """Every patient once an epoch, each with some of its slices drawn at random."""
+def batches_of(patients: SiteData, config: RunConfig, generator: torch.Generator) -> Iterator[Batch]:
+    """Every patient once an epoch, each with some of its slices drawn at random; tumours where masks are the targets."""
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            batch = with_planes(patients.take(np.asarray(chosen)), config.data)
+            batch = with_planes(patients.take(np.asarray(chosen), lesions=config.task.decoder is not None), config.data)
             yield some_slices(batch, config.training.slices_per_step, generator)

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 from common.config.run import RunConfig
+from common.decoders.decoder import DECODER
 from common.training.schedule import learning_rate
 
 
 def make_optimizer(student: Mapping[str, Tensor], config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW; head and adapters have rates of their own, vectors (norms, biases) no decay."""
+    """AdamW; head (a decoder, too) and adapters have rates of their own, vectors (norms, biases) no decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, value in student.items():
-        rate = config.training.head_learning_rate if name.startswith("head.") else config.training.learning_rate
+        fresh = name.startswith(("head.", DECODER))
+        rate = config.training.head_learning_rate if fresh else config.training.learning_rate
         decay = config.training.weight_decay if value.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(value)
     return torch.optim.AdamW(

@@ -30,7 +30,8 @@ def view_outputs(
     global_views, local_views = views
     student = {**point.trained, **point.fixed}
     masks, known = global_views.masks, global_views.covariates
-    said = functional_call(model, student, (global_views.x, global_views.present, masks, masks, known))
+    seen_by_student, lesions = (global_views.x, global_views.present, masks, masks, known), global_views.lesions
+    said = functional_call(model, student, seen_by_student, {"dense": lesions is not None})
     cosines = [said.logits]
     if local_views is not None:
         cosines.append(
@@ -50,6 +51,8 @@ def view_outputs(
         received=point.received,
         student_temperature=config.objective.student_temperature,
         teacher_temperature=teacher_temperature_now(config, point),
+        dense=None if said.dense is None else said.dense.unflatten(0, (GLOBAL_VIEWS, B)),
+        lesions=None if lesions is None else lesions.unflatten(0, (GLOBAL_VIEWS, B)),
     )
 
 

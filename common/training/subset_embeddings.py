@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.models.multimodal import less_mean, projected
+from common.models.embedding import less_mean, projected
 from common.models.trained_model import TrainedModel
 from common.training.kept import Kept
 from common.training.subsets import Subset, embed_alone, forward_subsets

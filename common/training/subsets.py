@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from common.data.dataset import SiteData
-from common.models.multimodal import Alone, MultiModalViT, patient_embedding
+from common.models.embedding import patient_embedding
+from common.models.multimodal import Alone, MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training.forward import forward_batches
 

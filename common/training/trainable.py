@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.adapters.adapter import RESIDUAL
 from common.config.run import RunConfig
+from common.decoders.decoder import DECODER
 from common.pooling.pooling import POOL
 
 HEAD = "head."
@@ -19,7 +20,7 @@ TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
 # What self-supervised rounds leave of the head. Its projections learn: else DINO would ask the adapters for random directions.
 # The prototypes, of which the first are the classes, would take a meaning that no class has, and ages would give views away.
-CLASSES = ("head.prototypes", "head.covariates.")
+CLASSES = ("head.prototypes", "head.covariates.", DECODER)
 
 
 def trained_names(names: Iterable[str], config: RunConfig, round_number: int) -> list[str]:
@@ -120,6 +121,11 @@ def needs_labels(config: RunConfig) -> bool:
 
 def no_label(config: RunConfig) -> str:
     """What to say of a federation without one label."""
+    if config.task.decoder:
+        return (
+            "No patient of any training site has a tumour mask: nothing can be learned of where tumours are. `fedmri-site check` "
+            "says at each site which masks it finds; go on without by --unlabelled."
+        )
     return (
         f"No patient of any training site has a label (column {config.task.label} of participants.tsv): nothing can be learned "
         "of the classes. `fedmri-site check` says at each site why; go on without labels by --unlabelled."

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.config.axes import mirrored
 from common.config.sections import DataConfig, ObjectiveConfig
-from common.data.augmentation import apply_crops, sample_crops
+from common.data.augmentation import apply_crops, apply_geometry, sample_crops
 from common.data.dataset import Batch
 from common.objectives.masking import (
     drop_covariates,
@@ -32,12 +32,14 @@ class Views:
         present: [V B, M], what the model may use.
         masks: [V B, S, M, P] of global views, None of local ones.
         covariates: [V B, Q].
+        lesions: [V B, S, h, w] of global views, where the batch has them.
     """
 
     x: Tensor
     present: Tensor
     masks: Tensor | None
     covariates: Tensor
+    lesions: Tensor | None = None
 
 
 def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: torch.Generator) -> tuple[Views, Views | None]:
@@ -58,7 +60,7 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
     x, present, covariates = batch.x, batch.present, batch.covariates
     size = x.shape[-1]
     local = max(patch, round(size * config.local_size / patch) * patch)
-    crops = _cut(batch, config.local_crops, (config.local_scale, config.global_scale), local, generator)
+    crops, _ = _cut(batch, config.local_crops, (config.local_scale, config.global_scale), local, generator)
     kept = drop_modalities(present.repeat(config.local_crops, 1), config.modality_dropout, generator)
     known = drop_covariates(covariates.repeat(config.local_crops, 1), config.covariate_dropout, generator)
     return seen, Views(crops, kept.to(x.device), None, known.to(x.device))
@@ -76,11 +78,11 @@ def global_views(batch: Batch, views: int, config: ObjectiveConfig, patch: int, 
     """
     x, present, covariates = batch.x, batch.present, batch.covariates
     size = x.shape[-1]
-    crops = _cut(batch, views, (config.global_scale, 1.0), size, generator)
+    crops, lesions = _cut(batch, views, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(views, 1), config.modality_dropout, generator)
     masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
     known = drop_covariates(covariates.repeat(views, 1), config.covariate_dropout, generator)
-    return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device))
+    return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device), lesions)
 
 
 def with_planes(batch: Batch, data: DataConfig) -> Batch:
@@ -91,16 +93,23 @@ def with_planes(batch: Batch, data: DataConfig) -> Batch:
 
 def some_slices(batch: Batch, number: int, generator: torch.Generator) -> Batch:
     """The batch with `number` of each patient's slices, drawn at random; all where they have no more."""
-    x, mirrors = batch.x, batch.mirrors
+    x, mirrors, lesions = batch.x, batch.mirrors, batch.lesions
     chosen = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, : min(number, x.shape[1])]
-    kept = batch._replace(x=x[torch.arange(len(x)).unsqueeze(1), chosen.to(x.device)])
+    rows = torch.arange(len(x)).unsqueeze(1)
+    kept = batch._replace(x=x[rows, chosen.to(x.device)], lesions=None if lesions is None else lesions[rows, chosen])
     return kept if mirrors is None else kept._replace(mirrors=mirrors.gather(1, chosen))
 
 
-def _cut(batch: Batch, views: int, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
-    """[V B, S, M, size, size]: each patient's crops, one geometry a view."""
-    x, B, M = batch.x, batch.x.shape[0], batch.x.shape[2]
-    return torch.cat([apply_crops(x, sample_crops(B, M, scale, generator), size, batch.mirrors) for _ in range(views)])
+def _cut(
+    batch: Batch, views: int, scale: tuple[float, float], size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Each patient's crops [V B, S, M, size, size], one geometry a view, and what of them is tumour [V B, S, size, size]."""
+    x, B, M, lesions = batch.x, batch.x.shape[0], batch.x.shape[2], batch.lesions
+    drawn = [sample_crops(B, M, scale, generator) for _ in range(views)]
+    cut = torch.cat([apply_crops(x, one, size, batch.mirrors) for one in drawn])
+    if lesions is None:
+        return cut, None
+    return cut, torch.cat([apply_geometry(lesions.to(x.device), one, size, batch.mirrors) for one in drawn])
 
 
 def _masks(present: Tensor, slices: int, grid: tuple[int, int], config: ObjectiveConfig, generator: torch.Generator) -> Tensor:

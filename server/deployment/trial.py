@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
+from common.config.segmentation import require_classes
 from common.data.dataset import SiteData
 from common.errors import ConfigError
 from common.messages.round import pack_arrays, record_bytes
@@ -54,6 +55,7 @@ def require_plain(config: RunConfig) -> None:
     Raises:
         ConfigError: a private run, or one in which sites keep something of their own: their rounds are others.
     """
+    require_classes(config, "--dry-run")
     for on, what in ((config.privacy.enabled, "privacy.enabled"), (config.personal.on, "[personal]")):
         if on:
             raise ConfigError(f"--dry-run plays plain rounds, and the run has {what}. Estimate it without: --set it off.")

@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.cli import CONFIGS
+from common.config.segmentation import require_classes
 from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
 from common.model_files.dense import DenseModel
@@ -76,7 +77,9 @@ def export(wanted: ExportRequest, say: Say) -> list[dict[str, Any]]:
         raise ConfigError(f"{wanted.out} is there already. Name a folder that is not: a release is never written over.")
     report = read_report(wanted.run)
     say("Opening the trained model")
-    trained = open_saved(read_saved(wanted.run), wanted.weights)
+    saved = read_saved(wanted.run)
+    require_classes(saved.config, "Export")
+    trained = open_saved(saved, wanted.weights)
     draft = wanted.out.parent / f".{wanted.out.name}.{uuid.uuid4().hex}"
     try:
         draft.mkdir(parents=True)

@@ -103,6 +103,8 @@ def _transforms(data: DataConfig) -> list[dict[str, Any]]:
             "covariates": [asdict(row) for row in data.covariates],
             "standard": [asdict(row) for row in data.standard],
             "intensity": data.intensity,
+            "through": data.through,
+            "shift": data.shift,
             "place": "@place",
         },
     ]

@@ -58,6 +58,8 @@ class Cutting:
     standard: tuple[Standard, ...] = ()
     intensity: str = "percentiles"
     axes: tuple[str, ...] = AXIAL
+    through: str = "tumour"
+    shift: float = 0.0
 
 
 def find_patients(
@@ -115,6 +117,7 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         standard: the intensity scale that volumes are mapped to, as fields of `Standard`.
         intensity: rule of what becomes 0 to 1, as `data.intensity` of the training.
         axes: along which slices lie, so many of each.
+        through, shift: what slices go through, and how far windows are moved, as `data.through` and `data.shift` of the training.
     """
 
     def __init__(
@@ -130,6 +133,8 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         standard: Sequence[Mapping[str, Any]] = (),
         intensity: str = "percentiles",
         axes: Sequence[str] = AXIAL,
+        through: str = "tumour",
+        shift: float = 0.0,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if place not in ("header", "voxels"):
@@ -138,7 +143,7 @@ class SlicesOfPatientd(MapTransform):  # type: ignore[misc]
         if unknown := [axis for axis in axes if axis not in AXES]:
             raise ValueError(f"axes: expected some of {', '.join(AXES)}; got {unknown[0]!r}.")
         field = tuple(field_of_view) if isinstance(field_of_view, Sequence) else field_of_view
-        self.cutting = Cutting(tuple(keys), slices, size, field, low, high, scale, intensity, tuple(axes))
+        self.cutting = Cutting(tuple(keys), slices, size, field, low, high, scale, intensity, tuple(axes), through, shift)
         self.by_voxels = place == "voxels"
         fields = [{key: _frozen(value) for key, value in row.items()} for row in covariates]
         self.covariates = [Covariate(**row) for row in fields]

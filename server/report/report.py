@@ -15,6 +15,7 @@ from server.report.own_models import OwnModels, decode_own_models
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
+from server.report.segmentation import Segmentation, decode_segmentation
 from server.report.stage import Stage, decode_stage
 from server.report.twins import Twins, decode_twins
 
@@ -112,6 +113,7 @@ class Report:
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     provenance: Provenance
+    segmentation: Segmentation | None = None  # None: the run predicts classes
 
 
 def decode(report: Mapping[str, Any]) -> Report:
@@ -138,6 +140,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         privacy=decode_claims(report["privacy"]),
         aggregation=decode_aggregation(report.get("aggregation")),
         provenance=_provenance(table(report["provenance"])),
+        segmentation=decode_segmentation(report),
     )
 
 

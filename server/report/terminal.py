@@ -4,6 +4,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from server.report.page import segmentation
 from server.report.page.comparison import ALONE, comparison
 from server.report.page.headline import headline
 from server.report.page.values import measure_text, number
@@ -22,6 +23,8 @@ def result_table(report: Report) -> Table:
     )
     table.caption_justify = "left"
     table.add_column("Training", overflow="fold")
+    if section := segmentation.read(report.segmentation):
+        return _segmented(table, section)
     for name in ("MCC", "Balanced accuracy", "AUROC", "Brier"):
         table.add_column(name, justify="right")
     for row in comparison(report):
@@ -29,4 +32,21 @@ def result_table(report: Report) -> Table:
         cells = [Text(row.name + alone), Text(measure_text(row.mcc))]
         cells += [Text(number(m.value)) for m in (row.balanced_accuracy, row.auroc, row.brier)]
         table.add_row(*cells, style="bold" if row.federated else "")
+    return table
+
+
+def _segmented(table: Table, section: segmentation.Section) -> Table:
+    """The rows of a run that segments."""
+    for name in ("Dice", "Jaccard", "95% Hausdorff, mm", "Patients"):
+        table.add_column(name, justify="right")
+    for row in section.rows:
+        found = row.found
+        cells = [
+            row.name,
+            measure_text(found.dice),
+            measure_text(found.jaccard),
+            number(found.hd95_mm.value, 1),
+            str(found.n or 0),
+        ]
+        table.add_row(*map(Text, cells), style="bold" if row.federated else "")
     return table

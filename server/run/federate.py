@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from logging import INFO
@@ -31,13 +31,14 @@ from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
 from server.run.ending import ERROR_NAME, room_on_disk, told_of_end
 from server.run.evidence_pictures import draw_pictures, may_be_shown
-from server.run.external import measure_final, measure_round, open_external, read_external
+from server.run.external import FinalResult, measure_final, measure_round, open_external, read_external
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, RunPlan, travelling_config
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, require_same_run, resume, write_open
 from server.run.round_lines import read_rounds
+from server.run.segmentation import external_cases, measure_segmented
 from server.run.stage import Kept, keep_stage
 from server.run.standard import harmonised
 from server.run.twins import compare_sites, keep_twins, kept_twins
@@ -152,11 +153,9 @@ def finish(
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
-    acquisitions = read_external(plan.data, plan.external, plan.config)
     trained = TrainedModel(model, arrays, plan.config)
-    final = measure_final(trained, patients, calibrated, acquisitions)
-    mcc = final.external["mcc"]["value"]
-    progress.tell(Evaluated(progress.round, {} if mcc is None else {"mcc": float(mcc)}, final=True))
+    final = _measured(plan, trained, patients, calibrated)
+    progress.tell(Evaluated(progress.round, headline_figures(final.external), final=True))
     provenance = {
         "config": json.loads(plan.config.to_json()),
         "backbone": model.backbone_name,
@@ -191,10 +190,26 @@ def finish(
     log(INFO, "Results: %s. Their page: fedmri-server report %s", plan.out / JSON_NAME, shlex.quote(str(plan.out)))
 
 
+def _measured(plan: RunPlan, trained: TrainedModel, patients: SiteData, calibrated: Calibrated | None) -> FinalResult:
+    """By the task: of classes, or of every voxel."""
+    if plan.config.task.decoder:
+        return measure_segmented(trained, external_cases(plan.data, plan.external, plan.config, patients))
+    return measure_final(trained, patients, calibrated, read_external(plan.data, plan.external, plan.config))
+
+
+def headline_figures(external: Mapping[str, Any]) -> dict[str, float]:
+    """The one measure that the events name, where it is defined: `mcc`, or `dice` of a run that segments."""
+    name, found = ("dice", external["segmentation"]) if "segmentation" in external else ("mcc", external)
+    value = found[name]["value"]
+    return {} if value is None else {name: float(value)}
+
+
 def with_pictures(
     plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]], calibrated: Calibrated | None
 ) -> list[dict[str, Any]]:
-    """The report's patients, some with a picture: of hospitals whose policy lets them be shown."""
+    """The report's patients, some with a picture: of hospitals whose policy lets them be shown. It shows evidence for a class."""
+    if plan.config.task.decoder:
+        return entries
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])
     scaling = calibrated.calibration.scaling if calibrated else UNSCALED

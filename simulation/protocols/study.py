@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
+from common.config.segmentation import require_classes
 from common.config.site import read_policy
 from common.data.dataset import SiteData
 from common.errors import DataError, FederationError
@@ -79,10 +80,11 @@ def run_study(
         What `JSON` holds.
 
     Raises:
-        ConfigError: `fusion` names no three modalities of the run.
+        ConfigError: `fusion` names no three modalities of the run, or the run segments.
         DataError: patients that cannot be read, or no label among those who train.
         FederationError: the folder holds a study already.
     """
+    require_classes(plan.config, "A protocol")
     channels = channels_of(fusion, plan.config.data.modalities)
     require_none(plan.out)
     plan, refused, twins = prepare(plan, note, progress)

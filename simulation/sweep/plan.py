@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from common.cli import config_path
 from common.config.run import RunConfig, load_config
+from common.config.segmentation import require_classes
 from common.data.cases import read_site
 from common.data.holdout import held_back
 from common.errors import ConfigError, WeightsError
@@ -104,6 +105,7 @@ def arm_config(arm: Arm, grid: Grid) -> RunConfig:
         config = load_config(config_path(grid.base), (*grid.settings, *arm.settings))
     except ConfigError as error:
         raise ConfigError(f"Arm {arm.name!r}: {error}") from error
+    require_classes(config, "A sweep")
     if not config.evaluation.holdout:
         raise ConfigError(
             f"Arm {arm.name!r}: evaluation.holdout = 0 holds no patient back, and a sweep chooses by held-back patients of the "

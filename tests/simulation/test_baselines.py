@@ -38,7 +38,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SiteData]:
     given: list[SiteData] = []
     monkeypatch.setattr(baselines, "_open", lambda folders, *_: [site(folder.name) for folder in folders])
     monkeypatch.setattr(baselines, "build_model", lambda *_: None)
-    monkeypatch.setattr(baselines, "_trained", lambda _, training, *__: given.append(training) or {})
+    monkeypatch.setattr(baselines, "trained_arrays", lambda _, training, *__: given.append(training) or {})
     monkeypatch.setattr(baselines, "predict", lambda _, patients: answer(patients))
     monkeypatch.setattr(baselines, "frozen_features", lambda _, patients, __, **___: answer(patients)[:, None])
     return given

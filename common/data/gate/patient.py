@@ -20,8 +20,11 @@ from common.data.gate.images import MASK, Images
 from common.data.gate.masks import tumour_of
 from common.data.gate.presence import NOT_WANTED, present_of
 from common.data.gate.rules import RULES
-from common.data.planes import Plane, choose_plane
-from common.data.volumes import Mask, Volume, foreground, resample
+from common.data.planes import Plane, choose_plane, window_move
+from common.data.volumes import HALF, Mask, Volume, foreground, resample
+
+BRAIN = "brain"  # as `Cut.through`
+BRAIN_LEAST = 0.1  # of the fullest slice: where masks decide nothing, slices are spread over all that show so much of the brain
 
 
 class Files(Protocol):
@@ -63,6 +66,14 @@ class Cut(Protocol):
         """How many of each axis."""
 
     @property
+    def through(self) -> str:
+        """ "tumour" or "brain": what slices go through where there is a mask."""
+
+    @property
+    def shift(self) -> float:
+        """Most that a patient's window is moved, in mm."""
+
+    @property
     def size(self) -> int:
         """Edge in pixels."""
 
@@ -95,8 +106,9 @@ class Patient:
         images: as they were read.
         volumes: the present modalities, on the grid of `reference`.
         reference: the first modality.
-        region: what the slices go through, [X, Y, Z].
-        tumour: the region is the mask's tumour; else the brain.
+        region: the mask's tumour, else the brain, [X, Y, Z].
+        tumour: the region is the mask's tumour.
+        guided: slices and windows go through that tumour; else through the brain.
         planes: the chosen slices, one for each axis of the run.
         findings: warnings and notes, in the order of the files.
     """
@@ -106,6 +118,7 @@ class Patient:
     reference: Volume
     region: Mask
     tumour: bool
+    guided: bool
     planes: tuple[Plane, ...]
     findings: tuple[Finding, ...]
 
@@ -149,13 +162,31 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     add(found)
     _raise_errors(findings)
     tumour, reference = region is not None, images.reference
-    region = foreground(reference.voxels, reference.levels) if region is None else region
-    planes = tuple(choose_plane(region, reference, axis, data.slices, tumour=tumour) for axis in data.axes)
+    brain = foreground(reference.voxels, reference.levels) if region is None or data.through == BRAIN else region
+    region, guided = brain if region is None else region, tumour and data.through != BRAIN
+    least = BRAIN_LEAST if data.through == BRAIN else HALF
+    moves = (window_move(case.id, axis, data.shift) for axis in data.axes)
+    planes = tuple(
+        choose_plane(brain, reference, axis, data.slices, tumour=guided, least=least, move=move)
+        for axis, move in zip(data.axes, moves, strict=True)
+    )
     placed = {name: resample(volume, reference) for name, volume in images.volumes.items()}
     present, found = present_of(images, placed, planes, max(fields_of_view(data)))
     add(found)
     _raise_errors(findings)
-    return Patient(images, present, reference, region, tumour, planes, tuple(findings))
+    return Patient(images, present, reference, region, tumour, guided, planes, tuple(findings))
+
+
+def guided_by(read: Patient, region: Mask, data: Cut) -> Patient:
+    """The patient as if somebody had drawn this tumour: slices and windows go through it.
+
+    Args:
+        read: as `read_patient` gave them, without a mask.
+        region: [X, Y, Z] on the grid of `reference`, not empty.
+        data: as for `read_patient`.
+    """
+    planes = tuple(choose_plane(region, read.reference, axis, data.slices, tumour=True) for axis in data.axes)
+    return replace(read, region=region, tumour=True, guided=True, planes=planes)
 
 
 def _with_backgrounds(images: Images) -> tuple[Images, list[Finding]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from server.report.decode import Measure
 from server.report.evaluation import Detectable, Evaluation
+from server.report.page import segmentation
 from server.report.page.classes import read_confusion
 from server.report.page.comparison import ALONE, Row, comparison
 from server.report.page.values import interval_text, number, patients_text, percent
@@ -42,7 +43,7 @@ def read(report: Report) -> Top:
         n=external.n or 0,
         hospital=report.provenance.hospital or "the external hospital",
         headline=headline(report),
-        beside=_beside(rows),
+        beside=segmentation.beside(report.segmentation) if report.segmentation else _beside(rows),
         caution=caution(external),
         tiles=_tiles(rows[0], external),
     )
@@ -50,6 +51,8 @@ def read(report: Report) -> Top:
 
 def headline(report: Report) -> str:
     """The result in one sentence."""
+    if report.segmentation:
+        return segmentation.headline(report.segmentation)
     external, mcc, n = report.external, report.external.mcc, report.external.n or 0
     if not n:
         return NO_LABELS

@@ -23,6 +23,7 @@ from server.report.page import (
     patients,
     provenance,
     rounds,
+    segmentation,
     stage,
     subgroups,
     subsets,
@@ -41,6 +42,7 @@ class View:
     """All that the page shows. What a report lacks is None or empty, and its section absent."""
 
     top: headline.Top
+    segmentation: segmentation.Section | None
     rows: tuple[comparison.Row, ...]
     detectable: str
     confusion: tuple[classes.ClassRow, ...]
@@ -67,6 +69,7 @@ class View:
     def contents(self) -> tuple[tuple[str, str], ...]:
         """(place, name) of the sections that are there."""
         there = {
+            "segmentation": (self.segmentation, "Segmentation"),
             "classes": (self.confusion and self.top.n, "Confusion matrix"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
@@ -95,6 +98,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
     calibrated, source = report.calibration, report.provenance
     return View(
         top=headline.read(report),
+        segmentation=segmentation.read(report.segmentation),
         rows=comparison.comparison(report),
         detectable=headline.detectable_text(report.detectable),
         confusion=classes.read_confusion(report.external),
@@ -103,7 +107,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         calibration=calibration.read(calibrated),
         sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
         abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,
-        subsets=subsets.read(report.subsets),
+        subsets=None if report.segmentation else subsets.read(report.subsets),
         covariates=covariates.read(report.covariates),
         ood=ood.read(report.ood),
         subgroups=subgroups.read(report.subgroups),
@@ -113,7 +117,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         personal=own_models.read(report.personal),
         privacy=report.privacy,
         aggregation=report.aggregation,
-        patients=patients.read(report, pictures),
+        patients=() if report.segmentation else patients.read(report, pictures),
         provenance=provenance.pairs(source.facts),
         config=source.config_text,
     )

@@ -126,7 +126,7 @@ def test_without_a_calibration_it_says_so(run, phantom, capsys):
 def test_without_a_mask_no_tumour_is_guessed(run, phantom, tmp_path, capsys):
     code, table, _ = asked(capsys, brats(phantom, tmp_path / "p", ("flair",), mask=False), "--model", run)
     assert code == 0
-    assert "no mask, and FedMRI does not segment tumours" in table["slices"]["why"]
+    assert "no mask, and none was proposed" in table["slices"]["why"]
     assert table["evidence"]["modalities"] == {}  # of one modality none can be left out
 
 

@@ -29,7 +29,8 @@ def known(data: SiteData) -> SiteData:
 
 def test_a_batch() -> None:
     data = some("s", 6)
-    x, present, labels, covariates, mirrors = data.take([4, 0])
+    x, present, labels, covariates, mirrors, lesions = data.take([4, 0])
+    assert lesions is None
     assert covariates.shape == (2, 0)  # there are none where none are given
     assert mirrors is None
     assert (x.dtype, present.dtype, labels.dtype) == (torch.float32, torch.bool, torch.int64)

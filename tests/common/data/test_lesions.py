@@ -10,9 +10,9 @@ import pytest
 import common.data.lesions as module
 from common.data.cache import open_site
 from common.data.cases import read_site
-from common.data.dataset import SiteData
+from common.data.dataset import WHOLE, SiteData
 from common.data.gate.files import load_volume
-from common.data.lesions import WHOLE, slice_lesion, with_lesions
+from common.data.lesions import slice_lesion, with_lesions
 from common.data.slices import prepare_case
 
 PATIENTS = {"sub-1": ["t1", "flair", "mask"], "sub-2": ["t1c"]}

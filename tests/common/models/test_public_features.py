@@ -19,7 +19,7 @@ from common.model_files.exported import merge_trained, save_exported
 from common.model_files.open import open_saved, read_saved
 from common.models.arrays import get_arrays, load_arrays, save_arrays, set_arrays
 from common.models.build import build_model
-from common.models.multimodal import patient_embedding
+from common.models.embedding import patient_embedding
 from common.models.public_features import CENTRE, PROJECTION, QUERY, SHIPPED_PUBLIC
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict

@@ -29,6 +29,8 @@ def step_of(**changes: Any) -> StepOutputs:
         received={"a": normal(2, 3, seed=7), "b": normal(4, seed=8)},
         student_temperature=0.2,
         teacher_temperature=0.07,
+        dense=normal(2, PATIENTS, 1, 4, 4, seed=9),
+        lesions=(normal(2, PATIENTS, 1, 4, 4, seed=10) > 0.5).float(),
     )
     return replace(step, **changes)
 
@@ -42,4 +44,6 @@ def of_patient(step: StepOutputs, row: int) -> StepOutputs:
         embeddings=step.embeddings[:, one],
         labels=step.labels[one],
         teacher_logits=step.teacher_logits[:, one],
+        dense=None if step.dense is None else step.dense[:, one],
+        lesions=None if step.lesions is None else step.lesions[:, one],
     )

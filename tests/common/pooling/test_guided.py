@@ -9,8 +9,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from common.config.run import RunConfig, config_from_table
-from common.data.dataset import SiteData
-from common.data.lesions import WHOLE
+from common.data.dataset import WHOLE, SiteData
 from common.errors import ConfigError
 from common.models.arrays import get_arrays
 from common.models.build import build_model

@@ -9,7 +9,8 @@ from common.config.run import RunConfig, config_from_json, config_from_table
 from common.errors import ConfigError
 from common.models.arrays import get_arrays
 from common.models.build import build_model
-from common.models.multimodal import MultiModalViT, patient_embedding
+from common.models.embedding import patient_embedding
+from common.models.multimodal import MultiModalViT
 from common.pooling.attention import Attention
 from common.pooling.centre import Centre
 from common.pooling.mean import Mean

@@ -95,5 +95,5 @@ def test_a_setting_may_stand_alone() -> None:
     config = load_config(config_path("demo"), ("label=grade", "classes=['2','3']"))
     assert config.task == Classification(("2", "3"), "grade")
     assert load_config(config_path("demo"), ("data.classes=['2','3']",)).task.classes == ("2", "3")
-    with pytest.raises(ConfigError, match="task: expected one of classification"):
-        load_config(config_path("demo"), ("task=segmentation",))
+    with pytest.raises(ConfigError, match="task: expected one of classification, segmentation"):
+        load_config(config_path("demo"), ("task=regression",))

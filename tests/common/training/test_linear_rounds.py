@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig, config_from_table
-from common.data.dataset import SiteData
-from common.data.lesions import WHOLE
+from common.data.dataset import WHOLE, SiteData
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training import probing
