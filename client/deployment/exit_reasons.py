@@ -14,7 +14,8 @@ INVALID_KEY, NO_CONNECTION, OTHER_VERSION = 302, 305, 606  # flwr.supercore.exit
 ONLINE_TRIES = 9  # restarts within which the server may still think a site online that was cut off (about 60 s)
 STARTED_NOW = "-- fedmri-site start --"  # in the SuperNode's log: what stands before was another start's
 _CONNECTED = ("SuperNode ID:", "Connection successful after", "Received successfully", "Sent successfully")
-_LOST = ("Starting Flower SuperNode", "Connection attempt failed", "Exit Code:", "terminated gracefully")
+GIVEN_UP = "Giving up reconnection"  # Flower tries no more where an error speaks of TLS
+_LOST = ("Starting Flower SuperNode", "Connection attempt failed", GIVEN_UP, "Exit Code:", "terminated gracefully")
 
 
 def read_tail(log: Path, size: int = TAIL_BYTES) -> str:
@@ -52,6 +53,8 @@ def explain(home: SiteHome, program: Program, code: int, moved: float = 0.0) -> 
     number = int(found[-1]) if found else 0
     if program.name == SUPERNODE and number == NO_CONNECTION:
         return _no_connection(home, text, last, moved)
+    if program.name == SUPERNODE and not number and GIVEN_UP in last:
+        return _on_the_way(home, text, moved)
     if program.name == SUPERNODE and not number and "terminated gracefully" in last:
         return _turned_away(home, text, moved)  # nobody here asked it to end: the server answered 401
     if code < 0:

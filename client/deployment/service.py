@@ -24,7 +24,7 @@ from client.deployment.keys import read_ca, read_key
 from client.gate.superexec import LAUNCHERS_VARIABLE
 from common.clock import moved_since, wall_offset
 from common.config.site import SITE_CONFIG, SITE_VARIABLE
-from common.deployment.flower_cli import LOOPBACK, SUPERNODE, flower_environment, program
+from common.deployment.flower_cli import LOOPBACK, SUPERNODE, flower_environment
 from common.deployment.supervisor import Program, Supervisor, read_status, running
 from common.errors import FederationError
 from common.files import write_atomic, write_secret
@@ -127,7 +127,8 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
     environment = _environment(home)
     secret = ("--superexec-auth-secret-file", str(home.state / SECRET_NAME))
     supernode = (
-        *(program(SUPERNODE), "--superlink", home.address, "--root-certificates", str(home.ca)),
+        *(sys.executable, "-P", "-m", "client.deployment.supernode"),
+        *("--superlink", home.address, "--root-certificates", str(home.ca)),
         *("--auth-supernode-private-key", str(home.key), "--isolation", "process", *secret),
         *("--host", "127.0.0.1", "--port", str(ports.runtime), "--health-server-address", f"127.0.0.1:{ports.health}"),
         *("--node-config", node_config(home.toml)),
@@ -135,7 +136,7 @@ def programs(home: SiteHome, ports: Ports) -> tuple[Program, Program]:
     executor = (sys.executable, "-P", "-m", "client.gate.superexec")
     superexec = (*executor, "--insecure", "--runtime-api-address", f"127.0.0.1:{ports.runtime}", *secret)
     return (
-        Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work", ports.runtime),
+        Program(SUPERNODE, supernode, supernode_log(home), environment, home.state / "work"),
         Program(SUPEREXEC, superexec, home.logs / "superexec.log", environment, home.state / "work"),
     )
 

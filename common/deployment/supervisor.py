@@ -1,16 +1,10 @@
-"""Keeps programs alive: restarts them with growing pauses, rotates their logs, stops them in order. Linux only.
-
-A process that is there may have given up all the same: Flower's SuperNode, told by a proxy in the middle of a TLS handshake that
-the connection is over, shuts all down and then waits for a thread of its own for ever. So it counts, too, whether a program takes
-connections.
-"""
+"""Keeps programs alive: restarts them with growing pauses, rotates their logs, stops them in order. Linux only."""
 
 import ctypes
 import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -29,8 +23,6 @@ from common.files import locked, write_atomic
 GRACE_SECONDS = 20.0  # between asking a program to end and killing it
 SETTLED_SECONDS = 60.0  # after so long a life the next pause is the shortest again
 TICK_SECONDS = 0.2
-LOOK_SECONDS = 5.0  # between looks at whether a program takes connections
-DEAF_SECONDS = 30.0  # for which one that took them takes none, before it is ended
 LOCK_TRIES = 6
 _PRCTL = ctypes.CDLL(None).prctl
 STATUS_NAME, LOCK_NAME = "supervisor.json", "supervisor.lock"
@@ -44,17 +36,13 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """One program to keep alive; its output goes to `log`.
-
-    `port`: on this machine, where it takes connections as long as it is well; 0: nobody looks.
-    """
+    """One program to keep alive; its output goes to `log`."""
 
     name: str
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str]
     folder: Path
-    port: int = 0
 
 
 @dataclass
@@ -70,8 +58,6 @@ class _Life:
     last_exit: int | None = None
     reason: str = ""
     since: str = field(default_factory=_now)
-    looked: float = 0.0
-    heard: float | None = None  # when it last took a connection; None: it never did in this life
 
 
 class Supervisor:
@@ -130,40 +116,20 @@ class Supervisor:
                 return False
             self._start(program, life)
             return True
-        code, deaf = life.process.poll(), self._is_deaf(program, life, now)
-        if code is None and not deaf:
+        code = life.process.poll()
+        if code is None:
             return False
-        if deaf:
-            self._end(program)
         self._reap(life)
         life.pause = self.first_pause if now - life.began > SETTLED_SECONDS else min(self.longest_pause, life.pause * 2)
         life.next_try = now + max(life.pause, self.first_pause) * random.uniform(0.8, 1.2)  # sites do not come back all at once
         life.pause = max(life.pause, self.first_pause)
-        life.last_exit, life.since = life.last_exit if code is None else code, _now()
+        life.last_exit, life.since = code, _now()
         life.restarts += 1
-        life.reason = self._why(program, code)
-        return True
-
-    def _why(self, program: Program, code: int | None) -> str:
-        """Why it ended; without a code of its own, it was ended because it was deaf."""
-        if code is None:
-            return f"it was there and took no connections for {DEAF_SECONDS:.0f} seconds: it was ended, and is started anew"
         try:
-            return self._on_exit(program, code)
+            life.reason = self._on_exit(program, code)
         except Exception:  # an explanation that fails ends nothing
-            return ""
-
-    def _is_deaf(self, program: Program, life: _Life, now: float) -> bool:
-        """Whether a program that took connections has taken none for too long."""
-        if not program.port or now - life.looked < LOOK_SECONDS:
-            return False
-        life.looked = now
-        try:
-            socket.create_connection(("127.0.0.1", program.port), timeout=1.0).close()
-        except OSError:
-            return life.heard is not None and now - life.heard >= DEAF_SECONDS
-        life.heard = now
-        return False
+            life.reason = ""
+        return True
 
     def _start(self, program: Program, life: _Life) -> None:
         """Start it with its output pumped into the rotated log."""
@@ -183,7 +149,7 @@ class Supervisor:
             life.next_try, life.reason = time.monotonic() + self.longest_pause, f"cannot be started: {error.strerror}"
             return
         assert process.stdout is not None
-        life.process, life.began, life.since, life.heard = process, time.monotonic(), _now(), None
+        life.process, life.began, life.since = process, time.monotonic(), _now()
         life.pump = threading.Thread(target=copy_lines, args=(process.stdout, program.log), daemon=True)
         life.pump.start()
 

@@ -108,11 +108,7 @@ def programs(home: Home) -> tuple[Program, ...]:
     if home.settings.front == "nginx":
         commands["nginx"] = [nginx(), "-e", "stderr", "-p", f"{folder}/", "-c", str(folder / NGINX), "-g", "daemon off;"]
     environment = home.environment | {HOME_VARIABLE: str(folder)}
-    ports = {SUPERLINK: home.settings.superlink_port}
-    return tuple(
-        Program(name, tuple(command), home.log_of(name), environment, home.home, ports.get(name, 0))
-        for name, command in commands.items()
-    )
+    return tuple(Program(name, tuple(command), home.log_of(name), environment, home.home) for name, command in commands.items())
 
 
 def nginx() -> str:

@@ -49,7 +49,8 @@ def home(tmp_path: Path, authority: Authority) -> SiteHome:
 
 def test_the_supernodes_command_line(home: SiteHome) -> None:
     command = programs(home, Ports(21, 22))[0].command
-    read = _parse_args_run_supernode().parse_args(command[1:])
+    assert command[:4] == (sys.executable, "-P", "-m", "client.deployment.supernode")  # which ends with Flower's loop
+    read = _parse_args_run_supernode().parse_args(command[4:])
     assert read.superlink == home.address
     assert read.root_certificates == str(home.ca)
     assert read.auth_supernode_private_key == str(home.key)
@@ -153,6 +154,15 @@ def test_a_site_that_was_cut_off_a_moment_ago(home: SiteHome) -> None:
     assert "still thinks that this site is online" in why(home, CONNECTED + REFUSED)
     assert "does not know this site's key" in why(home, CONNECTED + REFUSED * (ONLINE_TRIES + 1))
     assert "does not know this site's key" in why(home, TURNED_AWAY + REFUSED)
+
+
+def test_a_network_that_ended_in_a_handshake(tmp_path: Path, home: SiteHome, authority: Authority) -> None:
+    text = f"{CONNECTED}ERROR :     SSL/TLS handshake error detected.\nWARNING :   Giving up reconnection after 0.66 seconds\n"
+    assert not is_connected(text)
+    assert "does not answer" in why(home, text)  # as it is now: nobody listens
+    with door(*authority.issue(tmp_path)) as port:
+        back = provision(tmp_path / "back", f"127.0.0.1:{port}", authority.file).home
+        assert "was not reached a moment ago, and is now; retrying" in why(back, text)
 
 
 def test_a_certificate_that_is_not_trusted(tmp_path: Path, home: SiteHome, authority: Authority) -> None:

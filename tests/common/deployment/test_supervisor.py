@@ -8,14 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.deployment import rotated_log, supervisor
-from common.deployment.flower_cli import free_port
 from common.deployment.supervisor import Program, Supervisor, end, only_one, read_status, running
 from common.errors import FederationError
 
@@ -162,46 +160,3 @@ def test_a_damaged_status_is_no_crash(tmp_path, text) -> None:
     (tmp_path / "supervisor.json").write_text(text, encoding="latin-1")
     assert read_status(tmp_path)["state"] == "stopped"
     json.dumps(read_status(tmp_path))
-
-
-LISTENS = """
-import socket, sys, time
-from pathlib import Path
-door = socket.create_server(("127.0.0.1", {port}))
-print("listens", flush=True)
-while not Path({stop!r}).exists():
-    time.sleep(0.02)
-door.close()
-print("deaf", flush=True)
-time.sleep(600)
-"""
-
-
-def listening(folder: Path, port: int) -> Program:
-    return replace(program(folder, LISTENS.format(port=port, stop=str(folder / "close"))), port=port)
-
-
-@pytest.mark.slow
-def test_a_program_that_is_there_and_takes_no_connections_any_more_is_started_anew(tmp_path, supervised, monkeypatch) -> None:
-    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(supervisor, "DEAF_SECONDS", 1.0)
-    supervised(listening(tmp_path, free_port()))
-    until(lambda: "listens" in read(tmp_path / "one.log"))
-    time.sleep(2)
-    assert read_status(tmp_path)["programs"]["one"]["restarts"] == 0  # as long as it listens
-    (tmp_path / "close").touch()
-    until(lambda: "deaf" in read(tmp_path / "one.log"))
-    (tmp_path / "close").unlink()
-    until(lambda: read(tmp_path / "one.log").count("listens") == 2)
-    until(lambda: read_status(tmp_path)["programs"]["one"]["restarts"] == 1)
-    assert "took no connections for 1 seconds" in read_status(tmp_path)["programs"]["one"]["reason"]
-
-
-@pytest.mark.slow
-def test_a_program_that_has_not_listened_yet_is_given_its_time(tmp_path, supervised, monkeypatch) -> None:
-    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(supervisor, "DEAF_SECONDS", 0.5)
-    one = supervised(replace(program(tmp_path, "import time; print('here'); time.sleep(600)"), port=free_port()))
-    until(lambda: "here" in read(tmp_path / "one.log"))
-    time.sleep(2)
-    assert one._lives["one"].restarts == 0
