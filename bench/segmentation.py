@@ -30,7 +30,6 @@ from simulation import monai_unet
 from simulation.baselines import train_alone
 from simulation.in_process import federate
 
-
 MODELS = ("federated", monai_unet.NAME, "pooled")
 
 

@@ -1,7 +1,7 @@
 """Several yes/no answers of which any may be unknown, as one whole number: what a patient's label is to tasks of findings.
 
-In base three, the first answer last: 0 no, 1 yes, 2 unknown. Rounded down, every digit of -1 is 2, so that -1 is a patient of whom
-nothing is known, as for every other task: whoever carries, counts or hides labels needs to know of no second kind.
+In base three, the first answer last: 0 no, 1 yes, 2 unknown. Rounded down, every digit of -1 is 2, so that -1 is a patient of
+whom nothing is known, as for every other task: whoever carries, counts or hides labels needs to know of no second kind.
 """
 
 from collections.abc import Sequence

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from client.round.train import site_seed
+from common.config.classes import require_classes
 from common.config.run import RunConfig, config_from_json
-from common.config.segmentation import require_classes
 from common.data.dataset import SiteData
 from common.data.holdout import split
 from common.errors import ConfigError

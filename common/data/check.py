@@ -4,6 +4,7 @@ All of this stays at the site.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ class SiteCheck:
     patients: int
     modalities: dict[str, int]  # patients that have it
     masks: int
-    classes: dict[str, int]  # patients of each class, and `unlabelled`
+    classes: dict[str, int]  # patients of each class, or with each finding, and `unlabelled`
     findings: tuple[Finding, ...]  # about the site, then patient by patient
     covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
@@ -89,13 +90,14 @@ def check_site(
     findings += review.finish()
     place = {case.id: number for number, case in enumerate(site.cases)}
     findings.sort(key=lambda one: place.get(one.patient, -1))
-    labels = [case.label for case in site.cases]
+    named = Counter(name for case in site.cases if case.label >= 0 for name in run.task.named(case.label))
+    unlabelled = sum(case.label < 0 for case in site.cases)
     return SiteCheck(
         site=site.name,
         patients=len(site.cases),
         modalities={m: sum(m in case.files for case in site.cases) for m in looked_for(run.data.modalities)},
         masks=sum(case.mask is not None for case in site.cases),
-        classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
+        classes={**{name: named[name] for name in run.task.classes}, "unlabelled": unlabelled},
         findings=tuple(findings),
         covariates=_known(site, run),
     )

@@ -55,8 +55,8 @@ def evaluate(
         generator: draws the resamples.
 
     Returns:
-        `n` patients of whom any finding is known; `threshold`; `mean` {measure: {value, low, high}} over the findings for which it
-        is defined; `by_finding` {name: `n` patients of whom it is known, `positive` of them who have it, and the measures}. The
+        `n` patients of whom any finding is known; `threshold`; `mean` {measure: {value, low, high}} over the findings for which
+        it is defined; `by_finding` {name: `n` patients of whom it is known, `positive` of them who have it, and the measures}. The
         Brier score is that of two classes, from 0 to 1 (`sklearn.metrics.brier_score_loss`). Intervals are 95% BCa ones, as in
         `common.metrics.classification.evaluate`; that of a mean counts the resamples on which every finding is defined.
 
@@ -68,9 +68,7 @@ def evaluate(
     values = measured(answers, p, threshold, np.ones((1, len(p))))
     counts = draw_counts(len(p), bootstrap, generator)
     drawn, without = (
-        (None, None)
-        if counts is None
-        else (measured(answers, p, threshold, each) for each in (counts, leave_one_out(len(p))))
+        (None, None) if counts is None else (measured(answers, p, threshold, each) for each in (counts, leave_one_out(len(p))))
     )
     told = {
         measure: _with_intervals(
@@ -100,7 +98,8 @@ def difference(
 
     Args:
         labels: as `evaluate`.
-        first, second: probabilities [N, F].
+        first: probabilities [N, F].
+        second: probabilities [N, F].
         bootstrap: resamples; 0: no interval.
         generator: draws the resamples.
     """

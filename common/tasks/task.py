@@ -20,8 +20,8 @@ class Task(Protocol):
     Attributes:
         name: `task.name` of a configuration.
         term: name of the loss term (`common.objectives`) that trains the head on the targets.
-        exclusive: a patient has one of `classes`, so that probabilities add up to one. What calibrates, explains or counts classes
-            has a meaning then alone: other tasks refuse it, or leave it out and say so.
+        exclusive: a patient has one of `classes`, so that probabilities add up to one. What calibrates, explains or counts
+            classes has a meaning then alone: other tasks refuse it, or leave it out and say so.
     """
 
     name: ClassVar[str]

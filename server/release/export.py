@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.cli import CONFIGS
-from common.config.segmentation import require_classes
+from common.config.classes import require_classes
 from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
 from common.model_files.dense import DenseModel

@@ -82,7 +82,8 @@ def test_the_difference_is_paired_by_patient() -> None:
         evaluate(labels, each, NAMES, threshold=0.5, bootstrap=0, generator=np.random.default_rng(2)) for each in (p, worse)
     )
     assert found["value"] == pytest.approx(one["mean"]["auroc"]["value"] - other["mean"]["auroc"]["value"])
-    assert found["low"] is not None and 0 < found["low"] < found["value"]
+    assert found["low"] is not None
+    assert 0 < found["low"] < found["value"]
     same = difference(labels, p, p, bootstrap=200, generator=np.random.default_rng(2))
     assert same == {"value": 0.0, "low": 0.0, "high": 0.0}
 
