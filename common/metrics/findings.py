@@ -57,8 +57,8 @@ def evaluate(
     Returns:
         `n` patients of whom any finding is known; `threshold`; `mean` {measure: {value, low, high}} over the findings for which
         it is defined; `by_finding` {name: `n` patients of whom it is known, `positive` of them who have it, and the measures}.
-        The Brier score is that of two classes, from 0 to 1 (`sklearn.metrics.brier_score_loss`). Intervals are 95% BCa ones, as in
-        `common.metrics.classification.evaluate`; that of a mean counts the resamples on which every finding is defined.
+        The Brier score is that of two classes, from 0 to 1 (`sklearn.metrics.brier_score_loss`). Intervals are 95% BCa ones, as
+        in `common.metrics.classification.evaluate`; that of a mean counts the resamples on which every finding is defined.
 
     Raises:
         ValueError: shapes that do not fit, values that are no probabilities.
