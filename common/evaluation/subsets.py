@@ -75,7 +75,9 @@ def answer_subsets(
     asked = {subset: np.full(full.shape, np.nan) for subset in subsets_of(M)}
     for row, subset, raw in predict_subsets(trained, patients, within):
         asked[subset][row] = raw
-    for found in asked.values() if scaling else ():
+    for found in asked.values():
+        if scaling is None:
+            break
         answered = np.isfinite(found).all(1)
         found[answered] = scaling.apply(found[answered])
     for row, members in enumerate(has):

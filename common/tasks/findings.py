@@ -102,8 +102,8 @@ class Findings:
         """`findings` alone: see `common.metrics.findings.evaluate`."""
         from common.metrics.findings import evaluate
 
-        settings = {"threshold": self.threshold, "bootstrap": bootstrap, "generator": generator}
-        return {"findings": evaluate(labels, probabilities, self.findings, **settings)}
+        found = evaluate(labels, probabilities, self.findings, threshold=self.threshold, bootstrap=bootstrap, generator=generator)
+        return {"findings": found}
 
     def curves(self, labels: "NDArray[Any]", probabilities: "NDArray[Any]") -> dict[str, Any]:
         """None."""

@@ -1,6 +1,7 @@
 """Binary cross entropy of findings against scikit-learn and a loop; what is unknown has no part."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,11 +58,11 @@ def test_one_patients_part_depends_on_nobody_else() -> None:
 def test_softmaxes_leave_findings_out(term: Dino | Ibot | Consistency) -> None:
     """The outputs of findings may be anything, and the prototypes beside them are what these terms are of."""
     step = step_of(labels=LABELS, exclusive=False)
-    other = {
+    other: dict[str, Any] = {
         name: torch.cat([getattr(step, name)[..., :3] + 5, getattr(step, name)[..., 3:]], dim=-1)
         for name in ("logits", "patch_logits", "teacher_logits", "teacher_patch_logits")
     }
-    of_prototypes = {name: getattr(step, name)[..., 3:] for name in other}
+    of_prototypes: dict[str, Any] = {name: getattr(step, name)[..., 3:] for name in other}
     loss = float(term.loss(step, {})[0])
     assert float(term.loss(dataclasses.replace(step, **other), {})[0]) == pytest.approx(loss)
     assert float(term.loss(dataclasses.replace(step, **of_prototypes, exclusive=True), {})[0]) == pytest.approx(loss)
