@@ -6,6 +6,7 @@ from common.config.axes import AXES, MOST_FIELDS, usual
 from common.config.findings import require_usable_findings
 from common.config.modalities import MODALITIES
 from common.config.personal import require_usable_personal
+from common.config.pictures import require_usable_pictures
 from common.config.sections import Sections
 from common.config.segmentation import require_usable_segmentation
 from common.errors import ConfigError
@@ -19,6 +20,7 @@ def require_consistent(config: Sections) -> None:
     """
     require_known_modalities(config)
     require_known_axes(config)
+    require_usable_pictures(config)
     require_usable_segmentation(config)
     require_usable_findings(config)
     require_usable_standard(config)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from common.config.modalities import looked_for
+from common.config.modalities import looked_for, on_pictures
 from common.config.run import RunConfig
 from common.data.cases import Case, Site
 from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
@@ -74,11 +74,12 @@ def check_site(
     Args:
         site: as `read_site` found it.
         run: with which `site` was read.
-        quick: leave out what only several images show: modalities mixed up, scans and people twice, faces.
+        quick: leave out what only several images show: modalities mixed up, scans and people twice, faces. It knows heads, and
+            of pictures it is always left out.
         progress: called with (patients done, of all).
         watch: is called with each patient in turn; what it does not keep is gone.
     """
-    findings, review = [*site.findings, *table_findings(site)], Review(quick)
+    findings, review = [*site.findings, *table_findings(site)], Review(quick or on_pictures(run.data.modalities))
     out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
         read, found = (None, ()) if case.id in out else _read(case, run)
