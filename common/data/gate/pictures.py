@@ -66,8 +66,9 @@ def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]
 
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise StaysOutError([MOVING.finding(f"{image.n_frames} pictures", "one", "Export one picture.", file=name)])
+            frames = int(getattr(image, "n_frames", 1))
+            if frames > 1:
+                raise StaysOutError([MOVING.finding(f"{frames} pictures", "one", "Export one picture.", file=name)])
             findings = []
             if image.getexif().get(ORIENTATION, 1) != 1:
                 findings.append(
