@@ -81,7 +81,9 @@ def plan_baselines(
     text = config.to_json()
     jobs = [Job(POOLED, folders, held_out, text, cache, models)]
     jobs += [Job(folder.name, (folder,), held_out, text, cache, models) for folder in labelled]
-    return [*jobs, Job(PROBE, folders, held_out, text, cache, models)]
+    if config.task.exclusive or config.task.decoder:  # the probe fits one class a patient; MONAI's U-Net has its place
+        jobs.append(Job(PROBE, folders, held_out, text, cache, models))
+    return jobs
 
 
 def _learns(folder: Path, config: RunConfig) -> bool:
@@ -111,6 +113,8 @@ def run_job(job: Job) -> Probabilities:
         probabilities, own = _probe(training, (external, known), config)
         return _calibrated(probabilities, own, known, config)
     trained = TrainedModel(build_model(config), trained_arrays(job, training, known, config), config)
+    if not config.task.exclusive:
+        return predict(trained, external)
     own = predict(trained, known) if len(known) else np.empty((0, len(config.task.classes)))
     return _calibrated(predict(trained, external), own, known, config)
 

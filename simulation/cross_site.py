@@ -18,10 +18,10 @@ from server.report.publish import HTML_NAME, write_page, write_report
 from server.report.report import read_report
 from server.report.results import complete
 from server.run.plan import require_fresh
+from simulation import findings, segmentation
 from simulation.baselines import measure as measure_baselines
 from simulation.engines import DEFAULT_ENGINE
 from simulation.experiment import Note, Progress, plan_experiment, run_experiment
-from simulation.segmentation import pooled_folds
 
 FOLD = "external-"
 
@@ -92,8 +92,8 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     """One report over all folds' patients. A hospital's own model is measured on the patients of all the others."""
     provenance = reports[0][1]["provenance"]
     config = config_from_table(provenance["config"])
-    if config.task.decoder:
-        return _pool_segmented(out, reports, config)
+    if not config.task.exclusive:
+        return _pool_without_classes(out, reports, config)
     patients: list[dict[str, Any]] = []
     answers: Answers = {}
     for run, report in reports:
@@ -128,10 +128,11 @@ def pool_folds(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]]) -> dic
     return pooled
 
 
-def _pool_segmented(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]], config: RunConfig) -> dict[str, Any]:
-    """One report over all folds' patients of runs that segment."""
+def _pool_without_classes(out: Path, reports: Sequence[tuple[Path, dict[str, Any]]], config: RunConfig) -> dict[str, Any]:
+    """One report over all folds' patients of runs that segment, or tell findings."""
     runs = {run.name.removeprefix(FOLD): (run, report) for run, report in reports}
-    patients, measured = pooled_folds(runs, config)
+    pool = segmentation.pooled_folds if config.task.decoder else findings.pooled_folds
+    patients, measured = pool(runs, config)
     pooled = complete({**measured, "patients": patients, "provenance": _in_turn(reports)})
     write_report(out, pooled)
     return pooled

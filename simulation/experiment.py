@@ -24,7 +24,7 @@ from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_report
 from server.report.report import read_report
 from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
-from simulation import segmentation
+from simulation import findings, segmentation
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
 from simulation.engines import DEFAULT_ENGINE, run_federation
@@ -248,6 +248,11 @@ def add_baselines(
         return _segmented(plan, report, segmentation.run_baselines(jobs, os.cpu_count() or 1, count))
     probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
     ids = [patient["id"] for patient in report["patients"]]
+    if not plan.config.task.exclusive:
+        write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))
+        report = findings.with_baselines(report, probabilities, plan.config)
+        write_report(plan.out, report)
+        return report
     classes = list(plan.config.task.classes)
     labels = [classes.index(p["label"]) if p["label"] is not None else -1 for p in report["patients"]]
     write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from common.training.segment import Network, as_network
 from server.run.segmentation import external_cases
 from simulation import monai_unet
 from simulation.baselines import POOLED, PROBE, Job, open_folders, split_folders, trained_arrays
+from simulation.folds import Runs, read_folds
 from simulation.processes import side_by_side
 
 Found = dict[str, dict[str, Any]]  # agreement by patient
@@ -72,26 +72,17 @@ def baselines_json(baselines: Mapping[str, Found]) -> bytes:
     return json.dumps(baselines, indent=1).encode()
 
 
-def pooled_folds(
-    runs: Mapping[str, tuple[Path, dict[str, Any]]], config: RunConfig
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def pooled_folds(runs: Runs, config: RunConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All folds' patients, and what of a report is measured on them.
 
     Args:
-        runs: by fold, its folder and its report.
+        runs: of a cross-site run.
         config: of the runs.
 
     Raises:
         DataError: no external patient of any fold has a drawn mask.
     """
-    patients: list[dict[str, Any]] = []
-    baselines: dict[str, Found] = {}
-    for fold, (run, report) in runs.items():
-        patients += [one | {"id": f"{fold}/{one['id']}"} for one in report["patients"]]
-        file = run / "baselines.json"
-        tables = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for name, table in tables.items():
-            baselines.setdefault(name, {}).update({f"{fold}/{patient}": value for patient, value in table.items()})
+    patients, baselines = read_folds(runs)
     measured = measured_of(patients)
     if not measured.known:
         raise DataError("No patient of any site has a drawn mask: nothing can be measured.")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cli.findings import require_no_class_options, tell_findings
 from client.cli.propose import propose_all, require_options
 from common.cli import add_debug
 from common.config.modalities import MODALITIES
@@ -97,9 +98,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     if saved.config.task.decoder:
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
         return propose_all(asked, opened, arguments)
+    if not saved.config.task.exclusive:
+        require_no_class_options(arguments)
     guide = _guide(arguments, home)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)
+        if not saved.config.task.exclusive:
+            return tell_findings(read, asked, opened, arguments)
         if asked.single:
             return _one(next(read), asked, opened, arguments, guide)
         return _many(read, asked, opened, arguments, guide)

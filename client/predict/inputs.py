@@ -195,7 +195,8 @@ def _holds_folders(folder: Path, modalities: Modalities) -> bool:
     if naming != bids_files():
         return False
     found = find_files(folder, naming, modalities).files
-    tops = {file.relative_to(folder).parts[0] for file in modalities_of(found).values()}
+    paths = [file.relative_to(folder).parts for file in modalities_of(found).values()]
+    tops = {parts[0] for parts in paths if len(parts) > 1}  # a picture lies in the folder itself
     own = {name for m in looked_for(modalities) for name in MODALITIES[m].folders}
     return any(top not in own and not top.startswith("ses-") for top in tops)
 

@@ -175,7 +175,7 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
         by_place = list(found)
     else:
         raw = predict(opened, batch, alone=alone)
-    calibrated = opened.scaling.apply(raw)
+    calibrated = opened.scaling.apply(raw) if config.task.exclusive else raw  # it makes rows add up to one
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
     ood_score = _ood_scores(opened, batch, alone)
     return [

@@ -8,6 +8,7 @@ MASK = "mask"
 MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
 FilePatterns = dict[str, tuple[str, ...]]
 """A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
+PICTURES = tuple(f"**/*.{end}" for end in ("[Pp][Nn][Gg]", "[Jj][Pp][Gg]", "[Jj][Pp][Ee][Gg]"))
 NAMINGS = ("bids", "bids_flat", "brats", "brats_2023")  # how files are named where no site.toml says it
 
 
@@ -38,6 +39,7 @@ class Modality:
         brats: end of a file name in BraTS, to 2021 and from 2023.
         aliases: further words for it on the command line.
         unlike: modalities whose files are never taken for this one, though its pattern matches them.
+        picture: no MRI: a PNG or JPEG of any name, read as one slice (`common.data.gate.pictures`).
         quantity: fixed intensity window; None: percentiles of the volume's foreground (`data.low_percentile`, `high_percentile`).
             Background of both is what lies below 5% of the brightest (`common.data.volumes.foreground`).
     """
@@ -51,9 +53,12 @@ class Modality:
     aliases: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     quantity: Quantity | None = None
+    picture: bool = False
 
     def globs(self, naming: str) -> tuple[str, ...]:
         """Patterns relative to a patient's folder, in one of `NAMINGS`, or of BIDS names in any folder (`anywhere`)."""
+        if self.picture:
+            return PICTURES
         return {
             "bids": tuple(f"**/{folder}/*_{self.pattern}.nii*" for folder in self.folders),
             "bids_flat": (f"*_{self.pattern}.nii*",),
@@ -72,8 +77,14 @@ ROWS = (
     # The apparent diffusion coefficient, which scanners compute from DWI. Since BIDS 1.11 `dwi/*_ADC` is raw data; before, and
     # from dcm2niix, it is named alike, in either case. The weighted images themselves (`_dwi`) are another thing.
     Modality("adc", "ADC", "ADC", "[Aa][Dd][Cc]", ("adc", "adc"), folders=("dwi", "anat"), quantity=ADC),
+    Modality("image", "Image", "image", "image", ("image", "image"), picture=True),  # X-ray, fundus, skin: one picture a patient
 )
 MODALITIES = {row.name: row for row in ROWS}
+
+
+def on_pictures(modalities: Iterable[str]) -> bool:
+    """Whether any of them is of pictures, and not of MRI; names that the table lacks are not."""
+    return any(name in MODALITIES and MODALITIES[name].picture for name in modalities)
 
 
 def looked_for(modalities: Iterable[str]) -> tuple[str, ...]:

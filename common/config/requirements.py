@@ -3,8 +3,10 @@
 from common.aggregation.requirements import require_enough_sites, require_seen
 from common.aggregation.scaffold import Scaffold, require_correctable
 from common.config.axes import AXES, MOST_FIELDS, usual
+from common.config.findings import require_usable_findings
 from common.config.modalities import MODALITIES
 from common.config.personal import require_usable_personal
+from common.config.pictures import require_usable_pictures
 from common.config.sections import Sections
 from common.config.segmentation import require_usable_segmentation
 from common.errors import ConfigError
@@ -18,6 +20,8 @@ def require_consistent(config: Sections) -> None:
     """
     require_known_modalities(config)
     require_known_axes(config)
+    require_usable_pictures(config)
+    require_usable_findings(config)
     require_usable_standard(config)
     require_target_apart(config)
     require_trained_head(config)
@@ -71,8 +75,9 @@ def require_usable_standard(config: Sections) -> None:
 def require_target_apart(config: Sections) -> None:
     """Refuse a covariate that is the target, or who the patient is: the model would be told the answer."""
     for name in (row.name for row in config.data.covariates):
-        if name in (config.task.label, "participant_id"):
-            told = "the target itself (task.label)" if name == config.task.label else "who the patient is"
+        if name in (*config.task.columns, "participant_id"):
+            target = "the target itself (task.label)" if config.task.label else "a target itself (task.findings)"
+            told = target if name in config.task.columns else "who the patient is"
             raise ConfigError(f"data.covariates: {name!r} is {told}. Take it out of the list.")
 
 

@@ -4,9 +4,10 @@ Each such setting is refused by its name; none is passed over in silence. The re
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import chain
 
 from common.config.axes import usual
+from common.config.classes import Refused, learnt_of_classes, measured_by_classes, refuse, without_prototypes
 from common.config.sections import Sections
 from common.errors import ConfigError
 
@@ -17,15 +18,6 @@ LEFT_OUT = (
     "evidence by modality and by place (it explains a class)",
     "private rounds (Dice is over the patients of a batch together, so that no patient's part is bounded)",
 )
-
-
-class Refused(NamedTuple):
-    """A setting, as it is, why it cannot be, and what can."""
-
-    name: str
-    value: object
-    why: str
-    allowed: str
 
 
 def require_usable_segmentation(config: Sections) -> None:
@@ -42,22 +34,7 @@ def require_usable_segmentation(config: Sections) -> None:
                 f'"{config.task.name}" has none. Set it to 0, or task.name = "segmentation".'
             )
         return
-    for one in (*_data(config), *_objective(config, weights), *_model(config), *_evaluation(config)):
-        raise ConfigError(f'{one.name} = {one.value!r} cannot run with task.name = "segmentation": {one.why}. Set {one.allowed}.')
-
-
-def require_classes(config: Sections, what: str) -> None:
-    """Refuse a run that segments where something knows classes only.
-
-    Args:
-        config: of the run.
-        what: refuses, as the sentence's beginning.
-
-    Raises:
-        ConfigError: it segments.
-    """
-    if config.task.decoder:
-        raise ConfigError(f'{what} knows runs that predict a class, and task.name is "{config.task.name}".')
+    refuse(config, chain(_data(config), _objective(config, weights), _model(config), measured_by_classes(config)))
 
 
 def _data(config: Sections) -> Iterator[Refused]:
@@ -79,14 +56,8 @@ def _objective(config: Sections, weights: dict[str, float]) -> Iterator[Refused]
     if not weights["segmentation"]:
         name = "objective.terms.segmentation.weight"
         yield Refused(name, 0.0, "no other term trains the decoder", f"{name} = 1.0")
-    for name in ("classification", "fixmatch", "mean_teacher"):
-        if weights[name]:
-            key = f"objective.terms.{name}.weight"
-            yield Refused(key, weights[name], "it learns of classes, and there is none", f"{key} = 0.0")
-    prototypes = [name for name in ("dino", "ibot", "consistency") if weights[name]]
-    if prototypes and config.model.prototypes < 2:
-        why = f"objective.terms.{prototypes[0]}.weight is {weights[prototypes[0]]:g}, and no class stands in for its prototypes"
-        yield Refused("model.prototypes", config.model.prototypes, why, f"model.prototypes = 64, or {prototypes[0]}.weight = 0.0")
+    yield from learnt_of_classes(config)
+    yield from without_prototypes(config)
 
 
 def _model(config: Sections) -> Iterator[Refused]:
@@ -97,22 +68,5 @@ def _model(config: Sections) -> Iterator[Refused]:
     if config.model.public_features:
         why = "they reduce one embedding a patient"
         yield Refused("model.public_features", config.model.public_features, why, 'model.public_features = ""')
-    if config.personal.on:
-        why = "held-back patients would tell what it is worth, by their classes"
-        yield Refused("personal", "on", why, "personal.keep = [] and personal.ditto_lambda = 0.0")
     if config.privacy.enabled:
         yield Refused("privacy.enabled", True, LEFT_OUT[-1].partition("(")[2].rstrip(")"), "privacy.enabled = false")
-
-
-def _evaluation(config: Sections) -> Iterator[Refused]:
-    """What needs classes of held-back patients, or of the external ones after each round."""
-    one = config.evaluation
-    if one.holdout:
-        why = "held-back patients calibrate classes, and here they would be lost to training"
-        yield Refused("evaluation.holdout", one.holdout, why, "evaluation.holdout = 0.0")
-    if one.stage not in ("last", "average"):
-        why = "the stage is chosen by the classes of held-back patients"
-        yield Refused("evaluation.stage", one.stage, why, 'evaluation.stage = "last"')
-    if one.every:
-        why = "the curve over rounds is of a class measure (MCC)"
-        yield Refused("evaluation.every", one.every, why, "evaluation.every = 0")

@@ -124,7 +124,8 @@ class LabelConfig:
 
     table: str = "participants.tsv"  # looked for beside site.toml, then in the data folder
     column: str = ""  # "": the run's `task.label`; "none": this site has no labels
-    map: dict[str, str] = field(default_factory=dict)  # the table's word -> a class of the run, or "n/a"
+    columns: dict[str, str] = field(default_factory=dict)  # of runs of several findings: the run's name -> the table's column
+    map: dict[str, str] = field(default_factory=dict)  # the table's word -> a class of the run (of findings: yes or no), or "n/a"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ COLUMNS: Mapping[str, Mapping[str, object]] = {
             "oligodendroglioma": "oligodendroglioma, IDH-mutant and 1p/19q-codeleted",
         },
     },
+    "idh_mutant": {"Description": "IDH is mutant", "Levels": {"yes": "it is", "no": "it is wildtype"}},
+    "codeleted_1p19q": {"Description": "1p and 19q are codeleted", "Levels": {"yes": "they are", "no": "they are not"}},
+    "enhancing": {"Description": "The tumour takes up contrast agent", "Levels": {"yes": "it does", "no": "it does not"}},
     "grade": {"Description": "CNS WHO grade", "Levels": {"2": "grade 2", "3": "grade 3", "4": "grade 4"}},
     "session_id": {"Description": "Session of the scan that the row is about"},
 }

@@ -37,7 +37,7 @@ class Case:
     id: str
     files: dict[str, Path]  # modality -> file, present ones only, in the order of MODALITIES
     mask: Path | None
-    label: int  # the task's target: index in the run's classes; -1: none
+    label: int  # the task's target: index in the run's classes, or findings (`common.ternary`); -1: none
     age: float | None  # years
     sex: str | None
     root: Path = Path()  # the data folder, from which messages name files
@@ -118,7 +118,7 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
     out = stay_out(findings)
     used = [case for case in cases.values() if case.id not in out]
     if used and all(case.label == UNLABELLED for case in used):
-        findings += [no_mask()] if run.task.decoder else [table.no_label()] if table.column else []
+        findings += [no_mask()] if run.task.decoder else [table.no_label()] if table.columns else []
     return Site(name, root, tuple(cases.values()), config, tuple(findings))
 
 
@@ -157,7 +157,7 @@ def _target(
     """By the table; of a task with masks for targets, by whether there is one (one that marks nothing is none: `open_site`)."""
     if run.task.decoder:
         return MASKED if MASK in found.files else UNLABELLED
-    return target_of(cells, table.column, config.labels, run.task, book)
+    return target_of(cells, table.columns, config.labels, run.task, book)
 
 
 def patient_folders(name: str, root: Path, config: SiteConfig) -> list[Path]:

@@ -4,10 +4,11 @@ All of this stays at the site.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from common.config.modalities import looked_for
+from common.config.modalities import looked_for, on_pictures
 from common.config.run import RunConfig
 from common.data.cases import Case, Site
 from common.data.gate.finding import Finding, Level, StaysOutError, stay_out
@@ -25,7 +26,7 @@ class SiteCheck:
     patients: int
     modalities: dict[str, int]  # patients that have it
     masks: int
-    classes: dict[str, int]  # patients of each class, and `unlabelled`
+    classes: dict[str, int]  # patients of each class, or with each finding, and `unlabelled`
     findings: tuple[Finding, ...]  # about the site, then patient by patient
     covariates: dict[str, int] = field(default_factory=dict)  # patients of whom it is known, of the run's covariates
 
@@ -73,11 +74,12 @@ def check_site(
     Args:
         site: as `read_site` found it.
         run: with which `site` was read.
-        quick: leave out what only several images show: modalities mixed up, scans and people twice, faces.
+        quick: leave out what only several images show: modalities mixed up, scans and people twice, faces. It knows heads, and
+            of pictures it is always left out.
         progress: called with (patients done, of all).
         watch: is called with each patient in turn; what it does not keep is gone.
     """
-    findings, review = [*site.findings, *table_findings(site)], Review(quick)
+    findings, review = [*site.findings, *table_findings(site)], Review(quick or on_pictures(run.data.modalities))
     out = stay_out(findings)  # by their names or rows: mended first, for else their images would be called bad for it
     for done, case in enumerate(site.cases, start=1):
         read, found = (None, ()) if case.id in out else _read(case, run)
@@ -89,13 +91,14 @@ def check_site(
     findings += review.finish()
     place = {case.id: number for number, case in enumerate(site.cases)}
     findings.sort(key=lambda one: place.get(one.patient, -1))
-    labels = [case.label for case in site.cases]
+    named = Counter(name for case in site.cases if case.label >= 0 for name in run.task.named(case.label))
+    unlabelled = sum(case.label < 0 for case in site.cases)
     return SiteCheck(
         site=site.name,
         patients=len(site.cases),
         modalities={m: sum(m in case.files for case in site.cases) for m in looked_for(run.data.modalities)},
         masks=sum(case.mask is not None for case in site.cases),
-        classes={**{name: labels.count(i) for i, name in enumerate(run.task.classes)}, "unlabelled": labels.count(-1)},
+        classes={**{name: named[name] for name in run.task.classes}, "unlabelled": unlabelled},
         findings=tuple(findings),
         covariates=_known(site, run),
     )

@@ -52,7 +52,7 @@ class SiteData:
     ids: tuple[str, ...]
     images: npt.NDArray[np.float16]  # [N, S, M, H, W], 0 where a modality is absent
     present: npt.NDArray[np.bool_]  # [N, M], in the order of the run's `data.modalities`
-    labels: npt.NDArray[np.int64]  # [N], -1 where there is none
+    labels: npt.NDArray[np.int64]  # [N], as the task has them (a class, findings of `common.ternary`), -1 where there is none
     key: str  # hash of the sources and settings that the images came from
     covariates: npt.NDArray[np.float32] = field(default_factory=_no_covariates)  # [N, Q], NaN where missing; Q = 0: none
     lesions: npt.NDArray[np.uint8] | None = None  # [N, S, H, W], `common.data.lesions`; None: nobody asked for them

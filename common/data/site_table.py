@@ -20,7 +20,7 @@ UNLABELLED = -1
 ENDS = (".xlsx", ".xls", ".ods", ".csv", ".txt", ".tsv")  # of what hospitals call their table
 
 NO_TABLE = Kind("table-none", Level.NOTE, "no participants.tsv, so that the model is told nothing but images")
-NO_COLUMN = Kind("column-none", Level.NOTE, "a covariate of the run has no column")
+NO_COLUMN = Kind("column-none", Level.NOTE, "a covariate or a finding of the run has no column")
 RENAMED = Kind("column-renamed", Level.NOTE, "a column was found by another spelling")
 LABELS_OFF = Kind("labels-off", Level.NOTE, "site.toml says that the site has no labels")
 NO_LABEL = Kind("labels-none", Level.WARNING, "no patient of the site has a label, and site.toml does not say that this is meant")
@@ -51,20 +51,20 @@ class SiteTable:
 
     Attributes:
         table: without columns where there is none.
-        column: of the labels; "": none is wanted.
+        columns: of the labels, in the order of `task.columns`; (): none is wanted.
         rows: patient's folder -> their rows.
         findings: about the table as a whole.
     """
 
     table: Table
-    column: str
+    columns: tuple[str, ...]
     rows: Mapping[str, Sequence[Mapping[str, str]]]
     findings: tuple[Finding, ...]
 
     def cells(self, found: PatientFiles, run: RunConfig, book: Notebook) -> dict[str, str]:
         """What the table says of a patient, in the session that is used."""
         rows = self.rows.get(book.patient, ())
-        wanted = (self.column, "age", "sex", *(row.name for row in run.data.covariates))
+        wanted = (*self.columns, "age", "sex", *(row.name for row in run.data.covariates))
         used = [name for name in dict.fromkeys(wanted) if name]
         cells, differing, several = one_row(rows, found.session, found.cells, used)
         if differing:
@@ -81,12 +81,12 @@ class SiteTable:
 
     def no_label(self) -> Finding:
         """What to say of a site that cannot teach the classes, and perhaps was meant to."""
-        table, column = self.table, self.column
+        table, column = self.table, ", ".join(self.columns)
         if not table.header:
             found = f"no {table.name}: every patient is unlabelled"
-        elif column not in table.header:
+        elif not set(self.columns) & set(table.header):
             found = f"{table.name} has no column {column} (it has {', '.join(table.header)}): every patient is unlabelled"
-            found += f".{hint(column, table.header)}".rstrip(".")
+            found += f".{hint(self.columns[0], table.header)}".rstrip(".")
         else:
             found = f"{table.name} has no label for any patient here: every patient is unlabelled"
         do = 'Label the patients, or say in site.toml that this is meant: column = "none" under [labels].'
@@ -116,32 +116,69 @@ def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, pati
     task, covariates = run.task, run.data.covariates
     wrong = sorted(word for word in labels.map.values() if task.target(word) is None and not is_missing(word))
     if wrong and not task.decoder:
-        raise ConfigError(f"labels.map: expected classes {', '.join(task.classes)} or n/a, got {', '.join(wrong)}.")
-    column = "" if labels.column == NO_LABELS or task.decoder else labels.column or task.label
+        kind = "classes" if task.exclusive else "words"
+        raise ConfigError(f"labels.map: expected {kind} {', '.join(task.words)} or n/a, got {', '.join(wrong)}.")
+    columns = _columns(labels, task)
     file = next((f / labels.table for f in (home, root) if (f / labels.table).is_file()), None)
-    said_so = not column and not task.decoder  # masks need no column
+    said_so = not columns and not task.decoder  # masks need no column
     off = [_meant(LABELS_OFF, "", "labels.column is none: every patient is unlabelled")] if said_so else []
     if file is None:
         _require_no_other(home, root, labels)
         unknown = [f"no {labels.table}: the model is told nobody's {covariate.name} here" for covariate in covariates]
-        return SiteTable(Table(labels.table), column, {}, (*off, *(_meant(NO_TABLE, "", text) for text in unknown)))
-    wanted = dict.fromkeys((column, "age", "sex", *(row.name for row in covariates)))
+        return SiteTable(Table(labels.table), columns, {}, (*off, *(_meant(NO_TABLE, "", text) for text in unknown)))
+    wanted = dict.fromkeys((*columns, "age", "sex", *(row.name for row in covariates)))
     table = read_table(file, columns=tuple(name for name in wanted if name))
-    if labels.column and column and column not in table.header:
-        found = f"{file.name}: no column {column}. It has {', '.join(table.header)}."
-        raise DataError(f"{found} Correct labels.column.{hint(column, table.header)}")
+    _require_named(labels, task, columns, table)
     matched = match_rows(table, patients)
-    _require_patients(table, matched.rows, matched.lost, patients, column)
+    _require_patients(table, matched.rows, matched.lost, patients, columns)
     renamed = [f"the column {there!r} is read as {name!r}" for name, there in table.renamed.items()]
     absent = absent_columns(file.name, table.header, covariates)
     findings = (
         *off,
         *(_meant(RENAMED, file.name, text) for text in renamed),
-        *(_meant(NO_COLUMN, file.name, text) for text in absent),
+        *(_meant(NO_COLUMN, file.name, text) for text in (*absent, *_unknown_findings(table, columns))),
         *matched.findings,
         *_about_lost(table, matched.lost, sorted(set(patients) - matched.rows.keys())),
     )
-    return SiteTable(table, column, matched.rows, findings)
+    return SiteTable(table, columns, matched.rows, findings)
+
+
+def _columns(labels: LabelConfig, task: Task) -> tuple[str, ...]:
+    """The table's columns that hold the target.
+
+    Raises:
+        ConfigError: `labels.column` names one, and the task has several.
+    """
+    if labels.column == NO_LABELS or task.decoder:
+        return ()
+    if labels.column and not task.label:
+        raise ConfigError(
+            f"labels.column = {labels.column!r} is one column, and the run reads {', '.join(task.columns)}. Take it out; where "
+            'your table calls one otherwise, write labels.columns = { NAME-OF-THE-RUN = "your column" }.'
+        )
+    if labels.column:
+        return (labels.column,)
+    return tuple(labels.columns.get(name, name) for name in task.columns)
+
+
+def _require_named(labels: LabelConfig, task: Task, columns: Sequence[str], table: Table) -> None:
+    """A column that site.toml names must be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    told = {labels.columns[name]: "labels.columns" for name in task.columns if name in labels.columns}
+    told |= {labels.column: "labels.column"} if labels.column else {}
+    for column in (column for column in columns if column in told and column not in table.header):
+        found = f"{table.name}: no column {column}. It has {', '.join(table.header)}."
+        raise DataError(f"{found} Correct {told[column]}.{hint(column, table.header)}")
+
+
+def _unknown_findings(table: Table, columns: Sequence[str]) -> list[str]:
+    """What to say of columns that are not there where others are; of all of them `no_label` says it."""
+    absent = [column for column in columns if column not in table.header]
+    few = absent if len(absent) < len(columns) else []
+    return [f"{table.name} has no column {column}: it is unknown of every patient here" for column in few]
 
 
 def _meant(kind: Kind, file: str, found: str) -> Finding:
@@ -165,14 +202,14 @@ def _require_no_other(home: Path, root: Path, labels: LabelConfig) -> None:
 
 
 def _require_patients(
-    table: Table, rows: Mapping[str, object], lost: Sequence[str], patients: Sequence[str], column: str
+    table: Table, rows: Mapping[str, object], lost: Sequence[str], patients: Sequence[str], columns: Sequence[str]
 ) -> None:
     """Labels of which none is any patient's here are an error of names.
 
     Raises:
         DataError: shows both spellings.
     """
-    labelled = column and any(not is_missing(cells.get(column, "")) for _, cells in table.rows)
+    labelled = any(not is_missing(cells.get(column, "")) for _, cells in table.rows for column in columns)
     if labelled and not rows:
         raise DataError(
             f"{table.name}: none of its {len(lost)} participants is a patient here: the table has {', '.join(lost[:SHOWN])}, the "
@@ -192,21 +229,23 @@ def _about_lost(table: Table, lost: Sequence[str], alone: Sequence[str]) -> list
     return [WITHOUT_PATIENT.finding(found, "the folders' names in the table", do, file=table.name, level=Level.WARNING)]
 
 
-def target_of(cells: Mapping[str, str], column: str, labels: LabelConfig, task: Task, book: Notebook) -> int:
-    """The task's target of a patient's cells, or -1; a word that is none keeps the patient out: unlabelled, they would be used
+def target_of(cells: Mapping[str, str], columns: Sequence[str], labels: LabelConfig, task: Task, book: Notebook) -> int:
+    """The task's label of a patient's cells, or -1; a word that is none keeps the patient out: unlabelled, they would be used
     for what nobody meant."""
-    word = cells.get(column, "") if column else ""
-    name = labels.map.get(word, word)
-    target = task.target(name)
-    if target is None and not is_missing(name):
-        known = ", ".join(task.classes + tuple(labels.map))
-        book.add(
-            UNKNOWN_LABEL,
-            found=f"label {word!r} is none of {known}",
-            expected="one of these, or n/a",
-            do="Map it in site.toml under labels.map, or write n/a.",
-        )
-    return UNLABELLED if target is None else target
+    found = []
+    for column in columns:
+        word = cells.get(column, "")
+        name = labels.map.get(word, word)
+        found.append(task.target(name))
+        if found[-1] is None and not is_missing(name):
+            where = f"{column} " if len(columns) > 1 else ""
+            book.add(
+                UNKNOWN_LABEL,
+                found=f"label {where}{word!r} is none of {', '.join((*task.words, *labels.map))}",
+                expected="one of these, or n/a",
+                do="Map it in site.toml under labels.map, or write n/a.",
+            )
+    return task.joined(found)
 
 
 def values_of(cells: Mapping[str, str], run: RunConfig, book: Notebook) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ MODALITIES, CLASSES, AGES, SPACING, SCANNER, FINDINGS = "modalities", "classes",
 INTENSITIES = "intensities"
 TOPICS = (MODALITIES, CLASSES, AGES, SPACING, SCANNER, FINDINGS, INTENSITIES)
 UNKNOWN = "unknown"
+LABELLED = "labelled"  # of a run of findings: who has which together may tell who it is
 AGE_BANDS = ((0, "under 20"), (20, "20 to 39"), (40, "40 to 59"), (60, "60 to 79"), (80, "80 and over"))  # years, from
 SPACING_BANDS = ((0.0, "under 1.5 mm"), (1.5, "1.5 to 3 mm"), (3.0, "3 to 5 mm"), (5.0, "5 mm and over"))  # of slices, from
 LANDMARKS = (5, 50, 95)  # percentiles of the foreground
@@ -107,7 +108,7 @@ def counts(facts: Sequence[Facts], run: RunConfig) -> dict[str, Topic]:
     subsets = chain.from_iterable(combinations(run.data.modalities, n) for n in range(len(run.data.modalities) + 1))
     return {
         MODALITIES: _counted((one.modalities for one in facts), ["+".join(subset) or "none" for subset in subsets]),
-        CLASSES: _counted((one.label for one in facts), [*run.task.classes, "unlabelled"]),
+        CLASSES: _counted((one.label for one in facts), [*_classes(run), "unlabelled"]),
         AGES: _counted((one.age for one in facts), [*(name for _, name in AGE_BANDS), UNKNOWN]),
         SPACING: _counted((one.spacing for one in facts), [*(name for _, name in SPACING_BANDS), UNKNOWN]),
         SCANNER: Topic(Counter(one.scanner for one in facts), closed=False),
@@ -122,6 +123,15 @@ def definition(run: RunConfig) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+def _classes(run: RunConfig) -> tuple[str, ...]:
+    """Groups of labelled patients, one a patient."""
+    return run.task.classes if run.task.exclusive or run.task.decoder else (LABELLED,)
+
+
+def _class_of(case: Case, run: RunConfig) -> str:
+    return run.task.named(case.label)[0] if run.task.exclusive or run.task.decoder else LABELLED
+
+
 def _counted(values: Iterable[str], groups: Iterable[str]) -> Topic:
     found = Counter(values)
     return Topic({group: found[group] for group in groups})
@@ -132,7 +142,7 @@ def _facts(case: Case, read: Patient | None, codes: Iterable[str], run: RunConfi
     return Facts(
         id=case.id,
         modalities="+".join(m for m in run.data.modalities if m in case.files) or "none",
-        label="unlabelled" if case.label == UNLABELLED else run.task.classes[case.label],
+        label="unlabelled" if case.label == UNLABELLED else _class_of(case, run),
         age=_band(case.age, AGE_BANDS),
         spacing=_band(spacing[2] if spacing else None, SPACING_BANDS),
         scanner=_scanner(read) if read else UNKNOWN,

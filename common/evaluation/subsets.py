@@ -61,11 +61,13 @@ def measure_subsets(answers: Mapping[str, Floats], labels: NDArray[np.int64], fu
     return results
 
 
-def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, scaling: Scaling = UNSCALED) -> dict[str, Floats]:
+def answer_subsets(
+    trained: TrainedModel, patients: SiteData, *, full: Floats, scaling: Scaling | None = UNSCALED
+) -> dict[str, Floats]:
     """Calibrated probabilities [N, C] from every subset, "t1", "t1+t1c", ...; NaN where a patient has none of it.
 
     What a patient has of a subset decides, so a patient without T2 is asked once for T1 and for T1 with T2, and never again for
-    all they have. What each modality is by itself is computed once for all subsets.
+    all they have. What each modality is by itself is computed once for all subsets. `scaling` None: probabilities as they are.
     """
     M = patients.present.shape[1]
     has = [tuple(row) for row in patients.present.tolist()]
@@ -74,6 +76,8 @@ def answer_subsets(trained: TrainedModel, patients: SiteData, *, full: Floats, s
     for row, subset, raw in predict_subsets(trained, patients, within):
         asked[subset][row] = raw
     for found in asked.values():
+        if scaling is None:
+            break
         answered = np.isfinite(found).all(1)
         found[answered] = scaling.apply(found[answered])
     for row, members in enumerate(has):

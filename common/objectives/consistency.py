@@ -28,8 +28,8 @@ class Consistency(Term):
 
     def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
         """Mean over views and patients."""
-        targets = (step.teacher_logits[0] / step.teacher_temperature).softmax(dim=-1)
-        return consistency_loss(step.logits, targets, step.student_temperature), state
+        targets = (step.prototypes(step.teacher_logits)[0] / step.teacher_temperature).softmax(dim=-1)
+        return consistency_loss(step.prototypes(step.logits), targets, step.student_temperature), state
 
 
 def consistency_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -27,8 +27,10 @@ class Dino(Term):
 
     def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
         """Over all pairs of different views."""
-        targets, state = centred_targets(step.teacher_logits, state, self.center_momentum, step.teacher_temperature)
-        return dino_loss(step.logits, targets, step.student_temperature, skip_same=True), state
+        targets, state = centred_targets(
+            step.prototypes(step.teacher_logits), state, self.center_momentum, step.teacher_temperature
+        )
+        return dino_loss(step.prototypes(step.logits), targets, step.student_temperature, skip_same=True), state
 
 
 def dino_loss(student: Tensor, targets: Tensor, temperature: float, *, skip_same: bool) -> Tensor:

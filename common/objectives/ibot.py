@@ -28,8 +28,10 @@ class Ibot(Term):
 
     def loss(self, step: StepOutputs, state: State) -> tuple[Tensor, State]:
         """Over the masked patches of the global views."""
-        targets, state = centred_targets(step.teacher_patch_logits, state, self.center_momentum, step.teacher_temperature)
-        return ibot_loss(step.patch_logits, targets, step.student_temperature), state
+        targets, state = centred_targets(
+            step.prototypes(step.teacher_patch_logits), state, self.center_momentum, step.teacher_temperature
+        )
+        return ibot_loss(step.prototypes(step.patch_logits), targets, step.student_temperature), state
 
 
 def ibot_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:

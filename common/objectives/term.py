@@ -28,6 +28,7 @@ class StepOutputs:
         embeddings: [U, B, E], the student's global views.
         labels: [B], negative where there is none.
         classes: C.
+        exclusive: a patient has one of the classes: then these are prototypes as all others.
         teacher_logits: [T, B, K], of the student's global views unmasked; in a private round of the first view alone, with every
             modality that the patient has. [0, B, K] where no term needs the teacher.
         teacher_patch_logits: [R, K], at the same patches as `patch_logits`; [0, K] where no term needs the teacher.
@@ -51,6 +52,12 @@ class StepOutputs:
     teacher_temperature: float
     dense: Tensor | None = None
     lesions: Tensor | None = None
+    exclusive: bool = True
+
+    def prototypes(self, logits: Tensor) -> Tensor:
+        """Those of [..., K] that a softmax may be over: it would make findings push each other out, and without them it is over
+        the others."""
+        return logits if self.exclusive else logits[..., self.classes :]
 
 
 class Refusal(NamedTuple):

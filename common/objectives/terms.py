@@ -4,6 +4,7 @@ from common.objectives.classification import Classification
 from common.objectives.consistency import Consistency
 from common.objectives.dino import Dino
 from common.objectives.fedprox import FedProx
+from common.objectives.findings import Findings
 from common.objectives.fixmatch import FixMatch
 from common.objectives.ibot import Ibot
 from common.objectives.koleo import KoLeo
@@ -21,4 +22,5 @@ TERMS = registry(
     MeanTeacher,
     FedProx,
     Segmentation,
+    Findings,
 )

@@ -4,6 +4,7 @@ Which classes is a matter of configuration: subtype and grade are both this task
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from common.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     term: ClassVar[str] = "classification"
+    exclusive: ClassVar[bool] = True
     decoder: ClassVar[None] = None
     classes: tuple[str, ...] = ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma")
     label: str = "subtype"  # column of participants.tsv; site.toml may name another
@@ -34,10 +37,32 @@ class Classification:
         """One for each class."""
         return len(self.classes)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """One."""
+        return (self.label,)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return self.classes
+
     def target(self, word: str) -> int | None:
         """Index of the class; numbers are compared by value, since a spreadsheet with a gap writes grade 2 as 2.0."""
         keys = [_key(name) for name in self.classes]
         return keys.index(_key(word)) if _key(word) in keys else None
+
+    def joined(self, found: Sequence[int | None]) -> int:
+        """The index of the class."""
+        return next((target for target in found if target is not None), -1)
+
+    def named(self, label: int) -> tuple[str, ...]:
+        """The class."""
+        return (self.classes[label],)
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        """They add up to one."""
+        return logits.softmax(-1)
 
     def evaluate(
         self,

@@ -2,9 +2,11 @@
 
 from common.schema import registry
 from common.tasks.classification import Classification
+from common.tasks.findings import Findings
 from common.tasks.segmentation import Segmentation
 
 TASKS = registry(
     Classification,
     Segmentation,
+    Findings,
 )

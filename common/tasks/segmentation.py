@@ -4,6 +4,7 @@ A mask that somebody drew is the target, so that a patient with one is a labelle
 windows come from the brain alone: where a mask places them, its tumour is given away.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from common.schema import one_of, ranged
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     term: ClassVar[str] = "segmentation"
+    exclusive: ClassVar[bool] = False
     decoder: Decoder = one_of("unet", DECODERS)
     threshold: float = ranged(0.5, 0.0, 1.0)  # a voxel is tumour where its probability is above
     components: int = ranged(0, 0, 1000)  # so many of the largest connected parts are kept; 0: all
@@ -31,6 +34,16 @@ class Segmentation:
     def label(self) -> str:
         """No column of a table."""
         return ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -46,6 +59,20 @@ class Segmentation:
         """No word of a table stands for a mask."""
         del word
         return None
+
+    def joined(self, found: Sequence[int | None]) -> int:
+        """No column says anything."""
+        del found
+        return -1
+
+    def named(self, label: int) -> tuple[str, ...]:
+        """What the mask marks."""
+        del label
+        return self.classes
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        """Of each voxel by itself."""
+        return logits.sigmoid()
 
     def evaluate(
         self,

@@ -3,6 +3,7 @@
 Letters: N patients, C outputs.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from common.decoders.decoder import Decoder
@@ -10,6 +11,7 @@ from common.decoders.decoder import Decoder
 if TYPE_CHECKING:  # configurations name tasks, and are parsed by commands that must not wait for what measures need
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 class Task(Protocol):
@@ -18,10 +20,13 @@ class Task(Protocol):
     Attributes:
         name: `task.name` of a configuration.
         term: name of the loss term (`common.objectives`) that trains the head on the targets.
+        exclusive: a patient has one of `classes`, so that probabilities add up to one. What calibrates, explains or counts
+            classes has a meaning then alone: other tasks refuse it, or leave it out and say so.
     """
 
     name: ClassVar[str]
     term: ClassVar[str]
+    exclusive: ClassVar[bool]
 
     @property
     def decoder(self) -> Decoder | None:
@@ -29,7 +34,15 @@ class Task(Protocol):
 
     @property
     def label(self) -> str:
-        """Column of participants.tsv that holds the target; site.toml may name another. "": no table has it."""
+        """Column of participants.tsv that holds the target; site.toml may name another. "": no table has it, or several have."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of participants.tsv that hold the target; (): no table has it."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a cell of these columns may say, for messages; a task may understand others, too."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -41,6 +54,15 @@ class Task(Protocol):
 
     def target(self, word: str) -> int | None:
         """The class or value that a table's word stands for; None: unknown to this task."""
+
+    def joined(self, found: Sequence[int | None]) -> int:
+        """The label of a patient, from the targets of the columns in their order (None: nothing is known); -1: none."""
+
+    def named(self, label: int) -> tuple[str, ...]:
+        """Those of `classes` that a label says the patient has; label is 0 or more."""
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        """Of logits [..., C], over the temperature, probabilities of the same shape."""
 
     def evaluate(
         self,

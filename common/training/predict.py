@@ -23,7 +23,7 @@ from common.training.subsets import Subset, forward_subsets
 def predict(
     trained: TrainedModel, patients: SiteData, *, present: NDArray[np.bool_] | None = None, alone: Alone | None = None
 ) -> NDArray[np.float64]:
-    """Class probabilities of every patient, from all slices and all present modalities.
+    """The task's probabilities of every patient, from all slices and all present modalities.
 
     Args:
         trained: a model and its arrays.
@@ -32,7 +32,7 @@ def predict(
         alone: of these patients (`common.training.below`), where it is known.
 
     Returns:
-        [N, C], rows add up to one.
+        [N, C]; of classes that exclude each other rows add up to one.
     """
     classes, temperature = len(trained.config.task.classes), trained.config.objective.student_temperature
     use = None if present is None else np.logical_and(patients.present, present)
@@ -45,7 +45,7 @@ def predict(
         )
         return cosines[:, :classes].double() / temperature
 
-    rows = [found.softmax(-1).cpu() for found in forward_batches(trained, patients, logits, present=use)]
+    rows = [trained.config.task.probabilities(found).cpu() for found in forward_batches(trained, patients, logits, present=use)]
     return np.asarray(torch.cat(rows))
 
 
@@ -67,7 +67,7 @@ def predict_subsets(
     def probabilities(model: MultiModalViT, alone: Alone, present: Tensor, covariates: Tensor) -> Tensor:
         cls, patches = model.together(alone, present)
         cosines: Tensor = model.head(model.embed(cls, patches, present), covariates)
-        return (cosines[:, :classes].double() / temperature).softmax(-1)
+        return trained.config.task.probabilities(cosines[:, :classes].double() / temperature)
 
     for row, subset, found in forward_subsets(trained, patients, wanted, probabilities):
         yield row, subset, np.asarray(found.cpu())

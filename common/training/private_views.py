@@ -104,6 +104,7 @@ def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Exam
         embeddings=said.embedding.unsqueeze(1),
         labels=example.label.view(1),
         classes=len(config.task.classes),
+        exclusive=config.task.exclusive,
         teacher_logits=answer,
         teacher_patch_logits=said.patch_logits,
         parameters=trained,

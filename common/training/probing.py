@@ -110,6 +110,7 @@ def head_outputs(
         embeddings=embeddings,
         labels=labels,
         classes=len(config.task.classes),
+        exclusive=config.task.exclusive,
         teacher_logits=logits.new_zeros(0, *logits.shape[1:]),
         teacher_patch_logits=logits.new_zeros(0, logits.shape[-1]),
         parameters=head,

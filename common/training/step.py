@@ -45,6 +45,7 @@ def view_outputs(
         embeddings=said.embedding.view(GLOBAL_VIEWS, B, -1),
         labels=labels,
         classes=len(config.task.classes),
+        exclusive=config.task.exclusive,
         teacher_logits=logits.new_zeros(0, B, logits.shape[-1]) if seen is None else seen.logits.view(-1, B, logits.shape[-1]),
         teacher_patch_logits=said.patch_logits[:0] if seen is None else seen.patch_logits,
         parameters=point.trained,

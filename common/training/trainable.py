@@ -126,7 +126,8 @@ def no_label(config: RunConfig) -> str:
             "No patient of any training site has a tumour mask: nothing can be learned of where tumours are. `fedmri-site check` "
             "says at each site which masks it finds; go on without by --unlabelled."
         )
+    columns, what = ", ".join(config.task.columns), "classes" if config.task.exclusive else "findings"
     return (
-        f"No patient of any training site has a label (column {config.task.label} of participants.tsv): nothing can be learned "
-        "of the classes. `fedmri-site check` says at each site why; go on without labels by --unlabelled."
+        f"No patient of any training site has a label (column {columns} of participants.tsv): nothing can be learned of the "
+        f"{what}. `fedmri-site check` says at each site why; go on without labels by --unlabelled."
     )

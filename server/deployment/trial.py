@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config.classes import require_classes
 from common.config.run import RunConfig
-from common.config.segmentation import require_classes
 from common.data.dataset import SiteData
 from common.errors import ConfigError
 from common.messages.round import pack_arrays, record_bytes

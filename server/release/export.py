@@ -18,7 +18,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.cli import CONFIGS
-from common.config.segmentation import require_classes
+from common.config.classes import require_classes
+from common.config.pictures import require_volumes
 from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
 from common.model_files.dense import DenseModel
@@ -79,6 +80,7 @@ def export(wanted: ExportRequest, say: Say) -> list[dict[str, Any]]:
     say("Opening the trained model")
     saved = read_saved(wanted.run)
     require_classes(saved.config, "Export")
+    require_volumes(saved.config, "Export")
     trained = open_saved(saved, wanted.weights)
     draft = wanted.out.parent / f".{wanted.out.name}.{uuid.uuid4().hex}"
     try:

@@ -31,8 +31,11 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
         FedMRIError: a run without a report, or with a damaged one.
     """
     reports = [read_report(run) for run in runs]
-    if any("segmentation" in report["external"] for report in reports):
-        raise FedMRIError("Runs that segment are not compared side by side yet. Show each by itself: fedmri-server report RUN.")
+    if any({"segmentation", "findings"} & report["external"].keys() for report in reports):
+        raise FedMRIError(
+            "Runs that segment, or tell findings, are not compared side by side yet. Show each by itself: fedmri-server report "
+            "RUN."
+        )
     try:
         pairs = [{"paired": None, "unpaired": None}, *(_pair(reports[0], other) for other in reports[1:])]
         found = [decode(report) for report in reports]

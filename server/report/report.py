@@ -11,6 +11,7 @@ from server.report.calibration import Calibration, decode_calibration
 from server.report.decision import Decision, decode_decision
 from server.report.decode import listed, names, real, table, whole
 from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
+from server.report.findings import Findings, decode_findings
 from server.report.own_models import OwnModels, decode_own_models
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
@@ -113,7 +114,8 @@ class Report:
     privacy: tuple[Claim, ...]
     aggregation: Aggregation
     provenance: Provenance
-    segmentation: Segmentation | None = None  # None: the run predicts classes
+    segmentation: Segmentation | None = None  # None: the run does not segment
+    findings: Findings | None = None  # None: the run is of another task
 
 
 def decode(report: Mapping[str, Any]) -> Report:
@@ -141,6 +143,7 @@ def decode(report: Mapping[str, Any]) -> Report:
         aggregation=decode_aggregation(report.get("aggregation")),
         provenance=_provenance(table(report["provenance"])),
         segmentation=decode_segmentation(report),
+        findings=decode_findings(report),
     )
 
 

@@ -48,11 +48,13 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
 
     The parts:
         `external`: what `common.metrics.classification.evaluate` returned for the federated model; of a run that segments
-        `segmentation` alone, of `common.evaluation.segmentation.external_entry`. `baselines` and `modality_subsets` are alike.
+        `segmentation` alone, of `common.evaluation.segmentation.external_entry`; of a run of findings `findings` alone, of
+        `common.evaluation.findings.external_entry`. `baselines` and `modality_subsets` are alike.
         `patients`: one {`id`, `label`, `probabilities`, `modalities`} an external patient; `label` is a class index or name, -1
         or None where unknown; `probabilities` a list in the order of the classes or {class: value}. It may have
         `prediction_set`, `ood` {score, flagged}, and `picture`, a file under RUN/evidence that may be shown; of a run that
-        segments, `segmentation` of `common.metrics.segmentation.Agreement`, None without a drawn mask.
+        segments, `segmentation` of `common.metrics.segmentation.Agreement`, None without a drawn mask; of a
+        run of findings, `findings` {name: true, false, or None where it is unknown} and `probabilities` in their order.
         `rounds`: the lines of rounds.jsonl. A round's external MCC is read from `external` (shaped as above) or `external_mcc`.
         `provenance`: `config`, `backbone`, `weights_sha256`, `code`, `data`; `external`, the hospital's name, if it may show.
         `baselines`: `pooled`, `local` {site: ...}, `linear_probe`, each shaped like `external`, or None where it has no result;

@@ -4,7 +4,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from server.report.page import segmentation
+from server.report.page import findings, segmentation
 from server.report.page.comparison import ALONE, comparison
 from server.report.page.headline import headline
 from server.report.page.values import measure_text, number
@@ -25,6 +25,8 @@ def result_table(report: Report) -> Table:
     table.add_column("Training", overflow="fold")
     if section := segmentation.read(report.segmentation):
         return _segmented(table, section)
+    if told := findings.read(report.findings):
+        return _findings(table, told)
     for name in ("MCC", "Balanced accuracy", "AUROC", "Brier"):
         table.add_column(name, justify="right")
     for row in comparison(report):
@@ -49,4 +51,15 @@ def _segmented(table: Table, section: segmentation.Section) -> Table:
             str(found.n or 0),
         ]
         table.add_row(*map(Text, cells), style="bold" if row.federated else "")
+    return table
+
+
+def _findings(table: Table, section: findings.Section) -> Table:
+    """The rows of a run of findings: models by their means, then each finding of the federated model."""
+    for name in ("AUROC", "Balanced accuracy", "MCC", "Patients"):
+        table.add_column(name, justify="right")
+    for row in (*section.rows, *section.findings[:-1]):
+        found = row.found
+        cells = [measure_text(found.auroc), *(number(m.value) for m in (found.balanced_accuracy, found.mcc)), str(found.n or 0)]
+        table.add_row(*map(Text, (row.name, *cells)), style="bold" if row.strong else "")
     return table

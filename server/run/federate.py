@@ -32,6 +32,7 @@ from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
 from server.run.ending import ERROR_NAME, room_on_disk, told_of_end
 from server.run.evidence_pictures import draw_pictures, may_be_shown
 from server.run.external import FinalResult, measure_final, measure_round, open_external, read_external
+from server.run.findings import measure_findings
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, RunPlan, travelling_config
@@ -191,15 +192,20 @@ def finish(
 
 
 def _measured(plan: RunPlan, trained: TrainedModel, patients: SiteData, calibrated: Calibrated | None) -> FinalResult:
-    """By the task: of classes, or of every voxel."""
+    """By the task: of classes, of every voxel, or of findings."""
     if plan.config.task.decoder:
         return measure_segmented(trained, external_cases(plan.data, plan.external, plan.config, patients))
+    if not plan.config.task.exclusive:
+        return measure_findings(trained, patients)
     return measure_final(trained, patients, calibrated, read_external(plan.data, plan.external, plan.config))
 
 
 def headline_figures(external: Mapping[str, Any]) -> dict[str, float]:
-    """The one measure that the events name, where it is defined: `mcc`, or `dice` of a run that segments."""
-    name, found = ("dice", external["segmentation"]) if "segmentation" in external else ("mcc", external)
+    """The one measure that the events name, where it is defined: `mcc`; `dice` where it segments; mean `auroc` of findings."""
+    if "findings" in external:
+        name, found = "auroc", external["findings"]["mean"]
+    else:
+        name, found = ("dice", external["segmentation"]) if "segmentation" in external else ("mcc", external)
     value = found[name]["value"]
     return {} if value is None else {name: float(value)}
 
@@ -208,7 +214,7 @@ def with_pictures(
     plan: RunPlan, trained: TrainedModel, patients: SiteData, entries: list[dict[str, Any]], calibrated: Calibrated | None
 ) -> list[dict[str, Any]]:
     """The report's patients, some with a picture: of hospitals whose policy lets them be shown. It shows evidence for a class."""
-    if plan.config.task.decoder:
+    if not plan.config.task.exclusive:
         return entries
     allowed = may_be_shown(plan.data, plan.external, patients)
     probabilities = np.array([entry["probabilities"] for entry in entries])

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from common.cli import add_debug
 from common.terminal.progress import long_work
+from simulation.phantom.findings import FINDINGS
 from simulation.phantom.hospitals import LAYOUTS, ON_REQUEST, write_hospitals
 
 
@@ -29,6 +30,7 @@ def add_phantom(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--also", nargs="+", default=[], choices=ON_REQUEST, metavar="MODALITY", help=f"write as well, of {', '.join(ON_REQUEST)}"
     )
     parser.add_argument("--grade", action="store_true", help="also write the WHO grade into participants.tsv")
+    parser.add_argument("--findings", action="store_true", help=f"also write {', '.join(FINDINGS)} into participants.tsv")
     parser.add_argument(
         "--layout",
         default="bids",
@@ -57,6 +59,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
             broken=arguments.broken,
             also=tuple(dict.fromkeys(arguments.also)),
             grade=arguments.grade,
+            findings=arguments.findings,
             layout=arguments.layout,
             progress=report,
             force=arguments.force,

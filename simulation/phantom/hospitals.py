@@ -2,7 +2,7 @@
 
 Same seed, same bytes. A patient depends on the seed, the site and its own number, not on how many others there are; only
 which site has no labels (the last training site) follows from the number of sites. What is written on request (further
-modalities, the grade) draws from generators of its own, so that everything else stays what it is without.
+modalities, the grade, findings) draws from generators of its own, so that everything else stays what it is without.
 """
 
 import functools
@@ -30,6 +30,7 @@ from common.files import sync_folder
 from simulation.phantom.anatomy import grow_head, sample_build
 from simulation.phantom.broken import break_images
 from simulation.phantom.diffusion import acquire_adc
+from simulation.phantom.findings import FINDINGS, sample_findings
 from simulation.phantom.grade import sample_grade
 from simulation.phantom.lesion import Lesion, grow_lesion, sample_age, sample_lesion
 from simulation.phantom.scanner import ECHO_PLANAR, SUBSLICES, Scan, acquire
@@ -53,6 +54,7 @@ class Patient:
     id: str
     subtype: str
     grade: str
+    findings: tuple[str, ...]
     age: float | None
     sex: str
     lesion: Lesion
@@ -69,6 +71,7 @@ def write_hospitals(
     broken: int = 0,
     also: tuple[str, ...] = (),
     grade: bool = False,
+    findings: bool = False,
     layout: str = "bids",
     progress: Progress | None = None,
     force: bool = False,
@@ -87,6 +90,7 @@ def write_hospitals(
         broken: patients of each fault of `simulation.phantom.broken`, otherwise like the external hospital's.
         also: of `ON_REQUEST`: modalities that are written besides.
         grade: whether participants.tsv has the column `grade`.
+        findings: whether it has those of `simulation.phantom.findings`.
         layout: one of `LAYOUTS`; images and masks are the same in both, to the byte.
         progress: called with (patients done, patients in all).
         force: replace what stands at `out`.
@@ -115,10 +119,11 @@ def write_hospitals(
         folder = Path(name) / out.name
         folder.mkdir()
         jobs = [(folder / site.folder, site, number) for site, count in places for number in range(count)]
-        work = functools.partial(_write_patient, seed=seed, also=also, grade=grade, layout=layout)
+        columns = (*(("grade",) if grade else ()), *(FINDINGS if findings else ()))
+        work = functools.partial(_write_patient, seed=seed, also=also, columns=columns, layout=layout)
         rows = _run(jobs, work, workers or min(2, os.cpu_count() or 1), progress)
         for site, count in places:
-            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)], also, grade, layout)
+            _write_site(folder / site.folder, site, [rows[site.name, number] for number in range(count)], also, columns, layout)
         if out.exists():
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         folder.rename(out)
@@ -146,7 +151,9 @@ def simulate_patient(site: Hospital, number: int, seed: int, also: tuple[str, ..
             scan = replace(scan, images={**scan.images, name: ON_REQUEST[name](own, scanner, head, growth)})
     known_age = age if generator.random() < 0.95 else None
     grade = sample_grade(_generator_of("grade", site, number, seed), lesion)
-    return Patient(f"sub-{number + 1:04d}", subtype, grade, known_age, "MF"[int(generator.random() < 0.45)], lesion, scan)
+    found = sample_findings(_generator_of("findings", site, number, seed), lesion)
+    sex = "MF"[int(generator.random() < 0.45)]
+    return Patient(f"sub-{number + 1:04d}", subtype, grade, found, known_age, sex, lesion, scan)
 
 
 def _generator_of(name: str, site: Hospital, number: int, seed: int) -> np.random.Generator:
@@ -202,8 +209,8 @@ def _finished(jobs: list[Job], work: Callable[[Job], Row], workers: int) -> Iter
             raise
 
 
-def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool, layout: str) -> Row:
-    """Simulate one patient, write its files, return its row: id, age, sex, subtype, and the grade on request."""
+def _write_patient(job: Job, seed: int, also: tuple[str, ...], columns: tuple[str, ...], layout: str) -> Row:
+    """Simulate one patient, write its files, return its row: id, age, sex, subtype, and `columns`, which are on request."""
     folder, site, number = job
     with threadpool_limits(1):  # the workers share the cores, and sums split over threads need not repeat to the byte
         patient = simulate_patient(site, number, seed, also)
@@ -219,7 +226,8 @@ def _write_patient(job: Job, seed: int, also: tuple[str, ...], grade: bool, layo
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(mask)
     age = "n/a" if patient.age is None else f"{patient.age:.0f}"
-    labels = (patient.subtype, patient.grade)[: 1 + grade]
+    known = {"grade": patient.grade, **dict(zip(FINDINGS, patient.findings, strict=True))}
+    labels = (patient.subtype, *(known[column] for column in columns))
     return patient.id, age, patient.sex, *(label if site.labelled else "n/a" for label in labels)
 
 
@@ -234,9 +242,11 @@ def mask_of(site: Path, patient: str, layout: str = "bids") -> Path:
     return mask_path(site, patient) if layout == "bids" else site / patient / "anat" / f"{patient}_desc-tumour_mask.nii.gz"
 
 
-def _write_site(folder: Path, site: Hospital, rows: list[Row], also: tuple[str, ...], grade: bool, layout: str) -> None:
+def _write_site(
+    folder: Path, site: Hospital, rows: list[Row], also: tuple[str, ...], columns: tuple[str, ...], layout: str
+) -> None:
     """Write the files that describe the whole site."""
-    table = [("participant_id", "age", "sex", "subtype", "grade")[: 4 + grade], *rows]
+    table = [("participant_id", "age", "sex", "subtype", *columns), *rows]
     (folder / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     labels = "" if site.labelled else '[labels]\ncolumn = "none"  # this hospital has no labels, and that is meant\n\n'
     (folder / "site.toml").write_text(

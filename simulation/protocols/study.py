@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config.classes import require_classes
 from common.config.run import RunConfig
-from common.config.segmentation import require_classes
 from common.config.site import read_policy
 from common.data.dataset import SiteData
 from common.errors import DataError, FederationError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import config_path
+from common.config.classes import require_classes
 from common.config.run import RunConfig, load_config
-from common.config.segmentation import require_classes
 from common.data.cases import read_site
 from common.data.holdout import held_back
 from common.errors import ConfigError, WeightsError

@@ -1,6 +1,7 @@
 """One image file becomes a volume in RAS orientation, or a finding that says what the file is instead.
 
-Read are NIfTI 1 and 2, single files and pairs (.hdr and .img), Analyze 7.5, gzipped or not, in either byte order.
+Read are NIfTI 1 and 2, single files and pairs (.hdr and .img), Analyze 7.5, gzipped or not, in either byte order; and pictures
+(`common.data.gate.pictures`).
 """
 
 import gzip
@@ -17,6 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.volumeutils import apply_read_scaling
 
 from common.data.gate.finding import Finding, Kind, Level, StaysOutError
+from common.data.gate.pictures import is_picture, read_picture
 from common.data.gate.what import other_kind
 from common.data.volumes import Header, Volume, levels_of
 
@@ -61,6 +63,8 @@ def read_file(file: Path, name: str) -> tuple[Volume, tuple[Finding, ...]]:
     Raises:
         StaysOutError: it cannot be used; its one finding names `name` as the file, and no patient.
     """
+    if is_picture(file):
+        return read_picture(file, name)
     findings: list[Finding] = []
     try:
         header, content = _parts(file)

@@ -50,6 +50,8 @@ def by_modality(
 
 def is_by_words(kind: str, patterns: FilePatterns) -> bool:
     """Whether the globs stand for BIDS, so that words of the name decide; a site's own, or BraTS', mean what they say."""
+    if kind != MASK and MODALITIES[kind].picture:
+        return False
     globs = tuple(patterns.get(kind, ()))
     return globs == MASKS if kind == MASK else globs in [MODALITIES[kind].globs(naming) for naming in BY_WORDS]
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from common.config.axes import fields_of_view
-from common.config.modalities import MODALITIES
+from common.config.modalities import MODALITIES, on_pictures
 from common.config.standard import Standard
 from common.data.gate import geometry
 from common.data.gate.background import settle
@@ -18,8 +20,9 @@ from common.data.gate.files import read_file
 from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.gate.images import MASK, Images
 from common.data.gate.masks import tumour_of
+from common.data.gate.pictures import MASK_UNREAD
 from common.data.gate.presence import NOT_WANTED, present_of
-from common.data.gate.rules import RULES
+from common.data.gate.rules import PICTURE_RULES, RULES
 from common.data.planes import Plane, choose_plane, window_move
 from common.data.volumes import HALF, Mask, Volume, foreground, resample
 
@@ -143,6 +146,8 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     if not names:
         add([_none_wanted(case, data)])
         raise StaysOutError(findings)
+    if on_pictures(names):
+        return _pictured(case, names[0], data)
     with ThreadPoolExecutor(threads) as pool:
         read = list(_spread(pool, threads)(lambda kind: _read(case, kind), [*names, *([MASK] if case.mask else [])]))
     for _, found in read:
@@ -175,6 +180,30 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     add(found)
     _raise_errors(findings)
     return Patient(images, present, reference, region, tumour, guided, planes, tuple(findings))
+
+
+def _pictured(case: Files, name: str, data: Cut) -> Patient:
+    """A patient's one picture. What the gate asks of MRI (a head, its place and size, a background, a mask) is not asked here.
+
+    Raises:
+        StaysOutError: as `read_patient`.
+    """
+    volume, found = _read(case, name)
+    findings = [one.of(case.id) for one in found]
+    if volume is None:
+        raise StaysOutError(findings)
+    images = Images({name: volume}, None, {name: case.name_of(case.files[name])})
+    findings += [one.of(case.id) for rule in PICTURE_RULES for one in rule(images)]
+    if case.mask:
+        told = MASK_UNREAD.finding("a mask beside a picture, not read", "none", "Nothing needs to be done.")
+        findings.append(told.of(case.id, case.name_of(case.mask)))
+    _raise_errors(findings)
+    region = np.ones(volume.voxels.shape, bool)
+    planes = tuple(
+        choose_plane(region, volume, axis, data.slices, tumour=False, move=window_move(case.id, axis, data.shift))
+        for axis in data.axes
+    )
+    return Patient(images, images.volumes, volume, region, False, False, planes, tuple(findings))
 
 
 def guided_by(read: Patient, region: Mask, data: Cut) -> Patient:

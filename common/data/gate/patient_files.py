@@ -193,7 +193,7 @@ def _say_assumed(files: Mapping[str, Candidate], book: Notebook) -> None:
             do=f'If it was given: t1c = "**/{as_glob(plain.name)}" under [files] of site.toml.',
         )
     for kind, one in files.items():
-        if kind not in (*T1S, MASK) and contrast_of(one.name) is Contrast.GIVEN:
+        if kind not in (*T1S, MASK) and not MODALITIES[kind].picture and contrast_of(one.name) is Contrast.GIVEN:
             text = f"a {MODALITIES[kind].title} after contrast agent is used, for there is no other"
             book.add(GIVEN, one.path, found=text, expected="one without", do="Put the one without beside it.")
 

@@ -5,7 +5,7 @@ A new rule is a function in the file of its subject, a `Kind` in that file's `KI
 
 from collections.abc import Callable, Iterable
 
-from common.data.gate import background, files, geometry, intensities, masks, presence
+from common.data.gate import background, files, geometry, intensities, masks, pictures, presence
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.images import Images
 
@@ -29,6 +29,8 @@ RULES: tuple[Rule, ...] = (
     intensities.tomography,
 )
 
+PICTURE_RULES: tuple[Rule, ...] = (intensities.constant, intensities.few_values)  # the others know heads, or numbers of MRI
+
 KINDS: tuple[Kind, ...] = (
     *files.KINDS,
     *geometry.KINDS,
@@ -36,4 +38,5 @@ KINDS: tuple[Kind, ...] = (
     *intensities.KINDS,
     *masks.KINDS,
     *presence.KINDS,
+    *pictures.KINDS,
 )

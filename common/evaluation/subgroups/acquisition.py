@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from common.data.cases import Case, Site
 from common.data.gate.files import load_volume
+from common.data.gate.pictures import is_picture
 from common.data.volumes import foreground
 
 SLICES = 16  # of a volume, evenly chosen, say enough
@@ -74,7 +75,9 @@ def read_acquisition(case: Case, site: str, modality: str) -> Acquisition:
 
 
 def stored_type(file: Path) -> str:
-    """The type of a readable NIfTI file's voxels as they are stored."""
+    """The type of a readable file's voxels as they are stored."""
+    if is_picture(file):
+        return "picture"
     with file.open("rb") as content:
         zipped = content.read(2) == b"\x1f\x8b"
     with gzip.open(file) if zipped else file.open("rb") as content:

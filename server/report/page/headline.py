@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from server.report.decode import Measure
 from server.report.evaluation import Detectable, Evaluation
-from server.report.page import segmentation
+from server.report.page import findings, segmentation
 from server.report.page.classes import read_confusion
 from server.report.page.comparison import ALONE, Row, comparison
 from server.report.page.values import interval_text, number, patients_text, percent
@@ -43,7 +43,7 @@ def read(report: Report) -> Top:
         n=external.n or 0,
         hospital=report.provenance.hospital or "the external hospital",
         headline=headline(report),
-        beside=segmentation.beside(report.segmentation) if report.segmentation else _beside(rows),
+        beside=_beside_of(report, rows),
         caution=caution(external),
         tiles=_tiles(rows[0], external),
     )
@@ -53,6 +53,8 @@ def headline(report: Report) -> str:
     """The result in one sentence."""
     if report.segmentation:
         return segmentation.headline(report.segmentation)
+    if report.findings:
+        return findings.headline(report.findings)
     external, mcc, n = report.external, report.external.mcc, report.external.n or 0
     if not n:
         return NO_LABELS
@@ -74,6 +76,13 @@ def detectable_text(found: Detectable | None) -> str:
         f"With {patients_text(found.n)}, two models must differ by {number(found.difference)} in MCC or more for the difference "
         f"to be seen{often}{sure}. A smaller one may be real and still not show: not seeing it is no proof that there is none."
     )
+
+
+def _beside_of(report: Report, rows: Sequence[Row]) -> str:
+    """By the task."""
+    if report.segmentation:
+        return segmentation.beside(report.segmentation)
+    return findings.beside(report.findings) if report.findings else _beside(rows)
 
 
 def _beside(rows: Sequence[Row]) -> str:

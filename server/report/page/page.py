@@ -17,6 +17,7 @@ from server.report.page import (
     conformal,
     covariates,
     decision,
+    findings,
     headline,
     ood,
     own_models,
@@ -43,6 +44,7 @@ class View:
 
     top: headline.Top
     segmentation: segmentation.Section | None
+    findings: findings.Section | None
     rows: tuple[comparison.Row, ...]
     detectable: str
     confusion: tuple[classes.ClassRow, ...]
@@ -70,6 +72,7 @@ class View:
         """(place, name) of the sections that are there."""
         there = {
             "segmentation": (self.segmentation, "Segmentation"),
+            "findings": (self.findings, "Findings"),
             "classes": (self.confusion and self.top.n, "Confusion matrix"),
             "compared": (self.top.n, "Comparison"),
             "roc": (self.roc, "ROC"),
@@ -96,9 +99,11 @@ class View:
 def build(report: Report, pictures: Mapping[str, str]) -> View:
     """What the page shows of a report."""
     calibrated, source = report.calibration, report.provenance
+    of_no_class = report.segmentation is not None or report.findings is not None  # they show these in their own section
     return View(
         top=headline.read(report),
         segmentation=segmentation.read(report.segmentation),
+        findings=findings.read(report.findings),
         rows=comparison.comparison(report),
         detectable=headline.detectable_text(report.detectable),
         confusion=classes.read_confusion(report.external),
@@ -107,7 +112,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         calibration=calibration.read(calibrated),
         sets=conformal.read_sets(calibrated.conformal) if calibrated else None,
         abstention=conformal.read_abstention(calibrated.abstention) if calibrated else None,
-        subsets=None if report.segmentation else subsets.read(report.subsets),
+        subsets=None if of_no_class else subsets.read(report.subsets),
         covariates=covariates.read(report.covariates),
         ood=ood.read(report.ood),
         subgroups=subgroups.read(report.subgroups),
@@ -117,7 +122,7 @@ def build(report: Report, pictures: Mapping[str, str]) -> View:
         personal=own_models.read(report.personal),
         privacy=report.privacy,
         aggregation=report.aggregation,
-        patients=() if report.segmentation else patients.read(report, pictures),
+        patients=() if of_no_class else patients.read(report, pictures),
         provenance=provenance.pairs(source.facts),
         config=source.config_text,
     )

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.config.classes import require_classes
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
 from common.config.sections import DataConfig
-from common.config.segmentation import require_classes
 from common.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[3]

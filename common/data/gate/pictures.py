@@ -1,0 +1,89 @@
+"""One picture (PNG, JPEG) becomes a volume of one slice, for runs on images that are no MRI: chest X-rays, fundus, skin.
+
+A picture has no voxel sizes: its longer edge counts as `EDGE` mm, so that `data.field_of_view = 100.0` is all of it, and less is
+its middle. Colours become grey, for the model's patches are of one channel a modality.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.gate.finding import Finding, Kind, Level, StaysOutError
+from common.data.gate.what import other_kind
+from common.data.volumes import Header, Volume, levels_of
+
+EDGE = 100.0  # mm that the longer edge stands for
+ENDS = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")
+ORIENTATION = 0x0112  # in EXIF: how a camera was held
+WIDE = "I;16"  # grey of 16 bits, in Pillow's words
+
+NOT_READ = Kind("picture-not-read", Level.ERROR, "a picture that is no PNG or JPEG, or is damaged; DICOM is converted first")
+MOVING = Kind("picture-several", Level.ERROR, "several pictures in one file")
+GREY = Kind(
+    "picture-grey", Level.NOTE, "a picture in colour is read as its brightness; what is transparent counts as it is stored"
+)
+TURNED = Kind("picture-turned", Level.NOTE, "a picture was turned as its EXIF orientation says")
+MASK_UNREAD = Kind("picture-mask-unread", Level.NOTE, "a mask beside a picture is not read")
+KINDS = (NOT_READ, MOVING, GREY, TURNED, MASK_UNREAD)
+DO = "Convert it to PNG, best of 8 or 16 bits of grey."
+
+
+def is_picture(file: Path) -> bool:
+    """By its name."""
+    return file.suffix.lower() in ENDS
+
+
+def read_picture(file: Path, name: str) -> tuple[Volume, tuple[Finding, ...]]:
+    """Read a picture as a volume that is cut into the same picture: columns to the patient's left, rows to the back.
+
+    Args:
+        file: PNG or JPEG.
+        name: of the file in findings.
+
+    Raises:
+        StaysOutError: it cannot be used; its one finding names the file, and no patient.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        found = NOT_READ.finding(f"cannot be read ({error.strerror})", "a readable file", "Mend it, or its rights.", file=name)
+        raise StaysOutError([found]) from error
+    grey, findings = _grey(content, name)
+    rows, columns = grey.shape
+    step = EDGE / max(rows, columns)
+    stored = np.ascontiguousarray(grey[::-1, ::-1].T)[:, :, None]
+    header = Header("picture", stored.shape, str(stored.dtype), pixdim=(step, step, step))
+    levels = levels_of(stored, lambda raw: raw.astype(np.float32))
+    return Volume(stored.astype(np.float32), np.diag([step, step, step, 1.0]), header, levels), tuple(findings)
+
+
+def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]]:
+    """[rows, columns], of 8 or 16 bits."""
+    from PIL import Image, ImageOps  # noqa: PLC0415  sites of MRI need not have it
+
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            frames = int(getattr(image, "n_frames", 1))
+            if frames > 1:
+                raise StaysOutError([MOVING.finding(f"{frames} pictures", "one", "Export one picture.", file=name)])
+            findings = []
+            if image.getexif().get(ORIENTATION, 1) != 1:
+                findings.append(
+                    TURNED.finding("is turned by its EXIF", "rows from above", "Nothing needs to be done.", file=name)
+                )
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode in ("1", "L", WIDE, "I"):
+                wide = image.mode in (WIDE, "I")
+                return np.asarray(image).astype(np.uint16) if wide else np.asarray(image.convert("L")), findings
+            found = f"in colour ({image.mode}), read as grey: brightness by ITU-R 601"
+            findings.append(GREY.finding(found, "grey", "Nothing needs to be done.", file=name))
+            return np.asarray(image.convert("RGB").convert("L")), findings
+    except StaysOutError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere inside Pillow
+        other = other_kind(content)
+        what = other.what if other and not content.startswith((b"\x89PNG", b"\xff\xd8\xff")) else f"damaged ({error})"
+        raise StaysOutError([NOT_READ.finding(what, "a PNG or JPEG picture", DO, file=name)]) from error
