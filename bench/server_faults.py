@@ -99,7 +99,7 @@ def disk_full(bench: Bench) -> None:
     federation = bench.federation
     assert bench.reference.code == 0
     out = federation.folder / "small" / "run"
-    with small_disk(out.parent, 1200):
+    with small_disk(out.parent, 4000):  # kB: checkpoints and pictures of a whole run
         run = _no_checkpoint(bench, out)
         run = _no_events(bench, run)
         for key in ("checkpoint", "events"):
