@@ -38,7 +38,7 @@ def config(*modalities: str) -> RunConfig:
 
 
 def test_a_modality_is_one_row(tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ConfigError, match=r"data\.modalities: expected some of t1, t1c, t2, flair, adc, each once"):
+    with pytest.raises(ConfigError, match=r"data\.modalities: expected some of t1, t1c, t2, flair, adc, image, each once"):
         config("swi")
     monkeypatch.setitem(MODALITIES, "swi", SWI)
     run = config("adc", "swi")

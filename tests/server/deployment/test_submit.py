@@ -86,6 +86,7 @@ def app(tmp_path_factory) -> Path:
 def home(tmp_path_factory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("coordinator")
     (folder / "external").mkdir()
+    (folder / "external" / "participants.tsv").write_text("participant_id\n")
     ports: dict[str, Any] = {name: free_port() for name in ("superlink_port", "health_port")}
     home = init_home(folder / "home", ServerSettings(address="localhost:8443", front="none", **ports))
     assert main(["start", str(home.folder), "--background"]) == 0
