@@ -59,10 +59,10 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gene
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             started = set(multiprocessing.active_children()) - before
             for process in started:
                 process.terminate()
+            pool.shutdown(cancel_futures=True)  # waits for the pool's own thread, which takes note of their end beside us
             for process in started:
                 process.join()
             raise
