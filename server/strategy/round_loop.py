@@ -22,11 +22,10 @@ from common.config.run import RunConfig
 from common.config.sections import FederationConfig
 from common.errors import BUDGET_SPENT, FederationError
 from common.messages.round import SiteReply, Task, pack_arrays, record_bytes, unpack_arrays, write_task
-from common.messages.update import Update
-from common.models.arrays import Arrays, trained_at_sites
+from common.models.arrays import Arrays
 from common.privacy.site_level import noise_to_signal
 from common.training.shared import shared
-from common.training.trainable import idle_without_labels, most_trained, needs_labels, no_label, trained_names
+from common.training.trainable import most_trained, trained_names
 from server.events.kinds import (
     ODD_ONE_OUT,
     TRAIN,
@@ -49,6 +48,7 @@ from server.strategy.aggregation import (
     step,
 )
 from server.strategy.influence import as_agreed, at_hospitals, levelled, told
+from server.strategy.labels import Labels
 from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
 from server.strategy.refusal import content_of, refusal_of
@@ -102,8 +102,7 @@ class FedMRIAvg(FedAvg):
         self.prepare: list[Prepare] = []  # what is settled with sites before each attempt at a round
         self.on_open: Callable[[RoundSoFar], None] | None = None
         self.open = OpenRound(0, {})
-        self.unlabelled: dict[str, SiteReply] = {}  # last replies of sites that told that none of their patients has a label
-        self.labels_seen = False  # a site has, or may have, labelled patients
+        self.labels = Labels(self.config)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -203,17 +202,13 @@ class FedMRIAvg(FedAvg):
         return self.open
 
     def spare(self, there: Sequence[Address]) -> None:
-        """Stand in for sites that told that they have no labelled patient, in a round in which they change nothing.
-
-        They weigh what they weighed: the mean is the one that their answer would lead to, to the last bit.
-        """
+        """Stand in for sites without labels where they would change nothing (`Labels.stand_ins`)."""
         state = self.open
-        if not idle_without_labels(self.config, state.number) or isinstance(self.plan.strategy, Scaffold):  # it notes each round
+        if isinstance(self.plan.strategy, Scaffold):  # it notes each round
             return
-        nothing = {name: np.zeros_like(array) for name, array in trained_at_sites(state.current).items()}
-        named = {address.name for address in there}
-        for name in sorted(named & self.unlabelled.keys() - state.valid.keys()):
-            state.valid[name] = replace(self.unlabelled[name], round=state.number, update=Update(nothing), metrics={})
+        named = {address.name for address in there} - state.valid.keys()
+        for name, reply in self.labels.stand_ins(state.number, named, state.current).items():
+            state.valid[name] = reply
             state.idle.add(name)
             self.progress.tell(Spared(state.number, name))
 
@@ -227,15 +222,11 @@ class FedMRIAvg(FedAvg):
         for name, reason in norm_outliers(state.valid, self.plan.max_update_ratio).items():
             del state.valid[name]
             self.progress.failed(name, reason, ODD_ONE_OUT)
-        for name, reply in state.valid.items():
-            if reply.counts_shared and not reply.labelled:
-                self.unlabelled[name] = replace(reply, update=Update())
-            else:
-                self.unlabelled.pop(name, None)
-        self.labels_seen |= bool(state.valid) and not self.lacks_labels()
-        if len(state.valid) < self.plan.min_sites or (self.lacks_labels() and (self.labels_seen or self.failures)):
+        self.labels.note(state.valid)
+        lacking = self.labels.lacking(state.valid.values())
+        if len(state.valid) < self.plan.min_sites or (lacking and (self.labels.seen or self.failures)):
             return None, None  # who has the labels failed, is away, or has no budget left
-        self.require_labels()
+        self.labels.require(state.valid.values())
         if self.site_level.enabled:
             noised = noised_sum(state.valid, state.current, self.trained_mask(server_round), self.site_level)
             return self.stepped(noised), MetricRecord({})
@@ -249,11 +240,6 @@ class FedMRIAvg(FedAvg):
             state.low_rank = low_rank_figures(plan, state.current, state.valid, new)
         return pack_arrays(new), MetricRecord(dict(terms))
 
-    def lacks_labels(self) -> bool:
-        """Whether the run needs labels, and all who are in tell that they have none; what is kept back may hold labels."""
-        replies = self.open.valid.values()
-        return needs_labels(self.config) and all(one.counts_shared and not one.labelled for one in replies)
-
     def levelled(self, replies: dict[str, SiteReply]) -> dict[str, SiteReply]:
         """The replies with no more patients than agreed or usual; who counts for less than they say is said."""
         found = levelled(replies, self.agreed)
@@ -263,15 +249,6 @@ class FedMRIAvg(FedAvg):
                 command = "`fedmri-server admit --patients`"
                 log(WARNING, text, self.open.number, site, reply.patients, replies[site].patients, command)
         return found
-
-    def require_labels(self) -> None:
-        """Refuse to go on where every site tells its numbers, and none has a labelled patient.
-
-        Raises:
-            FederationError: nobody has one.
-        """
-        if self.lacks_labels():
-            raise FederationError(no_label(self.config))
 
     def influence(self, plan: FederationConfig) -> dict[str, dict[str, float]]:
         """Each site's part in the round that is about to be aggregated; one that was bounded is said."""
@@ -347,7 +324,7 @@ class FedMRIAvg(FedAvg):
             )
         why = self.presence.closed | failures
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no other site was there"
-        none = ", none of a site with labels," if state.valid and self.lacks_labels() else ""
+        none = ", none of a site with labels," if state.valid and self.labels.lacking(state.valid.values()) else ""
         raise FederationError(
             f"Round {number} ended with {len(state.valid)} valid updates{none} of the {self.plan.min_sites} that "
             f"federation.min_sites asks for, after {state.attempts} attempts. {reasons}"

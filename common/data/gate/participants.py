@@ -89,7 +89,7 @@ def _pairs(
     once = _once(every, spelling)
     there = _once(all_folders, spelling)
     left, open_ = set(names), set(folders)
-    return {once[text]: there[text] for text in once.keys() & there.keys() if once[text] in left and there[text] in open_}
+    return {once[text]: there[text] for text in sorted(once.keys() & there.keys()) if once[text] in left and there[text] in open_}
 
 
 def _once(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, str]:

@@ -122,6 +122,13 @@ def test_rows_and_folders(names: list[str], folders: list[str], expected: dict[s
         assert any(repr(name) in one.found and repr(folder) in one.found for folder, name in expected.items())
 
 
+def test_the_pair_that_is_shown_is_the_first_of_many() -> None:
+    """And not one that changes with every start of Python, as the order of a set does."""
+    numbers = [f"{number:04d}" for number in range(1, 41)]
+    [one] = matched(numbers[::-1], [f"sub-{number}" for number in numbers]).findings
+    assert "'0001' in the table is the folder 'sub-0001'" in one.found
+
+
 @pytest.mark.parametrize(
     ("rows", "session", "of_session", "label", "differing"),
     [
