@@ -16,6 +16,8 @@ from common.files import write_atomic
 from common.terminal.progress import long_work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from client.predict.inputs import PredictionInputs
     from client.predict.proposal import Proposal
     from common.data.cases import Case
@@ -48,6 +50,7 @@ def require_options(arguments: argparse.Namespace, *, single: bool, segments: bo
 
 def propose_all(asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:
     """Write a mask of each patient; one that fails is named, and the others go on."""
+    require_apart(asked.cases)
     broken, tables = dict(asked.broken), list[dict[str, Any]]()
     with long_work(f"Segmenting {len(asked.cases)} patients") as report:
         for done, case in enumerate(asked.cases, start=1):
@@ -62,6 +65,24 @@ def propose_all(asked: "PredictionInputs", opened: "OpenedModel", arguments: arg
     return 1 if broken else 0
 
 
+def stem_of(patient: str) -> str:
+    """What files of a patient begin with."""
+    return UNFIT.sub("_", patient).lstrip(".") or "patient"
+
+
+def require_apart(cases: "Iterable[Case]") -> None:
+    """Refuse patients whose files would have one name: the second's would take the place of the first's.
+
+    Raises:
+        DataError: names two of them.
+    """
+    named = dict[str, str]()
+    for case in cases:
+        other = named.setdefault(stem_of(case.id), case.id)
+        if other != case.id:
+            raise DataError(f"--masks: files of {other!r} and {case.id!r} would have one name. Ask for one of them at a time.")
+
+
 def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> dict[str, Any]:
     from client.predict.dicom_seg import read_series, seg_of
     from client.predict.mask_file import NAME, nifti_of
@@ -69,10 +90,11 @@ def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> 
 
     images = read_series(arguments.dicom) if arguments.dicom else []  # refused before the model runs
     found = propose(opened, case)
-    stem = f"{UNFIT.sub('_', case.id).lstrip('.') or 'patient'}_{NAME}"
-    files = {"nifti": _written(arguments.masks / f"{stem}.nii.gz", nifti_of(found))}
-    if images:
-        files["dicom_seg"] = _written(arguments.masks / f"{stem}.dcm", seg_of(found, images, version("fedmri")))
+    stem = f"{stem_of(case.id)}_{NAME}"
+    contents = {"nifti": (f"{stem}.nii.gz", nifti_of(found))}
+    if images:  # both, or neither
+        contents["dicom_seg"] = (f"{stem}.dcm", seg_of(found, images, version("fedmri")))
+    files = {kind: _written(arguments.masks / name, content) for kind, (name, content) in contents.items()}
     return {
         "patient": case.id,
         "proposed": True,

@@ -21,6 +21,13 @@ MAY_BE_EMPTY = (
     *("AccessionNumber", "PatientBirthDate", "PatientID", "PatientName", "PatientSex"),
     *("ReferringPhysicianName", "StudyDate", "StudyID", "StudyTime"),
 )  # attributes of type 2
+PLACE = (
+    "FrameOfReferenceUID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+)  # without which a mask has none
+INSTEAD = "Without --dicom the mask is written as NIfTI."
 LABEL, SERIES = "Proposed tumour", "Proposed tumour (FedMRI, research, not drawn)"
 
 
@@ -29,7 +36,7 @@ def read_series(folder: Path) -> list[Any]:
 
     Raises:
         ConfigError: pydicom and highdicom are not installed.
-        DataError: no DICOM image, several series, or enhanced multi-frame images.
+        DataError: no DICOM image, several series, enhanced multi-frame images, or images without a place in the patient.
     """
     try:
         import highdicom  # noqa: F401, PLC0415
@@ -44,18 +51,24 @@ def read_series(folder: Path) -> list[Any]:
         except (InvalidDicomError, OSError):
             continue
         if "PixelData" in image:
-            found.setdefault(str(image.SeriesInstanceUID), []).append(image)
+            found.setdefault(str(image.get("SeriesInstanceUID", "")), []).append(image)
     if len(found) != 1:
         told = ", ".join(str(images[0].get("SeriesDescription", "unnamed")) for images in found.values()) or "none"
         raise DataError(f"--dicom {folder}: expected the images of one series, found {len(found)} ({told}). Name its folder.")
     [images] = found.values()
-    if any("PerFrameFunctionalGroupsSequence" in image for image in images):
-        raise DataError(f"--dicom {folder}: enhanced multi-frame images are not supported; the NIfTI mask has the same content.")
+    _require_placed(images, folder)
     for image in images:  # a SEG copies them, and some exports lack what may be empty
         for name in MAY_BE_EMPTY:
             if name not in image:
                 setattr(image, name, "")
     return images
+
+
+def _require_placed(images: list[Any], folder: Path) -> None:
+    if any("PerFrameFunctionalGroupsSequence" in image for image in images):
+        raise DataError(f"--dicom {folder}: enhanced multi-frame images are not supported. {INSTEAD}")
+    if lacking := sorted({name for name in PLACE for image in images if name not in image}):
+        raise DataError(f"--dicom {folder}: its images lack {', '.join(lacking)}, so that no pixel has a place. {INSTEAD}")
 
 
 def frames_of(proposal: Proposal, images: list[Any]) -> NDArray[np.uint8]:
@@ -85,8 +98,17 @@ def seg_of(proposal: Proposal, images: list[Any], version: str) -> bytes:
         version: of the software that proposes.
 
     Raises:
-        DataError: of `frames_of`.
+        DataError: of `frames_of`, or highdicom cannot build on the images.
     """
+    frames = frames_of(proposal, images)
+    try:
+        return _content(frames, images, version)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # by which highdicom says what it misses in the images
+        raise DataError(f"--dicom: no SEG can be built on the series ({error}). {INSTEAD}") from error
+
+
+def _content(frames: NDArray[np.uint8], images: list[Any], version: str) -> bytes:
+    """The file of a mask on the images' pixels."""
     import highdicom as hd  # noqa: PLC0415
     from pydicom.sr.codedict import codes  # noqa: PLC0415
 
@@ -101,7 +123,7 @@ def seg_of(proposal: Proposal, images: list[Any], version: str) -> bytes:
     )
     made = hd.seg.Segmentation(
         source_images=images,
-        pixel_array=frames_of(proposal, images),
+        pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=hd.UID(),

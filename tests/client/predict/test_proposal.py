@@ -12,6 +12,7 @@ import pytest
 from nibabel.nifti1 import Nifti1Image
 
 from client.cli.main import main
+from client.cli.propose import require_apart
 from client.predict import guided, proposal
 from client.predict.mask_file import NAME, as_stored, nifti_of
 from client.predict.proposal import Proposal, slices_through
@@ -117,6 +118,66 @@ def test_a_dicom_seg_marks_the_pixels_of_its_series(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="Name the series"):
         seg_of(away, images, "0")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (("PixelSpacing",), "lack PixelSpacing"),
+        (("ImagePositionPatient", "ImageOrientationPatient"), "lack ImageOrientationPatient, ImagePositionPatient"),
+        (("FrameOfReferenceUID",), "lack FrameOfReferenceUID"),
+    ],
+)
+def test_a_series_that_has_no_place_in_the_patient_is_refused_by_what_it_lacks(
+    tmp_path: Path, spoil: tuple[str, ...], said: str
+) -> None:
+    """As screenshots and some exports."""
+    pytest.importorskip("highdicom")
+    from pydicom import dcmread
+
+    from client.predict.dicom_seg import read_series
+
+    write_classic(Scan(np.ones((8, 8, 3), np.int32), np.diag([-1.5, -1.5, 3.0, 1.0])), tmp_path / "series")
+    for file in (one for one in (tmp_path / "series").rglob("*") if one.is_file()):
+        image = dcmread(file)
+        for name in spoil:
+            delattr(image, name)
+        image.save_as(file)
+    with pytest.raises(DataError, match=said):
+        read_series(tmp_path / "series")
+
+
+def test_nothing_proposed_is_a_seg_without_a_mark(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    import highdicom as hd
+
+    from client.predict.dicom_seg import read_series, seg_of
+
+    affine = np.diag([-1.5, -1.5, 3.0, 1.0])
+    case, corner = patient_of(tmp_path, affine)
+    write_classic(Scan(np.ones(corner.shape, np.int32), affine), tmp_path / "series")
+    (tmp_path / "seg.dcm").write_bytes(
+        seg_of(proposal_of(case, np.zeros_like(corner), affine), read_series(tmp_path / "series"), "0")
+    )
+    assert not hd.seg.segread(tmp_path / "seg.dcm").pixel_array.any()
+
+
+def test_a_series_of_another_patient_leaves_no_file(segmenter: Path, phantom: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("highdicom")
+    away = np.diag([-1.5, -1.5, 3.0, 1.0]) + 4000 * np.eye(4, k=3) * np.array([[1], [1], [1], [0]])
+    write_classic(Scan(np.ones((8, 8, 3), np.int32), away), tmp_path / "series")
+    ask = ["predict", str(phantom), "--model", str(segmenter), "--masks", str(tmp_path / "masks")]
+    code = main([*ask, "--dicom", str(tmp_path / "series")])
+    told = capsys.readouterr().err
+    assert (code, "Name the series" in told) == (1, True), told
+    assert not (tmp_path / "masks").exists()  # the NIfTI neither
+
+
+def test_two_patients_whose_files_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    case, _ = patient_of(tmp_path, np.eye(4))
+    require_apart([replace(case, id=name) for name in ("sub-1", "sub-2", "sub-a_b")])
+    with pytest.raises(DataError, match="'sub-a b' and 'sub-a_b'"):
+        require_apart([replace(case, id=name) for name in ("sub-1", "sub-a b", "sub-a_b")])
 
 
 def test_predict_writes_masks_and_says_that_nobody_drew_them(segmenter: Path, phantom: Path, tmp_path: Path, capsys: Any) -> None:
