@@ -18,6 +18,7 @@ HEAD = "head."
 CENTRE, PROJECTION = "feature_centre", "projection"
 TOKENS = ("modality_embedding", "mask_token")
 PATCH_HEAD = "head.patch."  # serves iBOT alone: in a private round noise would be all that it learns
+IDLE_WEIGHT = 0.01  # not 0: a site without a label could then not stand in a masked sum
 # What self-supervised rounds leave of the head. Its projections learn: else DINO would ask the adapters for random directions.
 # The prototypes, of which the first are the classes, would take a meaning that no class has, and ages would give views away.
 CLASSES = ("head.prototypes", "head.covariates.", DECODER)
@@ -109,8 +110,14 @@ def rounds_before_tuning(config: RunConfig) -> int:
 
 
 def unlabelled_weight(config: RunConfig, round_number: int) -> float:
-    """Weight of an unlabelled patient in the round's average: where no term reads a label, that of a labelled one."""
-    return 1.0 if is_ssl_round(config, round_number) else config.federation.unlabelled_weight
+    """Weight of an unlabelled patient in the round's average: where no term reads a label, that of a labelled one.
+
+    Where they change nothing next to nothing: else the head would be the slower the fewer labels there are.
+    """
+    if is_ssl_round(config, round_number):
+        return 1.0
+    usual = config.federation.unlabelled_weight
+    return min(usual, IDLE_WEIGHT) if idle_without_labels(config, round_number) else usual
 
 
 def needs_labels(config: RunConfig) -> bool:

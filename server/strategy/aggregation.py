@@ -23,7 +23,7 @@ from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_
 from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
 from common.training.shared import unmoved
-from common.training.trainable import is_centre_round, is_ssl_round, unlabelled_weight
+from common.training.trainable import is_centre_round, unlabelled_weight
 from server.events.kinds import AT_THE_SITE, AT_THE_SITE_FOR_GOOD, OTHER_ROUND, TOO_LARGE
 from server.strategy.influence import Influence, drawn_in, influences
 
@@ -160,11 +160,11 @@ def weighted_changes(replies: Mapping[str, SiteReply], influence: Mapping[str, I
 def round_plan(plan: FederationConfig, config: RunConfig, round_number: int) -> FederationConfig:
     """The plan by which a round is aggregated: the run's, but that measured mean features are averaged.
 
-    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well. In
-    self-supervised rounds an unlabelled patient counts as much as a labelled one.
+    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well. What
+    an unlabelled patient weighs depends on what they change in the round (`common.training.trainable.unlabelled_weight`).
     """
-    if is_ssl_round(config, round_number):
-        return replace(plan, unlabelled_weight=unlabelled_weight(config, round_number))
+    if (weight := unlabelled_weight(config, round_number)) != plan.unlabelled_weight:
+        plan = replace(plan, unlabelled_weight=weight)
     if is_centre_round(config, round_number) and plan.strategy.from_sum:
         return replace(plan, strategy=FedAvg())
     return plan

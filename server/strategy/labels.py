@@ -52,7 +52,7 @@ class Labels:
     def stand_ins(self, number: int, there: Collection[str], current: Arrays) -> dict[str, SiteReply]:
         """Replies for those of the sites who have no label, in a round in which they change nothing; none in another round.
 
-        They weigh what they weighed: the mean is the one that their answer would lead to, to the last bit.
+        They weigh what they would weigh if they answered: the mean is the one that their answer would lead to, to the last bit.
 
         Args:
             number: of the round.

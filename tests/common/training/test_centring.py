@@ -67,7 +67,7 @@ def test_a_federation_takes_off_the_mean_of_all_its_patients_whatever_the_server
     np.testing.assert_allclose(after, before - before.mean(0), atol=2e-4)
     for number in (2, 3, 4):
         assert CENTRE not in trained_names(start, config, number)
-        assert round_plan(config.federation, config, number) is config.federation
+        assert round_plan(config.federation, config, number).strategy is config.federation.strategy
 
 
 def test_an_absent_modality_stays_zero() -> None:

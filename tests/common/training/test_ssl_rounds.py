@@ -9,6 +9,8 @@ import pytest
 from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.errors import ConfigError
+from common.messages.round import SiteReply
+from common.messages.update import Update
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
 from common.training.local import train_round
@@ -16,7 +18,7 @@ from common.training.scaffold import LastRound, drift
 from common.training.schedule import Place, place_of
 from common.training.trainable import CENTRE, is_centre_round, is_head_round, is_ssl_round, most_trained, trained_names
 from common.training.update import LocalUpdate
-from server.strategy.aggregation import round_plan
+from server.strategy.aggregation import aggregate, round_plan
 
 
 def config_of(ssl_rounds: int, *, rounds: int = 3, **sections: Any) -> RunConfig:
@@ -125,7 +127,35 @@ def test_a_factor_that_alternates_begins_anew_after_them() -> None:
 
 def test_an_unlabelled_patient_weighs_as_much_as_a_labelled_one_in_them() -> None:
     config = config_of(1)
-    assert [round_plan(config.federation, config, number).unlabelled_weight for number in (1, 2, 4)] == [1.0, 0.3, 0.3]
+    assert [round_plan(config.federation, config, number).unlabelled_weight for number in (1, 4)] == [1.0, 0.3]
+
+
+@pytest.mark.parametrize(("model", "weights"), [({}, [0.01, 0.01, 0.3]), ({"centre_features": True}, [0.3, 0.01, 0.3])])
+def test_an_unlabelled_patient_weighs_next_to_nothing_where_they_change_nothing(model, weights) -> None:
+    config = config_of(0, model=model)
+    assert [round_plan(config.federation, config, number).unlabelled_weight for number in (1, 2, 3)] == weights
+    start = get_arrays(build_model(config))
+    for number, weight in enumerate(weights, 1):
+        after = trained(config, number, start, labelled=False).arrays
+        still = all(np.array_equal(start[name], after[name]) for name in start)
+        assert still is (weight < 0.3)  # what they weigh is what they change
+
+
+def test_a_head_learns_as_fast_beside_hospitals_without_labels() -> None:
+    config = config_of(0)
+    start = {"head.w": np.zeros(2, np.float32)}
+    update = Update({"head.w": np.array([1.0, -1.0], np.float32)})
+    replies = {"a": SiteReply("a", 1, update=update, patients=8, labelled=8, counts_shared=True)}
+    for name in "bcd":
+        nothing = Update({"head.w": np.zeros(2, np.float32)})
+        replies[name] = SiteReply(name, 1, update=nothing, patients=80, labelled=0, counts_shared=True)
+    arrays, _, _ = aggregate(round_plan(config.federation, config, 1), {}, start, replies)
+    np.testing.assert_allclose(arrays["head.w"], [8 / 10.4, -8 / 10.4], rtol=1e-6)  # by the configured 0.3: 0.1
+
+
+def test_who_gives_the_unlabelled_no_weight_at_all_is_obeyed() -> None:
+    config = config_of(0, federation={"rounds": 3, "unlabelled_weight": 0.0})
+    assert [round_plan(config.federation, config, number).unlabelled_weight for number in (1, 2, 3)] == [0.0] * 3
 
 
 def test_scaffold_corrects_no_round_by_one_of_another_kind() -> None:
