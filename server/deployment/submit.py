@@ -19,7 +19,7 @@ from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import agreed_patients
-from server.deployment.run_status import LAST_NAME, read_run_status
+from server.deployment.run_status import LAST_NAME, is_held, read_run_status
 from server.deployment.superlink_nodes import connect
 from server.run.ending import ERROR_NAME
 from server.run.hand_out import NAME as HAND_OUT_NAME
@@ -30,7 +30,7 @@ from server.run.survey import NAME as SURVEY_NAME
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
-ENDING_SECONDS = 120.0  # for Flower to call a run finished that has left its report or its error
+ENDING_SECONDS = 120.0  # between Flower's word that a run is over and what the ServerApp leaves, whichever comes first
 SILENT_SECONDS = 600.0  # without a word from the SuperLink
 OVER, UNKNOWN = "finished", "unknown"
 SUBMIT_LOCK = "submit.lock"
@@ -128,7 +128,7 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     Raises:
         FederationError: the run failed; says why.
     """
-    rounds, asked, reported = RoundFollower(run.out, on_round, run.told), time.monotonic(), 0.0
+    rounds, asked, reported, over = RoundFollower(run.out, on_round, run.told), time.monotonic(), 0.0, 0.0
     heard = asked
     while True:
         rounds.follow()
@@ -141,7 +141,8 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
             heard = asked if status else heard
             if asked - heard > SILENT_SECONDS:
                 raise FederationError(_failed(home, run, "the service does not answer"))
-            if status.startswith(OVER):
+            over = over or (time.monotonic() if status.startswith(OVER) else 0.0)
+            if over and not _still_ending(run, over):
                 rounds.follow()
                 _judge(home, run, status)
                 return
@@ -149,6 +150,12 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
         if reported and time.monotonic() - reported > ENDING_SECONDS:
             raise FederationError(f"The server is done, but Flower did not end the run; see {home.log_of('superexec')}.")
         time.sleep(POLL_SECONDS)
+
+
+def _still_ending(run: SubmittedRun, over: float) -> bool:
+    """Whether its ServerApp may still say why: Flower calls it failed up to a minute before the ServerApp hears of it."""
+    silent = not any((run.out / name).is_file() for name in (ERROR_NAME, run.result))
+    return silent and is_held(run.out) and time.monotonic() - over < ENDING_SECONDS
 
 
 def cancel(home: Home) -> str | None:

@@ -26,8 +26,9 @@ from server.deployment.home import Home, ServerSettings
 from server.deployment.provision import init_home
 from server.deployment.run_status import judged, last_round, newest_run, read_run_status
 from server.deployment.status import as_json, server_status
-from server.deployment.submit import Submission, SubmittedRun, _run_config, _running, submit
+from server.deployment.submit import Submission, SubmittedRun, _run_config, _running, follow, submit
 from server.deployment.superlink_nodes import DATABASE
+from server.run.ending import ERROR_NAME
 from server.run.resume import only_run
 
 SERVER = """
@@ -250,6 +251,28 @@ def test_following_survives_a_superlink_that_comes_back(home, run, monkeypatch, 
     monkeypatch.setattr(module, "run_status", flaky)
     assert run(0) == 0
     assert len(calls) > 1
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_where_flower_calls_a_run_failed_first_its_server_is_waited_for(tmp_path, monkeypatch, says) -> None:
+    """As after a jump of the coordinator's clock: Flower takes it for silence, and the ServerApp hears of that a minute later."""
+    monkeypatch.setattr(module, "run_status", lambda home, number: "finished:failed")
+    monkeypatch.setattr(module, "STATUS_SECONDS", 0.01)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    out, asked = tmp_path / "run", []
+    out.mkdir()
+    lock = only_run(out)
+
+    def end(status: object) -> None:
+        asked.append(status)
+        if len(asked) == 5:
+            if says:
+                (out / ERROR_NAME).write_text(json.dumps({"error": "the clock was set"}))
+            lock.close()
+
+    with pytest.raises(FederationError, match="the clock was set" if says else "without a result"):
+        follow(Home(tmp_path, ServerSettings(address="localhost:8443")), SubmittedRun("1", out, "x", 0), lambda entry: None, end)
+    assert len(asked) >= 5
 
 
 def wanted(folder: Path, **changes) -> Submission:
