@@ -14,6 +14,7 @@ from common.cli import add_debug, output
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
+ONE = "The machine that the archive was made on must not run this site any more: two of it would spend one budget twice."
 KEEP = "It holds the private key: keep it as you keep the key. Note the log's head elsewhere."
 
 
@@ -61,7 +62,8 @@ def _restore(arguments: argparse.Namespace) -> int:
         if arguments.log_head
         else " Compare the log's head with the last one that was noted: an older archive forgets charges."
     )
-    text = f"Made {arguments.folder}. See data in its site.toml, then `fedmri-site doctor {quote(str(arguments.folder))}`.{noted}"
+    folder = quote(str(arguments.folder))
+    text = f"Made {arguments.folder}. See data in its site.toml, then `fedmri-site doctor {folder}`. {ONE}{noted}"
     return _told(arguments, said, text)
 
 

@@ -11,6 +11,8 @@ from common.errors import ConfigError
 from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
 
+MOST_STEPS = 1_000_000  # far more than any hospital takes; the search takes half a minute there, and for ever far above
+
 
 def add_plan(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verb to the parser."""
@@ -89,7 +91,7 @@ def _steps(arguments: argparse.Namespace) -> int:
         if not arguments.rounds or not arguments.steps_per_round:
             raise ConfigError("Expected --steps, or --rounds and --steps-per-round.")
         steps = arguments.rounds * arguments.steps_per_round
-    _require("the number of steps", steps, steps > 0, "a number above 0")
+    _require("the number of steps", steps, 0 < steps <= MOST_STEPS, f"1 to {MOST_STEPS}")
     return int(steps)
 
 

@@ -51,12 +51,13 @@ def charge(folder: Path, run: str) -> str:
     return audit_log.verify(log).head
 
 
-def test_what_belongs_together_comes_back_together_and_no_patient_is_in_it(home, tmp_path: Path) -> None:
+def test_what_belongs_together_comes_back_together_and_no_patient_is_in_it(home, tmp_path: Path, capsys) -> None:
     archive = tmp_path / "site.tar"
     assert main(["backup", str(home.folder), str(archive)]) == 0
     assert archive.stat().st_mode & 0o077 == 0
     assert b"voxels" not in archive.read_bytes()
     assert main(["restore", str(archive), str(tmp_path / "new")]) == 0
+    assert "must not run this site any more" in capsys.readouterr().out
     new = open_home(tmp_path / "new")
     names = ["site.toml", "ca.crt", "keys/site", "keys/site.pub", LEDGER, "bundles.txt", "twins/r.json", "trained/r.json"]
     names += ["twins/r.npz", "personal/r/round-0010.safetensors"]

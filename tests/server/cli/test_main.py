@@ -52,6 +52,7 @@ def test_people_are_told_in_one_line(capsys) -> None:
         ("--epsilon inf --sample-rate 0.1 --steps 10", "--epsilon"),
         ("--epsilon 8 --sample-rate 0.1 --steps 10 --delta 2", "--delta"),
         ("--epsilon 8 --sample-rate 0.1 --steps -5", "steps"),
+        ("--epsilon 8 --sample-rate 0.1 --steps 100000000000", "1 to 1000000"),
         ("--noise-multiplier nan --sample-rate 0.1 --steps 5", "--noise-multiplier"),
         ("--epsilon 0.00001 --sample-rate 0.5 --steps 5", "--epsilon"),
     ],
