@@ -54,13 +54,18 @@ def last_run(home: Home) -> LastRun | None:
 def judged(out: Path, flower: str | None) -> dict[str, Any]:
     """RUN/status.json; where the run that it tells of is on no more, `state` is "dead", and `dead_since` and `why` say more.
 
+    Where it was handed over again and has not said a word yet, `state` is "waiting": what stands there is of the attempt before.
+
     Args:
         out: the run folder.
         flower: Flower's word for the run; "": it knows of none; None: it could not be asked.
     """
     status = read_run_status(out)
     state = status.get("state")
-    if not state or state in ENDED or (out / "report.json").is_file() or (flower and not flower.startswith("finished")):
+    on = bool(flower) and not str(flower).startswith("finished")
+    if on and state == FAILED and not (out / ERROR_NAME).is_file():  # whoever hands a run over again takes the file away
+        return status | {"state": "waiting"}
+    if not state or state in ENDED or (out / "report.json").is_file() or on:
         return status
     if flower is None and is_held(out):
         return status  # the SuperLink may be on its way back

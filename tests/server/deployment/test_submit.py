@@ -275,6 +275,24 @@ def test_where_flower_calls_a_run_failed_first_its_server_is_waited_for(tmp_path
     assert len(asked) >= 5
 
 
+@pytest.mark.parametrize(
+    ("flower", "error", "state"),
+    [
+        ("running", False, "waiting"),  # resumed: `submit` took the error away, and the new ServerApp has not said a word
+        ("pending", False, "waiting"),
+        ("running", True, "failed"),  # it has just failed, and Flower does not know yet
+        ("finished:failed", False, "failed"),
+        ("", False, "failed"),
+        (None, False, "failed"),
+    ],
+)
+def test_the_last_attempts_end_is_not_told_of_the_next_one(tmp_path, flower, error, state) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"state": "failed", "updated": "2026-01-02T03:04:05+00:00"}))
+    if error:
+        (tmp_path / ERROR_NAME).write_text("{}")
+    assert judged(tmp_path, flower)["state"] == state
+
+
 def wanted(folder: Path, **changes) -> Submission:
     (folder / "data" / "x").mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {"config": "demo", "settings": (), "external": (folder / "data" / "x",), "out": folder / "run"}
