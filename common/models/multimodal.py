@@ -141,7 +141,7 @@ class MultiModalViT(nn.Module):
         self.projection = None if projection is None else nn.Parameter(projection)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.patch_size = backbone.patch
+        self.patch_size, self.thickness = backbone.patch, backbone.thickness
         self.backbone_name = ""
         self.backbone_sha256 = ""
 
@@ -263,14 +263,24 @@ class MultiModalViT(nn.Module):
         return Features(cls, found[depth]), {**alone.levels, **found}
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels."""
+        """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels.
+
+        Of a backbone of volumes: [..., S, H, W] to [n, S, H, W], in z-scores of the brain; air is 0, which is its mean.
+        """
+        if self.backbone.thickness > 1:
+            volumes = x.reshape(-1, *x.shape[-3:])
+            return torch.where(volumes > 0, (volumes - self.pixel_mean[0]) / self.pixel_std[0], 0.0)
         images: Tensor = (x.reshape(-1, 1, *x.shape[-2:]) - self.pixel_mean) / self.pixel_std
         return images
 
     def tokens(self, x: Tensor, masks: Tensor | None) -> Tokens:
         """x [B, S, M, H, W] to the prefix [1, R, D] and patch tokens [B, S, M, P, D] with all embeddings added."""
         B, S, M = x.shape[:3]
-        grid = self.backbone.grid(self.pixels(x))  # [B S M, h, w, D]
+        if self.backbone.thickness == 1:
+            grid = self.backbone.grid(self.pixels(x))  # [B S M, h, w, D]
+        else:  # of volumes: from here on their S layers of patches are slices
+            layers = self.backbone.grid(self.pixels(x.transpose(1, 2))).unflatten(0, (B, M)).transpose(1, 2)
+            S, grid = layers.shape[1], layers.flatten(0, 2)
         if masks is not None:
             hidden = masks.reshape(*grid.shape[:3], 1)
             grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
