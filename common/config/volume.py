@@ -1,4 +1,4 @@
-"""What a run on whole volumes must be: a 3D encoder sees each modality of a patient as one cube, from the first block to the last.
+"""What a run on whole volumes must be: a 3D encoder sees each modality of a patient as one cube, in all its blocks.
 
 Each setting that is of slices is refused by its name, with what can be in its place.
 """

@@ -91,7 +91,7 @@ def choose_cube(region: Mask, reference: Volume, data: Sized, move: tuple[float,
 def cut_cube(volume: Volume, cube: Plane, data: Sized, scale: Callable[[Array], Array]) -> Array:
     """The whole volume resampled to a cube, [S, H, W] from below: as `crop_slices` in the plane, and alike along the third axis.
 
-    Linear interpolation, 0 outside the volume; where the cube's voxels are wider than the volume's, they average over their width.
+    Linear interpolation, 0 outside the volume; cube voxels that are wider than the volume's average over their width.
 
     Args:
         volume: on the grid that the cube was chosen on.

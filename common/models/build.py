@@ -84,8 +84,8 @@ def _require_same_view(backbone: Backbone, config: RunConfig) -> None:
     name, whole = config.model.backbone, backbone.thickness > 1
     if whole and not on_volumes(config.data):
         raise ConfigError(
-            f'model.backbone: {name} sees whole volumes, and data.axes is {list(config.data.axes)}. Set data.axes = ["{VOLUME}"], '
-            "as configs/brainiac.toml does."
+            f"model.backbone: {name} sees whole volumes, and data.axes is {list(config.data.axes)}. Set data.axes = "
+            f'["{VOLUME}"], as configs/brainiac.toml does.'
         )
     if on_volumes(config.data) and not whole:
         raise ConfigError(

@@ -94,7 +94,9 @@ def view_rule(
 
     def outputs(point: Point) -> StepOutputs:
         batch = next(batches)
-        views = make_views(batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator, thickness=model.thickness)
+        views = make_views(
+            batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator, thickness=model.thickness
+        )
         with autocast(device, config.training.precision):
             return view_outputs(model, point, views, batch.labels.to(device), config)
 

@@ -108,7 +108,9 @@ def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: 
         if rows.any():
             tokens = known[m]
             tokens = model.backbone.features(model.pixels(x[rows, :, m])) if tokens is None else tokens
-            parts = torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, seen, 2 * model.width).mean(1).float()
+            parts = (
+                torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, seen, 2 * model.width).mean(1).float()
+            )
             patches = tokens[:, prefixes:].view(-1, seen, 1, tokens.shape[1] - prefixes, model.width)
             weights = model.token_weights(patches) if pooled else None
             if weights is not None:

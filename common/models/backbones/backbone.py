@@ -85,8 +85,8 @@ class Backbone(Protocol):
 
     @property
     def thickness(self) -> int:
-        """How many slices a patch reaches through. Above 1 the backbone sees whole volumes: `grid` and `features` take [n, S, H, W]
-        and give S / thickness layers of patches."""
+        """How many slices a patch reaches through. Above 1 the backbone sees whole volumes: `grid` and `features` take
+        [n, S, H, W] and give S / thickness layers of patches."""
         return 1
 
     @property

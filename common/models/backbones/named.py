@@ -65,7 +65,14 @@ class VolumeViT:
 
 VOLUMES = {
     "brainiac": VolumeViT(
-        96, 16, 768, 3072, 12, 12, "academic research only, no commercial use (Mass General Brigham)", "github.com/AIM-KannLab/BrainIAC"
+        96,
+        16,
+        768,
+        3072,
+        12,
+        12,
+        "academic research only, no commercial use (Mass General Brigham)",
+        "github.com/AIM-KannLab/BrainIAC",
     ),
     "fedmri_cube_mini": VolumeViT(32, 8, 48, 96, 2, 3),  # of no weights: to try out the way of volumes
 }
