@@ -92,10 +92,10 @@ def test_a_file_of_another_architecture_is_refused_by_name(tmp_path: Path) -> No
 
 
 def test_brainiac_has_the_size_that_is_told_of_it() -> None:
-    """88.4 million parameters and 216 tokens, by the card of huggingface.co/eugenehp/brainiac."""
+    """88.3 million parameters, by the card of huggingface.co/nidl-neurospin/brainiac-vit-b, and 6 x 6 x 6 cubes."""
     with torch.device("meta"):
         backbone = MonaiViT.create("brainiac", 96)
-    assert round(sum(value.numel() for value in backbone.module.parameters()) / 1e6, 1) == 88.4
+    assert round(sum(value.numel() for value in backbone.module.parameters()) / 1e6, 1) == 88.3
     assert backbone.module.get_parameter("pos_embed").shape == (1, 216, 768)
     assert family_of("brainiac") is MonaiViT
     config = load_config(CONFIGS / "brainiac.toml")
@@ -154,9 +154,21 @@ def site_of(patients: int = 4) -> SiteData:
 
 
 @pytest.mark.parametrize("private", [False, True])
-def test_a_tuning_round_moves_adapters_and_repeats(private: bool) -> None:
-    own = ("privacy.enabled=true", "dino.weight=0", "koleo.weight=0", "evaluation.holdout=0", "centre_features=false")
-    more = (*own, "classification.class_balance=none", "head_optimizer=adamw", "privacy.steps=1", "privacy.sample_rate=1.0")
+def test_a_tuning_round_moves_adapters(private: bool) -> None:
+    own = (
+        "privacy.enabled=true",
+        "objective.terms.dino=0",
+        "objective.terms.koleo=0",
+        "evaluation.holdout=0",
+        "centre_features=false",
+    )
+    more = (
+        *own,
+        "objective.terms.classification.class_balance=none",
+        "head_optimizer=adamw",
+        "privacy.steps=1",
+        "privacy.sample_rate=1.0",
+    )
     config = config_of("head_rounds=0", "rounds=1", "precision=fp32", "centre_features=false", *(more if private else ()))
     model, patients = build_model(config), site_of()
     start = get_arrays(model)
@@ -168,7 +180,8 @@ def test_a_tuning_round_moves_adapters_and_repeats(private: bool) -> None:
 
     after = once()
     assert any("lora_b" in name and np.any(after[name] != start[name]) for name in start)
-    assert all(np.array_equal(array, after[name]) for name, array in once().items())
+    if not private:  # whose noise nobody can draw again
+        assert all(np.array_equal(array, after[name]) for name, array in once().items())
 
 
 def test_frozen_features_are_the_mean_over_cubes() -> None:
@@ -186,7 +199,7 @@ def test_frozen_features_are_the_mean_over_cubes() -> None:
     ("setting", "said"),
     [
         ("joint_blocks=1", r"model.joint_blocks = 1 cannot run with data.axes = \[\"volume\"\].*Set model.joint_blocks = 0"),
-        ("ibot.weight=0.1", "ibot.weight = 0.1 cannot run"),
+        ("objective.terms.ibot=0.1", "ibot.weight = 0.1 cannot run"),
         ("local_crops=2", "objective.local_crops = 2 cannot run"),
         ("data.slices=16", r"data.slices = 16 cannot run .*Set data.slices = 32"),
         ("slices_per_step=1", r"slices_per_step = 1 cannot run .*= 32"),
@@ -209,7 +222,7 @@ def test_an_encoder_of_volumes_refuses_slices() -> None:
         build_model(
             load_config(
                 CONFIGS / "images.toml",
-                ("backbone=fedmri_cube_mini", "weights=random", "data.size=32", "joint_blocks=0", "ibot.weight=0"),
+                ("backbone=fedmri_cube_mini", "weights=random", "data.size=32", "joint_blocks=0", "objective.terms.ibot=0"),
             )
         )
 
