@@ -145,7 +145,7 @@ def _patient(config: RunConfig) -> SiteData:
 
 def _cost_config(name: str) -> RunConfig:
     """With four modalities, untrained, in steps of one patient, and one tuning round."""
-    settings = ('data.modalities=["t1", "t1c", "t2", "flair"]', "weights=random", "batch_size=1", "precision=fp32")
+    settings = ('data.modalities=["t1", "t1c", "t2", "flair"]', "weights=random", "training.batch_size=1", "precision=fp32")
     rounds = rounds_before_tuning(load_config(config_path(name), settings)) + 1
     return load_config(config_path(name), (*settings, f"federation.rounds={rounds}", "local_epochs=1"))
 

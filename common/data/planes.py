@@ -109,8 +109,7 @@ def cut_cube(volume: Volume, cube: Plane, data: Sized, scale: Callable[[Array], 
 def _offsets(data: Sized) -> npt.NDArray[np.float64]:
     """Of a cube's layers from its centre, in mm."""
     [field] = fields_of_view(data)
-    found: npt.NDArray[np.float64] = (np.arange(data.slices) - (data.slices - 1) / 2) * (field / data.slices)
-    return found
+    return np.asarray((np.arange(data.slices) - (data.slices - 1) / 2) * (field / data.slices), np.float64)
 
 
 def window_move(patient: str, axis: str, most: float) -> tuple[float, float]:
