@@ -24,6 +24,7 @@ from common.models.backbones.backbone import Backbone, Tokens
 from common.models.embedding import less_mean, patient_embedding, projected
 from common.models.head import PrototypeHead
 from common.models.linear_head import LinearHead
+from common.models.pixels import grid_of, pictures, volumes
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
@@ -263,29 +264,18 @@ class MultiModalViT(nn.Module):
         return Features(cls, found[depth]), {**alone.levels, **found}
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels.
-
-        Of a backbone of volumes: [..., S, H, W] to [n, S, H, W], in z-scores of the brain; air is 0, which is its mean.
-        """
-        if self.backbone.thickness > 1:
-            volumes = x.reshape(-1, *x.shape[-3:])
-            return torch.where(volumes > 0, (volumes - self.pixel_mean[0]) / self.pixel_std[0], 0.0)
-        images: Tensor = (x.reshape(-1, 1, *x.shape[-2:]) - self.pixel_mean) / self.pixel_std
-        return images
+        """Slices [..., H, W] as the backbone's images [n, 3, H, W]; of one of volumes [..., S, H, W] as [n, S, H, W]."""
+        return (pictures if self.thickness == 1 else volumes)(x, self.pixel_mean, self.pixel_std)
 
     def tokens(self, x: Tensor, masks: Tensor | None) -> Tokens:
         """x [B, S, M, H, W] to the prefix [1, R, D] and patch tokens [B, S, M, P, D] with all embeddings added."""
-        B, S, M = x.shape[:3]
-        if self.backbone.thickness == 1:
-            grid = self.backbone.grid(self.pixels(x))  # [B S M, h, w, D]
-        else:  # of volumes: from here on their S layers of patches are slices
-            layers = self.backbone.grid(self.pixels(x.transpose(1, 2))).unflatten(0, (B, M)).transpose(1, 2)
-            S, grid = layers.shape[1], layers.flatten(0, 2)
+        B, _, M = x.shape[:3]
+        grid = grid_of(self.backbone, x, self.pixels)  # [B S M, h, w, D]; of volumes from here on layers of patches are slices
         if masks is not None:
             hidden = masks.reshape(*grid.shape[:3], 1)
             grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
         prefix, patches, rope = self.backbone.tokens(grid)
-        patches = patches.view(B, S, M, -1, patches.shape[-1])
+        patches = patches.view(B, -1, M, *patches.shape[-2:])
         return Tokens(prefix, patches + self.modality_embedding.view(1, 1, M, 1, -1), rope)
 
     @property
