@@ -18,7 +18,6 @@ layers: the array of a NIfTI file in LPS, as UPENN-GBM's are, of which BrainIAC'
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -53,11 +52,11 @@ class CubeViT(nn.Module):
         self.shape = shape
         self.patch_embed = nn.Conv3d(1, shape.width, shape.patch, stride=shape.patch)
         self.pos_embed = nn.Parameter(torch.randn(1, shape.grid**3, shape.width) * 0.02)
-        norm, ratio = partial(nn.LayerNorm, eps=1e-5), shape.hidden / shape.width
+        ratio = shape.hidden / shape.width
         self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, ratio, qkv_bias=False, norm_layer=norm) for _ in range(shape.depth)
+            Block(shape.width, shape.heads, ratio, qkv_bias=False, norm_layer=nn.LayerNorm) for _ in range(shape.depth)
         )
-        self.norm = norm(shape.width)
+        self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Volumes [n, Z, H, W] to tokens [n, g, g, g, D] in the same order of axes."""
