@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cli.findings import require_no_class_options, tell_findings
-from client.cli.propose import propose_all, require_options
+from client.cli.propose import propose_all, require_options, require_volume_options
 from common.cli import add_debug
 from common.config.modalities import MODALITIES
 from common.errors import ConfigError, DataError, FedMRIError
@@ -100,6 +100,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         return propose_all(asked, opened, arguments)
     if not saved.config.task.exclusive:
         require_no_class_options(arguments)
+    require_volume_options(arguments, saved.config, single=asked.single)
     guide = _guide(arguments, home)
     with reading(asked.cases, saved.config.data) as read:  # goes on while torch is loaded
         opened = open_saved(saved, arguments.weights or _kept_weights(saved, home) or asked.weights)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.config.axes import on_volumes
+from common.config.volume import require_slices
 from common.errors import ConfigError, DataError, FedMRIError
 from common.files import write_atomic
 from common.terminal.progress import long_work
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from client.predict.inputs import PredictionInputs
     from client.predict.proposal import Proposal
+    from common.config.run import RunConfig
     from common.data.cases import Case
     from common.model_files.opened_model import OpenedModel
 
@@ -46,6 +49,25 @@ def require_options(arguments: argparse.Namespace, *, single: bool, segments: bo
         raise ConfigError("predict: the model segments. Name a folder for the proposed masks: --masks DIR.")
     if arguments.dicom and not single:
         raise ConfigError("--dicom: names the series of one patient. Ask for one patient at a time.")
+
+
+def require_volume_options(arguments: argparse.Namespace, config: "RunConfig", *, single: bool) -> None:
+    """Of a model of whole volumes: refuse what draws squares of slices, and leave the evidence by modality as the most.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    if not on_volumes(config.data):
+        return
+    for name in ("card", "mask_model"):
+        if getattr(arguments, name):
+            require_slices(config, f"--{name.replace('_', '-')}")
+    if arguments.evidence == "all":
+        raise ConfigError(
+            "--evidence all: the model sees whole volumes in cubes, and evidence by place is told slice by slice. Take "
+            "--evidence modalities."
+        )
+    arguments.evidence = arguments.evidence or ("modalities" if single else "none")
 
 
 def propose_all(asked: "PredictionInputs", opened: "OpenedModel", arguments: argparse.Namespace) -> int:

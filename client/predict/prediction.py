@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.predict.covariate_evidence import covariate_evidence
 from client.predict.proposal import Guided
-from common.config.axes import AXES, AXIAL, in_words, slice_names, squares, usual
+from common.config.axes import AXES, AXIAL, VOLUME, in_words, slice_names, squares, usual
 from common.config.covariates import Covariate
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case
@@ -140,6 +140,8 @@ class Answer:
 
 def _plane_words(plane: Plane) -> str:
     """The slices of one axis, counted from 1."""
+    if plane.axis == VOLUME:
+        return f"the volume, layers at slices {plane.indices.min() + 1} to {plane.indices.max() + 1} of {plane.depth}"
     which = ", ".join(str(i + 1) for i in dict.fromkeys(plane.indices.tolist()))
     axis = "" if plane.axis == AXIAL[0] else f"{plane.axis} "
     return f"{axis}{which} of {plane.depth} (from {AXES[plane.axis].first})"

@@ -2,6 +2,9 @@
 
 A volume is turned so that slices of an axis lie along its last one (`order`); rows and columns of an image then run against the
 other two. That is how radiologists look at each plane. S images of a patient.
+
+`VOLUME` stands for a whole volume: its S = `data.slices` images are the axial layers of a cube of `data.size` voxels along each
+edge, without a gap between them (`common.data.planes.cut_cube`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,8 +34,10 @@ AXES = {
     "axial": Axis((0, 1, 2), "below", "the patient's right is on the left, anterior is up"),
     "coronal": Axis((0, 2, 1), "behind", "the patient's right is on the left, superior is up"),
     "sagittal": Axis((1, 2, 0), "the patient's left", "anterior is on the left, superior is up", mirrors=False),
+    "volume": Axis((0, 1, 2), "below", "the patient's right is on the left, anterior is up"),
 }
 AXIAL = ("axial",)
+VOLUME = "volume"
 MOST_FIELDS = 4  # of view
 
 
@@ -84,6 +89,11 @@ def in_words(data: Stacked) -> str:
 def usual(data: Stacked) -> bool:
     """Whether images are axial and have one field of view: then nobody needs to be told which is which."""
     return tuple(data.axes) == AXIAL and len(fields_of_view(data)) == 1
+
+
+def on_volumes(data: Stacked) -> bool:
+    """Whether a patient's images are the layers of one cube, which the model sees whole."""
+    return VOLUME in data.axes
 
 
 def plane_names(data: Stacked) -> tuple[str, ...]:

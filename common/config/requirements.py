@@ -9,6 +9,7 @@ from common.config.personal import require_usable_personal
 from common.config.pictures import require_usable_pictures
 from common.config.sections import Sections
 from common.config.segmentation import require_usable_segmentation
+from common.config.volume import require_usable_volumes
 from common.errors import ConfigError
 
 
@@ -21,6 +22,7 @@ def require_consistent(config: Sections) -> None:
     require_known_modalities(config)
     require_known_axes(config)
     require_usable_pictures(config)
+    require_usable_volumes(config)
     require_usable_findings(config)
     require_usable_standard(config)
     require_target_apart(config)

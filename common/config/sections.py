@@ -32,7 +32,7 @@ class DataConfig:
 
     modalities: tuple[str, ...] = DEFAULT_MODALITIES  # of `common.config.modalities.MODALITIES`
     axes: tuple[str, ...] = AXIAL  # of `common.config.axes.AXES`
-    slices: int = ranged(5, 1, 64)  # of each axis
+    slices: int = ranged(5, 1, 256)  # of each axis; of a volume its layers, as many as `size`
     through: str = choice(
         "tumour", "tumour", "brain"
     )  # where there is a mask; brain: its tumour decides of no slice and no window
@@ -122,7 +122,7 @@ class TrainingConfig:
 
     local_epochs: int = ranged(1, 1, 1000)
     batch_size: int = ranged(16, 1, 4096)  # patients
-    slices_per_step: int = ranged(1, 1, 64)  # random slices of each patient in a step
+    slices_per_step: int = ranged(1, 1, 256)  # random slices of each patient in a step; all of a volume
     learning_rate: float = ranged(1e-3, 0.0, 10.0)
     head_learning_rate: float = ranged(1e-3, 0.0, 10.0)
     weight_decay: float = ranged(0.04, 0.0, 10.0)

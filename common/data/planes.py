@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from common.config.axes import AXES, Stacked, fields_of_view
-from common.data.volumes import HALF, Array, Mask, Volume, centre_of, choose_slices, crop_slices
+from common.config.axes import AXES, VOLUME, Stacked, fields_of_view
+from common.data.volumes import HALF, Array, Mask, Volume, centre_of, choose_slices, crop_slices, interpolation
 
 
 class Sized(Stacked, Protocol):
@@ -32,12 +32,14 @@ class Plane:
         indices: [S], along the axis, from where it is counted.
         centre: of the field of view, in mm from the centre of voxel 0, along the axes of columns and rows.
         depth: slices that the reference has along the axis.
+        height: of a cube's centre, in mm from the centre of voxel 0 along the axis.
     """
 
     axis: str
     indices: npt.NDArray[np.int64]
     centre: tuple[float, float]
     depth: int
+    height: float = 0.0
 
 
 def choose_plane(
@@ -65,6 +67,49 @@ def choose_plane(
     indices = choose_slices(there, count, tumour=tumour, thickness=spacing[2], least=least)
     centre = centre_of(there, spacing)
     return Plane(axis, indices, (centre[0] + move[0], centre[1] + move[1]), there.shape[2])
+
+
+def choose_cube(region: Mask, reference: Volume, data: Sized, move: tuple[float, float] = (0.0, 0.0)) -> Plane:
+    """Where the one cube of a patient lies: around the centroid of a region.
+
+    Args:
+        region: [X, Y, Z], the brain.
+        reference: on its grid.
+        data: the cube's edge in mm, and its layers.
+        move: in mm along columns and rows (`window_move`).
+
+    Returns:
+        `indices` are the slices nearest to the layers, of those that show the region: beyond it a layer shows nothing else.
+    """
+    x, y = centre_of(region, reference.spacing)
+    _, height = centre_of(region.transpose(0, 2, 1), (reference.spacing[0], reference.spacing[2], reference.spacing[1]))
+    there = np.flatnonzero(region.any(axis=(0, 1))) if region.any() else np.arange(region.shape[2])
+    nearest = np.rint((height + _offsets(data)) / reference.spacing[2]).astype(np.int64)
+    return Plane(VOLUME, nearest.clip(there[0], there[-1]), (x + move[0], y + move[1]), region.shape[2], height)
+
+
+def cut_cube(volume: Volume, cube: Plane, data: Sized, scale: Callable[[Array], Array]) -> Array:
+    """The whole volume resampled to a cube, [S, H, W] from below: as `crop_slices` in the plane, and alike along the third axis.
+
+    Linear interpolation, 0 outside the volume; cube voxels that are wider than the volume's average over their width.
+
+    Args:
+        volume: on the grid that the cube was chosen on.
+        cube: of `choose_cube`.
+        data: its edge in mm and in voxels.
+        scale: of the voxels, before they are interpolated.
+    """
+    [field] = fields_of_view(data)
+    scaled, depth, thickness = Volume(scale(volume.voxels), volume.affine), volume.voxels.shape[2], volume.spacing[2]
+    flat = crop_slices(scaled, np.arange(depth), cube.centre, field, data.size)  # [Z, H, W]
+    layers = interpolation((cube.height + _offsets(data)) / thickness, depth, field / data.slices / thickness)
+    return np.ascontiguousarray((layers @ flat.reshape(depth, -1)).reshape(-1, *flat.shape[1:]))
+
+
+def _offsets(data: Sized) -> npt.NDArray[np.float64]:
+    """Of a cube's layers from its centre, in mm."""
+    [field] = fields_of_view(data)
+    return np.asarray((np.arange(data.slices) - (data.slices - 1) / 2) * (field / data.slices), np.float64)
 
 
 def window_move(patient: str, axis: str, most: float) -> tuple[float, float]:
@@ -98,6 +143,8 @@ def cut_planes(volume: Volume, planes: Sequence[Plane], data: Sized, scale: Call
     """
     parts = []
     for plane in planes:
+        if plane.axis == VOLUME:
+            return cut_cube(volume, plane, data, scale)
         there = turned(volume, plane.axis)
         slab, every = Volume(scale(there.voxels[:, :, plane.indices]), there.affine), np.arange(len(plane.indices))
         parts += [crop_slices(slab, every, plane.centre, field, data.size) for field in fields_of_view(data)]

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from common.config.axes import VOLUME, on_volumes
 from common.config.run import RunConfig
 from common.errors import ConfigError
 from common.models.adapted import adapt
@@ -39,6 +40,7 @@ def build_model(config: RunConfig, *, public: Source = "file") -> MultiModalViT:
         torch.manual_seed(config.seed)
         backbone, sha256 = create_backbone(config.model, config.data.size)
     _require_usable_terms(backbone, config)
+    _require_same_view(backbone, config)
     chosen = replace(config.model, train_norms=True) if "norms" in config.personal.keep else config.model
     adapt(backbone, chosen, generator, config.federation.low_rank.residual_rank)
     found: Mapping[str, Tensor] | None = None
@@ -75,6 +77,21 @@ def assemble(
     if decoder:
         dense = (decoder, decoder.start(modalities, width, backbone.patch, len(decoder.reads(depth)), generator))
     return MultiModalViT(backbone, modalities, head, config.model.joint_blocks, (pooling, start), front, dense)
+
+
+def _require_same_view(backbone: Backbone, config: RunConfig) -> None:
+    """Refuse slices for a backbone of volumes, and volumes for one of slices."""
+    name, whole = config.model.backbone, backbone.thickness > 1
+    if whole and not on_volumes(config.data):
+        raise ConfigError(
+            f"model.backbone: {name} sees whole volumes, and data.axes is {list(config.data.axes)}. Set data.axes = "
+            f'["{VOLUME}"], as configs/brainiac.toml does.'
+        )
+    if on_volumes(config.data) and not whole:
+        raise ConfigError(
+            f'data.axes = ["{VOLUME}"] needs a 3D encoder, and model.backbone = "{name}" sees slices. Set model.backbone = '
+            '"brainiac", or data.axes = ["axial"].'
+        )
 
 
 def _require_usable_terms(backbone: Backbone, config: RunConfig) -> None:

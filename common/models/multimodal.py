@@ -24,6 +24,7 @@ from common.models.backbones.backbone import Backbone, Tokens
 from common.models.embedding import less_mean, patient_embedding, projected
 from common.models.head import PrototypeHead
 from common.models.linear_head import LinearHead
+from common.models.pixels import grid_of, pictures, volumes
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
@@ -141,7 +142,7 @@ class MultiModalViT(nn.Module):
         self.projection = None if projection is None else nn.Parameter(projection)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.patch_size = backbone.patch
+        self.patch_size, self.thickness = backbone.patch, backbone.thickness
         self.backbone_name = ""
         self.backbone_sha256 = ""
 
@@ -263,19 +264,18 @@ class MultiModalViT(nn.Module):
         return Features(cls, found[depth]), {**alone.levels, **found}
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Slices [..., H, W] as images that the backbone knows, [n, 3, H, W]: one modality as three equal channels."""
-        images: Tensor = (x.reshape(-1, 1, *x.shape[-2:]) - self.pixel_mean) / self.pixel_std
-        return images
+        """Slices [..., H, W] as the backbone's images [n, 3, H, W]; of one of volumes [..., S, H, W] as [n, S, H, W]."""
+        return (pictures if self.thickness == 1 else volumes)(x, self.pixel_mean, self.pixel_std)
 
     def tokens(self, x: Tensor, masks: Tensor | None) -> Tokens:
         """x [B, S, M, H, W] to the prefix [1, R, D] and patch tokens [B, S, M, P, D] with all embeddings added."""
-        B, S, M = x.shape[:3]
-        grid = self.backbone.grid(self.pixels(x))  # [B S M, h, w, D]
+        B, _, M = x.shape[:3]
+        grid = grid_of(self.backbone, x, self.pixels)  # [B S M, h, w, D]; of volumes from here on layers of patches are slices
         if masks is not None:
             hidden = masks.reshape(*grid.shape[:3], 1)
             grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
         prefix, patches, rope = self.backbone.tokens(grid)
-        patches = patches.view(B, S, M, -1, patches.shape[-1])
+        patches = patches.view(B, -1, M, *patches.shape[-2:])
         return Tokens(prefix, patches + self.modality_embedding.view(1, 1, M, 1, -1), rope)
 
     @property

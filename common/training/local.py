@@ -28,7 +28,7 @@ from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
 from common.training.trainable import fits_pooling, head_rounds_until, head_waits, is_centre_round, is_head_round
 from common.training.update import LocalUpdate
-from common.training.views import make_views, some_slices, with_planes
+from common.training.views import make_views, slices_of_step
 
 
 @without_compiler()
@@ -94,7 +94,9 @@ def view_rule(
 
     def outputs(point: Point) -> StepOutputs:
         batch = next(batches)
-        views = make_views(batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator)
+        views = make_views(
+            batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator, thickness=model.thickness
+        )
         with autocast(device, config.training.precision):
             return view_outputs(model, point, views, batch.labels.to(device), config)
 
@@ -119,5 +121,5 @@ def batches_of(patients: SiteData, config: RunConfig, generator: torch.Generator
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            batch = with_planes(patients.take(np.asarray(chosen), lesions=config.task.decoder is not None), config.data)
-            yield some_slices(batch, config.training.slices_per_step, generator)
+            batch = patients.take(np.asarray(chosen), lesions=config.task.decoder is not None)
+            yield slices_of_step(batch, config.data, config.training.slices_per_step, generator)

@@ -99,6 +99,7 @@ def frozen_features(
 def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: bool, alone: Alone | None) -> Tensor:
     """Each modality through the plain backbone, [B, M, 2D]; NaN where it is absent."""
     B, S, M = x.shape[:3]
+    seen = 1 if model.thickness > 1 else S  # images of a patient that the backbone sees at once: a volume is one
     found = x.new_full((B, M, 2 * model.width), torch.nan)
     known = apart_above(model, alone, present) if alone is not None else [None] * M
     prefixes = model.backbone.prefixes
@@ -107,8 +108,10 @@ def _apart(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor, pooled: 
         if rows.any():
             tokens = known[m]
             tokens = model.backbone.features(model.pixels(x[rows, :, m])) if tokens is None else tokens
-            parts = torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, S, 2 * model.width).mean(1).float()
-            patches = tokens[:, prefixes:].view(-1, S, 1, tokens.shape[1] - prefixes, model.width)
+            parts = (
+                torch.cat([tokens[:, 0], tokens[:, prefixes:].mean(1)], dim=-1).view(-1, seen, 2 * model.width).mean(1).float()
+            )
+            patches = tokens[:, prefixes:].view(-1, seen, 1, tokens.shape[1] - prefixes, model.width)
             weights = model.token_weights(patches) if pooled else None
             if weights is not None:
                 parts[:, model.width :] = (patches * weights.unsqueeze(4)).sum((1, 2, 3))

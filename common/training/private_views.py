@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from common.config.axes import on_volumes
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.multimodal import MultiModalViT
@@ -40,9 +41,10 @@ def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: Run
     generator = own_generator(*seed, row)
     batch, device = with_planes(patients.take([row]), config.data), choose_device()
     slices = torch.randperm(batch.x.shape[1], generator=generator)[: config.training.slices_per_step]
+    slices = slices.sort().values if on_volumes(config.data) else slices  # all of them, in their order
     mirrors = None if batch.mirrors is None else batch.mirrors[:, slices]
     some = batch._replace(x=batch.x[:, slices].to(device), mirrors=mirrors)
-    views, _ = make_views(some, config.objective, model.patch_size, generator)
+    views, _ = make_views(some, config.objective, model.patch_size, generator, thickness=model.thickness)
     assert views.masks is not None
     label, known = batch.labels[0].to(device), batch.covariates.to(device)
     return Example(views.x, views.present.cpu(), views.masks, batch.present, label, views.covariates, known)

@@ -20,7 +20,7 @@ from common.training.forward import forward_batches
 from common.training.kept import Kept
 from common.training.subset_embeddings import behind_front
 from common.training.subsets import embed_alone
-from common.training.views import Views, global_views, some_slices, with_planes
+from common.training.views import Views, global_views, slices_of_step
 
 
 def embed_views(trained: TrainedModel, patients: SiteData, numbers: Sequence[int]) -> Tensor:
@@ -61,8 +61,8 @@ def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], 
         for i, row in enumerate(next(batches)):
             generator = _own_generator(config.seed, number, hashes[row])
             whole = Batch(x[i : i + 1], present[i : i + 1].cpu(), torch.empty(0), covariates[i : i + 1].cpu())
-            batch = some_slices(with_planes(whole, config.data), slices, generator)
-            drawn.append(global_views(batch, 1, config.objective, model.patch_size, generator))
+            batch = slices_of_step(whole, config.data, slices, generator)
+            drawn.append(global_views(batch, 1, config.objective, model.patch_size, generator, thickness=model.thickness))
         views = _together(drawn)
         return embed_alone(model, model.alone(views.x, views.present, views.masks), views.present)
 

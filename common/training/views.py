@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config.axes import mirrored
+from common.config.axes import mirrored, on_volumes
 from common.config.sections import DataConfig, ObjectiveConfig
 from common.data.augmentation import apply_crops, apply_geometry, sample_crops
 from common.data.dataset import Batch
@@ -42,7 +42,9 @@ class Views:
     lesions: Tensor | None = None
 
 
-def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: torch.Generator) -> tuple[Views, Views | None]:
+def make_views(
+    batch: Batch, config: ObjectiveConfig, patch: int, generator: torch.Generator, *, thickness: int = 1
+) -> tuple[Views, Views | None]:
     """Cut the global and the local views of one batch.
 
     Args:
@@ -50,11 +52,12 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
         config: scales, sizes, masking and the dropout of modalities and covariates.
         patch: edge of a patch in pixels.
         generator: on the CPU.
+        thickness: of a patch in slices: masks are of layers of patches.
 
     Returns:
         Two global views, masked each in its own way, and `config.local_crops` local ones (None for 0).
     """
-    seen = global_views(batch, GLOBAL_VIEWS, config, patch, generator)
+    seen = global_views(batch, GLOBAL_VIEWS, config, patch, generator, thickness=thickness)
     if not config.local_crops:
         return seen, None
     x, present, covariates = batch.x, batch.present, batch.covariates
@@ -66,7 +69,9 @@ def make_views(batch: Batch, config: ObjectiveConfig, patch: int, generator: tor
     return seen, Views(crops, kept.to(x.device), None, known.to(x.device))
 
 
-def global_views(batch: Batch, views: int, config: ObjectiveConfig, patch: int, generator: torch.Generator) -> Views:
+def global_views(
+    batch: Batch, views: int, config: ObjectiveConfig, patch: int, generator: torch.Generator, *, thickness: int = 1
+) -> Views:
     """Some global views of one batch, masked each in its own way.
 
     Args:
@@ -75,12 +80,13 @@ def global_views(batch: Batch, views: int, config: ObjectiveConfig, patch: int, 
         config: scale, masking and dropout.
         patch: edge of a patch in pixels.
         generator: on the CPU.
+        thickness: as of `make_views`.
     """
     x, present, covariates = batch.x, batch.present, batch.covariates
     size = x.shape[-1]
     crops, lesions = _cut(batch, views, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(views, 1), config.modality_dropout, generator)
-    masks = _masks(kept, x.shape[1], (size // patch, size // patch), config, generator)
+    masks = _masks(kept, x.shape[1] // thickness, (size // patch, size // patch), config, generator)
     known = drop_covariates(covariates.repeat(views, 1), config.covariate_dropout, generator)
     return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device), lesions)
 
@@ -89,6 +95,12 @@ def with_planes(batch: Batch, data: DataConfig) -> Batch:
     """The batch of whole patients, with `mirrors` where slices lie along an axis whose images stay as they are."""
     known = mirrored(data)
     return batch if all(known) else batch._replace(mirrors=torch.tensor(known).expand(len(batch.x), -1))
+
+
+def slices_of_step(batch: Batch, data: DataConfig, number: int, generator: torch.Generator) -> Batch:
+    """`some_slices`, with what their planes are; a volume stays whole."""
+    known = with_planes(batch, data)
+    return known if on_volumes(data) else some_slices(known, number, generator)
 
 
 def some_slices(batch: Batch, number: int, generator: torch.Generator) -> Batch:

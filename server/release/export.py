@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.cli import CONFIGS
 from common.config.classes import require_classes
 from common.config.pictures import require_volumes
+from common.config.volume import require_slices
 from common.errors import ConfigError, FedMRIError
 from common.files import sync_folder, write_atomic
 from common.model_files.dense import DenseModel
@@ -81,6 +82,7 @@ def export(wanted: ExportRequest, say: Say) -> list[dict[str, Any]]:
     saved = read_saved(wanted.run)
     require_classes(saved.config, "Export")
     require_volumes(saved.config, "Export")
+    require_slices(saved.config, "Export")
     trained = open_saved(saved, wanted.weights)
     draft = wanted.out.parent / f".{wanted.out.name}.{uuid.uuid4().hex}"
     try:

@@ -72,7 +72,9 @@ def draw_pictures(
     for i, row in enumerate(rows):
         names[row] = f"patient-{row:04d}.png"
         present, planes = chosen.present[i].tolist(), plane_names(data)
-        picture = draw_evidence(chosen.images[i], places[i], data.modalities, present, names=planes)
+        step = trained.model.thickness  # of a layer of cubes the slice in its middle
+        images, planes = chosen.images[i][step // 2 :: step], planes[step // 2 :: step]
+        picture = draw_evidence(images, places[i], data.modalities, present, names=planes)
         write_atomic(run / FOLDER / names[row], picture)
     return names
 

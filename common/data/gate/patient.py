@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from common.config.axes import fields_of_view
+from common.config.axes import VOLUME, fields_of_view
 from common.config.modalities import MODALITIES, on_pictures
 from common.config.standard import Standard
 from common.data.gate import geometry
@@ -23,7 +23,7 @@ from common.data.gate.masks import tumour_of
 from common.data.gate.pictures import MASK_UNREAD
 from common.data.gate.presence import NOT_WANTED, present_of
 from common.data.gate.rules import PICTURE_RULES, RULES
-from common.data.planes import Plane, choose_plane, window_move
+from common.data.planes import Plane, choose_cube, choose_plane, window_move
 from common.data.volumes import HALF, Mask, Volume, foreground, resample
 
 BRAIN = "brain"  # as `Cut.through`
@@ -172,7 +172,9 @@ def read_patient(case: Files, data: Cut, *, threads: int = 1) -> Patient:
     least = BRAIN_LEAST if data.through == BRAIN else HALF
     moves = (window_move(case.id, axis, data.shift) for axis in data.axes)
     planes = tuple(
-        choose_plane(brain, reference, axis, data.slices, tumour=guided, least=least, move=move)
+        choose_cube(brain, reference, data, move)
+        if axis == VOLUME
+        else choose_plane(brain, reference, axis, data.slices, tumour=guided, least=least, move=move)
         for axis, move in zip(data.axes, moves, strict=True)
     )
     placed = {name: resample(volume, reference) for name, volume in images.volumes.items()}

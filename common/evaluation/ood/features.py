@@ -80,11 +80,12 @@ def _adapted(trained: TrainedModel, patients: SiteData, known: Alone | None) -> 
     """The trained embedding of each modality by itself, of `SLICES` slices: CLS beside mean patch token, [N, M, 2D]."""
     width, modalities = trained.model.width, patients.present.shape[1]
     slices = np.unique((np.arange(SLICES) + 0.5) / SLICES * patients.images.shape[1] // 1).astype(np.int64)
+    chosen = slices.tolist() if trained.model.thickness == 1 else None  # a volume is seen whole
     alone = {
         row: [tuple(one) for one in np.eye(modalities, dtype=bool)[here].tolist()] for row, here in enumerate(patients.present)
     }
     found = np.full((len(patients), modalities, 2 * width), np.nan)
-    for row, subset, one in forward_subsets(trained, patients, alone, _less_mean, slices=slices.tolist(), known=known):
+    for row, subset, one in forward_subsets(trained, patients, alone, _less_mean, slices=chosen, known=known):
         parts, column = one.cpu().numpy().reshape(1 + modalities, width), subset.index(True)
         found[row, column] = np.concatenate([parts[0], parts[1 + column]])
     return found

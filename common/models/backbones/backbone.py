@@ -6,6 +6,7 @@ n images, h x w patches, P = h w, R prefix tokens (CLS and registers), N = R + P
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
@@ -29,7 +30,8 @@ class Backbone(Protocol):
     """A frozen vision transformer or CNN. It is no module itself: `module` is, and its names are in every file of arrays.
 
     Attributes:
-        attends: tokens look at each other in its blocks. Where they do not, as in a CNN, `grid` is all that it computes.
+        attends: tokens of several modalities may look at each other in its blocks. Where they do not, as in a CNN, `grid` is all
+            that it computes.
         linear_maps: paths in a block of the linear maps that adapters may wrap, by the name that configurations use.
         mlp: path in a block of its MLP as a whole; of a CNN, of what stands behind it, an identity.
     """
@@ -82,6 +84,12 @@ class Backbone(Protocol):
         ...
 
     @property
+    def thickness(self) -> int:
+        """How many slices a patch reaches through. Above 1 the backbone sees whole volumes: `grid` and `features` take
+        [n, S, H, W] and give S / thickness layers of patches."""
+        return 1
+
+    @property
     def prefixes(self) -> int:
         """R."""
         ...
@@ -127,6 +135,22 @@ class Backbone(Protocol):
     def features(self, images: Tensor) -> Tensor:
         """Images [n, 3, H, W] as the backbone was trained to see them, to tokens [n, N, D]."""
         ...
+
+
+def with_mean(z: Tensor, attended: Tensor | None) -> Tensor:
+    """Tokens [n, N, D] with the mean over all but the first in the first place: of a backbone that has no CLS.
+
+    Args:
+        z: [n, N, D].
+        attended: as `Backbone.encode` takes it: which tokens are there.
+    """
+    others = z[:, 1:]
+    if attended is None:
+        mean = others.mean(1, keepdim=True)
+    else:
+        share = attended[:, 0, :1, 1:].to(z.dtype)
+        mean = (share / share.sum(2, keepdim=True)) @ others
+    return torch.cat([mean, others], dim=1)
 
 
 def require_whole_patches(size: int, patch: int, name: str) -> None:

@@ -1,7 +1,7 @@
 """The licence of frozen weights, as far as it can be known: for report, model card and bundle."""
 
 from common.config.sections import ModelConfig
-from common.models.backbones.named import NAMED, timm_name
+from common.models.backbones.named import NAMED, VOLUMES, timm_name
 from common.models.backbones.weights import SHIPPED_FILES
 
 
@@ -16,6 +16,9 @@ def weights_licence(model: ModelConfig) -> str:
     if model.backbone in NAMED:
         row = NAMED[model.backbone]
         return f"{row.licence} ({row.source})"
+    if model.backbone in VOLUMES:
+        volume = VOLUMES[model.backbone]
+        return f"{volume.licence} ({volume.source})" if volume.licence else "not known: ask whoever made them"
     with without_compiler():
         import timm  # noqa: PLC0415
 

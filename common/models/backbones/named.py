@@ -1,4 +1,4 @@
-"""Backbones that timm has no name for: what timm builds them of, and the terms of their weights. A row for each.
+"""Backbones that timm has no name for: what they are built of, and the terms of their weights. A row for each.
 
 Their weights are a local file; the hub is asked for none of them.
 """
@@ -34,6 +34,47 @@ NAMED = {
         "research only: no clinical use (Research-only RAIL-M)",
         "huggingface.co/raidium/curia",
     ),
+}
+
+
+@dataclass(frozen=True)
+class VolumeViT:
+    """A 3D encoder (`monai_vit`).
+
+    Attributes:
+        edge: of the cube that it sees, in voxels.
+        patch: of a cube that is one token.
+        width, hidden, depth, heads: of tokens, of MLPs; blocks, and heads in each.
+        licence, source: as of `Named`; "" where nobody gives out weights.
+    """
+
+    edge: int
+    patch: int
+    width: int
+    hidden: int
+    depth: int
+    heads: int
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def grid(self) -> int:
+        """Tokens along each edge."""
+        return self.edge // self.patch
+
+
+VOLUMES = {
+    "brainiac": VolumeViT(
+        96,
+        16,
+        768,
+        3072,
+        12,
+        12,
+        "academic research only, no commercial use (Mass General Brigham)",
+        "github.com/AIM-KannLab/BrainIAC",
+    ),
+    "fedmri_cube_mini": VolumeViT(32, 8, 48, 96, 2, 3),  # of no weights: to try out the way of volumes
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError, WeightsError
-from common.models.backbones.backbone import Backbone, Tokens, require_whole_patches
+from common.models.backbones.backbone import Backbone, Tokens, require_whole_patches, with_mean
 from common.models.without_compiler import without_compiler
 
 with without_compiler():
@@ -187,15 +187,7 @@ class TimmCNN(Backbone):
     def encode(self, z: Tensor, start: int, stop: int, rope: Tensor | None = None, attended: Tensor | None = None) -> Tensor:
         """[n, N, D] to [n, N, D]: behind the last stage the mean over the cells that are there takes the first place."""
         del start, rope
-        if stop < len(self.blocks):
-            return z
-        cells = z[:, 1:]
-        if attended is None:
-            mean = cells.mean(1, keepdim=True)
-        else:
-            share = attended[:, 0, :1, 1:].to(z.dtype)
-            mean = (share / share.sum(2, keepdim=True)) @ cells
-        return torch.cat([mean, cells], dim=1)
+        return z if stop < len(self.blocks) else with_mean(z, attended)
 
     def features(self, images: Tensor) -> Tensor:
         """[n, 3, H, W] to [n, N, D]."""

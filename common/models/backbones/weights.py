@@ -66,7 +66,7 @@ def read_weights(path: Path) -> "Mapping[str, Tensor]":
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"Weights file {path}: not readable as plain tensors ({type(error).__name__}).") from error
-    state = state.get("teacher", state.get("model", state)) if isinstance(state, dict) else state
+    state = state.get("teacher", state.get("model", state.get("state_dict", state))) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"Weights file {path}: expected a table of named tensors.")
     return state

@@ -49,7 +49,10 @@ def test_one_field_of_view_or_several_and_the_axes_travel() -> None:
         ("adapter=ia3", "model.adapter: expected one of lora"),
         ("factor=a", "model.adapter.factor: expected one of both, b, alternate"),
         ("modalities=['t1','pet']", "data.modalities: expected some of t1"),
-        ("axes=['axial','oblique']", "data.axes: expected some of axial, coronal, sagittal, each once; got ['axial', 'oblique']"),
+        (
+            "axes=['axial','oblique']",
+            "data.axes: expected some of axial, coronal, sagittal, volume, each once; got ['axial', 'oblique']",
+        ),
         ("axes=['axial','axial']", "data.axes: expected some of axial"),
         ("axes=[]", "data.axes: expected some of axial"),
         ("field_of_view=[80,7]", "data.field_of_view: expected a number from 8.0 to 512.0, got 7.0"),

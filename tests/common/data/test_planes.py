@@ -11,7 +11,7 @@ import torch
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy import ndimage
 
-from common.config.axes import AXES, mirrored, squares
+from common.config.axes import AXES, VOLUME, mirrored, squares
 from common.config.sections import DataConfig
 from common.data.augmentation import Crops, apply_crops
 from common.data.cache import open_site
@@ -243,4 +243,4 @@ def test_the_cache_keeps_each_choice_by_itself(write_site, run, small, tmp_path:
     assert [one.images.shape[1] for one in opened] == [len(squares(data)) for data in choices] == [2, 4, 6, 12, 6, 12]
     np.testing.assert_array_equal(opened[4].images[:, 4:], opened[0].images)
     np.testing.assert_array_equal(open_site(site, choices[3], tmp_path, workers=1).images, opened[3].images)
-    assert set(AXES) == set(EVERY)
+    assert set(AXES) == {*EVERY, VOLUME}

@@ -46,7 +46,7 @@ def site_of(patients: int = 6) -> SiteData:
 class Showing(torch.nn.Module):
     """A model that hands on what it was shown."""
 
-    patch_size, width, backbone_sha256 = 8, 1, ""
+    patch_size, thickness, width, backbone_sha256 = 8, 1, 1, ""
 
     def alone(self, x: torch.Tensor, present: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x, masks
