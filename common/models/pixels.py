@@ -34,5 +34,5 @@ def grid_of(backbone: Backbone, x: Tensor, pixels: Callable[[Tensor], Tensor]) -
     if backbone.thickness == 1:
         return backbone.grid(pixels(x))
     B, _, M = x.shape[:3]
-    found = backbone.grid(pixels(x.transpose(1, 2)))  # [B M, S', h, w, D]
-    return found.unflatten(0, (B, M)).transpose(1, 2).flatten(0, 2)
+    found: Tensor = backbone.grid(pixels(x.transpose(1, 2))).unflatten(0, (B, M))  # [B, M, S', h, w, D]
+    return found.transpose(1, 2).flatten(0, 2)
