@@ -81,7 +81,7 @@ def _opened(content: bytes, name: str) -> "Dataset":
 
 def _decoded(dataset: "Dataset", name: str) -> NDArray[Any]:
     """The stored pixels, [h, w] or [h, w, 3]; of a luminance and two colour differences red, green and blue."""
-    from pydicom.pixels import pixel_array  # noqa: PLC0415
+    from pydicom.pixels.utils import pixel_array  # noqa: PLC0415
 
     try:
         return pixel_array(dataset)
@@ -98,7 +98,7 @@ def _shown(dataset: "Dataset", stored: NDArray[Any], name: str) -> tuple[NDArray
     if photometric in GREYS:
         return _monochrome(dataset, stored, inverted=photometric == GREYS[0]), []
     from PIL import Image  # noqa: PLC0415  sites of MRI need not have it
-    from pydicom.pixels import apply_color_lut  # noqa: PLC0415
+    from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415
 
     colours = apply_color_lut(stored, dataset) if photometric == "PALETTE COLOR" else stored
     if colours.ndim != 3 or colours.shape[2] != 3:
@@ -109,7 +109,7 @@ def _shown(dataset: "Dataset", stored: NDArray[Any], name: str) -> tuple[NDArray
 
 
 def _monochrome(dataset: "Dataset", stored: NDArray[Any], *, inverted: bool) -> NDArray[np.integer]:
-    from pydicom.pixels import apply_modality_lut  # noqa: PLC0415
+    from pydicom.pixels.processing import apply_modality_lut  # noqa: PLC0415
 
     there = ~_padding(dataset, stored)
     values = np.asarray(apply_modality_lut(stored, dataset), np.float64)
@@ -133,11 +133,11 @@ def _padding(dataset: "Dataset", stored: NDArray[Any]) -> NDArray[np.bool_]:
 def _of_interest(dataset: "Dataset", values: Values) -> Values | None:
     """What the file's first table or window makes of values: 0 to 1; None where it has neither."""
     if dataset.get("VOILUTSequence"):
-        from pydicom.pixels import apply_voi  # noqa: PLC0415
+        from pydicom.pixels.processing import apply_voi  # noqa: PLC0415
 
-        return np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64) / (
-            2 ** _bits_of(dataset.VOILUTSequence[0]) - 1
-        )
+        table = dataset.VOILUTSequence[0]
+        shown: Values = np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64)
+        return shown / (2.0 ** int(table.LUTDescriptor[2]) - 1)  # of all bits that it names, which is often more than it uses
     centre, width = (_first(dataset.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None
@@ -154,11 +154,6 @@ def _windowed(values: Values, centre: float, width: float, function: str) -> Val
     if width <= 0:
         return (values > centre).astype(np.float64)
     return ((values - centre) / width + 0.5).clip(0, 1)
-
-
-def _bits_of(table: "Dataset") -> int:
-    """Of a table's entries: what it says, which is often more than it uses."""
-    return int(table.LUTDescriptor[2])
 
 
 def _first(found: Any) -> float | None:

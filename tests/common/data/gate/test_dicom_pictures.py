@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_windowing
+from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
