@@ -1,9 +1,9 @@
-"""Segmentation on real hospitals, one of them left out: federated, pooled and MONAI's U-Net, in this program without Flower.
+"""Segmentation on real hospitals, one of them left out: federated, pooled and peers from scratch, in this program without Flower.
 
-    python bench/segmentation.py [--only NAME] DATA WEIGHTS EXTERNAL OUT.json [KEY=VALUE ...]
+    python bench/segmentation.py DATA WEIGHTS EXTERNAL OUT.json [KEY=VALUE ...] [--peers unet transunet] [--only NAME]
 
-The same functions as `fedmri-sim run --config segmentation`, one after the other on one thread, so that times can be
-compared.
+Peers are those of `simulation/peers/registry.py`; without `--peers` MONAI's U-Net alone. The same functions as
+`fedmri-sim run --config segmentation`, one after the other on one thread, so that times can be compared.
 What is done is kept in OUT.json, and a run that was cut off goes on after it. The arrays of a federated or pooled model are kept
 beside it, and measured again with other settings of the task if its entry is taken out.
 """
@@ -26,11 +26,13 @@ from common.models.arrays import load_arrays, save_arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.segment import Network, as_network
-from simulation import monai_unet
 from simulation.baselines import train_alone
 from simulation.in_process import federate
+from simulation.peers.registry import PEERS
+from simulation.peers.train import as_network as peer_network
+from simulation.peers.train import train_peer
 
-MODELS = ("federated", monai_unet.NAME, "pooled")
+NAMED = {peer.name: peer for peer in PEERS.values()}
 
 
 def opened(folder: Path, config: RunConfig) -> tuple[Site, SiteData]:
@@ -41,10 +43,10 @@ def opened(folder: Path, config: RunConfig) -> tuple[Site, SiteData]:
 
 
 def trained(name: str, sites: dict[str, SiteData], config: RunConfig, kept: Path) -> Network:
-    """One of the three models."""
+    """One of the models."""
     pooled = SiteData.pool(list(sites.values()), "pooled")
-    if name == monai_unet.NAME:
-        return monai_unet.as_network(monai_unet.train_unet(pooled, config), config)
+    if name in NAMED:
+        return peer_network(train_peer(NAMED[name], pooled, config), config)
     model = build_model(config)
     if kept.is_file():
         return as_network(TrainedModel(model, load_arrays(kept)[0], config))
@@ -62,7 +64,8 @@ def main() -> None:
     parser.add_argument("external")
     parser.add_argument("out", type=Path)
     parser.add_argument("settings", nargs="*")
-    parser.add_argument("--only", choices=MODELS)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["unet"])
+    parser.add_argument("--only", choices=("federated", "pooled", *NAMED))
     asked = parser.parse_args()
     recipe = Path(__file__).parents[1] / "configs" / "segmentation.toml"
     config = load_config(recipe, (f"weights={asked.weights}", *asked.settings))
@@ -71,7 +74,8 @@ def main() -> None:
     site, patients = opened(asked.data / asked.external, config)
     cases = [(case.id, case) for case in site.only(patients.ids).cases]
     found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
-    for name in (asked.only,) if asked.only else MODELS:
+    models = ("federated", *(PEERS[word].name for word in asked.peers), "pooled")
+    for name in (asked.only,) if asked.only else models:
         if name in found:
             continue
         began, worked = time.monotonic(), time.process_time()

@@ -13,9 +13,11 @@ from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.segment import Network, as_network
 from server.run.segmentation import external_cases
-from simulation import monai_unet
 from simulation.baselines import POOLED, PROBE, Job, open_folders, split_folders, trained_arrays
 from simulation.folds import Runs, read_folds
+from simulation.peers.registry import UNET
+from simulation.peers.train import as_network as peer_network
+from simulation.peers.train import train_peer
 from simulation.processes import side_by_side
 
 Found = dict[str, dict[str, Any]]  # agreement by patient
@@ -33,7 +35,7 @@ def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], No
         By the baseline's name, each external patient's agreement.
     """
     found = side_by_side(run_job, jobs, workers, on_done)
-    return {monai_unet.NAME if name == PROBE else name: one for name, one in found.items()}
+    return {UNET.name if name == PROBE else name: one for name, one in found.items()}
 
 
 def run_job(job: Job) -> Found:
@@ -49,7 +51,7 @@ def run_job(job: Job) -> Found:
 def _network(job: Job, config: RunConfig) -> Network:
     training, held = split_folders(job.sites, config, job.cache)
     if job.name == PROBE:
-        return monai_unet.as_network(monai_unet.train_unet(training, config), config)
+        return peer_network(train_peer(UNET, training, config), config)
     return as_network(TrainedModel(build_model(config), trained_arrays(job, training, held, config), config))
 
 
@@ -62,7 +64,7 @@ def measured_of(patients: Sequence[Mapping[str, Any]]) -> Measured:
 def baseline_entries(federated: Measured, baselines: Mapping[str, Found], config: RunConfig) -> dict[str, Any]:
     """`baselines` of report.json: each with the paired difference in mean Dice on the patients that both were measured on."""
     told = {name: beside(federated.known, found, config, "difference") for name, found in baselines.items()}
-    first = (POOLED, monai_unet.NAME)
+    first = (POOLED, UNET.name)
     local = {name: one for name, one in told.items() if name not in first}
     return {name: told[name] for name in first if name in told} | {"local": local}
 

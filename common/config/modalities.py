@@ -8,7 +8,9 @@ MASK = "mask"
 MASKS = tuple(f"**/*{word}*mask.nii*" for word in ("tumour", "tumor", "lesion", "seg"))
 FilePatterns = dict[str, tuple[str, ...]]
 """A modality, or `mask`, to globs relative to a patient's folder; () for what the site does not have."""
-PICTURES = tuple(f"**/*.{end}" for end in ("[Pp][Nn][Gg]", "[Jj][Pp][Gg]", "[Jj][Pp][Ee][Gg]"))
+PICTURES = tuple(
+    f"**/*.{end}" for end in ("[Pp][Nn][Gg]", "[Jj][Pp][Gg]", "[Jj][Pp][Ee][Gg]", "[Dd][Cc][Mm]", "[Dd][Ii][Cc][Oo][Mm]")
+)
 NAMINGS = ("bids", "bids_flat", "brats", "brats_2023")  # how files are named where no site.toml says it
 
 
@@ -39,7 +41,7 @@ class Modality:
         brats: end of a file name in BraTS, to 2021 and from 2023.
         aliases: further words for it on the command line.
         unlike: modalities whose files are never taken for this one, though its pattern matches them.
-        picture: no MRI: a PNG or JPEG of any name, read as one slice (`common.data.gate.pictures`).
+        picture: no MRI: a PNG, JPEG or DICOM file of any name, read as one slice (`common.data.gate.pictures`).
         quantity: fixed intensity window; None: percentiles of the volume's foreground (`data.low_percentile`, `high_percentile`).
             Background of both is what lies below 5% of the brightest (`common.data.volumes.foreground`).
     """

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from common.config.run import RunConfig, config_from_table, load_config
 from common.errors import FedMRIError
@@ -17,7 +16,6 @@ from server.report.compare_runs import compare_runs
 from server.report.publish import render_run
 from server.report.report import decode, read_report
 from server.report.terminal import result_table
-from simulation import monai_unet
 from simulation.cli import main
 from simulation.cross_site import pool_folds
 from simulation.in_process import rounds
@@ -173,25 +171,6 @@ def test_baselines_are_paired_with_the_federated_model() -> None:
     assert told["monai_unet"]["difference"]["value"] == pytest.approx(0.4)
     assert told["monai_unet"]["segmentation"]["empty"] == 1
     assert told["local"]["du"]["segmentation"]["n"] == 0
-
-
-def test_the_unet_takes_as_many_steps_and_learns() -> None:
-    training = {"batch_size": 4, "local_epochs": 6, "head_learning_rate": 5e-3, "slices_per_step": 2, "precision": "fp32"}
-    config = config_of(objective={"local_crops": 0, "terms": TERMS}, training=training, federation={"rounds": 2})
-    assert monai_unet.steps_of(config, 10) == 2 * 6 * 3
-    site = site_of(10)
-    batch = site.take([0, 1, 2], lesions=True)
-    before, after = monai_unet.unet(config).eval(), monai_unet.train_unet(site, config)
-    dice = []
-    for model in (before, after):
-        with torch.no_grad():
-            said = monai_unet.as_network(model, config)(batch.x[:, 0], batch.present) > 0
-        assert batch.lesions is not None
-        truth = batch.lesions[:, 0] > 0.5
-        dice.append(2 * float((said & truth).sum()) / float(said.sum() + truth.sum()))
-    assert dice[1] > max(0.7, dice[0] + 0.3)
-    same = monai_unet.train_unet(site, config)
-    assert all(torch.equal(a, b) for a, b in zip(after.state_dict().values(), same.state_dict().values(), strict=True))
 
 
 def test_a_federation_in_this_program_shares_the_decoder() -> None:

@@ -20,7 +20,7 @@ from common.data.gate.files import read_file
 from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.gate.images import MASK, Images
 from common.data.gate.masks import tumour_of
-from common.data.gate.pictures import MASK_UNREAD
+from common.data.gate.picture_kinds import MASK_UNREAD
 from common.data.gate.presence import NOT_WANTED, present_of
 from common.data.gate.rules import PICTURE_RULES, RULES
 from common.data.planes import Plane, choose_cube, choose_plane, window_move

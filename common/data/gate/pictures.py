@@ -1,4 +1,4 @@
-"""One picture (PNG, JPEG) becomes a volume of one slice, for runs on images that are no MRI: chest X-rays, fundus, skin.
+"""One picture (PNG, JPEG, DICOM) becomes a volume of one slice, for runs on images that are no MRI: chest X-rays, fundus, skin.
 
 A picture has no voxel sizes: its longer edge counts as `EDGE` mm, so that `data.field_of_view = 100.0` is all of it, and less is
 its middle. Colours become grey, for the model's patches are of one channel a modality.
@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.gate.finding import Finding, Kind, Level, StaysOutError
+from common.data.gate import dicom_picture
+from common.data.gate.finding import Finding, StaysOutError
+from common.data.gate.picture_kinds import MOVING, NOT_READ, TURNED, grey_note, out
 from common.data.gate.what import other_kind
 from common.data.volumes import Header, Volume, levels_of
 
@@ -20,27 +22,19 @@ FORMATS = ("PNG", "JPEG")
 ORIENTATION = 0x0112  # in EXIF: how a camera was held
 WIDE = "I;16"  # grey of 16 bits, in Pillow's words
 
-NOT_READ = Kind("picture-not-read", Level.ERROR, "a picture that is no PNG or JPEG, or is damaged; DICOM is converted first")
-MOVING = Kind("picture-several", Level.ERROR, "several pictures in one file")
-GREY = Kind(
-    "picture-grey", Level.NOTE, "a picture in colour is read as its brightness; what is transparent counts as it is stored"
-)
-TURNED = Kind("picture-turned", Level.NOTE, "a picture was turned as its EXIF orientation says")
-MASK_UNREAD = Kind("picture-mask-unread", Level.NOTE, "a mask beside a picture is not read")
-KINDS = (NOT_READ, MOVING, GREY, TURNED, MASK_UNREAD)
 DO = "Convert it to PNG, best of 8 or 16 bits of grey."
 
 
 def is_picture(file: Path) -> bool:
     """By its name."""
-    return file.suffix.lower() in ENDS
+    return file.suffix.lower() in (*ENDS, *dicom_picture.ENDS)
 
 
 def read_picture(file: Path, name: str) -> tuple[Volume, tuple[Finding, ...]]:
     """Read a picture as a volume that is cut into the same picture: columns to the patient's left, rows to the back.
 
     Args:
-        file: PNG or JPEG.
+        file: PNG, JPEG or DICOM.
         name: of the file in findings.
 
     Raises:
@@ -49,9 +43,9 @@ def read_picture(file: Path, name: str) -> tuple[Volume, tuple[Finding, ...]]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        found = NOT_READ.finding(f"cannot be read ({error.strerror})", "a readable file", "Mend it, or its rights.", file=name)
-        raise StaysOutError([found]) from error
-    grey, findings = _grey(content, name)
+        told = f"cannot be read ({error.strerror})"
+        raise out(NOT_READ, told, "a readable file", "Mend it, or its rights.", name) from error
+    grey, findings = (dicom_picture.grey_of if file.suffix.lower() in dicom_picture.ENDS else _grey)(content, name)
     rows, columns = grey.shape
     step = EDGE / max(rows, columns)
     stored = np.ascontiguousarray(grey[::-1, ::-1].T)[:, :, None]
@@ -68,8 +62,8 @@ def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             frames = int(getattr(image, "n_frames", 1))
             if frames > 1:
-                raise StaysOutError([MOVING.finding(f"{frames} pictures", "one", "Export one picture.", file=name)])
-            findings = []
+                raise out(MOVING, f"{frames} pictures", "one", "Export one picture.", name)
+            findings = list[Finding]()
             if image.getexif().get(ORIENTATION, 1) != 1:
                 findings.append(
                     TURNED.finding("is turned by its EXIF", "rows from above", "Nothing needs to be done.", file=name)
@@ -78,12 +72,11 @@ def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]
             if image.mode in ("1", "L", WIDE, "I"):
                 wide = image.mode in (WIDE, "I")
                 return np.asarray(image).astype(np.uint16) if wide else np.asarray(image.convert("L")), findings
-            found = f"in colour ({image.mode}), read as grey: brightness by ITU-R 601"
-            findings.append(GREY.finding(found, "grey", "Nothing needs to be done.", file=name))
+            findings.append(grey_note(image.mode, name))
             return np.asarray(image.convert("RGB").convert("L")), findings
     except StaysOutError:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside Pillow
         other = other_kind(content)
         what = other.what if other and not content.startswith((b"\x89PNG", b"\xff\xd8\xff")) else f"damaged ({error})"
-        raise StaysOutError([NOT_READ.finding(what, "a PNG or JPEG picture", DO, file=name)]) from error
+        raise out(NOT_READ, what, "a PNG or JPEG picture", DO, name) from error

@@ -5,7 +5,7 @@ A new rule is a function in the file of its subject, a `Kind` in that file's `KI
 
 from collections.abc import Callable, Iterable
 
-from common.data.gate import background, files, geometry, intensities, masks, pictures, presence
+from common.data.gate import background, files, geometry, intensities, masks, picture_kinds, presence
 from common.data.gate.finding import Finding, Kind
 from common.data.gate.images import Images
 
@@ -38,5 +38,5 @@ KINDS: tuple[Kind, ...] = (
     *intensities.KINDS,
     *masks.KINDS,
     *presence.KINDS,
-    *pictures.KINDS,
+    *picture_kinds.KINDS,
 )

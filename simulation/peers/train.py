@@ -1,7 +1,7 @@
-"""MONAI's U-Net from scratch, beside a run that segments: the same patients and windows, as many steps of as many slices.
+"""A peer trained from scratch, beside a run that segments: the same patients and windows, as many steps of as many slices.
 
-Its layers are those of MONAI's residual U-Net (Kerfoot et al., STACOM 2018), with instance norms. A modality that a patient
-lacks is a channel of zeros. n windows, M modalities, H x W pixels.
+All peers see the same windows in the same order. A modality that a patient lacks is a channel of zeros. n windows, M modalities,
+H x W pixels.
 """
 
 import math
@@ -20,26 +20,16 @@ from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import descend
 from common.training.segment import Network
 from common.training.views import GLOBAL_VIEWS, Views, global_views
+from simulation.peers.peer import Peer
 
-NAME = "monai_unet"
-CHANNELS, STRIDES, UNITS = (16, 32, 64, 128), (2, 2, 2), 2
+DRAWS = "monai_unet"  # of windows and their order: the name of the first peer, whose figures stay
 
 
-def unet(config: RunConfig) -> nn.Module:
-    """Untrained, from `config.seed`."""
-    from monai.networks.nets import UNet  # type: ignore[attr-defined]  # noqa: PLC0415  MONAI takes seconds
-
+def untrained(peer: Peer, config: RunConfig) -> nn.Module:
+    """Its network, from `config.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        made: nn.Module = UNet(
-            spatial_dims=2,
-            in_channels=len(config.data.modalities),
-            out_channels=1,
-            channels=CHANNELS,
-            strides=STRIDES,
-            num_res_units=UNITS,
-        )
-    return made
+        return peer.network(len(config.data.modalities), config.data.size)
 
 
 def steps_of(config: RunConfig, patients: int) -> int:
@@ -48,20 +38,21 @@ def steps_of(config: RunConfig, patients: int) -> int:
     return config.federation.rounds * training.local_epochs * math.ceil(patients / training.batch_size)
 
 
-def train_unet(training: SiteData, config: RunConfig) -> nn.Module:
+def train_peer(peer: Peer, training: SiteData, config: RunConfig) -> nn.Module:
     """Train on the patients who have a drawn mask, by the run's own schedule, rates of a decoder, views and loss.
 
     Args:
+        peer: whose network it is.
         training: with `lesions`.
         config: of the run.
     """
     device, drawn = choose_device(), training.select(training.labelled)
-    model = unet(config).to(device).train()
+    model = untrained(peer, config).to(device).train()
     [term] = [one for one in config.objective.terms if isinstance(one, Segmentation)]
     parameters = {DECODER + name: value for name, value in model.named_parameters()}
     optimizer, total, done = make_optimizer(parameters, config), steps_of(config, len(drawn)), 0
     for number in range(1, config.federation.rounds + 1):
-        generator = torch.Generator().manual_seed(site_seed(config.seed, NAME, number))
+        generator = torch.Generator().manual_seed(site_seed(config.seed, DRAWS, number))
         for batch in batches_of(drawn, config, generator):
             done += 1
             set_rates(optimizer, config, done / total)
