@@ -18,7 +18,7 @@ import torch
 
 from common.config.run import RunConfig, load_config
 from common.data.cache import default_cache, open_site
-from common.data.cases import Site, read_site
+from common.data.cases import Case, Site, read_site
 from common.data.dataset import SiteData
 from common.data.lesions import with_lesions
 from common.evaluation.segmentation import Measured, beside, external_entry, measure_patients
@@ -42,6 +42,12 @@ def opened(folder: Path, config: RunConfig) -> tuple[Site, SiteData]:
     return site, with_lesions(open_site(site, config.data, cache, workers=1), site, config.data, cache)
 
 
+def external_cases(folder: Path, config: RunConfig) -> list[tuple[str, Case]]:
+    """Its patients by name, those who are measured."""
+    site, patients = opened(folder, config)
+    return [(case.id, case) for case in site.only(patients.ids).cases]
+
+
 def trained(name: str, sites: dict[str, SiteData], config: RunConfig, kept: Path) -> Network:
     """One of the models."""
     pooled = SiteData.pool(list(sites.values()), "pooled")
@@ -61,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights")
-    parser.add_argument("external")
+    parser.add_argument("external", help="left out; several as NAME+NAME")
     parser.add_argument("out", type=Path)
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=["unet"])
@@ -69,10 +75,10 @@ def main() -> None:
     asked = parser.parse_args()
     recipe = Path(__file__).parents[1] / "configs" / "segmentation.toml"
     config = load_config(recipe, (f"weights={asked.weights}", *asked.settings))
-    names = [folder.name for folder in sorted(asked.data.iterdir()) if folder.is_dir() and folder.name != asked.external]
+    left_out = asked.external.split("+")
+    names = [folder.name for folder in sorted(asked.data.iterdir()) if folder.is_dir() and folder.name not in left_out]
     sites = {name: opened(asked.data / name, config)[1] for name in names}
-    site, patients = opened(asked.data / asked.external, config)
-    cases = [(case.id, case) for case in site.only(patients.ids).cases]
+    cases = [case for name in left_out for case in external_cases(asked.data / name, config)]
     found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     models = ("federated", *(PEERS[word].name for word in asked.peers), "pooled")
     for name in (asked.only,) if asked.only else models:
