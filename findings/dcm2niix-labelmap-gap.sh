@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Guess:     dcm2niix refuses a DICOM Label Map Segmentation (SOP class of 2024), or lays each frame where its Image Position (Patient) says.
-# Seen:      dcm2niix 1.0.20260724 on what highdicom 0.28.2 writes, Python 3.11, 2026-11-30. highdicom leaves slices without a label out, as the
-#            standard lets it. Of 12 slices of 3 mm, lesion 1 is on those at 6 and 9 mm, lesion 2 on those at 24 and 27: four frames. dcm2niix
-#            stacks them: a NIfTI file of four slices, lesion 1 at 18 and 21 mm, glued to lesion 2; exit code 0, no word of it. With
-#            `omit_empty_frames=False` all is right, and highdicom's own reader is right on both. SimpleITK 2.5.7 refuses the class.
-# Matters:   a second tumour moves by its distance from the first, and volumes and label ids still agree. The number of slices differs from the
-#            image's, but who resamples masks onto images never sees that. Read segmentations with highdicom, onto the image's grid.
+# Guess:     dcm2niix refuses a DICOM Label Map Segmentation (the new SOP class), or lays each frame where its Image Position (Patient) says.
+# Seen:      dcm2niix 1.0.20260724 on what highdicom 0.28.2 writes, Python 3.11, 2026-11-30. highdicom leaves slices without a label out by
+#            default. Of 12 slices of 3 mm, lesion 1 is on those at 6 and 9 mm, lesion 2 on those at 24 and 27: four frames. dcm2niix
+#            stacks them up to the last one: a NIfTI file of four slices, lesion 1 at 18 and 21 mm, touching lesion 2; exit code 0, no word of
+#            it. With `omit_empty_frames=False` all is right, and highdicom's own reader is right on both.
+# Matters:   a second tumour moves by the gap between the two, while volumes and label ids agree. The mask has fewer slices than the image, as
+#            has any mask cropped to its lesions, so who resamples masks onto images sees nothing. Read segmentations with highdicom, onto the
+#            image's grid.
 # Exit:      0 as long as it behaves so, 1 when it does not any more.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT

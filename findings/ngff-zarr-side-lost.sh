@@ -11,7 +11,8 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check ngff-zarr==0.50.0 itkwasm-image-io==1.6.1 nibabel==5.4.2 numpy==2.4.6
+"$folder/venv/bin/pip" install -q --disable-pip-version-check \
+  ngff-zarr==0.50.0 zarrista==0.1.0 itkwasm==1.0b201 itkwasm-image-io==1.6.1 dask==2026.8.0 nibabel==5.4.2 numpy==2.4.6
 "$folder/venv/bin/python" - "$folder" <<'PY'
 import json
 import subprocess
