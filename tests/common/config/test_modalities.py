@@ -19,7 +19,10 @@ def test_the_first_four_rows_are_what_the_code_said():
     assert [MODALITIES[m].suffix for m in DEFAULT_MODALITIES] == ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]
     assert SiteConfig().files == {m: (glob,) for m, glob in zip(DEFAULT_MODALITIES, BEFORE["bids"], strict=True)} | {
         "adc": ("**/dwi/*_[Aa][Dd][Cc].nii*", "**/anat/*_[Aa][Dd][Cc].nii*"),
-        "image": ("**/*.[Pp][Nn][Gg]", "**/*.[Jj][Pp][Gg]", "**/*.[Jj][Pp][Ee][Gg]"),
+        "image": (
+            *("**/*.[Pp][Nn][Gg]", "**/*.[Jj][Pp][Gg]", "**/*.[Jj][Pp][Ee][Gg]"),
+            *("**/*.[Dd][Cc][Mm]", "**/*.[Dd][Ii][Cc][Oo][Mm]"),
+        ),
         "mask": MASKS,
     }
     assert {m: row.unlike for m, row in MODALITIES.items() if row.unlike} == {"t1": ("t1c",)}
