@@ -28,7 +28,7 @@ WHAT_TO_DO = {
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Parse, run the verb's `handler(arguments) -> int`, and turn our own errors, and the system's of files, into one or two lines.
+    """Parse, run the verb's `handler(arguments) -> int`, and turn our own and the system's errors into one or two lines.
 
     Returns:
         The exit code: 0 success, 1 the work failed, 2 wrong use (a `ConfigError` counts as wrong use), 130 interrupted, 141 the
