@@ -14,7 +14,7 @@ from common.errors import FederationError
 from server.deployment.health import front_serves, superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import admitted
-from server.deployment.run_status import DEAD, FAILED, failure, judged, last_round, last_run, newest_run, read_run_status
+from server.deployment.run_status import DEAD, FAILED, failure, is_held, judged, last_round, last_run, newest_run
 from server.deployment.service import certificate_days, certificate_trouble
 from server.deployment.superlink_nodes import UNREGISTERED, Node, connect
 from server.events.words import refusal, round_line
@@ -135,7 +135,8 @@ def _run(home: Home, word: str | None) -> dict[str, Any]:
     out, last = newest_run(home), last_run(home)
     if out is None:
         return {}
-    status = judged(out, word) if last and last.out == out else read_run_status(out)
+    elsewhere = None if is_held(out) else ""  # a folder that was moved: nobody knows its number, but its lock tells
+    status = judged(out, word if last and last.out == out else elsewhere)
     told = {"error": failure(out)} if status.get("state") == FAILED else {}
     return status | told | {"folder": str(out), "last_round": last_round(out)}
 

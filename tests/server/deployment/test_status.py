@@ -1,10 +1,11 @@
 """The coordinator's status on a terminal: a name in pieces is no name, and attempts and refusals are seen."""
 
+import json
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -24,6 +25,7 @@ from server.deployment.provision import init_home, renew_certificate
 from server.deployment.run_status import failure
 from server.deployment.service import certificate_days, certificate_trouble
 from server.deployment.status import ServerStatus, SiteStatus, in_order, server_status, show
+from server.run.resume import only_run
 
 
 def test_names_stay_whole_at_eighty_columns() -> None:
@@ -145,3 +147,14 @@ def test_why_the_superlink_tells_nothing_is_said(home, monkeypatch) -> None:
     token_file(home.folder, ADMIN).write_text("short")
     (told,) = server_status(home).troubles
     assert "admin.token: expected a token of 32 characters or more" in told
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_run_whose_folder_was_moved_is_dead_once_nobody_holds_it(home, held) -> None:
+    out = home.runs / "moved"
+    out.mkdir(parents=True)
+    (out / "status.json").write_text('{"state": "evaluating", "round": 2, "rounds": 2, "updated": "2026-11-30T22:24:49+00:00"}')
+    (home.state / "run.json").write_text(json.dumps({"id": "7", "out": str(home.runs / "as-it-was-called")}))
+    with only_run(out) if held else nullcontext():
+        run = server_status(home).run
+    assert (run["state"], "its process is gone" in run.get("why", "")) == (("evaluating", False) if held else ("dead", True))
