@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -366,6 +367,16 @@ def test_a_read_only_file_system_is_told_from_missing_rights(quick: SiteHome, mo
     found = rows(examine(quick.folder, quick=True))["disk: state"]
     assert (found.level, "read-only file system" in found.sentence) == ("FAILED", True)
     assert "Mount it for writing" in found.advice
+
+
+def test_a_folder_of_patients_that_is_gone_is_seen_by_a_quick_look_too(quick: SiteHome) -> None:
+    text = quick.toml.read_text()
+    quick.toml.write_text(
+        f'data = "brains"\n{text}' if "\ndata = " not in text else re.sub("(?m)^data = .*$", 'data = "brains"', text)
+    )
+    assert failures(rows(examine(quick.folder, quick=True))) == ["data"]
+    (quick.folder / "brains").mkdir()
+    assert not failures(rows(examine(quick.folder, quick=True)))
 
 
 def test_hours_are_told_in_local_time(quick: SiteHome, monkeypatch) -> None:
