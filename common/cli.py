@@ -1,6 +1,7 @@
 """What the three commands share: how errors are shown, exit codes, where configurations are found."""
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -15,10 +16,19 @@ from common.errors import ConfigError, FedMRIError
 
 FILE_WIDTH = 160  # columns of a table that no terminal limits
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+WHAT_TO_DO = {
+    errno.EROFS: "It lies on a read-only file system: mount that for writing, or name another place.",
+    errno.ENOSPC: "Make room.",
+    errno.EDQUOT: "Make room within this user's quota, or have it raised.",
+    errno.EACCES: "Give this user the right, or give the command as the user whose it is.",
+    errno.EPERM: "Give this user the right, or give the command as the user whose it is.",
+    errno.EIO: "The disk, or the network to it, fails: see `dmesg`.",
+    errno.ESTALE: "The network's file system was changed under this command: mount it anew.",
+}
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Parse, run the verb's `handler(arguments) -> int`, and turn our own errors into one or two lines.
+    """Parse, run the verb's `handler(arguments) -> int`, and turn our own and the system's errors into one or two lines.
 
     Returns:
         The exit code: 0 success, 1 the work failed, 2 wrong use (a `ConfigError` counts as wrong use), 130 interrupted, 141 the
@@ -40,9 +50,21 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
             raise
         Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        if arguments.debug or (error.filename is None and error.errno not in WHAT_TO_DO):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"Error: {told(error)}", style="red", markup=False, highlight=False)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def told(error: OSError) -> str:
+    """What the system refused, in which place, and what to do."""
+    where = " -> ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    advice = WHAT_TO_DO.get(error.errno or 0, "With --debug the command shows where it happened.")
+    return f"{where or 'Writing or reading'}: {error.strerror}. {advice}"
 
 
 def add_rooms(

@@ -23,6 +23,7 @@ from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import PolicyError
 
 SOON_DAYS = 30.0
+OWNER = "Change its owner or its rights."
 LOW_BYTES, FEW_BYTES = 200e6, 2e9  # of free disk: below the first nothing is certain to be written
 
 
@@ -63,7 +64,10 @@ def check_disk(home: SiteHome) -> Iterator[Finding]:
         free = shutil.disk_usage(there).free
         check, text = f"disk: {what}", f"{folder}: {free / 1e9:.1f} GB free"
         if not os.access(there, os.W_OK | os.X_OK):
-            yield Finding(check, FAILED, f"{text}, but this user may not write to {there}.", "Change its owner or its rights.")
+            fixed = bool(os.statvfs(there).f_flag & os.ST_RDONLY)
+            why = f"{there} lies on a read-only file system" if fixed else f"this user may not write to {there}"
+            advice = "Mount it for writing; Linux itself makes a disk read-only after errors (`dmesg`)." if fixed else OWNER
+            yield Finding(check, FAILED, f"{text}, but {why}.", advice)
         elif free < LOW_BYTES:
             yield Finding(check, FAILED, f"{text}.", "Make room. On a full disk nothing leaves: the audit log cannot be written.")
         else:

@@ -69,7 +69,12 @@ def _heavy(home: SiteHome, config: RunConfig | None, quick: bool) -> Iterator[Fi
     yield from _guarded("GPU", check_device)
     sound = yield from check_weights(home, config)
     if quick:
-        yield Finding("data", NOTE, "Not looked at (--quick), nor was training tried.")
+        folder = home.folder / Path(home.config.data).expanduser()
+        if folder.is_dir():
+            yield Finding("data", NOTE, "Not looked at (--quick), nor was training tried.")
+        else:
+            advice = f"Bring it back, mount it, or say in {home.toml} (data) where it is now."
+            yield Finding("data", FAILED, f"{folder}: the folder of the patients is not there.", advice)
         return
     sound = (yield from check_data(home, config)) and sound
     if config is None or not sound:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from common.deployment.rotated_log import copy_lines
 from common.errors import FederationError
-from common.files import locked, write_atomic
+from common.files import held, locked, write_atomic
 
 GRACE_SECONDS = 20.0  # between asking a program to end and killing it
 SETTLED_SECONDS = 60.0  # after so long a life the next pause is the shortest again
@@ -213,17 +213,21 @@ def read_status(state: Path) -> dict[str, Any]:
 
 
 def running(state: Path) -> int | None:
-    """Process id of the supervisor of this folder, or None where none is alive."""
+    """Process id of the supervisor of this folder, or None where none is alive.
+
+    Raises:
+        FederationError: this user cannot look, so that "none" would be a guess.
+    """
     path = state / LOCK_NAME
-    with suppress(OSError):
-        if not path.is_file():
+    try:
+        if not held(path):
             return None
-        try:
-            locked(path, wait=False, shared=True).close()
-        except BlockingIOError:
-            text = path.read_bytes().strip()
-            return int(text) if text.isdigit() else 0
-    return None
+        text = path.read_bytes().strip()
+    except OSError as error:
+        raise FederationError(
+            f"{path}: whether anything runs here cannot be told ({error.strerror}). Give the command as the user who started it."
+        ) from None
+    return int(text) if text.isdigit() else 0
 
 
 def end(state: Path, patience: float = 60.0) -> bool:

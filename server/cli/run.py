@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from shlex import quote
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from common.cli import settings_of
 from common.errors import ConfigError
+from common.text import printable
 from server.deployment.acts import RUN, acting
 from server.deployment.home import Home, open_home
 from server.deployment.submit import Submission, SubmittedRun, follow, submit
@@ -50,9 +52,19 @@ def _dry_run(home: Home, wanted: Submission, as_json: bool) -> int:
     return 0
 
 
+def waiting_lines(status: Mapping[str, Any]) -> list[str]:
+    """Why a run that waits for hospitals asks none of those that are connected: no round ends then, and none would tell it."""
+    if status.get("state") != "waiting":
+        return []
+    sites = (status.get("sites") or {}).items()
+    return [
+        f"Waiting for hospitals. {name}: {printable(str(entry['reason']), 300)}" for name, entry in sites if entry.get("reason")
+    ]
+
+
 def _follow(home: Home, taken: SubmittedRun) -> None:
     """A line a round, and what the sites do in between."""
-    console = Console(stderr=True, soft_wrap=True)
+    console, told = Console(stderr=True, soft_wrap=True), set[str]()
     with console.status("Waiting for the hospitals") as spinner:
 
         def on_round(line: dict[str, Any]) -> None:
@@ -61,6 +73,10 @@ def _follow(home: Home, taken: SubmittedRun) -> None:
         def on_status(status: dict[str, Any]) -> None:
             sites = status.get("sites") or {}
             words = ", ".join(f"{name} {entry.get('state', '')}" for name, entry in sites.items())
+            for line in waiting_lines(status):
+                if line not in told:
+                    told.add(line)
+                    console.print(line, markup=False, highlight=False)
             spinner.update(
                 f"Round {status.get('round', 0)} of {status.get('rounds', '?')}: {words or 'waiting for the hospitals'}"
             )

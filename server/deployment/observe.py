@@ -8,15 +8,16 @@ from pathlib import Path
 
 from flwr.proto.control_pb2 import ListRunsRequest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, FederationError
 from common.files import write_atomic, write_secret
 from common.text import toml_value
 from server.deployment.certificates import CA
 from server.deployment.credentials import OBSERVER, read_token, token_file
 from server.deployment.home import Home
-from server.deployment.superlink_nodes import Node, Nodes, control_client, plain_errors, whole_word
+from server.deployment.superlink_nodes import Node, Nodes, UnknownTokenError, control_client, plain_errors, whole_word
 
 FILE = "observer.toml"
+ANEW = "Ask the coordinator for the folder anew: `fedmri-server observer HOME FOLDER`."
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,14 @@ def observe(folder: Path) -> Seen:
     try:
         token = read_token(token_file(folder, OBSERVER))
     except ConfigError as error:
-        anew = "Ask the coordinator for the folder anew: `fedmri-server observer HOME FOLDER`."
-        raise ConfigError(f"{folder}: it holds no token of an observer. {anew}") from error
+        raise ConfigError(f"{folder}: it holds no token of an observer. {ANEW}") from error
+    try:
+        return _seen(address, folder, token)
+    except UnknownTokenError as error:
+        raise FederationError(f"{folder}: its token was changed at the coordinator, and counts no more. {ANEW}") from error
+
+
+def _seen(address: str, folder: Path, token: str) -> Seen:
     with closing(control_client(address, folder / CA, token)) as client:
         with plain_errors():
             runs = client.ListRuns(ListRunsRequest()).run_dict

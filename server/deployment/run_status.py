@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import FederationError
-from common.files import locked
+from common.files import held
 from common.text import printable
 from server.deployment.home import Home
 from server.run.round_lines import read_rounds
@@ -77,13 +77,7 @@ def judged(out: Path, flower: str | None) -> dict[str, Any]:
 
 def is_held(out: Path) -> bool:
     """Whether a ServerApp is at work in the run folder."""
-    if not (out / LOCK_NAME).is_file():
-        return False
-    try:
-        locked(out / LOCK_NAME, wait=False, shared=True).close()
-    except BlockingIOError:
-        return True
-    return False
+    return held(out / LOCK_NAME)
 
 
 def _written(out: Path) -> str:

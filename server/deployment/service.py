@@ -1,6 +1,7 @@
 """The coordinator's programs: SuperLink, SuperExec and nginx, kept alive until they are stopped."""
 
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
+
+from cryptography import x509
 
 from common.config.site import split_address
 from common.deployment.flower_cli import program
@@ -27,6 +30,7 @@ READY = "ready"  # in state/: the service answers and knows its sites
 START_SECONDS = 90.0
 CHECKOUT = Path(__file__).resolve().parents[2]
 RENEW_DAYS = 30
+SHOWN_SECONDS = 2.0  # for a handshake on the loopback
 
 Say = Callable[[str], None]
 
@@ -131,6 +135,28 @@ def certificate_days(home: Home) -> int:
     return (read_certificate(home.folder / SERVER).not_valid_after_utc - datetime.now(UTC)).days
 
 
+def certificate_trouble(home: Home) -> str:
+    """What is to be done about the server's certificate, in a sentence; "" where nothing is."""
+    renew, again = f"fedmri-server renew {quote(str(home.folder))}", "then stop and start the service"
+    served = _served_certificate(home) if running(home.state) is not None else None
+    if served and served != read_certificate(home.folder / SERVER):
+        until = f"{served.not_valid_after_utc:%Y-%m-%d}"
+        return f"The service holds another certificate than {SERVER}, which is valid until {until}: stop and start it."
+    days = certificate_days(home)
+    if days < 0:
+        return f"The certificate has expired: neither hospitals nor runs can connect. Give `{renew}`, {again}."
+    return f"The certificate expires in {days} days: `{renew}`, {again}." if days < RENEW_DAYS else ""
+
+
+def _served_certificate(home: Home) -> x509.Certificate | None:
+    """That which the SuperLink shows; None where it does not answer."""
+    try:
+        shown = ssl.get_server_certificate(("127.0.0.1", home.settings.superlink_port), timeout=SHOWN_SECONDS)
+        return x509.load_pem_x509_certificate(shown.encode())
+    except (OSError, ValueError):
+        return None
+
+
 def _require_startable(home: Home) -> None:
     """Refuse at once what would only end in programs that are started again and again."""
     pid = running(home.state)
@@ -161,8 +187,8 @@ def _get_ready(home: Home, say: Say) -> None:
     _introduce(home, say)
     (home.state / READY).touch()
     say(f"Ready at {home.settings.address}, {len(admitted(home))} sites admitted.")
-    if certificate_days(home) < RENEW_DAYS:
-        say(f"The certificate expires in {certificate_days(home)} days: `fedmri-server renew {quote(str(home.folder))}`.")
+    if trouble := certificate_trouble(home):
+        say(trouble)
 
 
 def _introduce(home: Home, say: Say) -> None:

@@ -14,8 +14,8 @@ from common.errors import FederationError
 from server.deployment.health import front_serves, superlink_serves
 from server.deployment.home import Home
 from server.deployment.registry import admitted
-from server.deployment.run_status import DEAD, FAILED, failure, judged, last_round, last_run, newest_run, read_run_status
-from server.deployment.service import RENEW_DAYS, certificate_days
+from server.deployment.run_status import DEAD, FAILED, failure, is_held, judged, last_round, last_run, newest_run
+from server.deployment.service import certificate_days, certificate_trouble
 from server.deployment.superlink_nodes import UNREGISTERED, Node, connect
 from server.events.words import refusal, round_line
 
@@ -47,6 +47,7 @@ class ServerStatus:
     programs: dict[str, Any]
     sites: tuple[SiteStatus, ...]
     run: dict[str, Any]  # status.json of the newest run, its folder, its last round; empty where there is none
+    troubles: tuple[str, ...] = ()  # what is to be done, in sentences: the certificate, or the SuperLink refuses to tell
 
 
 def server_status(home: Home) -> ServerStatus:
@@ -57,25 +58,28 @@ def server_status(home: Home) -> ServerStatus:
     """
     told = read_status(home.state)
     programs = told.get("programs")
-    known, absent, word = _asked(home)
+    known, absent, word, refused = _asked(home)
+    serves = superlink_serves(home)
     run = _run(home, word)
     front = home.settings.front
     return ServerStatus(
         home.settings.name,
         home.settings.address,
         str(told.get("state", "stopped")),
-        _word(superlink_serves(home)),
+        _word(serves),
         front if front == "none" else _word(front_serves(home)),
         certificate_days(home),
         programs if isinstance(programs, dict) else {},
         _sites(home, known, absent, run.get("sites", {})),
         run,
+        tuple(trouble for trouble in (certificate_trouble(home), refused if serves else "") if trouble),
     )
 
 
 def in_order(status: ServerStatus) -> bool:
-    """Whether all serves, and no run is dead: the exit code of `status`."""
-    return status.superlink == "serving" and status.front in ("serving", "none") and status.run.get("state") != DEAD
+    """Whether all serves, by a certificate that holds, and no run is dead: the exit code of `status`."""
+    serves = status.superlink == "serving" and status.front in ("serving", "none") and status.certificate_days >= 0
+    return serves and status.run.get("state") != DEAD
 
 
 def as_json(status: ServerStatus) -> dict[str, Any]:
@@ -89,19 +93,18 @@ def show(status: ServerStatus) -> Group:
     parts: list[Any] = [_programs(status, title), _site_table(status)]
     if status.run:
         parts.append(_run_line(status.run))
-    if status.certificate_days < RENEW_DAYS:
-        parts.append(Text(f"The certificate expires in {status.certificate_days} days: fedmri-server renew.", style="yellow"))
+    parts += [Text(trouble, style="yellow") for trouble in status.troubles]
     return Group(*parts)
 
 
-def _asked(home: Home) -> tuple[dict[bytes, Node], str, str | None]:
-    """Of the SuperLink: its nodes by key, what a site without one is, and its word for the run that was submitted last."""
+def _asked(home: Home) -> tuple[dict[bytes, Node], str, str | None, str]:
+    """Of the SuperLink: its nodes by key, what a site without one is, its word for the last run, and why it told nothing."""
     last = last_run(home)
     try:
         with connect(home) as nodes:
-            return {node.key: node for node in nodes.all()}, UNREGISTERED, nodes.run_word(last.id) if last else None
-    except FederationError:
-        return {}, "unknown", None
+            return {node.key: node for node in nodes.all()}, UNREGISTERED, nodes.run_word(last.id) if last else None, ""
+    except FederationError as error:
+        return {}, "unknown", None, str(error)
 
 
 def _sites(home: Home, known: Mapping[bytes, Node], absent: str, run: Any) -> tuple[SiteStatus, ...]:
@@ -132,7 +135,8 @@ def _run(home: Home, word: str | None) -> dict[str, Any]:
     out, last = newest_run(home), last_run(home)
     if out is None:
         return {}
-    status = judged(out, word) if last and last.out == out else read_run_status(out)
+    elsewhere = None if is_held(out) else ""  # a folder that was moved: nobody knows its number, but its lock tells
+    status = judged(out, word if last and last.out == out else elsewhere)
     told = {"error": failure(out)} if status.get("state") == FAILED else {}
     return status | told | {"folder": str(out), "last_round": last_round(out)}
 

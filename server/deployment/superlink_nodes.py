@@ -131,6 +131,10 @@ class _ShowToken:
         return call_next(context)
 
 
+class UnknownTokenError(FederationError):
+    """The SuperLink was started with another token than the one that is shown."""
+
+
 class UnknownToSuperLinkError(FederationError):
     """The SuperLink has nothing of that number."""
 
@@ -146,7 +150,7 @@ def plain_errors() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         if error.response.status_code == HTTPStatus.UNAUTHORIZED:
-            raise FederationError("The SuperLink does not know this token. If it was changed, stop and start.") from error
+            raise UnknownTokenError("The SuperLink does not know this token. If it was changed, stop and start.") from error
         if error.response.status_code == HTTPStatus.NOT_FOUND:
             raise UnknownToSuperLinkError("The SuperLink does not know it.") from error
         raise FederationError(f"The SuperLink refused: {error.response.status_code} {error.response.text[:300]}") from error

@@ -16,6 +16,7 @@ from server.run.resume import RunFolderTakenError
 from server.strategy.progress import Progress
 
 ERROR_NAME = "error.json"
+RENEWED = "after `fedmri-server renew`, stop and start, go on with --resume."
 
 
 @contextmanager
@@ -43,7 +44,10 @@ def _sentence(error: BaseException) -> str:
         return str(error)
     if not isinstance(error, Exception):
         return "The run was stopped from outside: by `cancel`, with the service, or by a signal. Go on with it by --resume."
-    return f"{type(error).__name__}: {printable(str(error), 300)}"
+    said = printable(str(error), 300)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"The SuperLink's certificate is refused ({said}). See `fedmri-server status`; {RENEWED}"
+    return f"{type(error).__name__}: {said}"
 
 
 def _clock_moved(moved: float) -> str:

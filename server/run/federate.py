@@ -37,7 +37,7 @@ from server.run.held_out import held_out_check
 from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, RunPlan, travelling_config
 from server.run.privacy_claims import aggregation_claims, privacy_claims
-from server.run.resume import begin, close_round, only_run, require_same_run, resume, write_open
+from server.run.resume import begin, close_round, only_run, require_in_place, require_same_run, resume, write_open
 from server.run.round_lines import read_rounds
 from server.run.segmentation import external_cases, measure_segmented
 from server.run.stage import Kept, keep_stage
@@ -151,6 +151,7 @@ def finish(
         compared: each site had compared its patients with the external ones before it trained (`server.run.held_out`).
     """
     rounds, arrays = read_rounds(plan.out), kept.arrays
+    require_in_place(plan.out)
     save_arrays(plan.out / MODEL_NAME, arrays, model_metadata(plan.config, model))
     if calibrated and calibrated.calibration.sites:
         save_calibration(plan.out / CALIBRATION_NAME, calibrated.calibration, calibrated.moments)
@@ -259,11 +260,13 @@ def _look(number: int, trained: TrainedModel, patients: SiteData) -> MetricRecor
 
 def _open(plan: RunPlan, round_: RoundSoFar) -> None:
     """Before requests go out: sites may spend on them, whatever comes of the round."""
+    require_in_place(plan.out)
     write_open(plan.out, round_.number, round_.trained, round_.redone)
 
 
 def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, number: int, arrays: Arrays, strategy: FedMRIAvg) -> None:
     """After a round: first the checkpoint, then the event and the line that say the round is done."""
+    require_in_place(plan.out)
     save_checkpoint(plan.out, Checkpoint(number, arrays, model_metadata(plan.config, model), strategy.state))
     run_log.write(strategy.progress.kept(number))
     close_round(plan.out)

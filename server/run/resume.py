@@ -48,6 +48,19 @@ def only_run(out: Path) -> IO[bytes]:
         raise RunFolderTakenError(f"Another process runs in {out}. Wait until it has ended, then try again.") from error
 
 
+def require_in_place(out: Path) -> None:
+    """Refuse to write on where the run folder, with its lock, was taken away: its parts would lie in two places.
+
+    Raises:
+        FederationError: it is not there any more.
+    """
+    if not (out / LOCK_NAME).is_file():
+        raise FederationError(
+            f"Run folder {out} was moved or removed while the run was on. Put it back, in place of what was begun there since, "
+            "and go on with --resume; or start a new run in another folder."
+        )
+
+
 def require_free(out: Path) -> None:
     """Refuse, before anything is started or changed, a run folder in which a server is at work.
 

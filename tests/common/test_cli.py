@@ -1,9 +1,15 @@
 """What the three commands share: into a pipe, a file and a narrow terminal their words come whole and in time."""
 
+import argparse
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from common.cli import add_debug, run_command
 
 VERB = """
 import argparse, time
@@ -63,3 +69,38 @@ def test_a_log_file_shows_a_line_when_it_is_said(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "/site/site.log"),
+            "Error: /site/site.log: Read-only file system. It lies on",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/a"), "Error: /a: Permission denied. Give this user the right"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Error: Writing or reading: No space left on device. Make room."),
+        (OSError(errno.ENOTDIR, "Not a directory", "a", None, "b"), "Error: a -> b: Not a directory. With --debug"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_a_sentence(error: OSError, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(raising(error), ["go"]) == 1
+    assert capsys.readouterr().err.startswith(says)
+    with pytest.raises(type(error)):
+        run_command(raising(error), ["go", "--debug"])
+
+
+def test_an_error_that_is_of_no_file_keeps_its_traceback() -> None:
+    with pytest.raises(TimeoutError):
+        run_command(raising(TimeoutError("a fault of ours")), ["go"])
+
+
+def raising(error: OSError) -> argparse.ArgumentParser:
+    def handler(arguments: argparse.Namespace) -> int:
+        raise error
+
+    parser = argparse.ArgumentParser()
+    verb = parser.add_subparsers().add_parser("go")
+    add_debug(verb)
+    verb.set_defaults(handler=handler)
+    return parser

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -354,6 +356,27 @@ def test_little_room(quick: SiteHome, monkeypatch) -> None:
     real = shutil.disk_usage
     monkeypatch.setattr("shutil.disk_usage", lambda path: real(path)._replace(free=10**6))
     assert {"disk: state", "disk: cache"} <= set(failures(rows(examine(quick.folder, quick=True))))
+
+
+def test_a_read_only_file_system_is_told_from_missing_rights(quick: SiteHome, monkeypatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "this user may not write to" in rows(examine(quick.folder, quick=True))["disk: state"].sentence
+    whole = os.statvfs(quick.folder)
+    plain = {name: getattr(whole, name) for name in dir(whole) if name.startswith("f_")}
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(**plain | {"f_flag": whole.f_flag | os.ST_RDONLY}))
+    found = rows(examine(quick.folder, quick=True))["disk: state"]
+    assert (found.level, "read-only file system" in found.sentence) == ("FAILED", True)
+    assert "Mount it for writing" in found.advice
+
+
+def test_a_folder_of_patients_that_is_gone_is_seen_by_a_quick_look_too(quick: SiteHome) -> None:
+    text = quick.toml.read_text()
+    quick.toml.write_text(
+        f'data = "brains"\n{text}' if "\ndata = " not in text else re.sub("(?m)^data = .*$", 'data = "brains"', text)
+    )
+    assert failures(rows(examine(quick.folder, quick=True))) == ["data"]
+    (quick.folder / "brains").mkdir()
+    assert not failures(rows(examine(quick.folder, quick=True)))
 
 
 def test_hours_are_told_in_local_time(quick: SiteHome, monkeypatch) -> None:

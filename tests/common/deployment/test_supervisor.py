@@ -1,13 +1,16 @@
 """Real processes: kept alive, restarted with growing pauses, ended with their children."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,7 @@ def test_a_program_that_cannot_be_started_is_told_of(tmp_path, supervised) -> No
 
 CHILD = """
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from common.deployment.supervisor import Program, Supervisor
 folder = Path(sys.argv[1])
@@ -160,3 +164,31 @@ def test_a_damaged_status_is_no_crash(tmp_path, text) -> None:
     (tmp_path / "supervisor.json").write_text(text, encoding="latin-1")
     assert read_status(tmp_path)["state"] == "stopped"
     json.dumps(read_status(tmp_path))
+
+
+def read_only(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a namespace of its own in which the folder is mounted read-only."""
+    mounts = f'mount --bind "{folder}" "{folder}" && mount -o remount,bind,ro "{folder}" && exec "$@"'
+    apart = ("unshare", "--mount", "--map-root-user", "sh", "-c")
+    tried = shutil.which("unshare") and subprocess.run([*apart, mounts, "sh", "true"], check=False, capture_output=True)
+    if not tried or tried.returncode:
+        pytest.skip("no namespaces for mounts here")
+    return subprocess.run([*apart, mounts, "sh", *command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_whether_it_runs_is_seen_on_a_read_only_file_system_too(tmp_path: Path, held: bool) -> None:
+    """Linux remounts a disk with errors so, and whoever then reads "stopped" lets the processes run on."""
+    ask = f"from pathlib import Path; from common.deployment.supervisor import running; print(running(Path({str(tmp_path)!r})))"
+    with only_one(tmp_path) if held else nullcontext():
+        said = read_only(tmp_path, sys.executable, "-c", ask)
+    assert said.stdout.strip() == (str(os.getpid()) if held else "None"), said.stderr
+
+
+def test_what_cannot_be_looked_at_is_not_called_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(supervisor, "held", closed)
+    with pytest.raises(FederationError, match=r"supervisor.lock: whether anything runs here .*Permission denied.* as the user"):
+        running(tmp_path)

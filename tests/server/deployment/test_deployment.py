@@ -342,6 +342,9 @@ def test_another_user_of_the_machine_starts_nothing_and_looks_on_only_with_a_fol
     assert set(json.loads(capsys.readouterr().out)["sites"]) >= {"a", "b"}
     held = {file.name for file in (tmp_path / "observer").iterdir()}
     assert held == {"ca.crt", "observer.token", "observer.toml"}
+    (tmp_path / "observer" / "observer.token").write_text("the token from before it was changed at the coordinator")
+    assert main(["observe", str(tmp_path / "observer")]) == 1
+    assert "was changed at the coordinator, and counts no more. Ask the coordinator" in capsys.readouterr().err
 
 
 def refusals(home: Home) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -360,3 +361,23 @@ def test_a_site_that_took_part_is_in_the_report_of_a_real_federation(folder, tmp
     bounds = {"max_update_ratio": 30.0, "max_site_share": 0.5, "clip_ratio": 2.0, "distance_ratio": 1.0}  # hospitals' own
     assert report["provenance"]["bounds"] == bounds
     assert np.isfinite(report["rounds"][0]["seconds"])
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_moved_in_a_round_ends_the_run_and_resumes_once_it_is_back(folder, tmp_path, local_grid):
+    federate(local_grid(nodes()), plan(folder, tmp_path / "whole", SITES))
+    chosen, aside, found, asked = plan(folder, tmp_path / "run", SITES), tmp_path / "aside", site_nodes(), []
+
+    def moving(message):
+        asked.append(message)
+        if len(asked) == 2:
+            chosen.out.rename(aside)
+        return found[1](message)
+
+    with pytest.raises(FederationError, match=r"run was moved or removed while the run was on\. Put it back.*--resume"):
+        federate(local_grid(found | {1: moving}), chosen)
+    assert not list(chosen.out.glob("checkpoints/*"))  # nothing of the run lies in the other place
+    shutil.rmtree(chosen.out, ignore_errors=True)
+    aside.rename(chosen.out)
+    federate(local_grid(nodes()), replace(chosen, resume=True))
+    assert model(chosen.out) == model(tmp_path / "whole")
