@@ -10,7 +10,6 @@ from pathlib import Path
 from flwr.app import Error, Message
 from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
@@ -19,6 +18,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.gate.gate import Gate
+from client.gate.parent import end_without
 from common.deployment.flower_cli import SUPERNODE
 from common.deployment.supervisor import read_status
 from common.errors import FedMRIError, PolicyError
@@ -40,7 +40,7 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     add_args_flwr_app_common(parser)
     options = parser.parse_args(arguments)
     if options.parent_pid is not None:
-        start_parent_process_monitor(options.parent_pid)
+        end_without(options.parent_pid)
     retries = make_simple_http_retry_invoker()
     client = RuntimeHttpClient.from_server_address(
         server_address=options.runtime_api_address,
