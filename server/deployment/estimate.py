@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.config.run import RunConfig
+from common.data.fingerprint import MOST_TOKENS
 from common.errors import ConfigError
 from server.deployment.home import Home
 from server.deployment.registry import admitted
@@ -20,6 +21,8 @@ from server.deployment.trial import PROGRAM_MIB, Played, evaluation_seconds, pla
 from server.run.external import open_external
 from server.run.federate import from_file
 
+CALIBRATIONS = 2  # requests: the sums for the scaling, and those for who is out of distribution
+TOKEN_BYTES = 8
 POLLS = 3.0  # seconds for which a request, and its answer, lie until they are asked for
 
 
@@ -31,9 +34,9 @@ class Estimate:
         rounds: seconds, the slowest hospital's of each round.
         requests: seconds for which programs start and messages lie, in rounds and beside them.
         evaluation, start: seconds at the coordinator.
-        memory: bytes, at the coordinator.
+        memory: bytes, at the coordinator; the programs of a hospital, which train, hold about as many.
         down, up: bytes that a hospital is sent and sends in a round.
-        total: bytes of all rounds and hospitals.
+        total: bytes of all rounds and hospitals, and of the requests beside the rounds.
         patients: taken for each hospital.
         assumed: those with whom no number was agreed.
     """
@@ -100,7 +103,7 @@ def scaled(played: Played, config: RunConfig, patients: Mapping[str, int], assum
         memory=played.memory + PROGRAM_MIB * 2**20,
         down=down,
         up=up,
-        total=(down + up) * config.federation.rounds * len(patients),
+        total=((down + up) * config.federation.rounds + beside_rounds(config, down, external)) * len(patients),
         patients=dict(patients),
         assumed=assumed,
     )
@@ -108,8 +111,27 @@ def scaled(played: Played, config: RunConfig, patients: Mapping[str, int], assum
 
 def requests(config: RunConfig) -> int:
     """That a hospital answers one after the other: a process starts at the hospital for each."""
-    compares, calibrates = config.twins.with_external != "keep", config.evaluation.holdout > 0
-    return config.federation.rounds + int(compares) + 2 * int(calibrates)
+    return config.federation.rounds + int(_compares(config)) + CALIBRATIONS * int(_calibrates(config))
+
+
+def beside_rounds(config: RunConfig, down: int, external: int) -> int:
+    """Bytes that a hospital is sent beside the rounds: the model to calibrate, and fingerprints of the external patients.
+
+    Args:
+        config: of the run.
+        down: bytes of the model.
+        external: patients, each taken to have all modalities, with as many places as a fingerprint may hold.
+    """
+    fingerprints = external * len(config.data.modalities) * MOST_TOKENS * TOKEN_BYTES
+    return CALIBRATIONS * int(_calibrates(config)) * down + int(_compares(config)) * fingerprints
+
+
+def _compares(config: RunConfig) -> bool:
+    return config.twins.with_external != "keep"
+
+
+def _calibrates(config: RunConfig) -> bool:
+    return config.evaluation.holdout > 0
 
 
 def told(found: Estimate) -> str:
@@ -125,7 +147,7 @@ def told(found: Estimate) -> str:
     return (
         f"About {minutes['seconds']} minutes, if each of {number} hospitals has a machine as fast and as busy as this one: "
         f"training {minutes['rounds']}, programs that start and messages that wait {minutes['requests']}, external evaluation "
-        f"{minutes['evaluation']}. About {found.memory / 2**30:.1f} GiB of memory here. A hospital is sent {mb['down']:.2f} MB "
-        f"a round and sends {mb['up']:.2f} MB at most; all of them in all rounds {mb['total']:.0f} MB.{guess} "
-        "Nothing was sent, trained or kept."
+        f"{minutes['evaluation']}. About {found.memory / 2**30:.1f} GiB of memory here, and as much at a hospital. A hospital is "
+        f"sent {mb['down']:.2f} MB a round and sends {mb['up']:.2f} MB at most; all of them in the whole run "
+        f"{mb['total']:.1f} MB.{guess} Nothing was sent, trained or kept."
     )

@@ -44,7 +44,8 @@ def test_a_round_takes_what_it_takes_the_slowest_hospital() -> None:
     assert found.evaluation == pytest.approx(12 * 0.25 * (2 + 7))
     assert found.memory == (1 << 20) + PROGRAM_MIB * 2**20
     bytes_ = sum(array.nbytes + 128 for array in get_arrays(build_model(config)).values())
-    assert (found.down, found.up, found.total) == (bytes_, bytes_, 2 * bytes_ * 5 * 2)
+    fingerprints = 12 * 4 * 1024 * 8  # of the external patients
+    assert (found.down, found.up, found.total) == (bytes_, bytes_, 2 * (2 * bytes_ * 5 + 2 * bytes_ + fingerprints))
     assert found.seconds == pytest.approx(found.rounds + found.requests + found.evaluation + 12.0)
 
 
