@@ -6,10 +6,11 @@
 
 Each hospital's patients are asked about three times, as a user would (`fedmri-site predict --json`), by models that never saw the
 hospital: with the drawn masks, with the masks that the segmentation model proposes, and with none. All folds' answers together
-give the table; a fold that is done is kept in OUT.json.
+give the table; a fold that is done is kept in OUT.json as long as both its models are the same.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 from common.config.run import RunConfig, config_from_table
 from common.data.cases import Case, read_site
 from common.metrics.classification import evaluate, paired_difference
+from common.model_files.open import MODEL_NAME
 
 FOLD = "external-"
 WAYS = ("drawn", "proposed", "none")
@@ -42,10 +44,12 @@ def main() -> None:
     runs = sorted(asked.classes.glob(f"{FOLD}*"))
     config = config_from_table(json.loads((runs[0] / "report.json").read_text())["provenance"]["config"])
     for run in runs:
-        if run.name not in folds:
-            folds[run.name] = ask_fold(run, asked.masks / run.name, asked.data, config, asked.weights)
+        guide = asked.masks / run.name
+        models = [hashlib.sha256((one / MODEL_NAME).read_bytes()).hexdigest() for one in (run, guide)]
+        if folds.get(run.name, {}).get("models") != models:
+            folds[run.name] = {"models": models, "patients": ask_fold(run, guide, asked.data, config, asked.weights)}
             asked.out.write_text(json.dumps(kept, indent=1) + "\n")
-    kept |= measure(list(folds.values()), config)
+    kept |= measure([folds[run.name]["patients"] for run in runs], config)
     asked.out.write_text(json.dumps(kept, indent=1) + "\n")
     for way in WAYS:
         print(way, {key: kept[way][key] for key in ("n", "mcc", "auroc")}, kept[way].get("drawn minus this"))

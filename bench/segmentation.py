@@ -4,8 +4,8 @@
 
 Peers are those of `simulation/peers/registry.py`; without `--peers` MONAI's U-Net alone. The same functions as
 `fedmri-sim run --config segmentation`, one after the other on one thread, so that times can be compared.
-What is done is kept in OUT.json, and a run that was cut off goes on after it. The arrays of a federated or pooled model are kept
-beside it, and measured again with other settings of the task if its entry is taken out.
+What is done is kept in OUT.json, and a run that was cut off goes on after it; of other settings or hospitals it is refused. The
+arrays of a federated or pooled model are kept beside it, and measured again if its entry is taken out.
 """
 
 import argparse
@@ -79,7 +79,10 @@ def main() -> None:
     names = [folder.name for folder in sorted(asked.data.iterdir()) if folder.is_dir() and folder.name not in left_out]
     sites = {name: opened(asked.data / name, config)[1] for name in names}
     cases = [case for name in left_out for case in external_cases(asked.data / name, config)]
-    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
+    known = {"settings": asked.settings, "external": asked.external}
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else known
+    if {key: found.get(key) for key in known} != known:
+        raise SystemExit(f"{asked.out} holds results of other settings or another hospital. Name another file.")
     models = ("federated", *(PEERS[word].name for word in asked.peers), "pooled")
     for name in (asked.only,) if asked.only else models:
         if name in found:
@@ -94,7 +97,7 @@ def main() -> None:
         if name != "federated" and "federated" in found:
             first = Measured(found["federated"]["patients"]).known
             found[name] |= {"difference": beside(first, measured.known, config, "difference")["difference"]}
-        asked.out.write_text(json.dumps({"settings": asked.settings, "external": asked.external} | found, indent=1) + "\n")
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
         print(name, {key: entry[key] for key in ("dice", "jaccard", "hd95_mm", "empty")}, training, flush=True)
 
 

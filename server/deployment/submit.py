@@ -128,8 +128,8 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
     Raises:
         FederationError: the run failed; says why.
     """
-    rounds, asked, reported, over = RoundFollower(run.out, on_round, run.told), time.monotonic(), 0.0, 0.0
-    heard = asked
+    rounds, asked, reported = RoundFollower(run.out, on_round, run.told), time.monotonic(), 0.0
+    heard, over, word = asked, 0.0, ""
     while True:
         rounds.follow()
         on_status(read_run_status(run.out))
@@ -141,10 +141,11 @@ def follow(home: Home, run: SubmittedRun, on_round: OnRound, on_status: OnStatus
             heard = asked if status else heard
             if asked - heard > SILENT_SECONDS:
                 raise FederationError(_failed(home, run, "the service does not answer"))
-            over = over or (time.monotonic() if status.startswith(OVER) else 0.0)
-            if over and not _still_ending(run, over):
+            if status.startswith(OVER):
+                word, over = status, over or time.monotonic()
+            if word and not _still_ending(run, over):
                 rounds.follow()
-                _judge(home, run, status)
+                _judge(home, run, word)
                 return
         reported = reported or (time.monotonic() if ended else 0.0)
         if reported and time.monotonic() - reported > ENDING_SECONDS:

@@ -256,7 +256,8 @@ def test_following_survives_a_superlink_that_comes_back(home, run, monkeypatch, 
 @pytest.mark.parametrize("says", [True, False])
 def test_where_flower_calls_a_run_failed_first_its_server_is_waited_for(tmp_path, monkeypatch, says) -> None:
     """As after a jump of the coordinator's clock: Flower takes it for silence, and the ServerApp hears of that a minute later."""
-    monkeypatch.setattr(module, "run_status", lambda home, number: "finished:failed")
+    words = iter(("running", "finished:failed"))
+    monkeypatch.setattr(module, "_status_patiently", lambda home, run: next(words, ""))  # then the SuperLink is silent
     monkeypatch.setattr(module, "STATUS_SECONDS", 0.01)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     out, asked = tmp_path / "run", []
@@ -270,7 +271,7 @@ def test_where_flower_calls_a_run_failed_first_its_server_is_waited_for(tmp_path
                 (out / ERROR_NAME).write_text(json.dumps({"error": "the clock was set"}))
             lock.close()
 
-    with pytest.raises(FederationError, match="the clock was set" if says else "without a result"):
+    with pytest.raises(FederationError, match="the clock was set" if says else "'finished:failed' without a result"):
         follow(Home(tmp_path, ServerSettings(address="localhost:8443")), SubmittedRun("1", out, "x", 0), lambda entry: None, end)
     assert len(asked) >= 5
 
