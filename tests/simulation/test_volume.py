@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.cli.main import main as site_main
-from common.config.run import config_from_table
-from common.config.volume import require_slices
-from common.errors import ConfigError
-from common.model_files.open import read_saved
+from server.cli.main import main as server_main
 from server.report.publish import render_run
 from server.report.report import read_report
 from simulation.cli import main
@@ -92,11 +89,11 @@ def test_a_hospital_is_told_what_the_report_told_and_what_is_of_slices_is_refuse
         assert list(table["probabilities"].values()) == pytest.approx(one["probabilities"], abs=1e-4)
         assert "the volume, layers at slices" in table["slices"]["why"]
         assert "place" not in table["evidence"]
-    for option in (["--card", str(tmp_path / "x")], ["--evidence", "all"]):
+    for option in (["--card", str(tmp_path / "x")], ["--evidence", "all"], ["--mask-model", str(finished)]):
         assert site_main([*asked, *option]) != 0
         said = capsys.readouterr().err
         assert option[0] in said
         assert "whole volumes" in said
-    with pytest.raises(ConfigError, match=r"Export knows models of slices"):
-        require_slices(read_saved(finished).config, "Export")
-    require_slices(config_from_table({}), "Export")
+    assert server_main(["export", str(finished), "--out", str(tmp_path / "release"), "--unsigned"]) == 2
+    assert "Export knows models of slices" in capsys.readouterr().err
+    assert not (tmp_path / "release").exists()
