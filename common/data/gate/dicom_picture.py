@@ -30,8 +30,14 @@ DO = "Export the image itself, or convert it to PNG."
 Values = NDArray[np.float64]
 
 
-def grey_of(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]]:
+# How far apart rows and columns lie, in the order of how directly it is said (PS3.3 C.7.6.3.1.7, 10.7.1.3)
+SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+
+def grey_of(content: bytes, name: str) -> tuple[NDArray[np.integer], tuple[float, float], list[Finding]]:
     """A file's picture [h, w]: 0 to 65535 from the darkest to the brightest that its window shows; colours, 8 bits of brightness.
+
+    With it how far apart rows and columns lie, in any unit, and what is to be said.
 
     Args:
         content: of the file.
@@ -51,12 +57,22 @@ def grey_of(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Findin
         stored = _decoded(dataset, name)
         try:
             grey, findings = _shown(dataset, stored, name)
+            steps = _steps(dataset)
         except (ValueError, AttributeError, KeyError, TypeError, NotImplementedError, IndexError) as error:
             raise out(NOT_READ, f"DICOM whose values cannot be made a picture ({_line(error)})", "a picture", DO, name) from error
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
         do = "Look at it. A model may learn from the text, and pictures in reports show it: black it out where it names anybody."
         findings.append(BURNED_IN.finding("says that text is burned into it (Burned In Annotation)", "no text", do, file=name))
-    return grey, findings
+    return grey, steps, findings
+
+
+def _steps(dataset: "Dataset") -> tuple[float, float]:
+    """Between rows, and between columns; the same where the file says nothing."""
+    told = next((dataset[keyword].value for keyword in SPACINGS if dataset.get(keyword)), (1.0, 1.0))
+    rows, columns = (float(value) for value in told)
+    if not (0 < rows < np.inf and 0 < columns < np.inf):
+        raise ValueError(f"rows {rows:g} apart and columns {columns:g}")
+    return rows, columns
 
 
 def _opened(content: bytes, name: str) -> "Dataset":

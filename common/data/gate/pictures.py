@@ -1,7 +1,8 @@
 """One picture (PNG, JPEG, DICOM) becomes a volume of one slice, for runs on images that are no MRI: chest X-rays, fundus, skin.
 
 A picture has no voxel sizes: its longer edge counts as `EDGE` mm, so that `data.field_of_view = 100.0` is all of it, and less is
-its middle. Colours become grey, for the model's patches are of one channel a modality.
+its middle. Where a DICOM file says that its pixels are not square, they are taken as it says. Colours become grey, for the
+model's patches are of one channel a modality.
 """
 
 import io
@@ -45,13 +46,20 @@ def read_picture(file: Path, name: str) -> tuple[Volume, tuple[Finding, ...]]:
     except OSError as error:
         told = f"cannot be read ({error.strerror})"
         raise out(NOT_READ, told, "a readable file", "Mend it, or its rights.", name) from error
-    grey, findings = (dicom_picture.grey_of if file.suffix.lower() in dicom_picture.ENDS else _grey)(content, name)
-    rows, columns = grey.shape
-    step = EDGE / max(rows, columns)
+    deep = file.suffix.lower() in dicom_picture.ENDS
+    grey, (down, across), findings = dicom_picture.grey_of(content, name) if deep else _square(content, name)
+    unit = EDGE / max(grey.shape[0] * down, grey.shape[1] * across)
+    steps = (unit * across, unit * down, unit * across)
     stored = np.ascontiguousarray(grey[::-1, ::-1].T)[:, :, None]
-    header = Header("picture", stored.shape, str(stored.dtype), pixdim=(step, step, step))
+    header = Header("picture", stored.shape, str(stored.dtype), pixdim=steps)
     levels = levels_of(stored, lambda raw: raw.astype(np.float32))
-    return Volume(stored.astype(np.float32), np.diag([step, step, step, 1.0]), header, levels), tuple(findings)
+    return Volume(stored.astype(np.float32), np.diag([*steps, 1.0]), header, levels), tuple(findings)
+
+
+def _square(content: bytes, name: str) -> tuple[NDArray[np.integer], tuple[float, float], list[Finding]]:
+    """Of a file whose pixels are square."""
+    grey, findings = _grey(content, name)
+    return grey, (1.0, 1.0), findings
 
 
 def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]]:

@@ -196,3 +196,30 @@ def test_a_site_of_dicom_pictures_is_cut_and_two_views_want_a_choice(tmp_path: P
     }
     (tmp_path / "site.toml").write_text('[files]\nimage = "pa.dcm"\n')
     assert check_site(read_site(tmp_path, CONFIG), CONFIG).used == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "ratio"),
+    [
+        ({}, 1.0),
+        ({"PixelSpacing": ["0.2", "0.2"]}, 1.0),
+        ({"PixelSpacing": ["0.4", "0.2"]}, 2.0),
+        ({"ImagerPixelSpacing": ["0.1", "0.2"]}, 0.5),
+        ({"PixelAspectRatio": ["3", "2"], "PixelSpacing": ["0.2", "0.2"]}, 1.5),
+    ],
+)
+def test_pixels_that_are_not_square_keep_their_shape(tmp_path: Path, tags: dict[str, Any], ratio: float) -> None:
+    """A circle in mm, stored as an ellipse, is a circle again."""
+    y, x = np.mgrid[:40, :60]
+    disc = (((y - 19.5) * ratio) ** 2 + (x - 29.5) ** 2 <= 9**2).astype(np.uint16) * 4000
+    volume, _ = read_file(dicom(tmp_path / "a.dcm", disc, **tags), "a.dcm")
+    assert volume.spacing[1] / volume.spacing[0] == pytest.approx(ratio)
+    assert max(n * step for n, step in zip(volume.voxels.shape[:2], volume.spacing[:2], strict=True)) == pytest.approx(100.0)
+    inside = volume.voxels[:, :, 0] > volume.voxels.max() / 2
+    width, height = (np.ptp(np.flatnonzero(inside.any(1 - axis))) * volume.spacing[axis] for axis in (0, 1))
+    assert width == pytest.approx(height, abs=2 * max(volume.spacing[:2]))
+
+
+def test_pixels_of_no_size_keep_the_picture_out(tmp_path: Path) -> None:
+    with pytest.raises(StaysOutError, match="rows 0 apart"):
+        read_file(dicom(tmp_path / "a.dcm", DEEP, PixelSpacing=["0", "0.2"]), "a.dcm")
