@@ -53,16 +53,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
     if not arguments.site.exists():
         raise ConfigError(f"{arguments.site}: no such file or folder. Name a site's folder or its site.toml.")
-    if arguments.html and arguments.html.is_dir():
-        raise ConfigError(f"--html {arguments.html}: is a folder. Name a file, such as {arguments.html / 'check.html'}.")
     if arguments.html:
         _require_writable(arguments.html)
     run = load_config(config_path(arguments.config)) if arguments.config else RunConfig()
     try:
         site = read_site(arguments.site, run)
     except (ConfigError, DataError) as error:
-        if arguments.json:
-            print(json.dumps({"usable": False, "error": str(error)}, indent=2))
+        _tell_refused(arguments, error)
         raise
     work = long_work(f"Checking {len(site.cases)} patients")
     with threadpool_limits(1), work as report, _page(run) if arguments.html else nullcontext() as page:
@@ -86,6 +83,15 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if result.usable else 1
 
 
+def _tell_refused(arguments: argparse.Namespace, error: Exception) -> None:
+    """What the command still owes where a site cannot be read at all: JSON, and that a page from before is not of today."""
+    if arguments.json:
+        print(json.dumps({"usable": False, "error": str(error)}, indent=2))
+    if arguments.html and arguments.html.exists():
+        said = f"{arguments.html} is of an earlier check and was not written anew."
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(said)
+
+
 def _page(run: RunConfig) -> "Page":
     from client.review.page import Page
 
@@ -96,8 +102,10 @@ def _require_writable(page: Path) -> None:
     """Refuse, before any patient is read, a page that could not be written.
 
     Raises:
-        ConfigError: its folder is not there, or this user may not write to it.
+        ConfigError: it is a folder, its folder is not there, or this user may not write to it.
     """
+    if page.is_dir():
+        raise ConfigError(f"--html {page}: is a folder. Name a file, such as {page / 'check.html'}.")
     if not page.absolute().parent.is_dir() or not os.access(page.absolute().parent, os.W_OK):
         raise ConfigError(f"--html {page}: expected a file in a folder that is there and that you may write to. Name another.")
 

@@ -22,6 +22,9 @@ ENDS = (".xlsx", ".xls", ".ods", ".csv", ".txt", ".tsv")  # of what hospitals ca
 NO_TABLE = Kind("table-none", Level.NOTE, "no participants.tsv, so that the model is told nothing but images")
 NO_COLUMN = Kind("column-none", Level.NOTE, "a covariate or a finding of the run has no column")
 RENAMED = Kind("column-renamed", Level.NOTE, "a column was found by another spelling")
+TWICE = Kind(
+    "column-twice", Level.WARNING, "another column differs from one that is read in the case of letters, and says otherwise"
+)
 LABELS_OFF = Kind("labels-off", Level.NOTE, "site.toml says that the site has no labels")
 NO_LABEL = Kind("labels-none", Level.WARNING, "no patient of the site has a label, and site.toml does not say that this is meant")
 WITHOUT_PATIENT = Kind("rows-without-patient", Level.NOTE, "rows that fit no folder; a warning where folders fit no row, too")
@@ -34,6 +37,7 @@ KINDS = (
     NO_TABLE,
     NO_COLUMN,
     RENAMED,
+    TWICE,
     LABELS_OFF,
     NO_LABEL,
     WITHOUT_PATIENT,
@@ -137,6 +141,7 @@ def open_table(home: Path, root: Path, labels: LabelConfig, run: RunConfig, pati
         *off,
         *(_meant(RENAMED, file.name, text) for text in renamed),
         *(_meant(NO_COLUMN, file.name, text) for text in (*absent, *_unknown_findings(table, columns))),
+        *_spelt_twice(table, tuple(wanted)),
         *matched.findings,
         *_about_lost(table, matched.lost, sorted(set(patients) - matched.rows.keys())),
     )
@@ -179,6 +184,26 @@ def _unknown_findings(table: Table, columns: Sequence[str]) -> list[str]:
     absent = [column for column in columns if column not in table.header]
     few = absent if len(absent) < len(columns) else []
     return [f"{table.name} has no column {column}: it is unknown of every patient here" for column in few]
+
+
+def _spelt_twice(table: Table, wanted: Sequence[str]) -> list[Finding]:
+    """Columns beside one that is read, under the same name in other letters, where their cells say something else."""
+    found = []
+    for name, other in ((name, other) for name in wanted if name in table.header for other in table.header):
+        if other == name or other.lower().replace(" ", "_") != name.lower():
+            continue
+        differing = [line for line, cells in table.rows if _says(cells, other) not in ("", _says(cells, name))]
+        if differing:
+            where = f"in {len(differing)} rows (line {differing[0]} first)"
+            text = f"beside {name!r}, which is read, there is {other!r}, which says otherwise {where}"
+            do = "Keep the one that holds, and give the other another name."
+            found.append(TWICE.finding(text, "one column of that name", do, file=table.name))
+    return found
+
+
+def _says(cells: Mapping[str, str], column: str) -> str:
+    word = cells.get(column, "")
+    return "" if is_missing(word) else word
 
 
 def _meant(kind: Kind, file: str, found: str) -> Finding:

@@ -73,3 +73,14 @@ def test_a_wrong_site_toml_is_told_as_json_too(tmp_path, capsys) -> None:
     told = json.loads(capsys.readouterr().out)
     assert told["usable"] is False
     assert "not valid TOML" in told["error"]
+
+
+def test_a_page_of_an_earlier_check_is_told_where_the_site_is_refused(site: Path, tmp_path: Path, capfd) -> None:
+    page = tmp_path / "check.html"
+    assert main(["check", str(site), "--html", str(page)]) == 0
+    before = page.read_bytes()
+    (site / "participants.tsv").write_text("patient,subtype\nsub-1,n/a\n")
+    capfd.readouterr()
+    assert main(["check", str(site), "--html", str(page)]) == 1
+    assert f"{page} is of an earlier check and was not written anew." in capfd.readouterr().err
+    assert page.read_bytes() == before  # nothing is lost

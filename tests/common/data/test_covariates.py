@@ -77,6 +77,15 @@ def test_a_column_in_other_letters_is_read_and_said(write_site) -> None:
     assert [one.code for one in site.findings] == ["column-renamed"] * 4
 
 
+def test_a_second_column_in_other_letters_that_says_otherwise_is_told(write_site) -> None:
+    header = "participant_id\tage\tsex\tsubtype\tSubtype\tAGE\n"
+    site = read_site(site_of(write_site, header + "sub-1\t50\tf\ta\tb\t50\nsub-2\t40\tm\tb\tn/a\t40\n"), RUN)
+    assert [case.label for case in site.cases[:2]] == [0, 1]  # by the column of the very name
+    told = [(one.code, one.level, one.found) for one in site.findings]
+    text = "beside 'subtype', which is read, there is 'Subtype', which says otherwise in 1 rows (line 2 first)"
+    assert told == [("column-twice", "warning", text)]
+
+
 def test_the_check_counts_of_whom_each_is_known(write_site) -> None:
     site = read_site(site_of(write_site, TABLE + "sub-1\t61\tF\ta\nsub-2\t40\t\tb\n"), RUN)
     assert check_site(site, RUN).covariates == {"age": 2, "sex": 1}
