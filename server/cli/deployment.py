@@ -61,6 +61,7 @@ def _add_registry(verbs: Verbs) -> None:
     verb = _verb(verbs, "invite", "write the one file that a hospital needs to join; no secret is in it", _invite)
     verb.add_argument("name", metavar="NAME", help="of the hospital, in the report too")
     verb.add_argument("--config", metavar="NAME|FILE", required=True, help="the planned run: its frozen weights are named")
+    verb.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help="change a setting of it")
     verb.add_argument("--out", type=Path, metavar="FILE", help="the invitation (default: HOME/invitations/NAME.txt)")
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb = _verb(verbs, "admit", "let a hospital in", _admit)
@@ -130,7 +131,7 @@ def _invite(arguments: argparse.Namespace) -> int:
 
     home = open_home(arguments.home)
     with acting(home, INVITE, site=arguments.name):
-        file, made, fingerprint = invite(home, arguments.name, arguments.config, arguments.out)
+        file, made, fingerprint = invite(home, arguments.name, arguments.config, tuple(arguments.settings), arguments.out)
     if arguments.json:
         print(json.dumps({"file": str(file), "fingerprint": fingerprint, "bundle": made.bundle_sha256}))
         return 0

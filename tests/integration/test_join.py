@@ -1,6 +1,7 @@
 """From an invitation to an admitted hospital, and every way in which an invitation can be wrong. No process is started."""
 
 import json
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
-from common.deployment.invitation import fingerprint, read_invitation, write_invitation
+from common.deployment.invitation import Backbone, fingerprint, read_invitation, write_invitation
 from common.errors import ConfigError
 from common.models.backbones.weights import SHIPPED_FILES, file_sha256
 from server.cli.main import main as server_main
@@ -67,6 +68,18 @@ def test_an_invitation_and_one_line_make_a_hospital(
     assert not (home.folder / "bundles.txt").exists()  # what came is read, then approved: by a person
     assert site_main(["approve", str(home.folder), told["bundle"]]) == 0
     assert "0 differ, 0 are new" in capsys.readouterr().out
+
+
+def test_an_invitation_names_the_weights_that_a_setting_names(coordinator: Path, tmp_path: Path, capfd) -> None:
+    mine, out = tmp_path / "mine.safetensors", tmp_path / "hospital-b.txt"
+    shutil.copy(SHIPPED_FILES["phantom-tissue"], mine)
+    asked = ["invite", str(coordinator), "hospital-b", "--config", "real", "--out", str(out)]
+    assert server_main(asked) == 1  # the configuration's own file is not here
+    assert not out.exists()
+    assert server_main([*asked, "--set", f"weights={mine}"]) == 0
+    assert read_invitation(out)[0].backbone == Backbone("real", "file", file_sha256(mine))
+    assert server_main([*asked, "--set", "wieghts=x"]) == 2
+    assert "wieghts" in capfd.readouterr().err
 
 
 def test_nothing_in_an_invitation_is_secret(coordinator: Path, invitation: Path) -> None:
