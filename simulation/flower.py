@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from common.deployment.flower_cli import (
     NAME,
     error_sentence,
@@ -27,6 +25,7 @@ from server.run.ending import ERROR_NAME
 from server.run.plan import require_folder
 from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
+from simulation.gpus import visible_gpus
 from simulation.superlink import SuperLink, own_superlink
 
 POLL_SECONDS = 0.5
@@ -104,8 +103,7 @@ def resources(sites: int) -> dict[str, int | float]:
         "init-args-num-cpus": at_once,
         "client-resources-num-gpus": 0.0,
     }
-    if torch.cuda.is_available():
-        gpus = torch.cuda.device_count()
+    if gpus := visible_gpus():
         share = min(1.0, int(1000 * gpus / at_once) / 1000)  # rounded down, so that all fit
         settings |= {"client-resources-num-gpus": share, "init-args-num-gpus": gpus}
     return settings

@@ -5,7 +5,10 @@ import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
+from multiprocessing.queues import SimpleQueue
 from typing import Protocol, TypeVar
+
+from simulation.gpus import take_gpu, visible_gpus
 
 
 class Named(Protocol):
@@ -53,7 +56,10 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gene
     """
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+    slots: SimpleQueue[int] = context.SimpleQueue()
+    for slot in range(workers):
+        slots.put(slot)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus())) as pool:
         try:
             futures = {pool.submit(work, job): job for job in jobs}
             for future in as_completed(futures):
@@ -68,6 +74,7 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gene
             raise
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that started this one ends it."""
+def _begin(slots: "SimpleQueue[int]", gpus: int) -> None:
+    """What a process begins with: a GPU of its slot. Ctrl-C reaches every process of the terminal; who started it ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    take_gpu(slots.get(), gpus)
