@@ -41,7 +41,12 @@ def visible_at(meeting: Meeting) -> str | None:
 
 @pytest.mark.parametrize(
     ("gpus", "visible", "seen"),
-    [(0, None, [None] * 3), (2, None, ["0", "0", "1"]), (2, "GPU-b,GPU-a", ["GPU-a", "GPU-b", "GPU-b"]), (4, None, ["0", "1", "2"])],
+    [
+        (0, None, [None] * 3),
+        (2, None, ["0", "0", "1"]),
+        (2, "GPU-b,GPU-a", ["GPU-a", "GPU-b", "GPU-b"]),
+        (4, None, ["0", "1", "2"]),
+    ],
 )
 def test_processes_share_the_gpus_in_turn(tmp_path: Path, monkeypatch, gpus, visible, seen) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
