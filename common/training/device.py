@@ -11,6 +11,15 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def and_its_like(device: torch.device) -> tuple[torch.device, ...]:
+    """The device that was chosen, first, and the others that may do the same work: every GPU that this process sees."""
+    if device.type != "cuda" or torch.cuda.device_count() < 2:
+        return (device,)
+    first = torch.cuda.current_device() if device.index is None else device.index
+    others = [number for number in range(torch.cuda.device_count()) if number != first]
+    return (device, *(torch.device("cuda", number) for number in others))
+
+
 def place(model: nn.Module, device: torch.device) -> None:
     """Move a model for use, and so that it can still be trained: tensors that move in inference mode never take gradients."""
     with torch.inference_mode(False):
