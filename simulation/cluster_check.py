@@ -4,20 +4,24 @@ import hashlib
 import platform
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import FederationError
-from common.messages.code_version import code_hash
-from simulation.cluster import Cluster, connected, nodes_of
+from simulation.cluster import CHECKOUT, Cluster, connected, nodes_of
+from simulation.example import copy_weights
 
 ANSWER_SECONDS = 300.0  # the first task of a machine imports what it needs
 LIBRARIES = ("torch", "timm", "numpy", "flwr", "ray")
+PACKAGES = ("client", "common", "server", "simulation")
 ABSENT = "none"
+INSTALL = "Install there what is installed here, at the same path, and start Ray by that environment's `ray start`."
 TOKEN = "token"
+
+T = TypeVar("T")
 
 
 def require_alike(cluster: Cluster, data: Sequence[Path], out: Path | None = None) -> None:
@@ -39,11 +43,12 @@ def require_alike(cluster: Cluster, data: Sequence[Path], out: Path | None = Non
         with tempfile.TemporaryDirectory(prefix="fedmri-", dir=present) as shared:
             (Path(shared) / TOKEN).write_text(uuid.uuid4().hex, encoding="utf-8")
             _compare(ray, tuple(data), Path(shared))
+        _on_each(ray, copy_weights)  # a run's code looks for what is shipped in the cache of its own machine
 
 
 def _compare(ray: ModuleType, data: tuple[Path, ...], shared: Path | None) -> None:
     here = facts(data, shared)
-    for name, there in _asked(ray, data, shared).items():
+    for name, there in _on_each(ray, facts, data, shared).items():
         differ = [f"{what}: {there.get(what)} there, {own} here" for what, own in here.items() if there.get(what) != own]
         if differ:
             raise FederationError(
@@ -59,13 +64,22 @@ def facts(data: tuple[Path, ...], shared: Path | None) -> dict[str, str]:
         data: folders and files that are read; they are told by name and size, not by content.
         shared: a folder beside the run's, which holds a token.
     """
-    found = {"FedMRI's code": code_hash()[:12], "Python": platform.python_version()}
+    found = {"FedMRI's code": checkout_hash()[:12], "Python": platform.python_version()}
     found |= {name: version(name) for name in LIBRARIES}
     found |= {str(path): _listing(path) for path in data}
     if shared is not None:
         token = shared / TOKEN
         found["the folder of the results"] = token.read_text(encoding="utf-8")[:12] if token.is_file() else ABSENT
     return found
+
+
+def checkout_hash() -> str:
+    """SHA-256 of all of FedMRI's source files: a baseline runs more than what travels to hospitals."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((CHECKOUT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(CHECKOUT).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _listing(path: Path) -> str:
@@ -78,8 +92,8 @@ def _listing(path: Path) -> str:
     return f"{len(names)} names, {hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:8]}"
 
 
-def _asked(ray: ModuleType, data: tuple[Path, ...], shared: Path | None) -> dict[str, dict[str, str]]:
-    """The facts of each machine, by its address and Ray's port there.
+def _on_each(ray: ModuleType, function: Callable[..., T], *given: Any) -> dict[str, T]:
+    """What the function gives on each machine, by its address and Ray's port there.
 
     Raises:
         FederationError: one gives no answer.
@@ -89,22 +103,18 @@ def _asked(ray: ModuleType, data: tuple[Path, ...], shared: Path | None) -> dict
     asked = {}
     for node in nodes_of(ray):
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(facts)
-        asked[f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"] = task.remote(data, shared)
+        task = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(function)
+        asked[f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"] = task.remote(*given)
     return {name: _answer(ray, name, future) for name, future in asked.items()}
 
 
-def _answer(ray: ModuleType, name: str, future: object) -> dict[str, str]:
+def _answer(ray: ModuleType, name: str, future: object) -> Any:
     try:
-        found: dict[str, str] = ray.get(future, timeout=ANSWER_SECONDS)
+        return ray.get(future, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayTaskError as error:
-        raise FederationError(f"Ray's node {name} cannot run FedMRI: {_cause(error)}. {_INSTALL}") from error
+        raise FederationError(f"Ray's node {name} cannot run FedMRI: {_cause(error)}. {INSTALL}") from error
     except ray.exceptions.RayError as error:
-        raise FederationError(f"Ray's node {name} gives no answer ({type(error).__name__}). {_INSTALL}") from error
-    return found
-
-
-_INSTALL = "Install there what is installed here, at the same path, and start Ray by that environment's `ray start`."
+        raise FederationError(f"Ray's node {name} gives no answer ({type(error).__name__}). {INSTALL}") from error
 
 
 def _cause(error: Any) -> str:

@@ -135,7 +135,7 @@ def test_a_jobs_own_error_comes_as_it_is(cluster, tmp_path):
 
 def test_machines_that_differ_are_refused_by_name_and_nothing_is_left(cluster, tmp_path, monkeypatch):
     require_alike(cluster, [tmp_path], tmp_path / "out" / "run")
-    monkeypatch.setattr(cluster_check, "code_hash", lambda: "another")
+    monkeypatch.setattr(cluster_check, "checkout_hash", lambda: "another")
     with pytest.raises(
         FederationError, match=r"Ray's node [0-9.]+:[0-9]+ differs .*FedMRI's code: [0-9a-f]{12} there, another here"
     ):

@@ -181,12 +181,13 @@ def test_tensors_in_tuples_and_lists_are_moved() -> None:
     assert (number, one.device, none) == (3, meta, None)
 
 
-def test_every_gpu_that_is_seen_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_gpu_of_one_model_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
     assert and_its_like(CPU) == (CPU,)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "for a screen" if number == 2 else "for training")
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert and_its_like(CPU) == (CPU,)
     chosen = torch.device("cuda")
-    assert and_its_like(chosen) == (chosen, torch.device("cuda", 0), torch.device("cuda", 2))
+    assert and_its_like(chosen) == (chosen, torch.device("cuda", 0), torch.device("cuda", 3))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert and_its_like(chosen) == (chosen,)
