@@ -61,8 +61,10 @@ class Replicas:
             return output
         parts = _split(inputs, len(self.devices))
         calls = [partial(self._part, place, arrays[place], part, dense) for place, part in enumerate(parts)]
-        outputs = moved(at_once(calls, self.devices), self.devices[0])
-        return Output(*(None if one[0] is None else torch.cat(one) for one in zip(*outputs, strict=True)))
+        outputs: list[Output] = moved(at_once(calls, self.devices), self.devices[0])
+        embedding, logits, patch_logits = (torch.cat(parts) for parts in list(zip(*outputs, strict=True))[:3])
+        pixels = [one.dense for one in outputs if one.dense is not None]
+        return Output(embedding, logits, patch_logits, torch.cat(pixels) if pixels else None)
 
     def _part(self, place: int, arrays: Parameters, inputs: Sequence[Tensor | None], dense: bool) -> Output:
         here = tuple(moved(one, self.devices[place]) for one in inputs)

@@ -55,9 +55,9 @@ def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], 
     config = trained.config
     slices = 1 + number % patients.images.shape[1]
 
-    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor, batch: list[int]) -> Tensor:
+    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor, chosen: list[int]) -> Tensor:
         drawn = []
-        for i, row in enumerate(batch):
+        for i, row in enumerate(chosen):
             generator = _own_generator(config.seed, number, hashes[row])
             whole = Batch(x[i : i + 1], present[i : i + 1].cpu(), torch.empty(0), covariates[i : i + 1].cpu())
             batch = slices_of_step(whole, config.data, slices, generator)

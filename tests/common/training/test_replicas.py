@@ -12,6 +12,7 @@ from common.config.run import RunConfig, config_from_table
 from common.data.dataset import SiteData
 from common.models.arrays import Arrays, get_arrays
 from common.models.build import build_model
+from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
 from common.training import forward, local
 from common.training.device import and_its_like
@@ -117,7 +118,7 @@ def test_patients_are_asked_on_all_devices_in_their_order(patients: int, on_devi
     trained = TrainedModel(model, moved_arrays(model), config)
     threads = set()
 
-    def function(model: torch.nn.Module, x: torch.Tensor, present: torch.Tensor, _: torch.Tensor, rows: list[int]) -> Any:
+    def function(model: MultiModalViT, x: torch.Tensor, present: torch.Tensor, _: torch.Tensor, rows: list[int]) -> Any:
         threads.add(threading.get_ident())
         assert not torch.is_grad_enabled()
         return rows, embed(model, x, present)
