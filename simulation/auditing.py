@@ -15,7 +15,7 @@ from client.privacy.audit import audit_privacy, audit_table, run_canaries
 from common.config.run import RunConfig, config_from_json
 from common.privacy.audit import CanaryAudit
 from simulation.baselines import open_folders
-from simulation.processes import side_by_side
+from simulation.processes import Workers, side_by_side
 
 CANARIES = "canaries"  # what progress calls the part that all sites share
 
@@ -52,7 +52,7 @@ def audit_sites(
     config: RunConfig,
     cache: Path,
     model: Path,
-    workers: int,
+    workers: Workers,
     on_done: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
     """Audit every site, side by side.
@@ -63,7 +63,7 @@ def audit_sites(
         config: of the run.
         cache: folder of the slices.
         model: the run's model file.
-        workers: processes.
+        workers: processes, or the cluster that has them.
         on_done: called with `CANARIES`, then with the name of each audited site.
 
     Returns:

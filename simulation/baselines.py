@@ -37,7 +37,7 @@ from common.training.local import train_round
 from common.training.predict import frozen_features, predict
 from server.run.stage import judge
 from simulation.probe import linear_probe
-from simulation.processes import side_by_side
+from simulation.processes import Workers, side_by_side
 
 PROBE = "linear_probe"
 POOLED = "pooled"
@@ -93,7 +93,9 @@ def _learns(folder: Path, config: RunConfig) -> bool:
     return any(case.label >= 0 for case, back in zip(cases, held, strict=True) if not back)
 
 
-def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], None] | None = None) -> dict[str, Probabilities]:
+def run_baselines(
+    jobs: Sequence[Job], workers: Workers, on_done: Callable[[str], None] | None = None
+) -> dict[str, Probabilities]:
     """Run the jobs side by side.
 
     Returns:

@@ -13,7 +13,8 @@ from common.cli import add_debug, add_unlabelled, config_path, run_command, sett
 from common.config.run import load_config
 from common.errors import ConfigError
 from common.files import write_atomic
-from simulation.engines import DEFAULT_ENGINE, ENGINES, WORDS
+from simulation.cluster import Cluster
+from simulation.engines import DEFAULT_ENGINE, ENGINES, RAY, WORDS
 from simulation.phantom.command import add_phantom
 from simulation.protocols.command import add_protocols
 from simulation.shown import Shown
@@ -67,8 +68,8 @@ def _add_sweep(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument("grid", type=Path, metavar="GRID", help="TOML file: base, seeds, data, arms (simulation/sweep/grid.py)")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder for table.md, table.json and study.db")
     parser.add_argument("--cache", type=Path, default=None, metavar="DIR", help="where prepared slices are kept")
-    workers = os.cpu_count() or 1
-    parser.add_argument("--workers", type=int, default=workers, help=f"runs side by side, one thread each (here {workers})")
+    parser.add_argument("--workers", type=int, help=f"runs side by side, one thread each (default {os.cpu_count() or 1})")
+    _add_address(parser, "does the runs")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     add_debug(parser)
     parser.set_defaults(handler=_sweep)
@@ -86,8 +87,13 @@ def _add_common(parser: argparse.ArgumentParser, config: str) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default=DEFAULT_ENGINE, help=f"what sites run in: {WORDS} (default {DEFAULT_ENGINE})"
     )
+    _add_address(parser, f"does the work (with --engine {RAY})")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(parser)
+
+
+def _add_address(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--address", metavar="HOST:PORT", help=f"of a Ray cluster that {what}; docs/cluster.md")
 
 
 def _add_public(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -151,6 +157,7 @@ def _run(arguments: argparse.Namespace) -> int:
         cache.expanduser().resolve(),
         resume=arguments.resume,
         engine=arguments.engine,
+        address=arguments.address,
     )
     if arguments.dry_run:
         return _dry_run(plan, arguments)
@@ -164,6 +171,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(plan: "Experiment", arguments: argparse.Namespace) -> int:
+    if plan.cluster:
+        raise ConfigError("--dry-run estimates a run on this machine, and knows no cluster: leave --address out.")
     from simulation.estimate import estimate, told
 
     with Shown() as shown:
@@ -191,6 +200,7 @@ def _cross_site(arguments: argparse.Namespace) -> int:
             shown.progress,
             shown.on_round,
             arguments.engine,
+            arguments.address,
         )
     return _show(report, arguments)
 
@@ -211,17 +221,31 @@ def _sweep(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"fedmri-sim sweep needs Optuna ({error}). Run, in the checkout: python -m pip install -e '.[sweep]'"
         ) from error
-    if arguments.workers < 1:
-        raise ConfigError(f"--workers: expected 1 or more, got {arguments.workers}.")
+    workers = _workers(arguments)
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
     with Shown() as shown:
-        table = run_sweep(read_grid(arguments.grid), arguments.out, cache, arguments.workers, shown.note, shown.progress)
+        table = run_sweep(read_grid(arguments.grid), arguments.out, cache, workers, shown.note, shown.progress)
     if arguments.json:
         print(json.dumps({**table, "run": str(arguments.out)}))
     else:
         Console().print(terminal(table))
         Console().print(f"Table: {arguments.out / 'table.md'}", soft_wrap=True, markup=False, highlight=False)
     return 1 if any(arm["errors"] for arm in table["arms"]) else 0
+
+
+def _workers(arguments: argparse.Namespace) -> int | Cluster:
+    """What a sweep's runs are done by.
+
+    Raises:
+        ConfigError: --workers out of range, or beside --address.
+    """
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers: expected 1 or more, got {arguments.workers}.")
+    if arguments.address is None:
+        return arguments.workers or os.cpu_count() or 1
+    if arguments.workers is not None:
+        raise ConfigError("--workers counts processes of this machine, and --address names a cluster: leave one of them out.")
+    return Cluster(arguments.address)
 
 
 def _public(arguments: argparse.Namespace) -> int:

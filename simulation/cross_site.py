@@ -60,6 +60,7 @@ def run_cross_site(
     progress: Progress,
     on_round: Callable[[dict[str, Any]], None],
     engine: str = DEFAULT_ENGINE,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Run every fold that is not done yet, pool, and write the whole as a report of its own.
 
@@ -70,7 +71,7 @@ def run_cross_site(
     reports = []
     for fold in folds:
         run = out / f"{FOLD}{fold}"
-        plan = plan_experiment(config, settings, data, fold, run, cache, out / "models", engine=engine)
+        plan = plan_experiment(config, settings, data, fold, run, cache, out / "models", engine=engine, address=address)
         if _is_done(run, plan.config):
             note(f"{fold} as the external hospital: done before, kept.")
             reports.append((run, read_report(run)))

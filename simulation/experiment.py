@@ -1,7 +1,6 @@
 """One whole experiment: read all data first, run the federation, audit it, put the baselines beside it, report."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,8 @@ from server.run.plan import MODEL_NAME, require_folder, split_external, training
 from simulation import findings, segmentation
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines
-from simulation.engines import DEFAULT_ENGINE, run_federation
+from simulation.cluster_check import require_alike
+from simulation.engines import DEFAULT_ENGINE, cluster_for, run_federation
 from simulation.example import copy_weights
 from simulation.experiment_plan import Experiment
 from simulation.standard import with_own_standard
@@ -50,13 +50,15 @@ def plan_experiment(
     *,
     resume: bool = False,
     engine: str = DEFAULT_ENGINE,
+    address: str | None = None,
 ) -> Experiment:
     """Check everything that can be checked without opening an image.
 
     Raises:
-        ConfigError: a wrong setting, or an external site that is not there.
+        ConfigError: a wrong setting, an external site that is not there, or a cluster's address for another engine than Ray.
         WeightsError: weights that cannot be had, or of another architecture.
     """
+    cluster = cluster_for(engine, address)
     source = config_path(config).resolve()
     checked = load_config(source, settings)
     if checked.model.weights not in ("hub", "random", *SHIPPED_FILES):
@@ -73,7 +75,14 @@ def plan_experiment(
             f"federation.min_sites = {checked.federation.min_sites} asks for more training sites than {data} has beside the "
             f"external one: {', '.join(sites)}. Set a smaller federation.min_sites, or add sites."
         )
-    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models or out / "baselines", resume, engine)
+    models = models or out / "baselines"
+    return Experiment(checked, source, settings, data, sites, held_out, out, cache, models, resume, engine, cluster)
+
+
+def weights_file(plan: Experiment) -> list[Path]:
+    """The file of the run's frozen weights, where it is the researcher's own."""
+    named = plan.config.model.weights
+    return [] if named in ("hub", "random", *SHIPPED_FILES) else [Path(named)]
 
 
 def run_experiment(
@@ -92,9 +101,12 @@ def run_experiment(
 
     Raises:
         DataError: the external site, or too many training sites, cannot be used.
-        FederationError: the run folder holds a run already, or none to resume, or the run did not end well.
+        FederationError: the run folder holds a run already, or none to resume, or the cluster cannot be used, or the run did not
+            end well.
     """
     require_folder(plan.out, resume=plan.resume)
+    if plan.cluster:
+        require_alike(plan.cluster, [plan.data, *weights_file(plan)], plan.out)
     if plan.config.model.weights in SHIPPED_FILES:
         copy_weights()
     plan, refused, twins = prepare(plan, note, progress)
@@ -106,7 +118,7 @@ def run_experiment(
         "cache": str(plan.cache),
         "resume": plan.resume,
     }
-    run_federation(plan.engine, CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round)
+    run_federation(plan.engine, CHECKOUT, run_config, len(plan.sites), plan.out, on_round=on_round, cluster=plan.cluster)
     report = read_report(plan.out) | {"twins": twins}
     write_report(plan.out, report)
     if plan.config.privacy.enabled and plan.config.evaluation.audit:
@@ -216,8 +228,8 @@ def add_audits(
 
     progress("privacy audits", 0, len(sites) + 1)
     external = [plan.data / name for name in plan.external]
-    model, workers = plan.out / MODEL_NAME, os.cpu_count() or 1
-    audits = audit_sites(sites, external, plan.config, plan.cache, model, workers, count)
+    model = plan.out / MODEL_NAME
+    audits = audit_sites(sites, external, plan.config, plan.cache, model, plan.workers, count)
     for site, table in audits.items():
         report = with_audit(report, site, table)
     write_report(plan.out, report)
@@ -245,8 +257,8 @@ def add_baselines(
 
     progress("baselines", 0, len(jobs))
     if plan.config.task.decoder:
-        return _segmented(plan, report, segmentation.run_baselines(jobs, os.cpu_count() or 1, count))
-    probabilities = run_baselines(jobs, os.cpu_count() or 1, count)
+        return _segmented(plan, report, segmentation.run_baselines(jobs, plan.workers, count))
+    probabilities = run_baselines(jobs, plan.workers, count)
     ids = [patient["id"] for patient in report["patients"]]
     if not plan.config.task.exclusive:
         write_atomic(plan.out / "baselines.json", probabilities_json(ids, probabilities))

@@ -1,10 +1,13 @@
 """What an experiment is: sites, external hospital, configuration and run folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.config.run import RunConfig
+from simulation.cluster import Cluster
 from simulation.engines import DEFAULT_ENGINE
+from simulation.processes import Workers
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Experiment:
         models: folder where trained baselines are kept, to be shared by folds.
         resume: go on with the run that `out` holds.
         engine: what virtual sites run in (`simulation.engines`).
+        cluster: the Ray cluster that does the work, if this machine alone does not.
     """
 
     config: RunConfig
@@ -31,3 +35,9 @@ class Experiment:
     models: Path
     resume: bool = False
     engine: str = DEFAULT_ENGINE
+    cluster: Cluster | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """What baselines and audits run in."""
+        return self.cluster or os.cpu_count() or 1

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from common.deployment.flower_cli import (
     NAME,
     error_sentence,
@@ -27,6 +25,8 @@ from server.run.ending import ERROR_NAME
 from server.run.plan import require_folder
 from server.run.resume import require_free
 from server.run.round_lines import OnRound, RoundFollower, read_rounds
+from simulation.cluster import Cluster, connected, share_of
+from simulation.gpus import visible_gpus
 from simulation.superlink import SuperLink, own_superlink
 
 POLL_SECONDS = 0.5
@@ -47,15 +47,22 @@ class Run:
 
 
 def run_federation(
-    app: Path, run_config: Mapping[str, str | int], sites: int, out: Path, *, on_round: OnRound | None = None
+    app: Path,
+    run_config: Mapping[str, str | int],
+    sites: int,
+    out: Path,
+    *,
+    on_round: OnRound | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Through `flwr run` and Ray; arguments and errors as `simulation.engines.run_federation`."""
     out = out.expanduser().resolve()
+    backend = cluster_resources(cluster, sites) if cluster else resources(sites)
     settings, rounds = open_folder(run_config, out, on_round)
-    with own_superlink(out / "logs" / "superlink.log") as superlink:
+    with own_superlink(out / "logs" / "superlink.log", cluster) as superlink:
         config = superlink.home / "run.toml"
         write_run_config(config, settings)
-        federation = " ".join(f"{k}={v}" for k, v in resources(sites).items())
+        federation = " ".join(f"{k}={v}" for k, v in backend.items())
         command = ["run", str(app.resolve()), NAME, "--run-config", str(config), "--federation-config", federation]
         run = Run(superlink, str(flwr(superlink, command).get("run-id")), out, out / "logs" / "run.log")
         with run.log.open("wb") as output:
@@ -104,11 +111,23 @@ def resources(sites: int) -> dict[str, int | float]:
         "init-args-num-cpus": at_once,
         "client-resources-num-gpus": 0.0,
     }
-    if torch.cuda.is_available():
-        gpus = torch.cuda.device_count()
+    if gpus := visible_gpus():
         share = min(1.0, int(1000 * gpus / at_once) / 1000)  # rounded down, so that all fit
         settings |= {"client-resources-num-gpus": share, "init-args-num-gpus": gpus}
     return settings
+
+
+def cluster_resources(cluster: Cluster, sites: int) -> dict[str, int | float]:
+    """Flower's simulation settings for a cluster: its cores and GPUs in equal shares, a site at a time each.
+
+    What Ray would be started with has no place here.
+
+    Raises:
+        FederationError: the cluster cannot be used.
+    """
+    with connected(cluster) as ray:
+        share = share_of(ray, sites)
+    return {"num-supernodes": sites, "client-resources-num-cpus": share.cores, "client-resources-num-gpus": share.gpus}
 
 
 def _watch(run: Run, stream: subprocess.Popen[bytes], rounds: RoundFollower) -> None:

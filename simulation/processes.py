@@ -1,11 +1,19 @@
-"""Jobs side by side, each in a process of its own: what a finished federation is compared with and audited by."""
+"""Jobs side by side, each in a process of its own: what a finished federation is compared with and audited by.
+
+The processes are of this machine, or of a Ray cluster.
+"""
 
 import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
+from multiprocessing.queues import SimpleQueue
 from typing import Protocol, TypeVar
+
+from simulation import cluster
+from simulation.cluster import Cluster
+from simulation.gpus import take_gpu, visible_gpus
 
 
 class Named(Protocol):
@@ -18,17 +26,18 @@ class Named(Protocol):
 
 J = TypeVar("J", bound=Named)
 R = TypeVar("R")
+Workers = int | Cluster  # processes of this machine, or as many as a cluster has cores
 
 
 def side_by_side(
-    work: Callable[[J], R], jobs: Sequence[J], workers: int, on_done: Callable[[str], None] | None = None
+    work: Callable[[J], R], jobs: Sequence[J], workers: Workers, on_done: Callable[[str], None] | None = None
 ) -> dict[str, R]:
     """Do the work of every job.
 
     Args:
         work: a function of a module, and the jobs plain values, so that a new process can take them.
         jobs: each with a `name` of its own.
-        workers: processes.
+        workers: processes, or the cluster that has them.
         on_done: called with the name of each finished job.
 
     Returns:
@@ -43,17 +52,24 @@ def side_by_side(
     return {job.name: results[job.name] for job in jobs}
 
 
-def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[tuple[J, R], None, None]:
+def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> Generator[tuple[J, R], None, None]:
     """Each job with its result, as soon as it is there. Whoever stops asking, by an error or Ctrl-C, leaves no process behind.
 
     Args as `side_by_side`.
 
     Raises:
         BrokenProcessPool: a process was killed, by want of memory most often.
+        FederationError: the cluster does not answer, or a process was killed there.
     """
+    if isinstance(workers, Cluster):
+        yield from cluster.as_they_end(work, jobs, workers)
+        return
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+    slots: SimpleQueue[int] = context.SimpleQueue()
+    for slot in range(workers):
+        slots.put(slot)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus())) as pool:
         try:
             futures = {pool.submit(work, job): job for job in jobs}
             for future in as_completed(futures):
@@ -68,6 +84,7 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gene
             raise
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that started this one ends it."""
+def _begin(slots: "SimpleQueue[int]", gpus: int) -> None:
+    """What a process begins with: a GPU of its slot. Ctrl-C reaches every process of the terminal; who started it ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    take_gpu(slots.get(), gpus)

@@ -18,17 +18,17 @@ from simulation.folds import Runs, read_folds
 from simulation.peers.registry import UNET
 from simulation.peers.train import as_network as peer_network
 from simulation.peers.train import train_peer
-from simulation.processes import side_by_side
+from simulation.processes import Workers, side_by_side
 
 Found = dict[str, dict[str, Any]]  # agreement by patient
 
 
-def run_baselines(jobs: Sequence[Job], workers: int, on_done: Callable[[str], None] | None = None) -> dict[str, Found]:
+def run_baselines(jobs: Sequence[Job], workers: Workers, on_done: Callable[[str], None] | None = None) -> dict[str, Found]:
     """Run the jobs side by side.
 
     Args:
         jobs: of `simulation.baselines.plan_baselines`; MONAI's U-Net stands in the linear probe's place, which knows classes.
-        workers: processes.
+        workers: processes, or the cluster that has them.
         on_done: called with each job's name.
 
     Returns:

@@ -5,6 +5,7 @@ whatever code lies in its working directory (all three were seen to happen). Hen
 """
 
 import contextlib
+import json
 import shutil
 import subprocess
 import tempfile
@@ -18,8 +19,10 @@ from pathlib import Path
 
 from common.deployment.flower_cli import NAME, flower_environment, free_port, program
 from common.errors import FederationError
+from simulation.cluster import Cluster
 from simulation.marked_processes import GRACE_SECONDS, MARK, ONE_THREAD, end_marked, terminable, undisturbed
 
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what `ray.init` joins to the environment that Flower asks for
 START_SECONDS = 90.0
 PORT_TRIES = 3
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on the loopback
@@ -36,22 +39,23 @@ class SuperLink:
 
 
 @contextmanager
-def own_superlink(log: Path) -> Iterator[SuperLink]:
+def own_superlink(log: Path, cluster: Cluster | None = None) -> Iterator[SuperLink]:
     """Start a SuperLink, wait for its health, and end it with all its descendants, Ray included, on any way out.
 
     Args:
         log: file that takes what it prints.
+        cluster: that Ray is to use. Its machines find the app in a folder beside the log for as long, and it is not ended.
 
     Raises:
         FederationError: it does not start.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
-    folder = Path(tempfile.mkdtemp(prefix="fedmri-"))
+    folder = Path(tempfile.mkdtemp(prefix="fedmri-", dir=log.parent if cluster else None))
     with terminable():
         superlink = None
         try:
-            superlink = _start(folder, mark, log)
+            superlink = _start(folder, mark, log, cluster)
             yield superlink
         finally:
             with undisturbed():
@@ -61,12 +65,12 @@ def own_superlink(log: Path) -> Iterator[SuperLink]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, mark: str, log: Path) -> SuperLink:
+def _start(folder: Path, mark: str, log: Path, cluster: Cluster | None) -> SuperLink:
     """Start on a free port; another process may take it first, so try a few."""
     home, work = folder / "home", folder / "work"
     home.mkdir()
     work.mkdir()
-    environment = _environment(home, folder, mark)
+    environment = _environment(home, folder, mark, cluster)
     for _ in range(PORT_TRIES):
         port = free_port()
         text = f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
@@ -89,7 +93,7 @@ def _start(folder: Path, mark: str, log: Path) -> SuperLink:
     raise FederationError(f"Flower's SuperLink did not start within {START_SECONDS:g} s; its log is {log}.")
 
 
-def _environment(home: Path, folder: Path, mark: str) -> dict[str, str]:
+def _environment(home: Path, folder: Path, mark: str, cluster: Cluster | None) -> dict[str, str]:
     """Ours, without what would lead Flower or Ray astray: another cluster, another checkout, the network."""
     environment = flower_environment(home)
     environment.pop("RAY_ADDRESS", None)
@@ -98,7 +102,10 @@ def _environment(home: Path, folder: Path, mark: str) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         **ONE_THREAD,
     }
-    if len(str(folder)) < 30:  # Ray puts sockets there, whose paths may have 107 characters
+    if cluster:  # whose workers have the environment of their own machine, and this
+        variables = {MARK: mark, **ONE_THREAD}
+        environment |= {"RAY_ADDRESS": cluster.address, RAY_JOB: json.dumps({"runtime_env": {"env_vars": variables}})}
+    elif len(str(folder)) < 30:  # Ray puts sockets there, whose paths may have 107 characters
         environment["RAY_TMPDIR"] = str(folder)
     return environment
 

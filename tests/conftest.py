@@ -30,6 +30,7 @@ LONG = (
     "tests/server/deployment/test_submit.py",
     "tests/server/run/test_low_rank.py",
     "tests/integration/test_pool_engine.py",
+    "tests/integration/test_cluster.py",
     "tests/client/privacy/test_round_audit.py",
     "tests/client/privacy/test_audit.py",
     "tests/simulation/test_auditing.py",

@@ -22,7 +22,7 @@ from common.errors import DataError, FedMRIError
 from common.models.arrays import get_arrays
 from common.models.backbones.kept_weights import keep_shipped, kept_weights
 from common.models.backbones.weights import SHIPPED_FILES, WITHOUT_FILE, file_sha256, find_weights
-from common.training.device import choose_device
+from common.training.device import and_its_like, choose_device
 from common.training.local import train_round
 from common.training.private import private_round
 from common.training.trainable import rounds_before_tuning
@@ -37,8 +37,9 @@ def check_device() -> Iterator[Finding]:
         yield Finding("GPU", WARNING, "None that PyTorch can use: training runs on the CPU.", "A small backbone is fine with it.")
         return
     free, total = torch.cuda.mem_get_info()
-    name = torch.cuda.get_device_name()
-    yield Finding("GPU", OK, f"{name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free.")
+    name, used = torch.cuda.get_device_name(), len(and_its_like(choose_device()))
+    several = "" if used == 1 else f" {used} of this model share the work."
+    yield Finding("GPU", OK, f"{name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free.{several}")
 
 
 def check_weights(home: SiteHome, config: RunConfig | None) -> Generator[Finding, None, bool]:

@@ -1,9 +1,10 @@
-"""The one inference loop over patients: device, precision and batch size are decided here.
+"""The one inference loop over patients: devices, precision and batch size are decided here.
 
 N patients of a site, n rows that are asked, S slices, M modalities, Q clinical covariates.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch.func import functional_call
 from common.data.dataset import SiteData
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
-from common.training.device import autocast, choose_device, place
+from common.training.device import and_its_like, autocast, choose_device
+from common.training.replicas import Replicas, at_once, moved
 
-Function = Callable[[MultiModalViT, Tensor, Tensor, Tensor], Any]
+Function = Callable[..., Any]  # of MultiModalViT, Tensor, Tensor, Tensor and, where there is one, what belongs to the batch
 
 
 def embed(model: MultiModalViT, x: Tensor, present: Tensor, _: Tensor | None = None) -> Tensor:
@@ -33,28 +35,40 @@ def forward_batches(
     *,
     rows: NDArray[np.int64] | None = None,
     present: NDArray[np.bool_] | None = None,
+    asked: bool = False,
 ) -> Iterator[Any]:
     """What `function` makes of each batch, in the order of the rows, on the device that was chosen.
+
+    Where there are several such devices, each takes every so manyth batch, at the same time: the same batches as on one.
 
     Args:
         trained: its model is moved to the device and set to evaluation; `config.evaluation.batch_size` patients go at once.
         patients: of whom the rows are.
-        function: of the model with the trained arrays inside, x [B, S, M, H, W], present [B, M] and covariates [B, Q].
+        function: of the model with the trained arrays inside, x [B, S, M, H, W], present [B, M] and covariates [B, Q]. Nothing
+            may hang on the order of its calls.
         rows: [n], patients, who may come several times; None: everybody once.
         present: [n, M], the modalities that the model may use of each row; None: all that the patient has.
+        asked: whether `function` is told the batch's rows too, as a list.
     """
-    device, config = choose_device(), trained.config
-    place(trained.model, device)
-    applied = _Applied(trained.model, function)
-    arrays = {f"model.{name}": torch.tensor(array, device=device) for name, array in trained.arrays.items()}
+    config = trained.config
     rows = np.arange(len(patients)) if rows is None else rows
-    for start in range(0, len(rows), config.evaluation.batch_size):
-        batch = slice(start, start + config.evaluation.batch_size)
-        some = patients.take(rows[batch])
+    size = config.evaluation.batch_size
+    batches = [slice(start, start + size) for start in range(0, len(rows), size)]
+    model = Replicas(trained.model, and_its_like(choose_device())[: max(1, len(batches))])
+    applied = [_Applied(one, function) for one in model.models]
+    arrays = [{f"model.{n}": torch.tensor(a, device=device) for n, a in trained.arrays.items()} for device in model.devices]
+
+    def of_batch(place: int, batch: slice) -> Any:
+        some, device = patients.take(rows[batch]), model.devices[place]
         use = some.present if present is None else torch.as_tensor(present[batch])
+        given = (some.x.to(device), use.to(device), some.covariates.to(device), *([rows[batch].tolist()] if asked else []))
         with torch.no_grad(), autocast(device, config.training.precision):
-            result = functional_call(applied, arrays, (some.x.to(device), use.to(device), some.covariates.to(device)))
-        yield result
+            return functional_call(applied[place], arrays[place], given)
+
+    for start in range(0, len(batches), len(model.devices)):
+        calls = [partial(of_batch, *each) for each in enumerate(batches[start : start + len(model.devices)])]
+        found = at_once(calls, model.devices)
+        yield from found if len(model.devices) == 1 else moved(found, model.devices[0])
 
 
 class _Applied(nn.Module):
@@ -65,6 +79,6 @@ class _Applied(nn.Module):
         self.model = model
         self.function = function
 
-    def forward(self, x: Tensor, present: Tensor, covariates: Tensor) -> Any:
+    def forward(self, x: Tensor, present: Tensor, covariates: Tensor, *rows: list[int]) -> Any:
         """One batch."""
-        return self.function(self.model, x, present, covariates)
+        return self.function(self.model, x, present, covariates, *rows)

@@ -16,11 +16,12 @@ from common.models.trained_model import TrainedModel
 from common.models.without_compiler import without_compiler
 from common.objectives.term import StepOutputs
 from common.training.centring import centre_round
-from common.training.device import autocast, choose_device, place
+from common.training.device import and_its_like, autocast, choose_device, place
 from common.training.guide import fitted_pooling
 from common.training.optimizer import make_optimizer, set_rates
 from common.training.plain import PlainGradients, told_terms
 from common.training.probing import head_rule
+from common.training.replicas import Replicas
 from common.training.round import GradientRule, Point, first_point, local_round
 from common.training.scaffold import Corrected
 from common.training.schedule import place_of
@@ -91,6 +92,7 @@ def view_rule(
 ) -> PlainGradients:
     """The rule of a round on views of the patients, who come in a random order; `rounds`: of the schedule of rates."""
     batches, device = batches_of(patients, config, generator), choose_device()
+    replicas = Replicas(model, and_its_like(device))
 
     def outputs(point: Point) -> StepOutputs:
         batch = next(batches)
@@ -98,7 +100,7 @@ def view_rule(
             batch._replace(x=batch.x.to(device)), config.objective, model.patch_size, generator, thickness=model.thickness
         )
         with autocast(device, config.training.precision):
-            return view_outputs(model, point, views, batch.labels.to(device), config)
+            return view_outputs(replicas, point, views, batch.labels.to(device), config)
 
     return PlainGradients(
         steps=config.training.local_epochs * math.ceil(len(patients) / config.training.batch_size),

@@ -5,38 +5,36 @@ B patients, V views, K prototypes of which the first C are the classes.
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from common.config.run import RunConfig
-from common.models.multimodal import MultiModalViT, Output
+from common.models.multimodal import Output
 from common.objectives.term import StepOutputs
+from common.training.replicas import Replicas
 from common.training.round import Point
 from common.training.schedule import teacher_temperature
 from common.training.views import GLOBAL_VIEWS, Views
 
 
 def view_outputs(
-    model: MultiModalViT, point: Point, views: tuple[Views, Views | None], labels: Tensor, config: RunConfig
+    model: Replicas, point: Point, views: tuple[Views, Views | None], labels: Tensor, config: RunConfig
 ) -> StepOutputs:
     """Run the student over all views, and the teacher over the global ones where a term needs it.
 
     Args:
-        model: lends its frozen weights.
+        model: lends its frozen weights, on one device or several.
         point: the student's and the teacher's arrays.
         views: global and local.
         labels: [B], negative where there is none.
         config: classes and temperatures are read.
     """
     global_views, local_views = views
-    student = {**point.trained, **point.fixed}
+    student = model.lend({**point.trained, **point.fixed})
     masks, known = global_views.masks, global_views.covariates
     seen_by_student, lesions = (global_views.x, global_views.present, masks, masks, known), global_views.lesions
-    said = functional_call(model, student, seen_by_student, {"dense": lesions is not None})
+    said = model(student, seen_by_student, dense=lesions is not None)
     cosines = [said.logits]
     if local_views is not None:
-        cosines.append(
-            functional_call(model, student, (local_views.x, local_views.present, None, None, local_views.covariates)).logits
-        )
+        cosines.append(model(student, (local_views.x, local_views.present, None, None, local_views.covariates)).logits)
     logits, B = torch.cat(cosines).float(), len(labels)
     seen = _teacher(model, point, global_views) if point.needs_teacher else None
     return StepOutputs(
@@ -63,7 +61,6 @@ def teacher_temperature_now(config: RunConfig, point: Point) -> float:
 
 
 @torch.no_grad()
-def _teacher(model: MultiModalViT, point: Point, views: Views) -> Output:
+def _teacher(model: Replicas, point: Point, views: Views) -> Output:
     """The teacher sees the global views whole: nothing is masked, the student's masked patches are read."""
-    output: Output = functional_call(model, point.teachers, (views.x, views.present, None, views.masks, views.covariates))
-    return output
+    return model(model.lend(point.teachers), (views.x, views.present, None, views.masks, views.covariates))

@@ -40,11 +40,11 @@ def forward_subsets(
         slices: those that are looked at; None: all.
         known: `alone` of all the patients, from all slices (`common.training.below`), where it is known.
     """
-    rows, size = [row for row, subsets in wanted.items() if len(subsets)], trained.config.evaluation.batch_size
-    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    rows = [row for row, subsets in wanted.items() if len(subsets)]
 
-    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> list[tuple[int, Subset, Tensor]]:
-        batch = next(batches)
+    def of_batch(
+        model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor, batch: list[int]
+    ) -> list[tuple[int, Subset, Tensor]]:
         if known is None:
             alone = model.alone(x if slices is None else x[:, slices], present)
         else:
@@ -57,7 +57,7 @@ def forward_subsets(
             found += [(batch[i], subset, answer) for i, subset, answer in zip(some, use, answers, strict=True)]
         return found
 
-    for found in forward_batches(trained, patients, of_batch, rows=np.array(rows, np.int64)):
+    for found in forward_batches(trained, patients, of_batch, rows=np.array(rows, np.int64), asked=True):
         yield from found
 
 

@@ -52,13 +52,12 @@ def _name(number: int, config: RunConfig) -> str:
 
 def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], number: int) -> list[Tensor]:
     """One view of some patients, by row, before the mean features are taken off; each of them has equally many slices."""
-    config, size, rows = trained.config, trained.config.evaluation.batch_size, list(hashes)
-    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    config = trained.config
     slices = 1 + number % patients.images.shape[1]
 
-    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor) -> Tensor:
+    def of_batch(model: MultiModalViT, x: Tensor, present: Tensor, covariates: Tensor, chosen: list[int]) -> Tensor:
         drawn = []
-        for i, row in enumerate(next(batches)):
+        for i, row in enumerate(chosen):
             generator = _own_generator(config.seed, number, hashes[row])
             whole = Batch(x[i : i + 1], present[i : i + 1].cpu(), torch.empty(0), covariates[i : i + 1].cpu())
             batch = slices_of_step(whole, config.data, slices, generator)
@@ -66,7 +65,7 @@ def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], 
         views = _together(drawn)
         return embed_alone(model, model.alone(views.x, views.present, views.masks), views.present)
 
-    found = forward_batches(trained, patients, of_batch, rows=np.array(rows, np.int64))
+    found = forward_batches(trained, patients, of_batch, rows=np.array(list(hashes), np.int64), asked=True)
     return [one for batch in found for one in batch]
 
 

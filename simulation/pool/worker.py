@@ -5,7 +5,6 @@ reply     the same two
 """
 
 import logging
-import os
 import random
 from multiprocessing.connection import Connection
 
@@ -18,6 +17,7 @@ from flwr.proto.message_pb2 import Message as MessageProto  # pylint: disable=E0
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto  # pylint: disable=E0611
 
 from client.app import app
+from simulation.gpus import take_gpu
 
 NODE_KEYS = ("partition-id", "num-partitions")  # as Flower's own simulation names them
 
@@ -32,8 +32,7 @@ def serve(connection: Connection, slot: int, gpus: int) -> None:
         slot: which of the workers this is; GPUs are dealt out by it.
         gpus: of this machine.
     """
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(slot, gpus)
+    take_gpu(slot, gpus)
     _own_chance()
     while True:
         try:
@@ -76,13 +75,6 @@ def write_memory(state: RecordDict) -> bytes:
 def read_memory(data: bytes) -> RecordDict:
     """What `write_memory` wrote."""
     return recorddict_from_proto(RecordDictProto.FromString(data))
-
-
-def _own_gpu(slot: int, gpus: int) -> str:
-    """The GPU of a slot, by the name that is visible to this run."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name for name in visible.split(",") if name] or [str(number) for number in range(gpus)]
-    return names[slot % len(names)]
 
 
 def _own_chance() -> None:

@@ -13,7 +13,9 @@ from common.config.run import config_from_json
 from common.errors import FederationError
 from common.files import write_atomic
 from server.run.plan import require_fresh
-from simulation.processes import as_they_end
+from simulation.cluster import Cluster
+from simulation.cluster_check import require_alike
+from simulation.processes import Workers, as_they_end
 from simulation.sweep.grid import Grid
 from simulation.sweep.job import EXTERNAL, HELD, Result, run_job
 from simulation.sweep.measures import LOG_LOSS, MCC, Answers, balanced_log_loss, compare
@@ -28,14 +30,14 @@ Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
 
-def run_sweep(grid: Grid, out: Path, cache: Path, workers: int, note: Note, progress: Progress) -> dict[str, Any]:
+def run_sweep(grid: Grid, out: Path, cache: Path, workers: Workers, note: Note, progress: Progress) -> dict[str, Any]:
     """Do it.
 
     Args:
         grid: as it was read.
         out: folder of the sweep; of an earlier sweep it keeps the runs of equal configuration, patients and code.
         cache: of slices.
-        workers: runs side by side, each with one thread.
+        workers: runs side by side, each with one thread, or the cluster that does them.
         note: called with each sentence that the user should read now.
         progress: called with what, done, in all.
 
@@ -44,11 +46,13 @@ def run_sweep(grid: Grid, out: Path, cache: Path, workers: int, note: Note, prog
 
     Raises:
         ConfigError, DataError, WeightsError: what the grid names cannot be run; nothing has been.
-        FederationError: the folder is another run's, or a process was killed. What is done is kept.
+        FederationError: the folder is another run's, the cluster cannot be used, or a process was killed. What is done is kept.
     """
     jobs = plan_sweep(grid, cache)
     out = out.expanduser().resolve()
     require_fresh(out)
+    if isinstance(workers, Cluster):
+        require_alike(workers, sorted({folder.parent for job in jobs for folder in (*job.sites, *job.external)}))
     kept = Kept(out, jobs)
     done = kept.done()
     results = {job.name: done[job.identity] for job in jobs if job.identity in done}
@@ -58,7 +62,7 @@ def run_sweep(grid: Grid, out: Path, cache: Path, workers: int, note: Note, prog
         note(f"{stale} earlier runs here are of other settings, patients or code, and have no part.")
     progress("runs", len(results), len(jobs))
     try:
-        with closing(as_they_end(run_job, waiting, min(workers, max(1, len(waiting))))) as ended:
+        with closing(as_they_end(run_job, waiting, workers)) as ended:
             for job, result in ended:
                 results[job.name] = result
                 kept.keep(job, result, _value(result))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,43 @@ from simulation.processes import side_by_side
 if __name__ == "__main__":
     side_by_side(Path.read_bytes, [Path("quick"), Path("endless")], 2, lambda name: print(name, flush=True))
 """
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A job that ends when `of` jobs run at once: each in a process of its own."""
+
+    folder: Path
+    name: str
+    of: int
+
+
+def visible_at(meeting: Meeting) -> str | None:
+    """The GPUs that a process sees, told when all have begun."""
+    (meeting.folder / meeting.name).touch()
+    while len(list(meeting.folder.iterdir())) < meeting.of:
+        time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "seen"),
+    [
+        (0, None, [None] * 3),
+        (2, None, ["0", "0", "1"]),
+        (2, "GPU-b,GPU-a", ["GPU-a", "GPU-b", "GPU-b"]),
+        (4, None, ["0", "1", "2"]),
+    ],
+)
+def test_processes_share_the_gpus_in_turn(tmp_path: Path, monkeypatch, gpus, visible, seen) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = side_by_side(visible_at, [Meeting(tmp_path, name, 3) for name in "abc"], 3)
+    assert sorted(found.values(), key=str) == seen
 
 
 @pytest.fixture
