@@ -31,7 +31,7 @@ def view_outputs(
     student = {**point.trained, **point.fixed}
     masks, known = global_views.masks, global_views.covariates
     seen_by_student, lesions = (global_views.x, global_views.present, masks, masks, known), global_views.lesions
-    said = functional_call(model, student, seen_by_student, {"dense": lesions is not None})
+    said = functional_call(model, student, seen_by_student, {"hidden": global_views.hidden, "dense": lesions is not None})
     cosines = [said.logits]
     if local_views is not None:
         cosines.append(
