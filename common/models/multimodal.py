@@ -28,7 +28,6 @@ from common.models.pixels import grid_of, pictures, volumes
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
-
 PIECE = 2**24  # bytes: the C library keeps no memory above 2**25 for itself, and fresh memory must be filled with zeros
 HIDDEN = 4  # width of an MLP's hidden layer over that of the tokens, in almost every transformer
 
@@ -251,7 +250,7 @@ class MultiModalViT(nn.Module):
         return Alone(found[..., :first, :], found[..., first:, :], rope, levels)
 
     def encode(self, z: Tensor, start: int, stop: int, rope: Tensor | None) -> Tensor:
-        """`Backbone.encode`; without gradients on a CPU in pieces, for memory that is too large to be used again costs a fifth."""
+        """`Backbone.encode`; without gradients on a CPU in pieces: memory too large to be used again costs a fifth of the time."""
         if torch.is_grad_enabled() or z.device.type != "cpu" or not len(z):
             return self.backbone.encode(z, start, stop, rope)
         pieces = z.split(max(1, PIECE // (HIDDEN * z[0].nbytes)))
