@@ -250,7 +250,7 @@ class MultiModalViT(nn.Module):
         return Alone(found[..., :first, :], found[..., first:, :], rope, levels)
 
     def encode(self, z: Tensor, start: int, stop: int, rope: Tensor | None) -> Tensor:
-        """`Backbone.encode`; without gradients on a CPU in pieces: memory too large to be used again costs a fifth of the time."""
+        """`Backbone.encode`; without gradients on a CPU in pieces: memory too large to be used again costs a fifth of it."""
         if torch.is_grad_enabled() or z.device.type != "cpu" or not len(z):
             return self.backbone.encode(z, start, stop, rope)
         pieces = z.split(max(1, PIECE // (HIDDEN * z[0].nbytes)))
