@@ -2,7 +2,7 @@
 
     python bench/growth.py OUT.json [--turns 3]
 
-A small model, one thread, noise for images: a first head round and a tuning round over patients, slices and width of the backbone;
+A small model, one thread, noise for images: a first head round and a tuning round over patients, slices and the backbone's width;
 whole federations (in one process, with the server's aggregation) of either kind of round over sites and rounds. The exponent is
 the slope of log seconds over log size, by least squares over medians. 1: twice as much costs twice as much.
 """
