@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,5 @@ def model(config_path: str, weights: str, run: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"rounds": rounds, "model": model}[sys.argv[1]](*sys.argv[2:])
+    run: Callable[..., None] = rounds if sys.argv[1] == "rounds" else model
+    run(*sys.argv[2:])
