@@ -5,7 +5,8 @@
 
 Head rounds of one step, so that from the second round on the time is that of messages, processes and aggregation. Wall time: Ray
 detaches its processes, so that their processor seconds cannot be told. `--memory`: the peak of all processes of a run in the pool
-together (proportional set size, looked at twice a second), for so many sites of one patient each, two rounds. Their folders are
+together, for so many sites of one patient each, two rounds: what is in no file, with what forked processes share counted once,
+looked at twice a second. Pages of files would go up and down with other programs of the same libraries. The sites' folders are
 links to ten, whom the run is told to keep as they are.
 """
 
@@ -110,12 +111,12 @@ def peak(folder: Path, sites: int) -> dict[str, float]:
 
 
 def descendants_mib(process: int) -> Iterator[float]:
-    """Proportional set size of each process that a process has started, itself left out."""
+    """Anonymous memory of each process that a process has started, itself left out; a shared page counts by its share."""
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(OSError):  # it has ended in the meantime
             for child in map(int, task.read_text().split()):
                 lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
-                yield sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+                yield sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024
                 yield from descendants_mib(child)
 
 
