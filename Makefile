@@ -47,6 +47,7 @@ bench: $(READY) ## the code's shape; speed, as ratios measured side by side; JSO
 	$(BIN)/python bench/structure.py bench/structure.json
 	$(BIN)/python bench/speed.py bench/speed.json
 	$(BIN)/python bench/engines.py bench/engines.json
+	$(BIN)/python bench/growth.py bench/growth.json
 	$(BIN)/python bench/privacy.py bench/privacy.json
 	$(BIN)/python bench/secure.py bench/secure.json
 	$(BIN)/python bench/protocols.py bench/protocols.json

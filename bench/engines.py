@@ -1,15 +1,23 @@
 """Engines of `fedmri-sim run` side by side: what a round and a whole run cost with a step that costs next to nothing.
 
     python bench/engines.py OUT.json [SITES [ROUNDS]]
+    python bench/engines.py OUT.json --memory SITES SITES ...
 
 Head rounds of one step, so that from the second round on the time is that of messages, processes and aggregation. Wall time: Ray
-detaches its processes, so that their processor seconds cannot be told.
+detaches its processes, so that their processor seconds cannot be told. `--memory`: the peak of all processes of a run in the pool
+together, for so many sites of one patient each, two rounds: what is in no file, with what forked processes share counted once,
+looked at twice a second. Pages of files would go up and down with other programs of the same libraries. The sites' folders are
+links to ten, whom the run is told to keep as they are.
 """
 
 import json
+import os
 import statistics
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,6 +66,60 @@ def measure(engine: str, folder: Path, sites: int) -> tuple[dict[str, float], by
     return {name: round(value, 3) for name, value in found.items()}, (out / "model.safetensors").read_bytes()
 
 
+MEMORY_ROUNDS, LINKED = 2, 10
+KEPT = '[twins]\nbetween_sites = "keep"\nwith_external = "keep"\n'
+
+
+def memory(out: Path, *numbers: int) -> None:
+    """Peaks by number of sites, and each over that of the first number."""
+    found: dict[str, dict[str, float]] = {}
+    for number in numbers:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "run.toml").write_text(CONFIG.format(rounds=MEMORY_ROUNDS) + KEPT)
+            write_hospitals(folder / "ten", sites=LINKED, patients=1, external=2, seed=1)
+            ten = sorted((folder / "ten").glob("hospital-*"))
+            (folder / "data").mkdir()
+            (folder / "data" / "external").symlink_to(folder / "ten" / "external", target_is_directory=True)
+            for i in range(number):
+                (folder / "data" / f"site-{i:04d}").symlink_to(ten[i % LINKED], target_is_directory=True)
+            found[str(number)] = peak(folder, number)
+        first = found[str(numbers[0])]
+        ratios = {sites: {what: round(peaks[what] / first[what], 3) for what in first} for sites, peaks in found.items()}
+        table = {"rounds": MEMORY_ROUNDS, "MiB": found, "over the first": ratios}
+        write_atomic(out, (json.dumps(table, indent=2) + "\n").encode())
+        print(number, json.dumps(found[str(number)]), flush=True)
+
+
+def peak(folder: Path, sites: int) -> dict[str, float]:
+    """MiB of a run in the pool: of all its processes together, and of the largest of them."""
+    highest, ended = {"all": 0.0, "largest": 0.0}, threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            sizes = list(descendants_mib(os.getpid()))
+            highest["all"], highest["largest"] = max(highest["all"], sum(sizes)), max([highest["largest"], *sizes])
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        figures, _ = measure("pool", folder, sites)
+    finally:
+        ended.set()
+        watcher.join()
+    return {name: round(value, 1) for name, value in highest.items()} | {"seconds": figures["round"]}
+
+
+def descendants_mib(process: int) -> Iterator[float]:
+    """Anonymous memory of each process that a process has started, itself left out; a shared page counts by its share."""
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended in the meantime
+            for child in map(int, task.read_text().split()):
+                lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+                yield sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024
+                yield from descendants_mib(child)
+
+
 def main(out: Path, sites: int = 8, rounds: int = 6) -> None:
     """Measure all and write them."""
     with TemporaryDirectory() as name:
@@ -76,4 +138,7 @@ def main(out: Path, sites: int = 8, rounds: int = 6) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    if "--memory" in sys.argv:
+        memory(Path(sys.argv[1]), *map(int, sys.argv[3:]))
+    else:
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

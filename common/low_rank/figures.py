@@ -1,6 +1,6 @@
 """What averaging the factors apart costs, measured anew from what went in and what came out, whatever the rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from common.low_rank.pair_rule import deviation, mean_of_products
 from common.low_rank.pairs import has_moved, maps, read_pair, read_sites
 
 
-def pair_figures(current: Arrays, changes: Sequence[tuple[Change, float]], new: Arrays) -> dict[str, float]:
+def pair_figures(current: Arrays, changes: Iterable[tuple[Change, float]], new: Arrays) -> dict[str, float]:
     """Distances in Frobenius norm, all pairs together, relative to the mean of products; nothing where no pair has moved.
 
     Args:
         current: the global arrays that the sites were sent.
-        changes: each site's change and weight.
+        changes: each site's change and weight; gone through several times.
         new: the global arrays that came of them.
 
     Returns:

@@ -1,6 +1,6 @@
 """Pairs by name among a model's arrays: `MAP.lora_b` and `MAP.lora_a`, and beside them `MAP.residual_b` and `MAP.residual_a`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from common.aggregation.aggregator import Arrays, Change
 from common.low_rank.factors import Factors
 from common.low_rank.pair_rule import Pair, Sites
 
-Weighted = Sequence[tuple[Change, float]]  # of each site
+Weighted = Iterable[tuple[Change, float]]  # of each site; gone through more than once
 
 
 def maps(names: Iterable[str]) -> list[str]:

@@ -28,6 +28,9 @@ from common.models.pixels import grid_of, pictures, volumes
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
 
+PIECE = 2**24  # bytes: the C library keeps no memory above 2**25 for itself, and fresh memory must be filled with zeros
+HIDDEN = 4  # width of an MLP's hidden layer over that of the tokens, in almost every transformer
+
 
 class Output(NamedTuple):
     """The model's outputs for the loss terms and for prediction.
@@ -153,6 +156,7 @@ class MultiModalViT(nn.Module):
         masks: Tensor | None = None,
         read: Tensor | None = None,
         covariates: Tensor | None = None,
+        hidden: Tensor | None = None,
         *,
         dense: bool = False,
     ) -> Output:
@@ -164,10 +168,11 @@ class MultiModalViT(nn.Module):
             masks: [B, S, M, P] bool, as in `features`.
             read: [B, S, M, P] bool, the patch tokens whose prototype scores are wanted; None: none.
             covariates: [B, Q], NaN where one is missing; None: nothing is known.
+            hidden: [B, M] bool, as in `alone`.
             dense: whether pixels are wanted, of a model with a decoder.
         """
         reads = self.dense.reads(len(self.backbone.blocks)) if dense and self.dense else ()
-        (cls, patches), levels = self.levels(self.alone(x, present, masks, reads), present, reads)
+        (cls, patches), levels = self.levels(self.alone(x, present, masks, reads, hidden=hidden), present, reads)
         embedding = self.embed(cls, patches, present)
         marked = patches[read] if read is not None else patches.new_zeros(0, patches.shape[-1])
         pixels = self.decoded(x, present, masks, [levels[block] for block in reads]) if reads else None
@@ -213,10 +218,18 @@ class MultiModalViT(nn.Module):
         """
         return self.together(self.alone(x, present, masks), present)
 
-    def alone(self, x: Tensor, present: Tensor, masks: Tensor | None = None, reads: Sequence[int] = ()) -> Alone:
+    def alone(
+        self, x: Tensor, present: Tensor, masks: Tensor | None = None, reads: Sequence[int] = (), *, hidden: Tensor | None = None
+    ) -> Alone:
         """The blocks in which each modality sees itself only, as the backbone was trained.
 
-        Args as `features`; `reads`: numbers of blocks after which patch tokens are wanted as well.
+        Args:
+            x: as in `features`.
+            present: as in `features`.
+            masks: as in `features`.
+            reads: numbers of blocks after which patch tokens are wanted as well.
+            hidden: [B, M] bool, modalities of which `masks` leaves nothing: one is as good as another, and is computed for all.
+                None: nobody knows, and each is computed.
         """
         prefix, tokens, rope = self.tokens(x, masks)
         if not self.apart:
@@ -224,16 +237,24 @@ class MultiModalViT(nn.Module):
         (B, S, M, P, D), first = tokens.shape, prefix.shape[1]
         found = tokens.new_zeros(B, S, M, first + P, D)
         levels = {block: torch.zeros_like(tokens) for block in reads if block <= self.apart}
-        for rows, count, index in _groups(present, S):
-            z = tokens[index].reshape(-1, P, D)
-            z = torch.cat([prefix.expand(len(z), -1, -1), z], dim=1)
-            for begin, end in _stretches(0, self.apart, reads):
-                z = self.backbone.encode(z, begin, end, rope)
-                if end in levels:
-                    level = z[:, first:].reshape(len(rows), S, count, P, D)
-                    levels[end] = levels[end].index_put(index, level.to(tokens.dtype))
-            found = found.index_put(index, z.view(len(rows), S, count, first + P, D).to(found.dtype))
+        index = present.unsqueeze(1).expand(-1, S, -1).nonzero(as_tuple=True)  # of n series of tokens, each of one modality
+        chosen, place = (index, None) if hidden is None else _unlike(index, hidden)
+        z = tokens[chosen]
+        z = torch.cat([prefix.expand(len(z), -1, -1), z], dim=1)
+        for begin, end in _stretches(0, self.apart, reads):
+            z = self.encode(z, begin, end, rope)
+            everyone = z if place is None else z[place]
+            if end in levels:
+                levels[end] = levels[end].index_put(index, everyone[:, first:].to(tokens.dtype))
+        found = found.index_put(index, everyone.to(found.dtype))
         return Alone(found[..., :first, :], found[..., first:, :], rope, levels)
+
+    def encode(self, z: Tensor, start: int, stop: int, rope: Tensor | None) -> Tensor:
+        """`Backbone.encode`; without gradients on a CPU in pieces: memory too large to be used again costs a fifth of it."""
+        if torch.is_grad_enabled() or z.device.type != "cpu" or not len(z):
+            return self.backbone.encode(z, start, stop, rope)
+        pieces = z.split(max(1, PIECE // (HIDDEN * z[0].nbytes)))
+        return torch.cat([self.backbone.encode(piece, start, stop, rope) for piece in pieces])
 
     def together(self, alone: Alone, present: Tensor) -> Features:
         """The blocks in which modalities attend to each other.
@@ -257,7 +278,7 @@ class MultiModalViT(nn.Module):
             z = torch.cat([prefix, alone.patches[index].reshape(len(rows) * S, count * P, D)], dim=1)
             positions = None if alone.rope is None else alone.rope.repeat(count, 1)  # every modality has the same ones
             for begin, end in _stretches(self.apart, depth, reads):
-                z = self.backbone.encode(z, begin, end, positions)
+                z = self.encode(z, begin, end, positions)
                 group = z[:, prefix.shape[1] :].reshape(len(rows), S, count, P, D)
                 found[end] = found[end].index_put(index, group.to(alone.patches.dtype))
             cls = cls.index_copy(0, rows, z.view(len(rows), S, -1, D)[:, :, 0].to(cls.dtype))
@@ -287,6 +308,20 @@ class MultiModalViT(nn.Module):
 def _stretches(start: int, stop: int, reads: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Blocks from `start` to `stop` in pieces that end where tokens are read."""
     yield from pairwise([start, *sorted({block for block in reads if start < block < stop}), stop])
+
+
+def _unlike(index: tuple[Tensor, ...], hidden: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Which series of tokens must be computed, of those at `index`, and for each of all its place among them.
+
+    Of a hidden modality a slice shows no patient, only where it stands among the slices.
+    """
+    rows, slices, modalities = index
+    number = torch.arange(len(rows), device=rows.device)
+    whole = hidden[rows, modalities]
+    alike = torch.where(whole, -1 - (slices * hidden.shape[1] + modalities), number)
+    _, place = alike.unique(return_inverse=True)
+    first = torch.full((int(place.max()) + 1,), len(rows), device=rows.device).scatter_reduce(0, place, number, "amin")
+    return (rows[first], slices[first], modalities[first]), place
 
 
 def _groups(present: Tensor, slices: int) -> Iterator[tuple[Tensor, int, tuple[Tensor, Tensor, Tensor]]]:

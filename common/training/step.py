@@ -30,7 +30,8 @@ def view_outputs(
     global_views, local_views = views
     student = model.lend({**point.trained, **point.fixed})
     masks, known = global_views.masks, global_views.covariates
-    seen_by_student, lesions = (global_views.x, global_views.present, masks, masks, known), global_views.lesions
+    seen_by_student = (global_views.x, global_views.present, masks, masks, known, global_views.hidden)
+    lesions = global_views.lesions
     said = model(student, seen_by_student, dense=lesions is not None)
     cosines = [said.logits]
     if local_views is not None:

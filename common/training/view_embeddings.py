@@ -63,7 +63,7 @@ def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], 
             batch = slices_of_step(whole, config.data, slices, generator)
             drawn.append(global_views(batch, 1, config.objective, model.patch_size, generator, thickness=model.thickness))
         views = _together(drawn)
-        return embed_alone(model, model.alone(views.x, views.present, views.masks), views.present)
+        return embed_alone(model, model.alone(views.x, views.present, views.masks, hidden=views.hidden), views.present)
 
     found = forward_batches(trained, patients, of_batch, rows=np.array(list(hashes), np.int64), asked=True)
     return [one for batch in found for one in batch]
@@ -71,9 +71,9 @@ def _compute(trained: TrainedModel, patients: SiteData, hashes: dict[int, str], 
 
 def _together(views: Sequence[Views]) -> Views:
     """One view of each of several patients."""
-    masks = [view.masks for view in views if view.masks is not None]
-    x, present, covariates = (torch.cat([getattr(view, part) for view in views]) for part in ("x", "present", "covariates"))
-    return Views(x, present, torch.cat(masks), covariates)
+    parts = ("x", "present", "masks", "covariates", "hidden")
+    x, present, masks, covariates, hidden = (torch.cat([getattr(view, part) for view in views]) for part in parts)
+    return Views(x, present, masks, covariates, hidden=hidden)
 
 
 def _own_generator(seed: int, number: int, patient: str) -> torch.Generator:

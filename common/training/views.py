@@ -31,6 +31,7 @@ class Views:
         x: [V B, S, M, h, w].
         present: [V B, M], what the model may use.
         masks: [V B, S, M, P] of global views, None of local ones.
+        hidden: [V B, M] of global views, modalities of which the masks leave nothing.
         covariates: [V B, Q].
         lesions: [V B, S, h, w] of global views, where the batch has them.
     """
@@ -40,6 +41,7 @@ class Views:
     masks: Tensor | None
     covariates: Tensor
     lesions: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 def make_views(
@@ -86,9 +88,9 @@ def global_views(
     size = x.shape[-1]
     crops, lesions = _cut(batch, views, (config.global_scale, 1.0), size, generator)
     kept = drop_modalities(present.repeat(views, 1), config.modality_dropout, generator)
-    masks = _masks(kept, x.shape[1] // thickness, (size // patch, size // patch), config, generator)
+    masks, hidden = _masks(kept, x.shape[1] // thickness, (size // patch, size // patch), config, generator)
     known = drop_covariates(covariates.repeat(views, 1), config.covariate_dropout, generator)
-    return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device), lesions)
+    return Views(crops, kept.to(x.device), masks.to(x.device), known.to(x.device), lesions, hidden.to(x.device))
 
 
 def with_planes(batch: Batch, data: DataConfig) -> Batch:
@@ -124,9 +126,11 @@ def _cut(
     return cut, torch.cat([apply_geometry(lesions.to(x.device), one, size, batch.mirrors) for one in drawn])
 
 
-def _masks(present: Tensor, slices: int, grid: tuple[int, int], config: ObjectiveConfig, generator: torch.Generator) -> Tensor:
-    """[V B, S, M, P]: what the student does not see of its global views."""
+def _masks(
+    present: Tensor, slices: int, grid: tuple[int, int], config: ObjectiveConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """[V B, S, M, P]: what the student does not see of its global views; [V B, M]: the modalities of which it sees nothing."""
     ratio = (config.block_mask_low, config.block_mask_high)
     blocks = sample_block_masks(len(present), grid, config.block_mask_share, ratio, generator)
     hidden = sample_masked_modalities(present, config.masked_modalities, generator)
-    return student_masks(present, hidden, blocks, slices)
+    return student_masks(present, hidden, blocks, slices), hidden

@@ -4,7 +4,7 @@ Plain functions over checked replies; Flower's part is in `server.strategy.round
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import RecordDict
@@ -149,12 +149,25 @@ def influence_of(plan: FederationConfig, replies: Mapping[str, SiteReply]) -> di
     ordered = [replies[site] for site in sorted(replies)]
     weights = weigh(ordered, plan.unlabelled_weight)
     found = dict(zip(sorted(replies), influences([reply.update.norm for reply in ordered], weights, plan), strict=True))
+    if not plan.distance_ratio:  # then nobody need read all changes at once
+        return found
     return drawn_in(found, {site: reply.update.change for site, reply in replies.items()}, plan.distance_ratio)
 
 
-def weighted_changes(replies: Mapping[str, SiteReply], influence: Mapping[str, Influence]) -> Iterator[tuple[Change, float]]:
-    """What the aggregator takes of each site: its change within the bounds, and its weight."""
-    return ((one.taken(replies[site].update.change), one.weight) for site, one in influence.items())
+@dataclass(frozen=True)
+class WeightedChanges:
+    """What the aggregator takes of each site: its change within the bounds, and its weight. Those on a shelf are read one by one.
+
+    Attributes:
+        replies: by site, those that are valid.
+        influence: of each.
+    """
+
+    replies: Mapping[str, SiteReply]
+    influence: Mapping[str, Influence]
+
+    def __iter__(self) -> Iterator[tuple[Change, float]]:
+        return ((one.taken(self.replies[site].update.change), one.weight) for site, one in self.influence.items())
 
 
 def round_plan(plan: FederationConfig, config: RunConfig, round_number: int) -> FederationConfig:
@@ -186,7 +199,7 @@ def aggregate(
     """
     influence = influence_of(plan, replies)
     ordered, weights = [replies[site] for site in influence], [one.weight for one in influence.values()]
-    return *step(plan.aggregator, state, current, weighted_changes(replies, influence)), _mean_terms(ordered, weights)
+    return *step(plan.aggregator, state, current, iter(WeightedChanges(replies, influence))), _mean_terms(ordered, weights)
 
 
 def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[str, SiteReply], new: Arrays) -> dict[str, float]:
@@ -198,7 +211,7 @@ def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[s
         replies: by site, those that went into the mean.
         new: the global arrays that came of them.
     """
-    found = pair_figures(current, list(weighted_changes(replies, influence_of(plan, replies))), new)
+    found = pair_figures(current, WeightedChanges(replies, influence_of(plan, replies)), new)
     return found if plan.low_rank.takes_pairs else {name: value for name, value in found.items() if name != "left"}
 
 

@@ -53,6 +53,7 @@ from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
 from server.strategy.refusal import content_of, refusal_of
 from server.strategy.round_state import Address, OpenRound, ResumePoint, aggregated, budget_ended
+from server.strategy.shelf import Shelf
 from server.strategy.site_selection import Presence
 
 EXPIRY_SLACK = 60.0  # seconds that a message outlives the round; polling for an expired one fails inside Flower
@@ -103,6 +104,7 @@ class FedMRIAvg(FedAvg):
         self.on_open: Callable[[RoundSoFar], None] | None = None
         self.open = OpenRound(0, {})
         self.labels = Labels(self.config)
+        self.shelf = Shelf() if sites else None
 
     @property
     def failures(self) -> dict[str, str]:
@@ -195,9 +197,12 @@ class FedMRIAvg(FedAvg):
         """
         if self.open.number != number:
             self.open = OpenRound(number, unpack_arrays(arrays, self.template), attempts=1)
+            if self.shelf:
+                self.shelf.clear()
             self.progress.tell(Opened(number))
             return self.open
-        self.open = replace(self.open, attempts=self.open.attempts + 1, asked=[], valid={} if anew else self.open.valid)
+        valid = {} if anew else self.open.valid
+        self.open = replace(self.open, attempts=self.open.attempts + 1, asked=[], judged=set(), valid=valid)
         self.progress.tell(Retried(number, self.open.attempts, anew))
         return self.open
 
@@ -218,7 +223,8 @@ class FedMRIAvg(FedAvg):
         # An error reply's sender may be the SuperLink itself: only the message that it answers tells the site.
         came = {reply.metadata.reply_to_message_id: reply for reply in replies}
         for name, message in state.asked:
-            self.record_reply(name, came.get(message.metadata.message_id), self._read)
+            if name not in state.judged:
+                self.record_reply(name, came.get(message.metadata.message_id), self._read)
         for name, reason in norm_outliers(state.valid, self.plan.max_update_ratio).items():
             del state.valid[name]
             self.progress.failed(name, reason, ODD_ONE_OUT)
@@ -272,10 +278,24 @@ class FedMRIAvg(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Ask the sites once; returns nothing where too few reply."""
         self.configure_train(number, arrays, ConfigRecord(), grid)
-        return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout).values())
+        judge = self._judge if self.shelf else None
+        return self.aggregate_train(number, self.exchanged(grid, self.open.asked, timeout, judge=judge).values())
+
+    def _judge(self, name: str, reply: Message) -> None:
+        """Judge a reply when it comes, and let go of the message: a thousand of them would lie in memory to the round's end."""
+        self.record_reply(name, reply, self._read)
+        self.open.judged.add(name)
+        if not reply.has_error():
+            reply.content.clear()
 
     def exchanged(
-        self, grid: Grid, asked: Sequence[tuple[str, Message]], timeout: float, what: str = TRAIN
+        self,
+        grid: Grid,
+        asked: Sequence[tuple[str, Message]],
+        timeout: float,
+        what: str = TRAIN,
+        *,
+        judge: Callable[[str, Message], None] | None = None,
     ) -> dict[str, Message]:
         """Send to each site by name, and note each reply when it comes; replies by the id of what they answer."""
         names = {id(message): name for name, message in asked}
@@ -288,6 +308,8 @@ class FedMRIAvg(FedAvg):
         def note(request: Message, reply: Message, seconds: float) -> None:
             size = 0 if reply.has_error() else self.payload_bytes(reply.content)
             self.progress.answered(names[id(request)], seconds, size, what)
+            if judge:
+                judge(names[id(request)], reply)
 
         replies = exchange(grid, [message for _, message in asked], timeout, note, self.progress.tick)
         self.open.lost = {
@@ -367,7 +389,7 @@ class FedMRIAvg(FedAvg):
             log(
                 WARNING, "Round %d: %s told metrics that are not the run's, or out of range: %s", reply.round, reply.site, dropped
             )
-        return replace(reply, metrics=kept)
+        return replace(reply, metrics=kept, update=self.shelf.keep(reply.update) if self.shelf else reply.update)
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""

@@ -41,6 +41,7 @@ class OpenRound:
     number: int
     current: Arrays
     asked: list[tuple[str, Message]] = field(default_factory=list)
+    judged: set[str] = field(default_factory=set)  # of those asked, whose reply was judged when it came
     valid: dict[str, SiteReply] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     attempts: int = 0

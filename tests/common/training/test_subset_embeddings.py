@@ -72,9 +72,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many patients went through the first blocks, call by call."""
     calls, alone = list[int](), MultiModalViT.alone
 
-    def counted(self: MultiModalViT, x: torch.Tensor, *more: Any) -> Any:
+    def counted(self: MultiModalViT, x: torch.Tensor, *more: Any, **named: Any) -> Any:
         calls.append(len(x))
-        return alone(self, x, *more)
+        return alone(self, x, *more, **named)
 
     monkeypatch.setattr(MultiModalViT, "alone", counted)
     return calls

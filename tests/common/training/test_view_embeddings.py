@@ -48,7 +48,10 @@ class Showing(torch.nn.Module):
 
     patch_size, thickness, width, backbone_sha256 = 8, 1, 1, ""
 
-    def alone(self, x: torch.Tensor, present: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def alone(
+        self, x: torch.Tensor, present: torch.Tensor, masks: torch.Tensor, *, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert masks.transpose(1, 2)[hidden].all()
         return x, masks
 
 
