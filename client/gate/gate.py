@@ -24,6 +24,7 @@ from client.gate import audit_log
 from client.gate.bundle_process import run_bundle
 from client.gate.data_watch import trained_facts
 from client.gate.kept_models import keep_model
+from client.gate.kept_process import KeptProcess
 from client.gate.ledger_watch import note_grown, note_moved, require_known
 from client.gate.message_facts import asked_facts, carried_facts, refusal_of, spent_facts
 from client.gate.replay_guard import (
@@ -74,9 +75,11 @@ class Gate:
 
     Attributes:
         path: of site.toml, read anew for every message: the hospital may change its policy at any time.
+        kept: forks a bundle's process where one is warm; None: each is started anew.
     """
 
     path: Path
+    kept: KeptProcess | None = None
 
     @property
     def home(self) -> Path:
@@ -182,7 +185,15 @@ class Gate:
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
         keep_shipped(self.home / WEIGHTS_FOLDER)
-        content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
+        warm = self.kept.for_bundle(folder) if self.kept else None
+        try:
+            content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm)
+        except FedMRIError:
+            if self.kept:
+                self.kept.end()
+            raise
+        if self.kept and site.policy.approval:
+            self.kept.keep(folder)
         trained = trained_facts(state / audit_log.LOG_NAME, content, task)
         content = self._leaving(content, asked, site, task, before)
         content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)
