@@ -38,12 +38,10 @@ def run_bundle(
     Raises:
         FederationError: it failed, took too long, or answered what cannot be read. Its own words stay in the site's log.
     """
-    sent = BytesIO()
-    write_part(sent, message_to_proto(message).SerializeToString())
-    write_part(sent, context_to_proto(context).SerializeToString())
+    request = request_bytes(message, context)
     try:
-        told = warm.answer(sent.getvalue(), seconds=seconds, most=most) if warm else None
-        out, code = told or _started(sent.getvalue(), folder, seconds)
+        told = warm.answer(request, seconds=seconds, most=most) if warm else None
+        out, code = told or _started(request, folder, seconds)
     except (TooLateError, subprocess.TimeoutExpired):
         raise FederationError(f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE, rule="policy.max_hours") from None
     except TooLargeError:
@@ -59,6 +57,14 @@ def run_bundle(
         raise FederationError(
             f"The bundle's answer cannot be read ({type(error).__name__}).", public=ENDED, rule="bundle"
         ) from error
+
+
+def request_bytes(message: Message, context: Context) -> bytes:
+    """What a bundle's process reads on stdin."""
+    sent = BytesIO()
+    write_part(sent, message_to_proto(message).SerializeToString())
+    write_part(sent, context_to_proto(context).SerializeToString())
+    return sent.getvalue()
 
 
 def _started(request: bytes, folder: Path, seconds: float) -> tuple[bytes, int]:

@@ -18,6 +18,7 @@ from client.gate.stamp import file_stamp
 from common.deployment.supervisor import die_with_parent
 
 CLIENT_APP = "flwr-clientapp"
+PRELOADED = "client.gate.preloaded"
 logger = logging.getLogger("fedmri.superexec")
 
 
@@ -78,7 +79,7 @@ class PreloadedExecutor(SubprocessExecutor):
         with its:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "client.gate.preloaded", str(its.fileno())],
+                    [sys.executable, "-P", "-m", PRELOADED, str(its.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(its.fileno(),),
                     preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
