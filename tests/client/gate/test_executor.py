@@ -1,4 +1,4 @@
-"""SuperExec's way to a gate: forked where it can be, by the launcher where it cannot, and not looked for more often than is due."""
+"""SuperExec's way to a gate: forked where it can be, by the launcher where it cannot; looked for no more often than is due."""
 
 import os
 import signal
@@ -93,5 +93,5 @@ def test_flowers_superexec_takes_the_executor(launcher, monkeypatch) -> None:
     monkeypatch.setattr(run_superexec, PLACE, get_executor)
     monkeypatch.setattr(PreloadedExecutor, "_start", lambda self: None)
     assert fork_gates()
-    assert isinstance(run_superexec.get_executor("subprocess", executor_config=None, insecure=True), PreloadedExecutor)
+    assert isinstance(vars(run_superexec)[PLACE]("subprocess", executor_config=None, insecure=True), PreloadedExecutor)
     assert not fork_gates()  # Flower's own is not there any more

@@ -153,7 +153,7 @@ def test_a_change_of_the_installed_code_begins_all_anew_before_the_next_message_
     warm = parent.warmed()
     (parent.folder / "installed").write_text("another version")
     parent.control.send(b"[]")
-    until(lambda: (parent.folder / "anew").is_file())
+    until((parent.folder / "anew").is_file)
     until(lambda: not alive(warm))
 
 
