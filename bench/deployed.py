@@ -72,7 +72,7 @@ def _measure(one: Any, federation: Any, rounds: int) -> dict[str, Any]:
     time.sleep(IDLE_SECONDS)
     before = _seconds_of(federation, sites)
     served = _service(one)
-    ended, watch = _run(one, rounds)
+    ended, watch = _run(one, federation.server_main.__module__, rounds)
     time.sleep(3)
     after = _seconds_of(federation, sites)
     spans = [[json.loads(line) for line in (site.home / "spans.jsonl").read_text().splitlines()] for site in sites]
@@ -107,10 +107,11 @@ def _note_spans(bundle: bytes, folder: Path, spans: Path) -> None:
     project.write_text(project.read_text().replace("client.app:app", "timed:app"))
 
 
-def _run(one: Any, rounds: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def _run(one: Any, cli: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """A run by `fedmri-server run`: its rounds, and what the command itself cost."""
     out = one.home / "runs" / "bench"
-    command = [str(Path(sys.executable).with_name("fedmri-server")), "run", str(one.home), "--config", "demo"]
+    call = f"import sys; from {cli} import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", call, "run", str(one.home), "--config", "demo"]
     command += ["--external", str(one.data / "external"), "--out", str(out), "--cache", str(one.folder / "cache")]
     for setting in (*SETTINGS, f"federation.rounds={rounds}", f"head_rounds={rounds}", *os.environ.get("BENCH_SET", "").split()):
         command += ["--set", setting]

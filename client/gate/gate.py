@@ -55,6 +55,7 @@ from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
+from common.messages.parcel import unpacked
 from common.messages.refused_by import take_rule
 from common.messages.released_model import MODEL, read_hand_out
 from common.messages.round import ARRAYS, CHANGE, SiteReply, Task, read_task, write_status
@@ -101,6 +102,11 @@ class Gate:
         """
         site, broken = self._site()
         state = self._state(site)
+        try:
+            if message.has_content():
+                message.content = unpacked(message.content)
+        except FederationError as error:
+            broken = broken or error
         asked = message.content if message.has_content() else RecordDict()
         log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
         facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **asked_facts(task, asked)}
@@ -132,7 +138,7 @@ class Gate:
     def _state(self, site: SiteConfig) -> Path:
         return self.home / Path(site.connection.state).expanduser()
 
-    def _site(self) -> tuple[SiteConfig, ConfigError | None]:
+    def _site(self) -> tuple[SiteConfig, FedMRIError | None]:
         """site.toml; where it cannot be read, the strict default, and why: nothing will be done then."""
         try:
             return read_site_config(self.path), None

@@ -37,7 +37,7 @@ def build_bundle(checkout: Path = CHECKOUT) -> Bundle:
 
 
 def _files(checkout: Path) -> dict[str, Path]:
-    """Files by their names in the bundle, without links. None of a hidden folder travels: Flower's own walk takes seconds there."""
+    """Files by their names in the bundle, without links or hidden folders: none of those travels, and they hold most files."""
     files: dict[str, Path] = {}
     for path, folders, names in os.walk(checkout):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
