@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-SITES, IDLE_SECONDS = 4, 60.0
+SITES, IDLE_SECONDS = 4, 30.0
 TICKS = os.sysconf("SC_CLK_TCK")
 APP = """
 import json, time
