@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 BEGUN = b"b"
+GPU_FILES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 LOOK_SECONDS = 0.02  # between two looks at a child
 _PDEATHSIG, _DUMPABLE = 1, 4  # of prctl
 
@@ -70,10 +71,15 @@ def keep(folder: str, control: socket.socket) -> None:
     """Fork a child for each message, one at a time, until nobody asks any more or a child fails."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PDEATHSIG, signal.SIGKILL)
-    app = app_of(folder)
-    import flwr.common.serde  # noqa: PLC0415, F401  what `answer` needs is there already
+    try:
+        app = app_of(folder)
+        import flwr.common.serde  # noqa: PLC0415, F401  what `answer` needs is there already
 
-    require_forkable()
+        require_forkable()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # whatever threads there are: who asks must not wait
     prctl(_DUMPABLE, 0)  # no child reads or writes the memory that the next one begins with
     gc.collect()
     gc.freeze()
@@ -93,8 +99,17 @@ def require_forkable() -> None:
     """
     if threading.active_count() != 1:
         raise RuntimeError("The bundle starts threads when it is imported: each message gets a process of its own.")
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+    if any(name.startswith(GPU_FILES) for name in _open_files()):  # a driver that is awake serves no child
         raise RuntimeError("The bundle starts a GPU when it is imported: each message gets a process of its own.")
+
+
+def _open_files() -> list[str]:
+    """What this process has open, by name."""
+    found = []
+    for file in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{file}"))
+    return found
 
 
 def _serve(app: Any, control: socket.socket, asked: int, told: int, life: int) -> int:

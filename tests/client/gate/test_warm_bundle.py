@@ -168,12 +168,14 @@ def test_processes_that_a_child_starts_end_with_it(start, tmp_path) -> None:
     assert not warm.gone()
 
 
-@pytest.mark.parametrize("first", ["threading.Thread(target=time.sleep, args=(600,)).start()", "raise ImportError('no')"])
+@pytest.mark.parametrize(
+    "first", ["threading.Thread(target=time.sleep, args=(600,)).start()", "raise ImportError('no')", "gpu = open(GPU)"]
+)
 def test_a_bundle_that_cannot_be_kept_warm_gets_a_process_for_each_message(start, first) -> None:
-    warm = start(first=f"if len(sys.argv) > 2: {first}")  # as it is started to be kept
+    gpu = "GPU = '/dev/null'; sys.modules['__main__'].GPU_FILES = (GPU,)"  # stands for a driver's file
+    warm = start(first=f"if len(sys.argv) > 2: {gpu}; {first}")  # as it is started to be kept
     assert ask(warm)[0]["count"] == 1
-    if "raise" in first:
-        assert gone(warm.process.pid)
+    assert gone(warm.process.pid)
 
 
 PARENT = """
