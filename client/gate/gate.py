@@ -191,15 +191,13 @@ class Gate:
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
         keep_shipped(self.home / WEIGHTS_FOLDER)
-        warm = self.kept.for_bundle(folder) if self.kept else None
+        warm = self.kept.for_bundle(folder) if self.kept and site.policy.approval else None
         try:
             content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm)
         except FedMRIError:
             if self.kept:
                 self.kept.end()
             raise
-        if self.kept and site.policy.approval:
-            self.kept.keep(folder)
         trained = trained_facts(state / audit_log.LOG_NAME, content, task)
         content = self._leaving(content, asked, site, task, before)
         content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)

@@ -1,4 +1,4 @@
-"""What a gate knows of the warm process that its parent keeps, and how it says what is to become of it."""
+"""How a gate comes by the warm process that its parent keeps, and says when there is a doubt about it."""
 
 import json
 import socket
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from client.gate.warm_bundle import WarmBundle, warm_stamp
 
-WARM, END = "warm", "end"  # in a note: the folder of the bundle to be kept warm; the warm one is to be ended
+WARM, END = "warm", "end"  # in a note: the folder of the bundle that one is wanted of; the one that is there is to be ended
 LONGEST_NOTE = 64 * 1024  # bytes
+PATIENCE = 10.0  # seconds for the parent's answer
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,23 @@ class KeptProcess:
     notes: socket.socket
 
     def for_bundle(self, folder: Path) -> WarmBundle | None:
-        """The warm process of this very bundle, if nothing has changed since it was started; else it is ended."""
-        if self.warm is None:
-            return None
-        if self.warm.folder == folder and self.warm.stamp == warm_stamp(folder, self.policy):
+        """The warm process of this bundle, which is approved: the one that is there, if nothing has changed since it was started;
+        else it is ended, and another is started. None where there can be none.
+        """
+        stamp = warm_stamp(folder, self.policy)
+        if self.warm and (self.warm.folder, self.warm.stamp) == (folder, stamp):
             return self.warm
-        self.end()
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, its, suppress(OSError):
+            ours.settimeout(PATIENCE)
+            socket.send_fds(self.notes, [json.dumps({WARM: str(folder)}).encode()], [its.fileno()])
+            its.close()
+            told, files, *_ = socket.recv_fds(ours, LONGEST_NOTE, 1)
+            if files:
+                return WarmBundle(folder, told.decode(), socket.socket(fileno=files[0]))
         return None
-
-    def keep(self, folder: Path) -> None:
-        """An approved bundle has answered: there should be a warm process for the next message."""
-        self._note({WARM: str(folder)})
 
     def end(self) -> None:
         """There is a doubt about the warm process."""
-        self._note({END: True})
-
-    def _note(self, note: dict[str, object]) -> None:
         with suppress(OSError):
-            self.notes.send(json.dumps(note).encode())
+            self.notes.send(json.dumps({END: True}).encode())

@@ -4,7 +4,7 @@
 It reads no message: each gate that it forks reads site.toml and the approvals anew, and tells it by a note what it has settled.
 
     from SuperExec   the arguments of a gate, as JSON
-    from a gate      a note, as JSON: WARM with the folder of the approved bundle that answered, or END
+    from a gate      a note, as JSON: END; or WARM with the folder of an approved bundle, and a socket to hand its warm process to
 """
 
 import gc
@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -26,7 +27,7 @@ from client.gate.__main__ import main as answer_one
 from client.gate.approvals import LIST_NAME
 from client.gate.kept_process import END, LONGEST_NOTE, WARM, KeptProcess
 from client.gate.stamp import installed_stamp
-from client.gate.warm_bundle import WarmBundle, warm_stamp
+from client.gate.warm_bundle import WarmProcess, warm_stamp
 from common.config.site import SITE_VARIABLE
 from common.deployment.supervisor import die_with_parent
 
@@ -49,10 +50,9 @@ class Preloaded:
     control: socket.socket
     site: Path
     gates: set[int] = field(default_factory=set)  # process ids
-    warm: WarmBundle | None = None
+    warm: WarmProcess | None = None
     doubted: bool = False
     failed: str = ""  # stamp of a bundle that cannot be kept warm
-    wanted: Path | None = None  # bundle to be kept warm
     messages: int = 0
     used: float = 0.0  # when a gate was last there
 
@@ -70,10 +70,10 @@ class Preloaded:
         gc.collect()
         gc.freeze()
         while True:
-            waits = LOOK_SECONDS if self.gates or self.warm or self.wanted else None
+            waits = LOOK_SECONDS if self.gates or self.warm else None
             ready, _, _ = select.select([self.control, self.notes], [], [], waits)
             if self.notes in ready:
-                self._hear(self.notes.recv(LONGEST_NOTE))
+                self._hear()
             self._tend()
             if self.control in ready:
                 if not self.control.recv(LONGEST, socket.MSG_PEEK):
@@ -88,15 +88,30 @@ class Preloaded:
             self.warm.end()
             self.warm = None
 
-    def _hear(self, note: bytes) -> None:
+    def _hear(self) -> None:
+        """One gate's note."""
+        note, files, *_ = socket.recv_fds(self.notes, LONGEST_NOTE, 1)
         told = json.loads(note)
-        if told.get(END):
-            self.doubted = True
-        if folder := told.get(WARM):
-            self.wanted = Path(folder)
+        self.doubted = self.doubted or bool(told.get(END))
+        for file in files:
+            with socket.socket(fileno=file) as gate:
+                self._give(Path(told[WARM]), gate)
+
+    def _give(self, folder: Path, gate: socket.socket) -> None:
+        """Hand a gate a warm process of this bundle; where there is one, it is of another, or of what has changed.
+
+        Gates have messages answered one at a time (`client.gate.replay_guard.alone`): none is at work in the old one.
+        """
+        if self.warm:
+            self._end(self.warm)
+        self._start(folder)
+        if self.warm:
+            with suppress(OSError):
+                bundle = self.warm.bundle
+                socket.send_fds(gate, [bundle.stamp.encode()], [bundle.control.fileno()])
 
     def _tend(self) -> None:
-        """Take note of gates that have ended; end and start the warm process as is due, while none is at work."""
+        """Take note of gates that have ended; end the warm process where that is due, while none is at work."""
         for gate in list(self.gates):
             if os.waitpid(gate, os.WNOHANG)[0]:
                 self.gates.remove(gate)
@@ -105,31 +120,27 @@ class Preloaded:
             return
         if self.warm and (self.doubted or self._is_over(self.warm)):
             self._end(self.warm)
-        self.doubted = False
-        if self.wanted and not self.warm:
-            self._start(self.wanted)
-        self.wanted = None
 
     def _start(self, folder: Path) -> None:
         """Keep this bundle warm, unless it has turned out that it cannot be."""
         if warm_stamp(folder, self.policy) == self.failed:
             return
         try:
-            self.warm, self.messages = WarmBundle.start(folder, self.policy), 0
+            self.warm, self.messages, self.doubted, self.used = WarmProcess.start(folder, self.policy), 0, False, time.monotonic()
         except OSError:
             logger.exception("No warm process could be started: the next message gets one of its own.")
 
-    def _end(self, warm: WarmBundle) -> None:
-        if warm.gone() and not self.doubted:  # by itself, though no message has failed
-            self.failed = warm.stamp
+    def _end(self, warm: WarmProcess) -> None:
+        if warm.gone() and (warm.process.returncode or 0) > 0:  # by itself: not killed, nor after a message that failed
+            self.failed = warm.bundle.stamp
             logger.warning("The bundle cannot be kept warm (see above): each message gets a process that is started for it.")
         self.close()
         logger.info("The warm process of the bundle is ended.")
 
-    def _is_over(self, warm: WarmBundle) -> bool:
+    def _is_over(self, warm: WarmProcess) -> bool:
         """Whether its time is over, or it stands for what is no more."""
         late = time.monotonic() - self.used > IDLE_SECONDS or self.messages >= MESSAGES
-        return late or warm.gone() or warm.stamp != warm_stamp(warm.folder, self.policy)
+        return late or warm.gone() or warm.bundle.stamp != warm_stamp(warm.bundle.folder, self.policy)
 
     def _restart(self) -> NoReturn:
         """Begin anew by the code that is installed now; the request waits in the socket."""
@@ -148,7 +159,7 @@ class Preloaded:
         try:
             self.control.close()
             self.notes.close()
-            code = answer_one(arguments, KeptProcess(self.policy, self.warm, self.told))
+            code = answer_one(arguments, KeptProcess(self.policy, self.warm.bundle if self.warm else None, self.told))
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:

@@ -36,52 +36,17 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class WarmBundle:
-    """Such a process, as its parent and the gates that the parent forks know it.
+    """Such a process, as gates know it.
 
     Attributes:
         folder: the unpacked bundle.
         stamp: what it was started under (`warm_stamp`).
-        process: the head of a process group of its own.
         control: where it is asked.
     """
 
     folder: Path
     stamp: str
-    process: subprocess.Popen[bytes]
     control: socket.socket
-
-    @classmethod
-    def start(cls, folder: Path, policy: tuple[Path, ...]) -> "WarmBundle":
-        """Start one, as a child that ends with this process; it may be asked at once.
-
-        Raises:
-            OSError: the system starts no more processes.
-        """
-        stamp = warm_stamp(folder, policy)
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            process = subprocess.Popen(
-                [sys.executable, str(MAIN), str(folder), str(its.fileno())],
-                cwd=folder,
-                env=bundle_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                pass_fds=(its.fileno(),),
-                preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
-                process_group=0,
-            )
-        return cls(folder, stamp, process, ours)
-
-    def end(self) -> None:
-        """Kill it, and the child that is at work."""
-        self.control.close()
-        with suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def gone(self) -> bool:
-        """Whether it has ended by itself."""
-        return self.process.poll() is not None
 
     def answer(self, request: bytes, *, seconds: float, most: int) -> tuple[bytes, int] | None:
         """Have a child answer.
@@ -117,6 +82,52 @@ class WarmBundle:
             content = _read(told.fileno(), deadline, most)
             end = _received(life, END, deadline)
         return content, int.from_bytes(end, "big", signed=True) if len(end) == END else -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class WarmProcess:
+    """Such a process, as its parent knows it.
+
+    Attributes:
+        bundle: what gates are handed of it.
+        process: the head of a process group of its own.
+    """
+
+    bundle: WarmBundle
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, folder: Path, policy: tuple[Path, ...]) -> "WarmProcess":
+        """Start one, as a child that ends with this process; it may be asked at once.
+
+        Raises:
+            OSError: the system starts no more processes.
+        """
+        stamp = warm_stamp(folder, policy)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, str(MAIN), str(folder), str(its.fileno())],
+                cwd=folder,
+                env=bundle_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                pass_fds=(its.fileno(),),
+                preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
+                process_group=0,
+            )
+        return cls(WarmBundle(folder, stamp, ours), process)
+
+    def end(self) -> None:
+        """Kill it, and the child that is at work."""
+        self.bundle.control.close()
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def gone(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.process.poll() is not None
 
 
 def warm_stamp(folder: Path, policy: tuple[Path, ...]) -> str:

@@ -1,5 +1,6 @@
 """A warm process of an approved bundle: one answer a child, nothing from message to message, gone on any doubt."""
 
+import json
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.gate import warm_bundle
 from client.gate.bundle_process import ENDED, TOO_LATE, request_bytes, run_bundle
 from client.gate.kept_process import KeptProcess
-from client.gate.warm_bundle import WarmBundle
+from client.gate.warm_bundle import WarmProcess
 from common.errors import FederationError
 
 pytestmark = pytest.mark.slow
@@ -55,17 +57,17 @@ def identity(monkeypatch) -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., WarmBundle]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., WarmProcess]]:
     """Starts a bundle's warm process; what is left of it is ended."""
     started = []
 
-    def one(body: str = "pass", first: str = "") -> WarmBundle:
+    def one(body: str = "pass", first: str = "") -> WarmProcess:
         folder = tmp_path / "bundle"
         folder.mkdir()
         (folder / "pyproject.toml").write_text(PYPROJECT)
         (folder / "app.py").write_text(APP.format(body=body.replace("\n", "\n    "), first=first))
         (tmp_path / "site.toml").write_text("")
-        started.append(WarmBundle.start(folder, policy(tmp_path)))
+        started.append(WarmProcess.start(folder, policy(tmp_path)))
         return started[-1]
 
     yield one
@@ -83,8 +85,8 @@ def request() -> tuple[Message, Context]:
     return message, Context(run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={})
 
 
-def ask(warm: WarmBundle, seconds: float = 60.0, most: int = 100_000) -> tuple[dict[str, object], Context]:
-    content, context = run_bundle(*request(), warm.folder, seconds=seconds, most=most, warm=warm)
+def ask(warm: WarmProcess, seconds: float = 60.0, most: int = 100_000) -> tuple[dict[str, object], Context]:
+    content, context = run_bundle(*request(), warm.bundle.folder, seconds=seconds, most=most, warm=warm.bundle)
     return dict(content["told"]), context  # type: ignore[arg-type]
 
 
@@ -106,9 +108,9 @@ def test_nothing_is_left_from_one_message_to_the_next(start, tmp_path) -> None:
     (first, state), (second, _) = ask(warm), ask(warm)
     assert (first["count"], second["count"]) == (1, 1)
     assert (first["mark"], second["mark"]) == ("", "")
-    assert first["cwd"] == second["cwd"] == str(warm.folder)
+    assert first["cwd"] == second["cwd"] == str(warm.bundle.folder)
     assert first["home"] == ""
-    assert first["name"] == str(warm.folder / "app.py")
+    assert first["name"] == str(warm.bundle.folder / "app.py")
     assert len({first["pid"], second["pid"], warm.process.pid}) == 3
     assert first["drawn"] != second["drawn"]  # as of two processes that were started
     assert first["open"] == second["open"]
@@ -156,7 +158,7 @@ def test_the_process_is_over_with_a_child_that_failed_and_the_next_message_gets_
         ask(warm)
     assert gone(warm.process.pid)
     assert warm.gone()
-    (warm.folder / "app.py").write_text(APP.format(body="pass", first=""))
+    (warm.bundle.folder / "app.py").write_text(APP.format(body="pass", first=""))
     assert ask(warm)[0]["count"] == 1
 
 
@@ -181,11 +183,11 @@ def test_a_bundle_that_cannot_be_kept_warm_gets_a_process_for_each_message(start
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from client.gate.warm_bundle import WarmBundle
-warm = WarmBundle.start(Path(sys.argv[1]), ())
+from client.gate.warm_bundle import WarmProcess
+warm = WarmProcess.start(Path(sys.argv[1]), ())
 gate = os.fork()
 if not gate:
-    warm.answer(sys.stdin.buffer.read(), seconds=600.0, most=1000)
+    warm.bundle.answer(sys.stdin.buffer.read(), seconds=600.0, most=1000)
     os._exit(0)
 print(warm.process.pid, gate, flush=True)
 time.sleep(600)
@@ -195,7 +197,7 @@ time.sleep(600)
 @pytest.mark.parametrize("who", ["parent", "gate"])
 def test_a_child_ends_with_its_gate_and_all_with_their_parent(start, tmp_path, who) -> None:
     note = tmp_path / "pid"
-    folder = start(f"Path({str(note)!r}).write_text(str(os.getpid())); time.sleep(600)").folder
+    folder = start(f"Path({str(note)!r}).write_text(str(os.getpid())); time.sleep(600)").bundle.folder
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
@@ -223,8 +225,7 @@ def test_a_child_ends_with_its_gate_and_all_with_their_parent(start, tmp_path, w
 def test_where_anything_has_changed_the_process_is_not_asked(start, tmp_path, monkeypatch, change) -> None:
     warm = start()
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    its.settimeout(0.1)
-    folder = warm.folder
+    folder = warm.bundle.folder
     if change == "policy":
         (tmp_path / "site.toml").write_text("[policy]\n")
     elif change == "approval":
@@ -240,7 +241,13 @@ def test_where_anything_has_changed_the_process_is_not_asked(start, tmp_path, mo
     elif change == "packages":
         monkeypatch.setattr(warm_bundle, "packages_stamp", lambda: "another version")
     with ours, its:
-        kept = KeptProcess(policy(tmp_path), warm, ours)
-        assert kept.for_bundle(folder) is (warm if change == "nothing" else None)
-        if change != "nothing":
-            assert its.recv(100) == b'{"end": true}'
+        kept = KeptProcess(policy(tmp_path), warm.bundle, ours)
+        if change == "nothing":
+            assert kept.for_bundle(folder) is warm.bundle
+            return
+        with ThreadPoolExecutor() as pool:
+            found = pool.submit(kept.for_bundle, folder)
+            note, files, *_ = socket.recv_fds(its, 1000, 1)
+            assert json.loads(note) == {"warm": str(folder)}  # another one
+            os.close(files[0])  # there can be none
+            assert found.result() is None
