@@ -148,7 +148,20 @@ def _round(number: int, line: dict[str, Any], spans: list[list[dict[str, Any]]])
 
 def _seconds_of(federation: Any, sites: list[Any]) -> float:
     """Processor seconds of all processes of the sites, and of those of them that have ended."""
-    return sum(_used(pid) for site in sites for pid in federation.carrying("FEDMRI_SITE", str(site.home.resolve() / "site.toml")))
+    return sum(
+        sum(map(_used, (*federation.carrying("FEDMRI_SITE", str(site.home.resolve() / "site.toml")), *_of_bundle(site))))
+        for site in sites
+    )
+
+
+def _of_bundle(site: Any) -> list[int]:
+    """Processes that run the site's unpacked bundle, and know nothing of its site.toml."""
+    place, found = str(site.home.resolve() / "state" / "bundles").encode(), []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if place in file.read_bytes():
+                found.append(int(file.parent.name))
+    return found
 
 
 def _service(one: Any) -> float:
