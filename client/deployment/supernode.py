@@ -6,6 +6,7 @@ nothing. Here the process is over with the loop, and the supervisor starts anoth
 
 Flower's loop looks for a request every 3 s, and for a reply every half second. Here it looks for a request the more often the
 shorter ago it was at work (`client.gate.polling`), and for a reply ten times a second, which asks nobody but this process.
+Where Flower's loop is another by now, it waits as Flower does.
 """
 
 import os
@@ -20,6 +21,7 @@ from client.gate.polling import pause_after
 ENDED = 1  # Flower's loop has no good end of its own
 IDLE_SECONDS = 3  # Flower's own wait where there is no request; its shorter ones are for the reply to one
 REPLY_SECONDS = 0.1
+TIMES = 2.0  # as long between two looks as within the site: the coordinator answers all hospitals
 
 
 class Pauses:
@@ -34,7 +36,7 @@ class Pauses:
             self.busy = time.monotonic()
             time.sleep(min(seconds, REPLY_SECONDS))
         else:
-            time.sleep(min(seconds, pause_after(time.monotonic() - self.busy)))
+            time.sleep(min(seconds, TIMES * pause_after(time.monotonic() - self.busy)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)

@@ -78,7 +78,7 @@ class Preloaded:
             if self.control in ready:
                 if not self.control.recv(LONGEST, socket.MSG_PEEK):
                     return
-                if installed_stamp() != self.installed:
+                if not self.gates and installed_stamp() != self.installed:
                     self._restart()
                 self._fork(json.loads(self.control.recv(LONGEST)))
 
