@@ -104,7 +104,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 
 def test_nothing_is_left_from_one_message_to_the_next(start, tmp_path) -> None:
-    warm = start()
+    warm = start(first="np.random.random()")
     (first, state), (second, _) = ask(warm), ask(warm)
     assert (first["count"], second["count"]) == (1, 1)
     assert (first["mark"], second["mark"]) == ("", "")
