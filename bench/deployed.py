@@ -5,6 +5,7 @@
 Overhead is the wall time of a round less the longest span, at a site, from request read to update ready. That span is taken where
 the bundle's own code is called: each site holds the bundle with an app around its app that notes the time (an unpacked bundle
 is left as it is). In the folder of another commit's checkout, by that one's Python, it measures that one.
+BENCH_SET in the environment holds more settings of the run, KEY=VALUE with spaces between.
 """
 
 import importlib
