@@ -14,7 +14,7 @@ from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from client.gate.bundle_main import read_part, write_part
-from common.config.site import SITE_VARIABLE
+from client.gate.warm_bundle import MAIN, TooLargeError, TooLateError, WarmBundle, bundle_environment
 from common.deployment.supervisor import die_with_parent
 from common.errors import FederationError
 
@@ -22,7 +22,9 @@ ENDED = "the site's process ended before it answered"
 TOO_LATE = "the site did not finish in time"
 
 
-def run_bundle(message: Message, context: Context, folder: Path, *, seconds: float, most: int) -> tuple[RecordDict, Context]:
+def run_bundle(
+    message: Message, context: Context, folder: Path, *, seconds: float, most: int, warm: WarmBundle | None = None
+) -> tuple[RecordDict, Context]:
     """Let the bundle's ClientApp answer, in a process of its own that ends with this one.
 
     Args:
@@ -31,36 +33,21 @@ def run_bundle(message: Message, context: Context, folder: Path, *, seconds: flo
         folder: the unpacked bundle.
         seconds: after which it is ended.
         most: bytes that the answer may have.
+        warm: forks that process, where it is there still; else a new one is started.
 
     Raises:
         FederationError: it failed, took too long, or answered what cannot be read. Its own words stay in the site's log.
     """
-    command = [sys.executable, str(Path(__file__).with_name("bundle_main.py")), str(folder)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", SITE_VARIABLE)}
-    sent = BytesIO()
-    write_part(sent, message_to_proto(message).SerializeToString())
-    write_part(sent, context_to_proto(context).SerializeToString())
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
-        process_group=0,  # with the processes that it starts itself
-    )
-    with process:
-        try:
-            out, _ = process.communicate(sent.getvalue(), timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise FederationError(
-                f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE, rule="policy.max_hours"
-            ) from None
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode or len(out) > most:
-        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}, {len(out)} bytes"
+    request = request_bytes(message, context)
+    try:
+        told = warm.answer(request, seconds=seconds, most=most) if warm else None
+        out, code = told or _started(request, folder, seconds)
+    except (TooLateError, subprocess.TimeoutExpired):
+        raise FederationError(f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE, rule="policy.max_hours") from None
+    except TooLargeError:
+        raise FederationError(f"The bundle's answer has more than {most} bytes.", public=ENDED, rule="bundle") from None
+    if code or len(out) > most:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}, {len(out)} bytes"
         raise FederationError(f"The bundle's process ended with {how}; the log above says more.", public=ENDED, rule="bundle")
     try:
         answer = BytesIO(out)
@@ -70,3 +57,35 @@ def run_bundle(message: Message, context: Context, folder: Path, *, seconds: flo
         raise FederationError(
             f"The bundle's answer cannot be read ({type(error).__name__}).", public=ENDED, rule="bundle"
         ) from error
+
+
+def request_bytes(message: Message, context: Context) -> bytes:
+    """What a bundle's process reads on stdin."""
+    sent = BytesIO()
+    write_part(sent, message_to_proto(message).SerializeToString())
+    write_part(sent, context_to_proto(context).SerializeToString())
+    return sent.getvalue()
+
+
+def _started(request: bytes, folder: Path, seconds: float) -> tuple[bytes, int]:
+    """What a process that is started for this message wrote to stdout, and its exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `seconds`.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(MAIN), str(folder)],
+        cwd=folder,
+        env=bundle_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=die_with_parent,  # noqa: PLW1509  one system call
+        process_group=0,  # with the processes that it starts itself
+    )
+    with process:
+        try:
+            out, _ = process.communicate(request, timeout=seconds)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return out, process.returncode

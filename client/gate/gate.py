@@ -24,6 +24,7 @@ from client.gate import audit_log
 from client.gate.bundle_process import run_bundle
 from client.gate.data_watch import trained_facts
 from client.gate.kept_models import keep_model
+from client.gate.kept_process import KeptProcess
 from client.gate.ledger_watch import note_grown, note_moved, require_known
 from client.gate.message_facts import asked_facts, carried_facts, refusal_of, spent_facts
 from client.gate.replay_guard import (
@@ -54,6 +55,7 @@ from common.config.run import config_from_json
 from common.config.site import SiteConfig, read_site_config
 from common.errors import ConfigError, FederationError, FedMRIError, PolicyError, PrivacyError
 from common.messages.calibration import CALIBRATION, SUMS
+from common.messages.parcel import unpacked
 from common.messages.refused_by import take_rule
 from common.messages.released_model import MODEL, read_hand_out
 from common.messages.round import ARRAYS, CHANGE, SiteReply, Task, read_task, write_status
@@ -74,9 +76,11 @@ class Gate:
 
     Attributes:
         path: of site.toml, read anew for every message: the hospital may change its policy at any time.
+        kept: forks a bundle's process where one is warm; None: each is started anew.
     """
 
     path: Path
+    kept: KeptProcess | None = None
 
     @property
     def home(self) -> Path:
@@ -98,6 +102,11 @@ class Gate:
         """
         site, broken = self._site()
         state = self._state(site)
+        try:
+            if message.has_content():
+                message.content = unpacked(message.content)
+        except FederationError as error:
+            broken = broken or error
         asked = message.content if message.has_content() else RecordDict()
         log, task, name = state / audit_log.LOG_NAME, _task(asked), site.name or self.home.resolve().name
         facts = {"bundle": hashlib.sha256(bundle).hexdigest(), "message": message.metadata.message_id, **asked_facts(task, asked)}
@@ -129,7 +138,7 @@ class Gate:
     def _state(self, site: SiteConfig) -> Path:
         return self.home / Path(site.connection.state).expanduser()
 
-    def _site(self) -> tuple[SiteConfig, ConfigError | None]:
+    def _site(self) -> tuple[SiteConfig, FedMRIError | None]:
         """site.toml; where it cannot be read, the strict default, and why: nothing will be done then."""
         try:
             return read_site_config(self.path), None
@@ -182,7 +191,13 @@ class Gate:
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
         keep_shipped(self.home / WEIGHTS_FOLDER)
-        content, context = run_bundle(message, context, folder, seconds=seconds, most=most)
+        warm = self.kept.for_bundle(folder) if self.kept and site.policy.approval else None
+        try:
+            content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm)
+        except FedMRIError:
+            if self.kept:
+                self.kept.end()
+            raise
         trained = trained_facts(state / audit_log.LOG_NAME, content, task)
         content = self._leaving(content, asked, site, task, before)
         content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)

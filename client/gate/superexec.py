@@ -12,6 +12,8 @@ from pathlib import Path
 from common.errors import ConfigError
 
 LAUNCHERS_VARIABLE = "FEDMRI_LAUNCHERS"  # in the environment: folder of the launchers
+PLACE = "get_executor"  # in Flower's module: how it chooses what starts its programs
+PAUSE_VARIABLE, PAUSE = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.01"  # seconds: the executor itself waits between two looks
 
 
 def hold_to_launchers(folder: Path) -> None:
@@ -35,11 +37,31 @@ def hold_to_launchers(folder: Path) -> None:
     os.environ["PATH"] = str(folder)
 
 
+def fork_gates() -> bool:
+    """Let Flower's SuperExec of this process have gates forked (`client.gate.executor`) and look for requests as often as is due.
+
+    Returns:
+        Whether it will; where Flower chooses its executor in another way than the one known here, each gate is started by itself.
+    """
+    from flwr.supercore.superexec import run_superexec  # noqa: PLC0415  (heavy)
+    from flwr.supercore.superexec.executor import get_executor  # noqa: PLC0415
+
+    from client.gate.executor import PreloadedExecutor  # noqa: PLC0415
+
+    if getattr(run_superexec, PLACE, None) is not get_executor:
+        return False
+    setattr(run_superexec, PLACE, lambda *_, **__: PreloadedExecutor())
+    os.environ[PAUSE_VARIABLE] = PAUSE
+    return True
+
+
 def main() -> None:
     """Flower's `flower-superexec`, with its own arguments."""
     from flwr.supercore.cli.flower_superexec import flower_superexec  # noqa: PLC0415
 
     hold_to_launchers(Path(os.environ.get(LAUNCHERS_VARIABLE, "")))
+    if not fork_gates():
+        print("This version of Flower starts programs in another way than is known here: no gate is forked.", flush=True)
     sys.argv[0] = "flower-superexec"
     flower_superexec()
 

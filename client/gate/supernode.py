@@ -22,6 +22,7 @@ from client.gate.parent import end_without
 from common.deployment.flower_cli import SUPERNODE
 from common.deployment.supervisor import read_status
 from common.errors import FedMRIError, PolicyError
+from common.messages.parcel import MARK, packed
 
 CLIENT_APP = "flwr-clientapp"
 logger = logging.getLogger("fedmri.gate")
@@ -60,7 +61,9 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
         try:
             if name != CLIENT_APP:
                 raise PolicyError(f"Flower asked for {name}; only a ClientApp may run at a hospital.")
+            takes_parcels = message.has_content() and MARK in message.content
             content, context = gate.answer(message, context, bundle.content)
+            content = packed(content) if takes_parcels else content
             reply, status = Message(content, reply_to=message), SubStatus.COMPLETED
         except Exception:  # whatever it is, the SuperNode must get a reply: it waits for one and takes no other request
             logger.exception("Nothing but an error without a text left the site.")

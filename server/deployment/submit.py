@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from common.cli import CONFIGS, config_path
 from common.config.run import load_config
-from common.deployment.flower_cli import NAME, error_sentence, flwr, run_status, write_run_config
+from common.deployment.flower_cli import NAME, error_sentence, flwr
 from common.errors import ConfigError, FederationError
 from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
@@ -29,7 +29,7 @@ from server.run.round_lines import OnRound, RoundFollower, read_rounds
 from server.run.survey import NAME as SURVEY_NAME
 
 POLL_SECONDS = 0.5
-STATUS_SECONDS = 15.0  # `flwr ls` costs a second of CPU
+STATUS_SECONDS = 15.0
 ENDING_SECONDS = 120.0  # between Flower's word that a run is over and what the ServerApp leaves, whichever comes first
 SILENT_SECONDS = 600.0  # without a word from the SuperLink
 OVER, UNKNOWN = "finished", "unknown"
@@ -103,15 +103,10 @@ def _submit(home: Home, run_config: dict[str, Any], out: Path, result: str) -> S
     out.mkdir(parents=True, exist_ok=True)
     (out / ERROR_NAME).unlink(missing_ok=True)
     told = len(read_rounds(out))
-    file = home.home / "run.toml"
-    write_run_config(file, run_config)
     bundle = build_bundle(CHECKOUT)
-    answer = flwr(home, ["run", str(CHECKOUT), NAME, "--run-config", str(file)])
-    if not bundle.sha256.startswith(str(answer.get("fab-hash", ""))):
-        raise FederationError(
-            "The checkout changed while it was submitted. Cancel the run with `fedmri-server cancel`, and try again."
-        )
-    run = SubmittedRun(str(answer["run-id"]), out, bundle.sha256, told, result)
+    with connect(home) as nodes:
+        number = nodes.start_run(bundle.content, run_config)
+    run = SubmittedRun(number, out, bundle.sha256, told, result)
     write_atomic(home.state / LAST_NAME, json.dumps({"id": run.id, "out": str(out), "bundle": run.bundle}).encode())
     return run
 
@@ -217,16 +212,12 @@ def _require_free(home: Home) -> None:
 
 
 def _running(home: Home) -> list[str]:
-    runs = flwr(home, ["ls", NAME]).get("runs") or []
-    return [str(run["run-id"]) for run in runs if not str(run.get("status", "")).startswith(OVER)]
+    with connect(home) as nodes:
+        return [number for number, word in nodes.runs().items() if not word.startswith(OVER)]
 
 
 def _status_patiently(home: Home, run: SubmittedRun) -> str:
     """Flower's word; "" where the SuperLink may be on its way back after a crash: the run goes on then, and so do we."""
-    try:
-        return run_status(home, run.id)
-    except FederationError:
-        pass
     try:
         with connect(home) as nodes:
             return nodes.run_word(run.id) or UNKNOWN

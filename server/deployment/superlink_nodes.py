@@ -3,19 +3,22 @@
 `flwr supernode list` tells neither names nor keys, hence Flower's own client instead of its command.
 """
 
+import hashlib
 import os
 import sqlite3
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 import httpx
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
@@ -69,6 +72,26 @@ class Nodes:
         except UnknownToSuperLinkError:
             return ""
         return whole_word(runs[int(number)].status) if int(number) in runs else ""
+
+    def runs(self) -> dict[str, str]:
+        """Flower's word for every run, by its number."""
+        with plain_errors():
+            found = self._client.ListRuns(ListRunsRequest()).run_dict
+        return {str(number): whole_word(run.status) for number, run in sorted(found.items())}
+
+    def start_run(self, bundle: bytes, settings: Mapping[str, str | bool]) -> str:
+        """Begin a run, as `flwr run` does; returns its number.
+
+        Args:
+            bundle: the code, as Flower packs it.
+            settings: for keys of `[tool.flwr.app.config]`.
+        """
+        fab = fab_to_proto(Fab(hashlib.sha256(bundle).hexdigest(), bundle, {}))
+        with plain_errors():
+            answer = self._client.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(dict(settings))))
+        if not answer.HasField("run_id"):
+            raise FederationError(f"The SuperLink began no run. {answer.note}")
+        return str(answer.run_id)
 
     def register(self, name: str, key: bytes) -> None:
         """Let a site in, by its public key as PEM."""

@@ -45,6 +45,7 @@ from server.run.standard import harmonised
 from server.run.twins import compare_sites, keep_twins, kept_twins
 from server.run.weights import supplier
 from server.strategy.influence import bounds_in_force
+from server.strategy.parcels import ParcelGrid
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.secure_round_loop import SecureAvg
@@ -63,6 +64,7 @@ def federate(grid: Grid, plan: RunPlan) -> None:
         progress = Progress(plan.out, config.federation.rounds, resumed=plan.resume)
         with told_of_end(progress):
             (plan.out / ERROR_NAME).unlink(missing_ok=True)  # of the attempt that is resumed
+            grid = grid if plan.sites else ParcelGrid(grid)
             _federate(grid, harmonised(grid, plan, progress), progress)
 
 

@@ -22,11 +22,13 @@ from client.gate.gate import Gate
 from client.privacy.ledger import alone, append, read_ledger
 from common.config.run import RunConfig, config_from_table
 from common.errors import AuditLogError, FederationError, PrivacyError
+from common.messages.parcel import KIND, is_packed, marked, packed
 from common.messages.round import SiteReply, Task, pack_arrays, read_reply, read_status, write_task
 from common.models.arrays import arrays_sha256
 from common.privacy.charge import Charge
 
 BEFORE = {"head": np.zeros(4, np.float32)}
+TWO = {"body": np.zeros(3, np.float32), "head": np.zeros(4, np.float32)}
 PYPROJECT = '[tool.flwr.app.components]\nclientapp = "client.app:app"\n'
 APP = """
 from pathlib import Path
@@ -418,3 +420,27 @@ def test_processes_that_a_bundle_starts_end_with_it(home, tmp_path) -> None:
     assert ask(home, bundle(tmp_path, body))[0].error == ""
     status = Path("/proc") / pid.read_text() / "status"
     assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_arrays_that_travel_as_one_are_held_to_the_same_rules(home, tmp_path) -> None:
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+    message, context = asked()
+    message.content = marked(packed(RecordDict({**message.content, "arrays": pack_arrays(TWO)})))
+    assert is_packed(message.content)
+    Gate(home / "site.toml").answer(message, context, content)
+    lines = [json.loads(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()]
+    assert lines[0]["arrays"] == sorted(TWO)  # by their names, as in any request
+    assert (lines[1]["event"], lines[1]["rule"]) == ("refused", "records")  # the bundle answers with one of the two
+
+
+def test_a_parcel_that_cannot_be_read_is_refused_and_logged(home, tmp_path) -> None:
+    content = bundle(tmp_path)
+    approve(home, hashlib.sha256(content).hexdigest())
+    message, context = asked()
+    message.content["arrays"] = ArrayRecord({"x": Array("uint8", (3,), KIND, b"\xff\xff\xff")})
+    reply, _ = Gate(home / "site.toml").answer(message, context, content)
+    assert read_status(reply).error
+    assert not (tmp_path / "ran").exists()
+    lines = [json.loads(line) for line in (home / "state" / LOG_NAME).read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["asked", "refused"]

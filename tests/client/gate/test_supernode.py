@@ -5,13 +5,15 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.gate import supernode as gate_flower
 from client.gate.gate import Gate
 from common.deployment.supervisor import LOCK_NAME, STATUS_NAME
+from common.messages.parcel import MARK, is_packed, unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +36,8 @@ def supernode(tmp_path: Path):
     process.wait()
 
 
-def serve_once(tmp_path: Path, monkeypatch, push) -> int:
-    message = Message(RecordDict({"arrays": ArrayRecord()}), 7, "train", ttl=100.0)
+def serve_once(tmp_path: Path, monkeypatch, push, **more: ConfigRecord) -> int:
+    message = Message(RecordDict({"arrays": ArrayRecord(), **more}), 7, "train", ttl=100.0)
     message.metadata.__dict__["_message_id"] = "m1"
     context = Context(run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={})
 
@@ -73,6 +75,20 @@ def test_a_number_that_a_dead_supervisor_left_behind_is_not_ended(tmp_path, supe
     gate_flower.renew_supernode(tmp_path / "state")
     with pytest.raises(subprocess.TimeoutExpired):
         supernode.wait(0.3)
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_the_reply_is_packed_where_the_request_says_that_it_may(tmp_path, monkeypatch, may) -> None:
+    two = {"a": Array(np.zeros(2, np.float32)), "b": Array(np.ones(2, np.float32))}
+    monkeypatch.setattr(
+        Gate, "answer", lambda self, message, context, bundle: (RecordDict({"change": ArrayRecord(two)}), context)
+    )
+    said: list[Message] = []
+    serve_once(
+        tmp_path, monkeypatch, lambda client, reply, context: said.append(reply), **({MARK: ConfigRecord()} if may else {})
+    )
+    assert is_packed(said[0].content) is may
+    assert dict(unpacked(said[0].content).array_records["change"]) == two
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"programs": []}', '{"programs": {"flower-supernode": {"pid": null}}}'])

@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from client.gate.audit_log import verify
-from tests.integration.deployment.federation import Federation, Run, until
+from tests.integration.deployment.federation import Federation, Hospital, Run, until
 
 pytestmark = [
     pytest.mark.deployment,
@@ -23,6 +25,16 @@ def federation(tmp_path) -> Iterator[Federation]:
         yield one
     finally:
         one.stop()
+
+
+def of_bundle(site: Hospital) -> list[str]:
+    """Processes that were started with the folder of an unpacked bundle."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(site.home / "state" / "bundles").encode() in file.read_bytes():
+                found.append(file.parent.name)
+    return found
 
 
 def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> None:
@@ -66,3 +78,8 @@ def test_a_hospital_runs_what_it_has_approved_and_nothing_else(federation) -> No
         ("refused", "external-patients"),
     ]
     assert site.log()[-1]["by"] == "bundle"
+
+    # Its code is kept in memory for the next request; with the site all of that ends.
+    until(lambda: of_bundle(site), 60, "a warm process of the bundle")
+    site.stop()
+    until(lambda: not of_bundle(site), 10, "its end")

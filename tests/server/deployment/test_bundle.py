@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from flwr.cli.build import build_fab_from_disk
 
 from common.errors import ConfigError
 from common.messages.code_version import TRAVELS
@@ -32,6 +33,17 @@ def test_twice_the_same_and_another_line_another_hash(checkout) -> None:
     assert build_bundle(checkout) == first
     (checkout / "client" / "app.py").write_text("app = 'other'\n")
     assert build_bundle(checkout).sha256 != first.sha256
+
+
+def test_it_is_what_flower_packs_of_the_same_folder(checkout) -> None:
+    for name in (".venv/common/x.py", ".ci/common/x.py", "data/patients.json", "common/.hidden/x.py", "common/messages/y.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("x = 1\n")
+    (checkout / ".gitignore").write_text("common/messages/y.py\n")
+    (checkout / "common" / "link.py").symlink_to(checkout / ".venv" / "common" / "x.py")
+    assert build_bundle(checkout).content == build_fab_from_disk(checkout)
+    (checkout / ".gitignore").write_text("")
+    assert build_bundle(checkout).content == build_fab_from_disk(checkout)
 
 
 def test_a_folder_that_is_no_app_is_refused(tmp_path) -> None:
