@@ -286,7 +286,7 @@ class FedMRIAvg(FedAvg):
         self.record_reply(name, reply, self._read)
         self.open.judged.add(name)
         if not reply.has_error():
-            reply.content.clear()
+            reply.content = RecordDict()
 
     def exchanged(
         self,
