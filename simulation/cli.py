@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.files import write_atomic
 from simulation.cluster import Cluster
 from simulation.engines import DEFAULT_ENGINE, ENGINES, RAY, WORDS
+from simulation.marked_processes import terminable
 from simulation.phantom.command import add_phantom
 from simulation.protocols.command import add_protocols
 from simulation.shown import Shown
@@ -38,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     _add_example(verbs)
     _add_survey(verbs)
     add_protocols(verbs)
-    return run_command(parser, argv)
+    with terminable():  # a run that is told to end tidies up as one that is interrupted
+        return run_command(parser, argv)
 
 
 def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -4,6 +4,7 @@ The processes are of this machine, or of a Ray cluster.
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,6 +12,7 @@ from contextlib import closing
 from multiprocessing.queues import SimpleQueue
 from typing import Protocol, TypeVar
 
+from common.deployment.supervisor import die_with_parent
 from simulation import cluster
 from simulation.cluster import Cluster
 from simulation.gpus import take_gpu, visible_gpus
@@ -69,7 +71,9 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
     slots: SimpleQueue[int] = context.SimpleQueue()
     for slot in range(workers):
         slots.put(slot)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus())) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus(), os.getpid())
+    ) as pool:
         try:
             futures = {pool.submit(work, job): job for job in jobs}
             for future in as_completed(futures):
@@ -84,7 +88,13 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
             raise
 
 
-def _begin(slots: "SimpleQueue[int]", gpus: int) -> None:
-    """What a process begins with: a GPU of its slot. Ctrl-C reaches every process of the terminal; who started it ends it."""
+def _begin(slots: "SimpleQueue[int]", gpus: int, parent: int) -> None:
+    """What a process begins with: a GPU of its slot, and an end no later than that of who started it, even by kill -9.
+
+    Ctrl-C reaches every process of the terminal; who started this one ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    if os.getppid() != parent:  # it was too late for that
+        raise SystemExit(1)
     take_gpu(slots.get(), gpus)

@@ -80,7 +80,12 @@ def test_an_error_stops_the_rest(jobs: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_process_behind(jobs: list[Path]) -> None:
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [(signal.SIGINT, b"KeyboardInterrupt"), (signal.SIGTERM, b""), (signal.SIGKILL, b"")],
+    ids=str,
+)
+def test_whoever_is_ended_leaves_no_process_behind(jobs: list[Path], how: signal.Signals, said: bytes) -> None:
     (jobs[0].parent / "script.py").write_text(ENDLESS)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "script.py"]
@@ -88,8 +93,11 @@ def test_ctrl_c_leaves_no_process_behind(jobs: list[Path]) -> None:
         command, cwd=jobs[0].parent, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:
         assert run.stdout.readline() == b"quick\n"
-        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        assert b"KeyboardInterrupt" in run.stderr.read()
+        if how == signal.SIGINT:
+            os.killpg(run.pid, how)  # as a terminal does
+        else:
+            run.send_signal(how)
+        assert said in run.stderr.read()
     end = time.monotonic() + 20
     while _alive(run.pid):
         assert time.monotonic() < end
