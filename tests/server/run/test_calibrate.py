@@ -181,10 +181,10 @@ def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_gr
     grid = local_grid(site_nodes(1))
     seen = []
     push = grid.push_messages
-    grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
+    grid.push_messages = lambda messages: (push(messages), seen.extend(reply.content for reply in grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", ("a", "b"), sections=HELD, rounds=1))
     held = held_back(hospital("a", LABELS).ids, 0.3)
-    counts = {(r.content["metrics"]["num-examples"], r.content["metrics"]["labelled"]) for r in seen}
+    counts = {(content["metrics"]["num-examples"], content["metrics"]["labelled"]) for content in seen}
     assert counts == {(int((~held).sum()), int((~held & (np.array(LABELS) >= 0)).sum()))}
 
 
@@ -347,9 +347,9 @@ def test_under_secure_aggregation_the_temperature_alone_is_fitted_and_the_report
     grid = local_grid(site_nodes(3))
     seen = []
     push = grid.push_messages
-    grid.push_messages = lambda messages: (push(messages), seen.extend(grid.replies))[0]  # type: ignore[method-assign]
+    grid.push_messages = lambda messages: (push(messages), seen.extend(reply.content for reply in grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", SITES, sections=sections, rounds=1))
-    told = [set(reply.content[SUMS]) for reply in seen if SUMS in reply.content]
+    told = [set(content[SUMS]) for content in seen if SUMS in content]
     assert told
     assert not any({OFFSETS, CONFUSION} & names for names in told)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
