@@ -37,7 +37,13 @@ def add_protocols(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="patients a class (default 1 2 4 8 16)")
     parser.add_argument("--draws", type=int, default=10, help="of few-shot patients (default 10)")
     parser.add_argument("--epochs", type=int, default=5, help="of training, after the head rounds (default 5)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 1e-3], help="learning rates (default 1e-4 1e-3)")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[1e-4, 1e-3],
+        help="learning rates, end to end a tenth of each (default 1e-4 1e-3)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_debug(parser)
     parser.set_defaults(handler=run_protocols_command, unlabelled=False)

@@ -123,6 +123,11 @@ def test_where_nothing_can_be_chosen_it_is_said(patients: SiteData, config: RunC
     assert choose("head", rare, config, TUNING) == (1e-3, 2, "fixed: a class has one patient")
 
 
+def test_from_end_to_end_the_rates_are_a_tenth() -> None:
+    assert TUNING.rates_of("full") == [1e-4, 1e-3]
+    assert TUNING.rates_of("lora") == TUNING.rates_of("head") == [1e-3, 1e-2]
+
+
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"rates": ()}, {"rates": (0.0,)}, {"rates": (2.0,)}])
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"--{next(iter(wrong))}"):
