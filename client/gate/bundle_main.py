@@ -11,7 +11,7 @@ message (`client.gate.warm_bundle`), which answers as above and ends. So every m
 no other.
 
     in       a byte, with three files: the child's stdin, its stdout, and a socket whose end ends the child
-    out      on that socket: BEGUN before the child is there; then how it ended (`os.waitstatus_to_exitcode`, 4 bytes)
+    out      on that socket: the child's number before it begins; then how it ended (`os.waitstatus_to_exitcode`); 4 bytes each
 """
 
 import atexit
@@ -29,7 +29,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-BEGUN = b"b"
 GPU_FILES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 LOOK_SECONDS = 0.02  # between two looks at a child
 _PDEATHSIG, _DUMPABLE = 1, 4  # of prctl
@@ -115,20 +114,25 @@ def _open_files() -> list[str]:
 def _serve(app: Any, control: socket.socket, asked: int, told: int, life: int) -> int:
     """One message's child, from its start to its end; returns its exit code."""
     with socket.socket(fileno=life) as gate:
-        parent = os.getpid()
+        waiting, go = os.pipe()
         try:
-            gate.sendall(BEGUN)
+            child = os.fork()
         except OSError:
-            os.close(asked)
-            os.close(told)
-            return 0  # the gate is gone
-        child = os.fork()
+            traceback.print_exc()
+            for file in (asked, told, waiting, go):
+                os.close(file)
+            return 0  # nothing has begun: the gate starts a process by itself
         if not child:
             control.close()
             gate.close()
-            _child(app, asked, told, parent)
-        os.close(asked)
-        os.close(told)
+            os.close(go)
+            _child(app, asked, told, waiting)
+        for file in (asked, told, waiting):
+            os.close(file)
+        with suppress(OSError):  # the gate may be gone: then the child ends, and has begun nothing
+            gate.sendall(child.to_bytes(4, "big"))
+            os.write(go, b"g")
+        os.close(go)
         code = _wait(child, gate)
         try:
             gate.sendall(code.to_bytes(4, "big", signed=True))
@@ -137,21 +141,21 @@ def _serve(app: Any, control: socket.socket, asked: int, told: int, life: int) -
         return code
 
 
-def _child(app: Any, asked: int, told: int, parent: int) -> NoReturn:
-    """What a child does: `answer`, as if it had been started for it."""
+def _child(app: Any, asked: int, told: int, waiting: int) -> NoReturn:
+    """What a child does once it is told to: `answer`, as if it had been started for it."""
     code = 1
     try:
         os.setpgid(0, 0)
         prctl = ctypes.CDLL(None).prctl
         prctl(_PDEATHSIG, signal.SIGKILL)
         prctl(_DUMPABLE, 1)
-        if os.getppid() == parent:
+        if os.read(waiting, 1):  # nothing, where the gate or the parent is gone
+            os.close(waiting)
             os.dup2(asked, 0)
             os.dup2(told, 1)
             os.close(asked)
             os.close(told)
-            if "numpy" in sys.modules:
-                sys.modules["numpy"].random.seed()  # as a process that was started for this: no two draw the same
+            _draw_anew()
             answer(app)
             code = 0
     except SystemExit as end:
@@ -165,6 +169,14 @@ def _child(app: Any, asked: int, told: int, parent: int) -> NoReturn:
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _draw_anew() -> None:
+    """No two children draw the same from what their parent has drawn from, or may have."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
 
 
 def _wait(child: int, gate: socket.socket) -> int:

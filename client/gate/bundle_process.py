@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +25,14 @@ TOO_LATE = "the site did not finish in time"
 
 
 def run_bundle(
-    message: Message, context: Context, folder: Path, *, seconds: float, most: int, warm: WarmBundle | None = None
+    message: Message,
+    context: Context,
+    folder: Path,
+    *,
+    seconds: float,
+    most: int,
+    warm: WarmBundle | None = None,
+    on_doubt: Callable[[], None] = lambda: None,
 ) -> tuple[RecordDict, Context]:
     """Let the bundle's ClientApp answer, in a process of its own that ends with this one.
 
@@ -34,14 +43,17 @@ def run_bundle(
         seconds: after which it is ended.
         most: bytes that the answer may have.
         warm: forks that process, where it is there still; else a new one is started.
+        on_doubt: called where `warm` began nothing.
 
     Raises:
         FederationError: it failed, took too long, or answered what cannot be read. Its own words stay in the site's log.
     """
-    request = request_bytes(message, context)
+    request, deadline = request_bytes(message, context), time.monotonic() + seconds
     try:
         told = warm.answer(request, seconds=seconds, most=most) if warm else None
-        out, code = told or _started(request, folder, seconds)
+        if warm and not told:
+            on_doubt()
+        out, code = told or _started(request, folder, deadline - time.monotonic())
     except (TooLateError, subprocess.TimeoutExpired):
         raise FederationError(f"The bundle took more than {seconds:.0f} s.", public=TOO_LATE, rule="policy.max_hours") from None
     except TooLargeError:

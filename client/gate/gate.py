@@ -193,7 +193,8 @@ class Gate:
         keep_shipped(self.home / WEIGHTS_FOLDER)
         warm = self.kept.for_bundle(folder) if self.kept and site.policy.approval else None
         try:
-            content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm)
+            doubt = self.kept.end if self.kept else lambda: None
+            content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm, on_doubt=doubt)
         except FedMRIError:
             if self.kept:
                 self.kept.end()

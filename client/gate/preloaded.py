@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -71,14 +72,18 @@ class Preloaded:
         gc.freeze()
         while True:
             waits = LOOK_SECONDS if self.gates or self.warm else None
-            ready, _, _ = select.select([self.control, self.notes], [], [], waits)
+            old = installed_stamp() != self.installed  # then a request waits until the gates at work have ended
+            asked = [] if self.gates and old else [self.control]
+            ready, _, _ = select.select([*asked, self.notes], [], [], waits)
             if self.notes in ready:
                 self._hear()
             self._tend()
             if self.control in ready:
                 if not self.control.recv(LONGEST, socket.MSG_PEEK):
                     return
-                if not self.gates and installed_stamp() != self.installed:
+                if installed_stamp() != self.installed:
+                    if self.gates:
+                        continue
                     self._restart()
                 self._fork(json.loads(self.control.recv(LONGEST)))
 
@@ -127,7 +132,7 @@ class Preloaded:
             return
         try:
             self.warm, self.messages, self.doubted, self.used = WarmProcess.start(folder, self.policy), 0, False, time.monotonic()
-        except OSError:
+        except (OSError, subprocess.SubprocessError):
             logger.exception("No warm process could be started: the next message gets one of its own.")
 
     def _end(self, warm: WarmProcess) -> None:
@@ -151,7 +156,11 @@ class Preloaded:
     def _fork(self, arguments: list[str]) -> None:
         """A gate of its own for one message."""
         self.messages += 1
-        gate = os.fork()
+        try:
+            gate = os.fork()
+        except OSError:
+            logger.exception("No gate could be forked: the request is not answered.")
+            return
         if gate:
             self.gates.add(gate)
             return
@@ -159,7 +168,9 @@ class Preloaded:
         try:
             self.control.close()
             self.notes.close()
-            code = answer_one(arguments, KeptProcess(self.policy, self.warm.bundle if self.warm else None, self.told))
+            code = answer_one(
+                arguments, KeptProcess(self.policy, self.warm.bundle if self.warm and not self.doubted else None, self.told)
+            )
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:

@@ -16,14 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.gate.bundle_main import BEGUN
 from client.gate.stamp import file_stamp, packages_stamp, stamp_of
 from common.config.site import SITE_VARIABLE
 from common.deployment.supervisor import die_with_parent
 
-START_SECONDS = 120.0  # for the import, on a machine that is busy
+START_SECONDS = 120.0  # for the import, on a machine that is busy; no more than half of the message's own time
 MAIN = Path(__file__).with_name("bundle_main.py")
-END = 4  # bytes that tell how a child ended
+CHILD = END = 4  # bytes that tell a child's number, and how it ended
 
 
 class TooLateError(Exception):
@@ -62,7 +61,8 @@ class WarmBundle:
         Raises:
             TooLateError, TooLargeError: the child is ended then.
         """
-        deadline, begun = time.monotonic() + seconds, b""
+        began, child = time.monotonic(), b""
+        deadline = began + seconds
         life, its = socket.socketpair()
         reading, writing = os.pipe()
         asked = os.memfd_create("message")
@@ -76,11 +76,17 @@ class WarmBundle:
             except OSError:
                 return None
             with suppress(TooLateError):
-                begun = _received(life, 1, time.monotonic() + START_SECONDS)
-            if begun != BEGUN:
+                child = _received(life, CHILD, began + min(START_SECONDS, seconds / 2))
+            if len(child) != CHILD:
                 return None
-            content = _read(told.fileno(), deadline, most)
-            end = _received(life, END, deadline)
+            end = b""
+            try:
+                content = _read(told.fileno(), life, deadline, most)
+                end = _received(life, END, deadline)
+            finally:
+                if len(end) != END:  # who would end the child's own processes may be gone
+                    with suppress(OSError):
+                        os.killpg(int.from_bytes(child, "big"), signal.SIGKILL)
         return content, int.from_bytes(end, "big", signed=True) if len(end) == END else -signal.SIGKILL
 
 
@@ -119,10 +125,17 @@ class WarmProcess:
         return cls(WarmBundle(folder, stamp, ours), process)
 
     def end(self) -> None:
-        """Kill it, and the child that is at work."""
+        """Kill it, and the child that is at work with all that it has started."""
         self.bundle.control.close()
+        if self.gone():
+            return
+        number = self.process.pid
         with suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.kill(number, signal.SIGSTOP)  # it forks no other
+            for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
+                os.killpg(int(child), signal.SIGKILL)
+        with suppress(OSError):
+            os.killpg(number, signal.SIGKILL)
         self.process.wait()
 
     def gone(self) -> bool:
@@ -166,8 +179,8 @@ def _received(life: socket.socket, size: int, deadline: float) -> bytes:
     return found
 
 
-def _read(told: int, deadline: float, most: int) -> bytes:
-    """All that comes through a pipe.
+def _read(told: int, life: socket.socket, deadline: float, most: int) -> bytes:
+    """All that comes through a pipe; no more than is there once `life` speaks or ends: the child is over then.
 
     Raises:
         TooLateError, TooLargeError: as they say.
@@ -175,8 +188,11 @@ def _read(told: int, deadline: float, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
-        if not select.select([told], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        ready = select.select([told, life.fileno()], [], [], max(0.0, deadline - time.monotonic()))[0]
+        if not ready:
             raise TooLateError
+        if told not in ready:  # what the child has started, and left alive, may hold the pipe open
+            return b"".join(parts)
         part = os.read(told, 1 << 20)
         if not part:
             return b"".join(parts)

@@ -13,6 +13,8 @@ from common.errors import FederationError
 
 MARK = "parcels"  # record of a request: the reply may be packed
 KIND = "fedmri.parcel"  # in the place of a type of array
+MOST_ARRAYS = 10_000  # of one: each becomes an object, however short it is
+MOST_BYTES = 2**30  # more travels as it is: protobuf ends at twice that
 
 
 def marked(content: RecordDict) -> RecordDict:
@@ -41,7 +43,7 @@ def is_packed(content: RecordDict) -> bool:
 
 
 def _pack(record: ArrayRecord) -> ArrayRecord:
-    if len(record) < 2:
+    if len(record) < 2 or len(record) > MOST_ARRAYS or sum(len(array.data) for array in record.values()) > MOST_BYTES:
         return record
     data = array_record_to_proto(record).SerializeToString()
     return ArrayRecord({KIND: Array(dtype="uint8", shape=(len(data),), stype=KIND, data=data)})
@@ -54,6 +56,9 @@ def _is_parcel(record: object) -> bool:
 def _unpack(record: object) -> ArrayRecord:
     assert isinstance(record, ArrayRecord)
     try:
-        return array_record_from_proto(ArrayRecordProto.FromString(next(iter(record.values())).data))
+        proto = ArrayRecordProto.FromString(next(iter(record.values())).data)
+        if len(proto.items) > MOST_ARRAYS:
+            raise ValueError(f"{len(proto.items)} arrays")
+        return array_record_from_proto(proto)
     except Exception as error:  # protobuf and Flower raise many kinds
         raise FederationError(f"The message's arrays cannot be read ({type(error).__name__}).") from error

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -40,10 +40,14 @@ class ParcelGrid(Grid):
         """The replies that are there; one whose parcel cannot be read stays as it came: its arrays are nobody's then."""
         replies = list(self.grid.pull_messages(message_ids))
         for reply in replies:
-            if reply.has_content() and is_packed(reply.content):
+            if not reply.has_content():
+                continue
+            if is_packed(reply.content):
                 with suppress(FederationError):
                     reply.content = unpacked(reply.content)
                     self.takers.add(reply.metadata.src_node_id)
+            elif any(isinstance(record, ArrayRecord) and len(record) > 1 for record in reply.content.values()):
+                self.takers.discard(reply.metadata.src_node_id)  # a site that went back to an earlier version
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

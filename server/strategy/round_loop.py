@@ -283,7 +283,9 @@ class FedMRIAvg(FedAvg):
 
     def _judge(self, name: str, reply: Message) -> None:
         """Judge a reply when it comes, and let go of the message: a thousand of them would lie in memory to the round's end."""
-        self.record_reply(name, reply, self._read)
+        valid = self.record_reply(name, reply, self._read)
+        if valid and self.shelf:
+            self.open.valid[name] = replace(valid, update=self.shelf.keep(valid.update))
         self.open.judged.add(name)
         if not reply.has_error():
             reply.content = RecordDict()
@@ -389,7 +391,7 @@ class FedMRIAvg(FedAvg):
             log(
                 WARNING, "Round %d: %s told metrics that are not the run's, or out of range: %s", reply.round, reply.site, dropped
             )
-        return replace(reply, metrics=kept, update=self.shelf.keep(reply.update) if self.shelf else reply.update)
+        return replace(reply, metrics=kept)
 
     def _message(self, number: int, arrays: ArrayRecord, address: Address) -> Message:
         """The request to one site."""

@@ -4,10 +4,11 @@ In simulation alone. What a hospital sends is written to no disk.
 """
 
 import os
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 
+from common.errors import FederationError
 from common.messages.update import Update
 from common.models.arrays import Arrays
 
@@ -25,11 +26,19 @@ class Shelf:
         self._end = 0
 
     def keep(self, update: Update) -> "Shelved":
-        """The same update, whose change is read again whenever somebody asks for it."""
+        """The same update, whose change is read again whenever somebody asks for it.
+
+        Raises:
+            FederationError: there is no room for it.
+        """
         shapes = {name: array.shape for name, array in update.change.items()}
         data = b"".join(np.ascontiguousarray(array, np.float32).tobytes() for array in update.change.values())
-        if os.pwrite(self._file.fileno(), data, self._end) != len(data):
-            raise OSError("the folder for temporary files is full")
+        try:
+            written = os.pwrite(self._file.fileno(), data, self._end)
+        except OSError:
+            written = 0
+        if written != len(data):
+            raise FederationError(f"{gettempdir()}: no room for a round's changes. Free some, or name another folder by TMPDIR.")
         self._end += len(data)
         return Shelved(self, self._end - len(data), shapes, update.norm)
 

@@ -104,7 +104,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 
 def test_nothing_is_left_from_one_message_to_the_next(start, tmp_path) -> None:
-    warm = start(first="np.random.random()")
+    warm = start("told['torch'] = float(torch.rand(1))", "import torch; np.random.random(), torch.rand(1)")
     (first, state), (second, _) = ask(warm), ask(warm)
     assert (first["count"], second["count"]) == (1, 1)
     assert (first["mark"], second["mark"]) == ("", "")
@@ -113,6 +113,7 @@ def test_nothing_is_left_from_one_message_to_the_next(start, tmp_path) -> None:
     assert first["name"] == str(warm.bundle.folder / "app.py")
     assert len({first["pid"], second["pid"], warm.process.pid}) == 3
     assert first["drawn"] != second["drawn"]  # as of two processes that were started
+    assert first["torch"] != second["torch"]
     assert first["open"] == second["open"]
     assert state.state["seen"] == {"count": 1}  # what outlives a message goes by Flower's context
     assert gone(int(str(first["pid"])))
@@ -172,6 +173,40 @@ def test_processes_that_a_child_starts_end_with_it(start, tmp_path) -> None:
     assert ask(warm)[0]["count"] == 1
     assert gone(int(pid.read_text()))
     assert not warm.gone()
+
+
+@pytest.mark.parametrize("how", ["the parent is killed", "it is ended"])
+def test_what_a_child_has_started_ends_where_the_parent_goes_first(start, tmp_path, how) -> None:
+    pid = tmp_path / "other"
+    kill = "os.kill(os.getppid(), 9)" if how == "the parent is killed" else "pass"
+    begin = "import subprocess; other = subprocess.Popen(['/bin/sleep', '600'])"  # with the answer's pipe in its hands
+    warm = start(f"{begin}; Path({str(pid)!r}).write_text(str(other.pid)); {kill}; time.sleep(600)")
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(ask, warm)
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if how == "it is ended":
+            warm.end()
+        with pytest.raises(FederationError):
+            told.result(timeout=30)
+    assert gone(int(pid.read_text()))
+
+
+def test_one_that_never_begins_is_doubted_and_costs_no_more_than_the_messages_own_time(start, monkeypatch) -> None:
+    monkeypatch.setattr(warm_bundle, "START_SECONDS", 0.5)
+    warm, doubts = start(first="if len(sys.argv) > 2: time.sleep(600)"), []
+    given = {"seconds": 60.0, "most": 100_000, "warm": warm.bundle, "on_doubt": lambda: doubts.append(1)}
+    content, _ = run_bundle(*request(), warm.bundle.folder, **given)
+    assert dict(content["told"])["count"] == 1  # by a process that was started for it
+    assert doubts == [1]
+    monkeypatch.setattr(warm_bundle, "START_SECONDS", 600.0)
+    began = time.monotonic()
+    with pytest.raises(FederationError) as late:
+        run_bundle(*request(), warm.bundle.folder, **given | {"seconds": 0.4})
+    assert late.value.public == TOO_LATE
+    assert time.monotonic() - began < 30  # not the import's patience and then all the time once more
 
 
 @pytest.mark.parametrize(

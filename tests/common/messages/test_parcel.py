@@ -51,6 +51,20 @@ def test_a_parcel_that_cannot_be_read_is_refused(data) -> None:
         unpacked(broken)
 
 
+def test_more_arrays_than_any_model_has_are_neither_packed_nor_unpacked(monkeypatch) -> None:
+    many = message()
+    parcel = packed(many)
+    monkeypatch.setattr("common.messages.parcel.MOST_ARRAYS", len(ARRAYS) - 1)
+    assert not is_packed(packed(many))
+    with pytest.raises(FederationError, match="cannot be read"):
+        unpacked(parcel)
+
+
+def test_what_protobuf_could_not_hold_travels_as_it_is(monkeypatch) -> None:
+    monkeypatch.setattr("common.messages.parcel.MOST_BYTES", 100)
+    assert not is_packed(packed(message()))
+
+
 def test_a_parcel_in_a_parcel_stays_one() -> None:
     inner = packed(message()).array_records["change"]
     twice = packed(RecordDict({"change": ArrayRecord({"a": inner[KIND], "b": inner[KIND]})}))

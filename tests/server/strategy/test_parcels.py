@@ -20,7 +20,7 @@ class Hospitals:
     def __init__(self) -> None:
         self.sent: list[tuple[int, RecordDict]] = []
         self.replies: list[Message] = []
-        self.spoil = False
+        self.spoil = self.earlier = False
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         numbers = []
@@ -28,7 +28,7 @@ class Hospitals:
             numbers.append(f"m{len(self.sent)}")
             message.metadata.__dict__["_message_id"] = numbers[-1]
             self.sent.append((message.metadata.dst_node_id, message.content))
-            content = packed(CONTENT) if message.metadata.dst_node_id == 1 else CONTENT
+            content = packed(CONTENT) if message.metadata.dst_node_id == 1 and not self.earlier else CONTENT
             if self.spoil and message.metadata.dst_node_id == 1:
                 content.array_records["arrays"][KIND].data = b"\xff" * 9
             self.replies.append(Message(content, reply_to=message))
@@ -86,3 +86,13 @@ def test_without_arrays_nothing_is_packed() -> None:
     message = Message(RecordDict({"arrays": ArrayRecord()}), 3, "train", ttl=100.0)
     grid.push_messages([message])
     assert not is_packed(grid.grid.sent[0][1])  # type: ignore[attr-defined]
+
+
+def test_a_site_that_goes_back_to_an_earlier_version_gets_no_parcel_from_its_next_reply_on() -> None:
+    hospitals = Hospitals()
+    grid = ParcelGrid(hospitals)  # type: ignore[arg-type]
+    ask(grid, 1)
+    hospitals.earlier = True
+    ask(grid, 1)
+    ask(grid, 1)
+    assert [is_packed(content) for _, content in hospitals.sent] == [False, True, False]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from common.config.run import RunConfig
+from common.errors import FederationError
 from common.messages.round import SiteReply
 from common.messages.update import Update
 from server.strategy import aggregation
@@ -37,6 +38,16 @@ def test_what_is_kept_comes_back() -> None:
         assert found.norm == Update(expected).norm
     shelf.clear()
     assert shelf.keep(Update(change_of(7))).change["one"] == change_of(7)["one"]
+
+
+def test_a_full_disk_is_no_fault_of_the_sites(monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    shelf = Shelf()
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(FederationError, match="no room for a round's changes"):
+        shelf.keep(Update(change_of(1)))
 
 
 def test_a_round_from_the_shelf_is_the_round_from_memory() -> None:
