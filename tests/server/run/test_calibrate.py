@@ -179,7 +179,7 @@ def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monk
 @pytest.mark.slow
 def test_the_counts_that_weigh_are_of_those_who_train(folder, tmp_path, local_grid, sites) -> None:
     grid = local_grid(site_nodes(1))
-    seen = []
+    seen: list[RecordDict] = []
     push = grid.push_messages
     grid.push_messages = lambda messages: (push(messages), seen.extend(reply.content for reply in grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", ("a", "b"), sections=HELD, rounds=1))
@@ -345,7 +345,7 @@ def test_a_site_that_takes_part_in_secure_aggregation_only_is_named(ask, sites) 
 def test_under_secure_aggregation_the_temperature_alone_is_fitted_and_the_report_says_so(folder, tmp_path, local_grid, sites):
     sections = HELD | {"secure": {"enabled": True}}
     grid = local_grid(site_nodes(3))
-    seen = []
+    seen: list[RecordDict] = []
     push = grid.push_messages
     grid.push_messages = lambda messages: (push(messages), seen.extend(reply.content for reply in grid.replies))[0]  # type: ignore[method-assign]
     federate(grid, plan(folder, tmp_path / "run", SITES, sections=sections, rounds=1))
