@@ -71,6 +71,10 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     names = tuple(dict.fromkeys(arguments.protocols or known))
     makes = [CENTRAL[name] for name in names if name in CENTRAL]
     makes += [FEDERATED[f"federated-{name}"] for name in names if name in CENTRAL] if arguments.federated else ()
+    if arguments.federated and not makes:
+        raise ConfigError(
+            f"--federated: expected some of {', '.join(CENTRAL)} among --protocols. Adapters train federated by fedmri-sim run."
+        )
     tuned, tuning = [name for name in names if name in TUNED], Tuning(arguments.epochs, tuple(dict.fromkeys(arguments.rates)))
     protocols = [protocol for make in makes for protocol in make(asked)]
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()

@@ -4,7 +4,7 @@ import json
 import time
 import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def run_study(
 
     Raises:
         ConfigError: `fusion` names no three modalities of the run, or the run segments.
-        DataError: patients that cannot be read, or no label among those who train.
+        DataError: patients that cannot be read, no two classes among those who train, or no label at the external hospital.
         FederationError: the folder holds a study already.
     """
     require_classes(plan.config, "A protocol")
@@ -95,6 +95,7 @@ def run_study(
     if not training:
         raise DataError(f"No training patient of {', '.join(found)} has a label: nothing can be learned from their features.")
     external = open_folders([plan.data / name for name in plan.external], plan.config, plan.cache)
+    _require_measurable(external, training, plan.config)
     model = build_model(plan.config)
     inputs = all_inputs(model, [*training.values(), external], plan.config, channels)
     least = tuple(read_policy(plan.data / name, simulated=True).min_patients for name in training)
@@ -236,6 +237,20 @@ def require_none(out: Path) -> None:
         raise FederationError(f"--out {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
     if (out / JSON).exists():
         raise FederationError(f"--out {out} already holds a study ({JSON}). Name another folder.")
+
+
+def _require_measurable(external: SiteData, training: Mapping[str, SiteData], config: RunConfig) -> None:
+    """Before anything is computed.
+
+    Raises:
+        DataError: nobody external has a label, or those who train are all of one class.
+    """
+    if not len(external.labelled):
+        raise DataError(f"No patient of {external.name} has a label: nothing can be measured there. Name another external site.")
+    known = sorted({int(label) for patients in training.values() for label in patients.labels})
+    if len(known) < 2:
+        said = config.task.classes[known[0]]
+        raise DataError(f"All labelled training patients of {', '.join(training)} are {said}: there is nothing to tell apart.")
 
 
 def _labelled(plan: Experiment, name: str) -> SiteData:

@@ -155,6 +155,7 @@ def test_channels() -> None:
         (("--protocols", "svm"), "--protocols"),
         (("--fusion", "t1", "t2"), "--fusion"),
         (("--set", "nonsense=1"), "nonsense"),
+        (("--protocols", "head", "--federated"), "--federated"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(
@@ -174,3 +175,24 @@ def test_a_training_site_without_labels_is_said(folder: Path, tmp_path: Path, ca
     given[given.index("--data") + 1] = str(hospitals)
     assert main(given) == 1
     assert "label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("where", "said"), [("external", "nothing can be measured there"), ("[!e]*", "nothing to tell apart")])
+def test_what_cannot_be_measured_is_refused_before_anything_is_computed(
+    folder: Path, tmp_path: Path, where: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hospitals = tmp_path / "hospitals"
+    shutil.copytree(folder / "hospitals", hospitals)
+    for table in hospitals.glob(f"{where}/participants.tsv"):
+        if where == "external":
+            table.unlink()
+        else:
+            text = table.read_text()
+            for name in ("idh-mutant-astrocytoma", "idh-wildtype", "oligodendroglioma"):
+                text = text.replace(name, "idh-wildtype")
+            table.write_text(text)
+    given = command(folder, tmp_path / "out", "--set", "min_sites=1")
+    given[given.index("--data") + 1] = str(hospitals)
+    assert main(given) == 1
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
