@@ -29,8 +29,11 @@ class Classification:
     label: str = "subtype"  # column of participants.tsv; site.toml may name another
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2 or len({_key(word) for word in self.classes}) != len(self.classes):
-            raise ConfigError(f"task.classes: expected at least two different names; got {list(self.classes)}.")
+        keys = {_key(word.strip()) for word in self.classes}
+        if len(self.classes) < 2 or len(keys) != len(self.classes) or "" in keys:
+            raise ConfigError(
+                f"task.classes: expected at least two names, none of them empty or twice; got {list(self.classes)}."
+            )
 
     @property
     def outputs(self) -> int:

@@ -30,9 +30,9 @@ def test_other_words_are_compared_letter_by_letter() -> None:
     assert [Classification().target(word) for word in ("oligodendroglioma", "Oligodendroglioma", "2")] == [2, None, None]
 
 
-@pytest.mark.parametrize("classes", [(), ("a",), ("a", "a"), ("2", "2.0")])
+@pytest.mark.parametrize("classes", [(), ("a",), ("a", "a"), ("2", "2.0"), ("", "a", "b"), (" ", "a")])
 def test_classes_that_cannot_be_told_apart_are_refused(classes: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"task\.classes: expected at least two different names"):
+    with pytest.raises(ConfigError, match=r"task\.classes: expected at least two names"):
         Classification(classes)
 
 
