@@ -9,14 +9,12 @@ shorter ago it was at work (`client.gate.polling`), and for a reply ten times a 
 Where Flower's loop is another by now, it waits as Flower does.
 """
 
-import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from client.gate.polling import pause_after
+from common.deployment.process_end import end_with
 
 ENDED = 1  # Flower's loop has no good end of its own
 IDLE_SECONDS = 3  # Flower's own wait where there is no request; its shorter ones are for the reply to one
@@ -52,32 +50,21 @@ def look_when_due() -> bool:
     return True
 
 
-def end_with(program: Callable[[], None]) -> NoReturn:
-    """Run a program and end the process with it, whatever threads it leaves.
-
-    Args:
-        program: its return, or what it raises, is the end; the code of a `SystemExit` is the process's.
-    """
-    code = ENDED
-    try:
-        program()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else ENDED
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
 def main() -> None:
     """Flower's `flower-supernode`, with its own arguments."""
     from flwr.supernode.cli.flower_supernode import flower_supernode  # noqa: PLC0415  (heavy)
 
-    look_when_due()
+    def loop() -> int:
+        flower_supernode()
+        return ENDED
+
+    if not look_when_due():
+        print(
+            "This version of Flower looks for requests in another way than is known here: as often as it does by itself.",
+            flush=True,
+        )
     sys.argv[0] = "flower-supernode"
-    end_with(flower_supernode)
+    end_with(loop)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the site's SuperExec starts a gate: by asking the process that has imported its code; without it, by the launcher."""
+"""How the site's SuperExec starts a gate: by asking the process that has imported its code; where it cannot, by the launcher."""
 
 import json
 import logging
@@ -13,12 +13,14 @@ from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYP
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 
+from client.gate.fork_request import TAKEN
 from client.gate.polling import pause_after
 from client.gate.stamp import file_stamp
 from common.deployment.supervisor import die_with_parent
 
 CLIENT_APP = "flwr-clientapp"
 PRELOADED = "client.gate.preloaded"
+SECONDS = 60.0  # for its word; it may have just begun, on a machine that is busy
 logger = logging.getLogger("fedmri.superexec")
 
 
@@ -37,7 +39,7 @@ class PreloadedExecutor(SubprocessExecutor):
         self._start()
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Have a gate answer; by the launcher, where there is no such process any more, which is started anew then."""
+        """Have a gate answer."""
         self.launched = time.monotonic()
         if spec.task_type != TaskType.CLIENT_APP or file_stamp(self.launcher) != self.stamp:
             return super().launch(spec)
@@ -46,15 +48,7 @@ class PreloadedExecutor(SubprocessExecutor):
         arguments += ["--insecure"] if spec.insecure else []
         arguments += ["--root-certificates", spec.root_certificates_path] if spec.root_certificates_path else []
         arguments += ["--parent-pid", str(spec.parent_pid)] if spec.parent_pid is not None else []
-        try:
-            if self.control is None:
-                raise OSError
-            self.control.send(json.dumps(arguments).encode())
-        except OSError:
-            logger.warning("The gate's preloaded process is gone: this request's gate is started by itself.")
-            self._start()
-            return super().launch(spec)
-        return LaunchResult.accepted()
+        return LaunchResult.accepted() if self._forked(arguments) else super().launch(spec)
 
     def reconcile(self) -> None:
         """Wait before the next look for a request, the longer the longer none has come."""
@@ -66,6 +60,21 @@ class PreloadedExecutor(SubprocessExecutor):
             self.control.close()
         if self.process is not None:
             self.process.terminate()
+
+    def _forked(self, arguments: list[str]) -> bool:
+        """Whether a gate was forked; a process that is gone, or gives no answer, is ended, and another started."""
+        try:
+            if self.control is None:
+                raise OSError
+            self.control.settimeout(SECONDS)
+            self.control.send(json.dumps(arguments).encode())
+            if answer := self.control.recv(1):
+                return answer == TAKEN
+        except OSError:
+            pass
+        logger.warning("The gate's preloaded process is gone: this request's gate is started by itself.")
+        self._start()
+        return False
 
     def _start(self) -> None:
         """Start the process that gates are forked from; without it all goes on as by the launcher."""

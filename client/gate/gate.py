@@ -76,7 +76,7 @@ class Gate:
 
     Attributes:
         path: of site.toml, read anew for every message: the hospital may change its policy at any time.
-        kept: forks a bundle's process where one is warm; None: each is started anew.
+        kept: forks an approved bundle's process where one is warm; None: each is started anew.
     """
 
     path: Path
@@ -191,14 +191,8 @@ class Gate:
         most = int(site.policy.max_megabytes * 1e6) + 1_000_000
         seconds = min(_left(message), site.policy.max_hours * 3600)
         keep_shipped(self.home / WEIGHTS_FOLDER)
-        warm = self.kept.for_bundle(folder) if self.kept and site.policy.approval else None
-        try:
-            doubt = self.kept.end if self.kept else lambda: None
-            content, context = run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm, on_doubt=doubt)
-        except FedMRIError:
-            if self.kept:
-                self.kept.end()
-            raise
+        run = self.kept.run_bundle if self.kept and site.policy.approval else run_bundle
+        content, context = run(message, context, folder, seconds=seconds, most=most)
         trained = trained_facts(state / audit_log.LOG_NAME, content, task)
         content = self._leaving(content, asked, site, task, before)
         content = self._leaving(content, asked, self._still_allowed(asked, task, bundle), task, before)

@@ -6,7 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flwr.app import Context, Message, RecordDict
+
+from client.gate.bundle_process import run_bundle
 from client.gate.warm_bundle import WarmBundle, warm_stamp
+from common.errors import FederationError
 
 WARM, END = "warm", "end"  # in a note: the folder of the bundle that one is wanted of; the one that is there is to be ended
 LONGEST_NOTE = 64 * 1024  # bytes
@@ -26,6 +30,17 @@ class KeptProcess:
     policy: tuple[Path, ...]
     warm: WarmBundle | None
     notes: socket.socket
+
+    def run_bundle(
+        self, message: Message, context: Context, folder: Path, *, seconds: float, most: int
+    ) -> tuple[RecordDict, Context]:
+        """As `client.gate.bundle_process.run_bundle`, by the warm process where there is one; what fails is a doubt about it."""
+        warm = self.for_bundle(folder)
+        try:
+            return run_bundle(message, context, folder, seconds=seconds, most=most, warm=warm, on_doubt=self.end)
+        except FederationError:
+            self.end()
+            raise
 
     def for_bundle(self, folder: Path) -> WarmBundle | None:
         """The warm process of this bundle, which is approved: the one that is there, if nothing has changed since it was started;

@@ -3,7 +3,7 @@
 `python -m client.gate.preloaded NUMBER`, started by the site's SuperExec (`client.gate.executor`), whose socket has that number.
 It reads no message: each gate that it forks reads site.toml and the approvals anew, and tells it by a note what it has settled.
 
-    from SuperExec   the arguments of a gate, as JSON
+    from SuperExec   the arguments of a gate, and back whether it was forked (`client.gate.fork_request`)
     from a gate      a note, as JSON: END; or WARM with the folder of an approved bundle, and a socket to hand its warm process to
 """
 
@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +25,17 @@ from typing import NoReturn
 from client.gate.__main__ import LOG_FORMAT
 from client.gate.__main__ import main as answer_one
 from client.gate.approvals import LIST_NAME
+from client.gate.fork_request import LEFT, LONGEST, TAKEN
 from client.gate.kept_process import END, LONGEST_NOTE, WARM, KeptProcess
 from client.gate.stamp import installed_stamp
 from client.gate.warm_bundle import WarmProcess, warm_stamp
 from common.config.site import SITE_VARIABLE
+from common.deployment.process_end import end_with
 from common.deployment.supervisor import die_with_parent
 
 IDLE_SECONDS = 600.0  # after the last message the memory is given back
 MESSAGES = 1000  # that one warm process forks for
 LOOK_SECONDS = 1.0  # between two looks at the hospital's rules, while a bundle is warm
-LONGEST = 64 * 1024  # bytes of a request
 logger = logging.getLogger("fedmri.gate")
 
 
@@ -72,20 +72,19 @@ class Preloaded:
         gc.freeze()
         while True:
             waits = LOOK_SECONDS if self.gates or self.warm else None
-            old = installed_stamp() != self.installed  # then a request waits until the gates at work have ended
-            asked = [] if self.gates and old else [self.control]
-            ready, _, _ = select.select([*asked, self.notes], [], [], waits)
+            ready, _, _ = select.select([self.control, self.notes], [], [], waits)
             if self.notes in ready:
                 self._hear()
             self._tend()
             if self.control in ready:
                 if not self.control.recv(LONGEST, socket.MSG_PEEK):
                     return
-                if installed_stamp() != self.installed:
-                    if self.gates:
-                        continue
+                old = installed_stamp() != self.installed
+                if old and not self.gates:
                     self._restart()
-                self._fork(json.loads(self.control.recv(LONGEST)))
+                request = self.control.recv(LONGEST)
+                taken = not old and self._fork(json.loads(request))
+                self.control.send(TAKEN if taken else LEFT)
 
     def close(self) -> None:
         """End the warm process. Gates that are at work see by themselves that SuperExec is gone."""
@@ -153,32 +152,21 @@ class Preloaded:
         os.set_inheritable(self.control.fileno(), True)
         os.execv(sys.executable, [sys.executable, "-P", "-m", "client.gate.preloaded", str(self.control.fileno())])
 
-    def _fork(self, arguments: list[str]) -> None:
-        """A gate of its own for one message."""
+    def _fork(self, arguments: list[str]) -> bool:
+        """A gate of its own for one message; whether there is one."""
         self.messages += 1
         try:
             gate = os.fork()
         except OSError:
-            logger.exception("No gate could be forked: the request is not answered.")
-            return
-        if gate:
-            self.gates.add(gate)
-            return
-        code = 1
-        try:
+            logger.exception("No gate could be forked.")
+            return False
+        if not gate:
             self.control.close()
             self.notes.close()
-            code = answer_one(
-                arguments, KeptProcess(self.policy, self.warm.bundle if self.warm and not self.doubted else None, self.told)
-            )
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            warm = self.warm.bundle if self.warm and not self.doubted else None
+            end_with(lambda: answer_one(arguments, KeptProcess(self.policy, warm, self.told)))
+        self.gates.add(gate)
+        return True
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -43,16 +43,7 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
     if options.parent_pid is not None:
         end_without(options.parent_pid)
     retries = make_simple_http_retry_invoker()
-    client = RuntimeHttpClient.from_server_address(
-        server_address=options.runtime_api_address,
-        insecure=options.insecure,
-        root_certificates=validate_and_resolve_root_certificates(options.root_certificates, options.insecure),
-        interceptors=[
-            RuntimeVersionHttpInterceptor(component_name=CLIENT_APP),
-            RuntimeTokenHttpInterceptor(try_obtain_flwr_app_token(options)),
-        ],
-        retry_invoker=retries,
-    )
+    client = _client(options, retries)
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     heartbeat.start()
     context, status, replied = None, SubStatus.FAILED, False
@@ -82,6 +73,20 @@ def serve(name: str, arguments: list[str], gate: Gate) -> int:
                 push_task_output(client=client, context=context, sub_status=status, details="")
         heartbeat.stop()
         client.close()
+
+
+def _client(options: argparse.Namespace, retries: RetryInvoker) -> RuntimeHttpClient:
+    """Flower's way to the SuperNode, for the one message that the token stands for."""
+    return RuntimeHttpClient.from_server_address(
+        server_address=options.runtime_api_address,
+        insecure=options.insecure,
+        root_certificates=validate_and_resolve_root_certificates(options.root_certificates, options.insecure),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name=CLIENT_APP),
+            RuntimeTokenHttpInterceptor(try_obtain_flwr_app_token(options)),
+        ],
+        retry_invoker=retries,
+    )
 
 
 def renew_supernode(state: Path) -> None:

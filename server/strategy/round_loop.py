@@ -52,7 +52,7 @@ from server.strategy.labels import Labels
 from server.strategy.messaging import exchange
 from server.strategy.progress import Progress
 from server.strategy.refusal import content_of, refusal_of
-from server.strategy.round_state import Address, OpenRound, ResumePoint, aggregated, budget_ended
+from server.strategy.round_state import Address, OpenRound, ResumePoint, aggregated, budget_ended, too_few
 from server.strategy.shelf import Shelf
 from server.strategy.site_selection import Presence
 
@@ -346,13 +346,8 @@ class FedMRIAvg(FedAvg):
             raise BudgetsSpentError(
                 f"Too few sites have privacy budget left for round {number}: it is spent at {', '.join(sorted(spent))}."
             )
-        why = self.presence.closed | failures
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no other site was there"
-        none = ", none of a site with labels," if state.valid and self.labels.lacking(state.valid.values()) else ""
-        raise FederationError(
-            f"Round {number} ended with {len(state.valid)} valid updates{none} of the {self.plan.min_sites} that "
-            f"federation.min_sites asks for, after {state.attempts} attempts. {reasons}"
-        )
+        unlabelled = bool(state.valid) and self.labels.lacking(state.valid.values())
+        raise FederationError(too_few(state, self.plan.min_sites, self.presence.closed | failures, unlabelled=unlabelled))
 
     def trained_mask(self, number: int) -> NDArray[np.bool_]:
         """Which values of a flat change the round trains: the others stay what they are, and get no noise."""

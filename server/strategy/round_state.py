@@ -68,6 +68,23 @@ def budget_ended(state: OpenRound, seconds: float) -> BudgetEnded:
     return BudgetEnded(state.number, seconds, *_of_sites(state))
 
 
+def too_few(state: OpenRound, wanted: int, why: Mapping[str, str], *, unlabelled: bool) -> str:
+    """What is said of a round that had too few replies, however often it was asked.
+
+    Args:
+        state: as it is left.
+        wanted: `federation.min_sites`.
+        why: by site, for what reason it has no part.
+        unlabelled: whether no site with labels has one.
+    """
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(why.items())) or "no other site was there"
+    none = ", none of a site with labels," if unlabelled else ""
+    return (
+        f"Round {state.number} ended with {len(state.valid)} valid updates{none} of the {wanted} that federation.min_sites asks "
+        f"for, after {state.attempts} attempts. {reasons}"
+    )
+
+
 def _of_sites(state: OpenRound) -> tuple[tuple[str, ...], dict[str, float | None], dict[str, str]]:
     """The sites whose reply is valid, what their ledgers say, and what they trained on."""
     replies = sorted(state.valid.items())

@@ -10,7 +10,7 @@ from client.deployment.supernode import Pauses, look_when_due
 
 LEAVES_A_THREAD = """
 import threading, time
-from client.deployment.supernode import end_with
+from common.deployment.process_end import end_with
 
 def loop():
     threading.Thread(target=time.sleep, args=(600,)).start()  # as Flower's, which serves the site's programs: no daemon
@@ -24,7 +24,8 @@ end_with(loop)
 @pytest.mark.parametrize(
     ("end", "code", "said"),
     [
-        ("return", 1, ""),
+        ("return 1", 1, ""),
+        ("return 0", 0, ""),
         ("raise SystemExit", 0, ""),
         ("raise SystemExit(7)", 7, ""),
         ("raise SystemExit('a sentence')", 1, ""),

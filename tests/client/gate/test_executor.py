@@ -11,6 +11,7 @@ from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 
 from client.gate.executor import PreloadedExecutor
+from client.gate.fork_request import LEFT
 from client.gate.polling import LONGEST, SHORTEST, pause_after
 
 SPEC = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, False, os.getpid(), False, 1)
@@ -33,7 +34,11 @@ def executor(launcher: Path, monkeypatch) -> Iterator[PreloadedExecutor]:
     monkeypatch.setattr("client.gate.executor.PRELOADED", "tests_fake_preloaded")
     (launcher.parent / "tests_fake_preloaded.py").write_text(
         "import socket, sys, os\nfrom pathlib import Path\ncontrol = socket.socket(fileno=int(sys.argv[1]))\n"
-        f"while part := control.recv(10_000): Path({str(launcher.parent / 'forked')!r}).write_bytes(part)\n"
+        f"folder = Path({str(launcher.parent)!r})\n"
+        "while part := control.recv(10_000):\n"
+        "    (folder / 'forked').write_bytes(part)\n"
+        "    answer = folder / 'answer'\n"
+        "    control.send(answer.read_bytes() if answer.exists() else b't') if not (folder / 'silent').exists() else None\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(launcher.parent))
     one = PreloadedExecutor()
@@ -69,6 +74,24 @@ def test_without_it_the_launcher_starts_one_and_the_next_is_forked_again(executo
     executor.launch(SPEC)
     until(launcher.parent / "forked")
     assert (launcher.parent / "said").read_text() == "launched\n"
+
+
+def test_what_is_not_forked_the_launcher_starts(executor, launcher) -> None:
+    (launcher.parent / "answer").write_bytes(LEFT)
+    executor.launch(SPEC)
+    until(launcher.parent / "said")
+    assert executor.process.poll() is None  # nothing is wrong with it
+
+
+def test_a_process_that_gives_no_answer_is_ended_and_the_launcher_starts_the_gate(executor, launcher, monkeypatch) -> None:
+    executor.launch(SPEC)  # it is there by now
+    silent = executor.process
+    (launcher.parent / "silent").touch()
+    monkeypatch.setattr("client.gate.executor.SECONDS", 0.5)
+    executor.launch(SPEC)
+    until(launcher.parent / "said")
+    assert silent.poll() is not None
+    assert executor.process is not silent
 
 
 def test_a_launcher_that_was_changed_is_what_starts_gates(executor, launcher) -> None:

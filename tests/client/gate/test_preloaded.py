@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from client.gate.fork_request import LEFT, TAKEN
+
 ROOT = Path(__file__).resolve().parents[3]
 PARENT = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 from client.gate import preloaded
 
@@ -27,6 +29,10 @@ def answer_one(arguments, kept):
     Path(told).write_text(json.dumps({"gate": os.getpid(), "warm": bool(warm), "stamp": warm.stamp if warm else ""}))
     if what == "failed":
         kept.end()
+    elif what == "doubts":  # and is at work still
+        kept.end()
+        while not Path(folder).with_name("go on").exists():
+            time.sleep(0.05)
     elif what == "raises":
         raise ValueError("a gate that fails")
     return 0
@@ -49,13 +55,19 @@ class Parent:
     control: socket.socket
     asked: int = 0
 
-    def ask(self, what: str = "approved") -> dict[str, Any]:
+    def begin(self, what: str = "approved") -> dict[str, Any]:
         """What a gate says that is forked now."""
         self.asked += 1
         told = self.folder / f"told-{self.asked}"
         self.control.send(json.dumps([what, str(self.folder / "bundle"), str(told)]).encode())
+        assert self.control.recv(1) == TAKEN
         until(lambda: told.is_file() and told.read_text())
         found: dict[str, Any] = json.loads(told.read_text())
+        return found
+
+    def ask(self, what: str = "approved") -> dict[str, Any]:
+        """The same, when the gate has ended."""
+        found = self.begin(what)
         until(lambda: not alive(found["gate"]))
         return found
 
@@ -174,6 +186,27 @@ def test_a_change_of_the_installed_code_begins_all_anew_before_the_next_message_
     parent.control.send(b"[]")
     until((parent.folder / "anew").is_file)
     until(lambda: not alive(warm))
+
+
+def test_a_doubted_process_is_given_to_nobody_while_the_gate_that_doubts_is_at_work(parent) -> None:
+    warm = parent.warmed()
+    doubting = parent.begin("doubts")
+    time.sleep(0.2)  # its note is read before the next request, or with it
+    assert not parent.ask("other")["warm"]
+    assert parent.warmed() != warm  # who asks is given another at once: messages are answered one at a time
+    (parent.folder / "go on").touch()
+    until(lambda: not alive(doubting["gate"]))
+
+
+def test_after_a_change_of_the_installed_code_no_gate_of_the_old_one_begins_while_another_is_at_work(parent) -> None:
+    working = parent.begin("doubts")
+    (parent.folder / "installed").write_text("another version")
+    parent.control.send(b'["other", "", ""]')
+    assert parent.control.recv(1) == LEFT  # the launcher starts it
+    (parent.folder / "go on").touch()
+    until(lambda: not alive(working["gate"]))
+    parent.control.send(b"[]")
+    until((parent.folder / "anew").is_file)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
