@@ -108,7 +108,7 @@ def require_apart(cases: "Iterable[Case]") -> None:
 def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> dict[str, Any]:
     from client.predict.dicom_seg import read_series, seg_of
     from client.predict.mask_file import NAME, nifti_of
-    from client.predict.proposal import NOTE, propose
+    from client.predict.proposal import propose
 
     images = read_series(arguments.dicom) if arguments.dicom else []  # refused before the model runs
     found = propose(opened, case)
@@ -125,7 +125,7 @@ def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> 
         "space": found.modality,
         "modalities": list(found.used),
         "drawn": _drawn(found, opened),
-        "note": NOTE,
+        "note": found.note,
     }
 
 
@@ -170,5 +170,8 @@ def _say(tables: list[dict[str, Any]], broken: dict[str, str], asked: "Predictio
         console.print(shown)
         console.print(NOTE, soft_wrap=True)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for row in tables:
+        if not row["ml"]:
+            errors.print(f"{row['patient']}: {row['note']}", style="yellow")
     for name, text in broken.items():
         errors.print(f"No mask for {name}: {text}", style="red")

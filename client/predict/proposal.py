@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 NOTE = (
     "A proposal by a model, not drawn by anybody: look at it before anything is built on it. For research. Not a medical device."
 )
+NOTHING = (
+    "The model proposes no tumour here, and the file holds none. That does not say that there is none: look at the images. For "
+    "research. Not a medical device."
+)
 LEAST_ML = 0.05  # a smaller proposal guides no slices
 
 
@@ -49,6 +53,11 @@ class Proposal:
     def ml(self) -> float:
         """Its volume."""
         return float(self.mask.sum() * np.prod(self.reference.spacing) / 1000)
+
+    @property
+    def note(self) -> str:
+        """What is told with it."""
+        return NOTE if self.mask.any() else NOTHING
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from simulation.shown import Shown
 
 # Each protocol has its own adapter, or none, and learns by labels alone: what a run would have must not refuse a backbone here.
-UNUSED = ("model.adapter=head", "objective.terms.ibot.weight=0")
+UNUSED = ("model.adapter=head", "objective.terms.ibot.weight=0", "federation.unlabelled=true")  # a study asks for labels itself
 
 
 def add_protocols(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

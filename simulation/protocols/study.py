@@ -90,7 +90,8 @@ def run_study(
     plan, refused, twins = prepare(plan, note, progress)
     if not channels:
         note("No early fusion: it takes three modalities.")
-    found = {name: _labelled(plan, name) for name in plan.sites if name not in refused}
+    parts = {name: _labelled(plan, name) for name in plan.sites if name not in refused}
+    found = {name: training for name, (training, _) in parts.items()}
     training = {name: patients for name, patients in found.items() if len(patients)}
     if not training:
         raise DataError(f"No training patient of {', '.join(found)} has a label: nothing can be learned from their features.")
@@ -106,6 +107,7 @@ def run_study(
     rows, answers = rows + more, answers | said
     table = {
         "training": {name: len(patients) for name, patients in training.items()},
+        "held_back": sum(held for _, held in parts.values()),
         "external": "+".join(plan.external),
         "n": len(external.labelled),
         "classes": list(plan.config.task.classes),
@@ -253,10 +255,10 @@ def _require_measurable(external: SiteData, training: Mapping[str, SiteData], co
         raise DataError(f"All labelled training patients of {', '.join(training)} are {said}: there is nothing to tell apart.")
 
 
-def _labelled(plan: Experiment, name: str) -> SiteData:
-    """The labelled patients of a site who train."""
-    patients, _ = split_folders([plan.data / name], plan.config, plan.cache)
-    return patients.select(patients.labelled)
+def _labelled(plan: Experiment, name: str) -> tuple[SiteData, int]:
+    """The labelled patients of a site who train, and how many labelled ones it holds back."""
+    patients, held = split_folders([plan.data / name], plan.config, plan.cache)
+    return patients.select(patients.labelled), len(held.labelled)
 
 
 def _training(given: Input, asked: Asked) -> Training:

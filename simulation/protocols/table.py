@@ -34,12 +34,14 @@ def markdown(table: Mapping[str, Any]) -> str:
 def caption(table: Mapping[str, Any]) -> str:
     """What the figures are, and what chose."""
     trains = ", ".join(f"{name} ({count})" for name, count in table["training"].items())
+    held = f"{table['held_back']} labelled patients whom the run's sites hold back take no part. " if table["held_back"] else ""
     return (
         f"{table['n']} labelled patients of {table['external']}, who answered once; 95% BCa bootstrap intervals over them. "
-        f"Labelled training patients: {trains}. Everything was chosen by these, and nothing by the external ones. Of several "
-        "draws: the mean, and in brackets the least and the largest. Seconds are of all processors, for choosing, learning and "
-        "answering. On frozen features they are without the backbone's pass, and memory is what arrays took at most meanwhile; "
-        "where a head, an adapter or the backbone is trained, the pass is in both, and memory is of a whole process, libraries "
+        f"Labelled training patients: {trains}. {held}Everything was chosen by these, and nothing by the external ones. "
+        "Of several draws: the mean, and in brackets the least and the largest. Seconds are of all processors, for choosing, "
+        "learning and answering. On frozen features they are without the backbone's pass, and memory is what arrays took at most "
+        "meanwhile; where a head, an adapter or the backbone is trained, the pass is in both, and memory is of a whole process, "
+        "libraries "
         f"included. This program took {table['peak_megabytes']:.0f} MB at most. Seed {table['seed']}, backbone "
         f"{table['backbone']}, licence of its weights: {table['weights_licence']}."
     )

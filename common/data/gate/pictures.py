@@ -86,5 +86,7 @@ def _grey(content: bytes, name: str) -> tuple[NDArray[np.integer], list[Finding]
         raise
     except Exception as error:  # a damaged file can fail anywhere inside Pillow
         other = other_kind(content)
-        what = other.what if other and not content.startswith((b"\x89PNG", b"\xff\xd8\xff")) else f"damaged ({error})"
-        raise out(NOT_READ, what, "a PNG or JPEG picture", DO, name) from error
+        if other and not content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+            raise out(NOT_READ, other.what, "a PNG or JPEG picture", DO, name) from error
+        how = f"damaged ({str(error).partition(' <')[0]})" if content else "empty (0 bytes)"  # Pillow names objects in memory
+        raise out(NOT_READ, how, "a whole PNG or JPEG picture", "Copy it anew.", name) from error

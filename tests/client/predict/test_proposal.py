@@ -15,7 +15,7 @@ from client.cli.main import main
 from client.cli.propose import require_apart
 from client.predict import guided, proposal
 from client.predict.mask_file import NAME, as_stored, nifti_of
-from client.predict.proposal import Proposal, slices_through
+from client.predict.proposal import NOTE, NOTHING, Proposal, slices_through
 from common.config.run import RunConfig
 from common.data.cases import UNLABELLED, Case
 from common.data.gate.patient import read_patient
@@ -184,7 +184,7 @@ def test_predict_writes_masks_and_says_that_nobody_drew_them(segmenter: Path, ph
     assert main(["predict", str(phantom), "--model", str(segmenter), "--masks", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["proposed"] is True
-    assert "not drawn" in told["note"]
+    assert told["note"] == (NOTE if told["ml"] else NOTHING)
     mask = loaded(Path(told["files"]["nifti"]))
     image = loaded(next((phantom / "anat").glob("*T1w*")))
     assert mask.shape == image.shape
@@ -249,13 +249,28 @@ def test_a_prediction_says_what_it_owes_to_a_proposed_mask(
     assert "Without the proposed mask:" in capsys.readouterr().out
 
 
+def nothing(_: object, case: Case) -> Proposal:
+    """In the place of `propose`: an empty mask."""
+    read = read_patient(case, RunConfig().data)
+    return Proposal(case, np.zeros(read.reference.voxels.shape, bool), read.reference, "t1", ("t1",))
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_mask_without_tumour_is_told_to_be_one(
+    segmenter: Path, phantom: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr(proposal, "propose", nothing)
+    more = ["--json"] if as_json else []
+    assert main(["predict", str(phantom), "--model", str(segmenter), "--masks", str(tmp_path), *more]) == 0
+    told = capsys.readouterr()
+    if as_json:
+        assert json.loads(told.out)["note"] == NOTHING
+    assert f"{phantom.name}: {NOTHING}" in told.err
+
+
 def test_where_nothing_is_proposed_the_answer_says_so(
     segmenter: Path, run: Path, unmasked: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(_: object, case: Case) -> Proposal:
-        read = read_patient(case, RunConfig().data)
-        return Proposal(case, np.zeros(read.reference.voxels.shape, bool), read.reference, "t1", ("t1",))
-
     monkeypatch.setattr(guided, "propose", nothing)
     ask = ["predict", str(unmasked), "--model", str(run), "--evidence", "none", "--json", "--mask-model", str(segmenter)]
     assert main(ask) == 0

@@ -80,6 +80,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {row["protocol"] for row in table["rows"] if row["why"]} == {"few-shot, 16 a class", "few-shot, 16 a class, federated"}
     assert all(row["seconds"] >= 0 and row["peak_megabytes"] > 0 for row in table["rows"] if not row["why"])
     assert "external" not in table["training"]
+    assert table["held_back"] == 0
     written = (tmp_path / "out" / "protocols.md").read_text()
     assert "What leaves a site" in written
     assert "Not answered" in written
@@ -171,10 +172,27 @@ def test_a_training_site_without_labels_is_said(folder: Path, tmp_path: Path, ca
     shutil.copytree(folder / "hospitals", hospitals)
     for table in hospitals.glob("[!e]*/participants.tsv"):
         table.unlink()
-    given = command(folder, tmp_path / "out", "--set", "min_sites=1", "--set", "federation.unlabelled=true")
+    given = command(folder, tmp_path / "out", "--set", "min_sites=1")
     given[given.index("--data") + 1] = str(hospitals)
     assert main(given) == 1
-    assert "label" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has a label" in said
+    assert "--unlabelled" not in said  # which this verb does not have
+
+
+def test_whom_the_sites_hold_back_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--set", "min_sites=1", "--set", "holdout=0.25", "--protocols", "knn", "--json")
+    assert main(command(folder, tmp_path / "out", *asked)) == 0
+    table = json.loads(capsys.readouterr().out)
+    labels = [line.split("\t")[-1] for site in table["training"] for line in _rows(folder / "hospitals" / site)]
+    assert sum(table["training"].values()) + table["held_back"] == len(labels) - labels.count("n/a")
+    assert table["held_back"] > 0
+    said = (tmp_path / "out" / "protocols.md").read_text()
+    assert f"{table['held_back']} labelled patients whom the run's sites hold back take no part." in said
+
+
+def _rows(site: Path) -> list[str]:
+    return (site / "participants.tsv").read_text().splitlines()[1:]
 
 
 @pytest.mark.parametrize(("where", "said"), [("external", "nothing can be measured there"), ("[!e]*", "nothing to tell apart")])

@@ -126,6 +126,10 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.png").write_bytes(whole[: len(whole) // 2])
     assert code_of(tmp_path / "c.png")[0] == "picture-not-read"
     assert "damaged" in code_of(tmp_path / "c.png")[1]
+    (tmp_path / "e.png").touch()
+    assert code_of(tmp_path / "e.png") == ("picture-not-read", "empty (0 bytes)")
+    (tmp_path / "f.png").write_bytes(whole[:8] + bytes(50))
+    assert code_of(tmp_path / "f.png") == ("picture-not-read", "damaged (cannot identify image file)")  # no object's address
     assert code_of(tmp_path / "gone.png")[0] == "picture-not-read"
     frames = [Image.fromarray(picture(seed=n)) for n in range(2)]
     frames[0].save(tmp_path / "d.png", save_all=True, append_images=frames[1:])
