@@ -149,9 +149,17 @@ def phantoms(job: Job, number: int) -> Path:
     folder = job.work / f"phantoms {number}"
     if not folder.exists():
         write_hospitals(folder, sites=2, patients=1, external=number, seed=7)
+        in_words_of_then(folder)
         if number == 1:
             (folder / "external" / "first").symlink_to(min((folder / "external").glob("sub-*")), target_is_directory=True)
     return folder / "external"
+
+
+def in_words_of_then(hospitals: Path) -> None:
+    """Take out of every site's settings what the earlier commit does not know."""
+    for file in hospitals.glob("*/site.toml"):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not line.startswith("survey")), encoding="utf-8")
 
 
 def sites(job: Job) -> dict[str, float]:
@@ -160,6 +168,7 @@ def sites(job: Job) -> dict[str, float]:
     data = job.work / f"{number} sites"
     if not data.exists():
         write_hospitals(data, sites=int(number), patients=4, external=4, seed=7)
+        in_words_of_then(data)
     out, cache = job.work / job.name, job.work / f"cache {job.side == NOW}"
     changed = ["rounds=4", "head_rounds=2", "every=0", "baselines=false", "modality_subsets=false", "bootstrap=0"]
     settings = [word for setting in changed for word in ("--set", setting)]

@@ -10,6 +10,8 @@ from simulation.shown import Shown
 
 # Each protocol has its own adapter, or none, and learns by labels alone: what a run would have must not refuse a backbone here.
 UNUSED = ("model.adapter=head", "objective.terms.ibot.weight=0", "federation.unlabelled=true")  # a study asks for labels itself
+# What each trained protocol sets for itself, whatever the configuration says.
+OWN = ("adapter", "train_norms", "train_tokens", "learning_rate", "local_epochs", "ssl_rounds", "rounds")
 
 
 def add_protocols(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,6 +66,8 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--draws: expected 1 to 1000, got {arguments.draws}.")
     shots = tuple(dict.fromkeys(arguments.shots))
     asked = Settings(arguments.k, arguments.temperature, shots, arguments.draws)
+    for make in CENTRAL.values():
+        make(asked)  # refuses settings by name, of protocols that are not asked for, too
     known = (*CENTRAL, *TUNED)
     unknown = [name for name in arguments.protocols if name not in known]
     if unknown:
@@ -82,6 +86,9 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     given = (arguments.config, settings, arguments.data, arguments.external, arguments.out)
     plan = plan_experiment(*given, cache)
     with Shown() as shown:
+        if without := [setting for setting in arguments.set if _named(setting) in OWN]:
+            own = "Each protocol has its own adapter and rates (--rates, --epochs)."
+            shown.note(f"Without effect here: {', '.join(without)}. {own}")
         table = run_study(plan, protocols, arguments.fusion, shown.note, shown.progress, tuned, tuning)
     if arguments.json:
         print(json.dumps({**table, "out": str(arguments.out)}))
@@ -92,3 +99,8 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
         f"Table: {arguments.out / TABLE}; figure: {arguments.out / FIGURE}", soft_wrap=True, markup=False, highlight=False
     )
     return 0
+
+
+def _named(setting: str) -> str:
+    """The last word of a setting's name: `adapter` of `model.adapter=lora` and of `adapter=lora`."""
+    return setting.partition("=")[0].strip().rpartition(".")[2]

@@ -47,10 +47,11 @@ class FederatedKNN:
             raise DataError("no site has `policy.min_patients` labelled patients")
         seen = np.any([np.isfinite(own.x).any(0) for own in sites], axis=0)
         filling = np.where(seen, fit_scale([own.x for own in sites]).mean, np.nan)
-        found = np.zeros((len(asked), training.classes))
+        found, voting = np.zeros((len(asked), training.classes)), list[int]()
         for own in sites:
-            least = training.least[int(own.sites[0])]
-            near = cosines(own.x, asked, filling)
-            found += votes(near, own.y, training.classes, max(self.k, least), self.temperature)
-        chosen = f"k = {self.k} at each of {len(sites)} sites, T = {self.temperature:g}; {refused} refused"
+            k = max(self.k, training.least[int(own.sites[0])])
+            voting.append(min(k, len(own.y)))
+            found += votes(cosines(own.x, asked, filling), own.y, training.classes, k, self.temperature)
+        nearest = " and ".join(map(str, sorted({min(voting), max(voting)})))
+        chosen = f"the {nearest} nearest at each of {len(sites)} sites, T = {self.temperature:g}; {refused} refused"
         return Answer((found / found.sum(1, keepdims=True))[None], 0, chosen, TOLD)

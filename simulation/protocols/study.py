@@ -27,6 +27,7 @@ from simulation.experiment import Note, Progress, prepare
 from simulation.experiment_plan import Experiment
 from simulation.processes import as_they_end
 from simulation.protocols.figure import figure
+from simulation.protocols.finished import Finished
 from simulation.protocols.inputs import TOKENS, Input, all_inputs, channels_of
 from simulation.protocols.measures import measured
 from simulation.protocols.protocol import Answer, Floats, FrozenProtocol, Training
@@ -103,7 +104,8 @@ def run_study(
     asked = Asked(tuple(patients.labels for patients in training.values()), least, external.labels, plan.config)
     rows, answers = run_protocols(protocols, inputs, asked, progress)
     jobs = tuned_jobs(plan, list(training), tuned, tuning or Tuning())
-    more, said = tuned_rows(jobs, asked, progress)
+    finished = Finished(plan.out, [*training.values(), external])
+    more, said = tuned_rows(jobs, asked, progress, finished)
     rows, answers = rows + more, answers | said
     table = {
         "training": {name: len(patients) for name, patients in training.items()},
@@ -126,6 +128,7 @@ def run_study(
     write_atomic(plan.out / TABLE, markdown(table).encode())
     write_atomic(plan.out / FIGURE, figure(table))
     write_atomic(plan.out / JSON, (json.dumps(table, indent=1) + "\n").encode())
+    finished.forget()
     return table
 
 
@@ -195,22 +198,35 @@ def tuned_jobs(plan: Experiment, training: Sequence[str], tuned: Sequence[str], 
     return [Job(name, plan.config.to_json(), tuning, *folders, plan.cache) for name in order]
 
 
-def tuned_rows(jobs: Sequence[Job], asked: Asked, progress: Progress) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
-    """Rows and answers as `run_protocols`; two processes at once, for their seconds are of one thread each."""
-    rows, answers, done = dict[str, dict[str, Any]](), dict[str, Floats](), list[str]()
+def tuned_rows(
+    jobs: Sequence[Job], asked: Asked, progress: Progress, finished: Finished
+) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
+    """Rows and answers as `run_protocols`; two processes at once, for their seconds are of one thread each.
+
+    Args:
+        jobs: to do, but for those that `finished` holds.
+        asked: labels and settings.
+        progress: called with how far it is.
+        finished: is given each answer as soon as it is there.
+    """
+    found = {job.name: kept for job in jobs if (kept := finished.read(job)) is not None}
+    waiting = [job for job in jobs if job.name not in found]
     if jobs:
-        progress("training", 0, len(jobs))
-    with closing(as_they_end(run_tuned, jobs, WORKERS)) as ended:
-        for job, found in ended:
-            row = {"input": TOKENS, "protocol": TUNED[job.name][0]}
-            if found.answer is None:
-                rows[job.name] = row | {"why": found.why, "told": ""}
-            else:
-                answers[" / ".join(row.values())] = found.answer.probabilities.mean(0)
-                rows[job.name] = row | measured_row(found.answer, asked, found.seconds, found.peak_megabytes)
-            done.append(job.name)
-            progress("training", len(done), len(jobs))
-    return [rows[name] for name in TUNED if name in rows], answers
+        progress("training", len(found), len(jobs))
+    with closing(as_they_end(run_tuned, waiting, WORKERS)) as ended:
+        for job, tuned in ended:
+            finished.keep(job, tuned)
+            found[job.name] = tuned
+            progress("training", len(found), len(jobs))
+    rows, answers = list[dict[str, Any]](), dict[str, Floats]()
+    for name in (name for name in TUNED if name in found):
+        row, tuned = {"input": TOKENS, "protocol": TUNED[name][0]}, found[name]
+        if tuned.answer is None:
+            rows.append(row | {"why": tuned.why, "told": ""})
+            continue
+        answers[" / ".join(row.values())] = tuned.answer.probabilities.mean(0)
+        rows.append(row | measured_row(tuned.answer, asked, tuned.seconds, tuned.peak_megabytes))
+    return rows, answers
 
 
 def measured_row(answer: Answer, asked: Asked, seconds: float, megabytes: float) -> dict[str, Any]:

@@ -92,6 +92,44 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "already holds a study" in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_was_trained_is_kept_when_a_study_is_cut_off(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command goes on; other rates begin anew; and the whole study keeps no second copy."""
+    trained = list[str]()
+
+    def cut_off(work: Callable[[Job], Tuned], jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Tuned]]:
+        for job, found in here_and_now(work, jobs, workers):
+            trained.append(job.name)
+            yield job, found
+            if len(trained) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "as_they_end", cut_off)
+    some = ("--set", "min_sites=1", "--epochs", "1", "--protocols", "head", "bitfit", "--json")
+    asked = command(folder, tmp_path / "out", *some, "--rates", "1e-3")
+    assert main(asked) != 0
+    assert trained == ["bitfit"]
+    assert main(asked) == 0
+    assert trained == ["bitfit", "head"]
+    rows = {row["protocol"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert not (tmp_path / "out" / "trained").exists()
+    assert main(command(folder, tmp_path / "whole", *some, "--rates", "1e-3")) == 0
+    again = {row["protocol"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert [row["measures"] for row in rows.values()] == [row["measures"] for row in again.values()]
+    shutil.rmtree(tmp_path / "out")
+    trained.clear()
+    assert main(asked) != 0
+    assert main(command(folder, tmp_path / "out", *some, "--rates", "1e-4")) == 0
+    assert trained == ["bitfit", "bitfit", "head"]
+
+
+def test_a_setting_without_effect_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--set", "min_sites=1", "--protocols", "knn", "--set", "model.adapter=lora")
+    assert main(command(folder, tmp_path / "out", *asked)) == 0
+    assert "Without effect here: model.adapter=lora." in " ".join(capsys.readouterr().err.split())
+
+
 def test_features_are_the_backbones(folder: Path, config: RunConfig) -> None:
     patients = open_folders([folder / "hospitals" / "external"], config, folder / "cache")
     patients = replace(patients, present=patients.present.copy(), images=np.array(patients.images))
@@ -148,6 +186,8 @@ def test_channels() -> None:
     ("more", "word"),
     [
         (("--k", "0"), "--k"),
+        (("--k", "0", "--protocols", "probe"), "--k"),
+        (("--shots", "0", "--protocols", "head"), "--shots"),
         (("--temperature", "0"), "--temperature"),
         (("--shots", "0"), "--shots"),
         (("--draws", "0"), "--draws"),
