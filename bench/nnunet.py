@@ -120,13 +120,14 @@ def commands(bin_: Path, folder: Path, epochs: int, memory: float) -> list[list[
 def run(bin_: Path, folder: Path, epochs: int, memory: float) -> dict[str, float]:
     """Run all; seconds by command."""
     names = ("raw", "preprocessed", "results")
-    settings = {f"nnUNet_{name}": str(folder / name) for name in names} | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | settings
+    settings = {f"nnUNet_{name}": str(folder / name) for name in names} | {"OMP_NUM_THREADS": "1"}
     for name in names:
         (folder / name).mkdir(exist_ok=True)
     took = {}
     for words in commands(bin_, folder, epochs, memory):
         began = time.monotonic()
+        augmenting = "1" if "plan" in Path(words[0]).name else "0"  # 0: in the process that trains; its planner takes that for threads
+        environment = os.environ | settings | {"nnUNet_n_proc_DA": augmenting}
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             sys.exit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
