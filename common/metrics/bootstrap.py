@@ -95,7 +95,7 @@ def bca_interval(value: float, drawn: Floats, without: Floats, patients: int) ->
         patients: N.
     """
     defined = drawn[np.isfinite(drawn)]
-    if len(defined) < max(1, DEFINED_SHARE * len(drawn)):
+    if len(defined) < max(1, DEFINED_SHARE * len(drawn)) or _all_alike(defined):
         return dict(NO_INTERVAL)
     # Half of the ties, for measures of few patients take few values; kept off 0 and 1, whose quantiles are infinite.
     below = ((defined < value).mean() + (defined <= value).mean()) / 2
@@ -122,6 +122,13 @@ def t_interval(value: float, drawn: Floats, patients: int) -> Interval:
         return dict(NO_INTERVAL)
     reach = float(stdtrit(patients - 1, TAILS[1]) * defined.std(ddof=1) * np.sqrt(patients / (patients - 1)))
     return {"low": value - reach, "high": value + reach}
+
+
+def _all_alike(drawn: Floats) -> bool:
+    """Whether every resample gives one value, as where all patients are answered rightly: an interval of no width would say
+    that no other patients could give another.
+    """
+    return float(np.ptp(drawn)) <= 1e-12
 
 
 def _acceleration(without: Floats, patients: int) -> float:

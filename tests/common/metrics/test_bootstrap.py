@@ -123,7 +123,18 @@ def test_no_interval_where_few_resamples_count():
     assert bca_interval(0.1, drawn, np.ones(4), 4) == nothing
     assert t_interval(0.1, drawn, 4) == nothing
     assert t_interval(0.1, drawn[6:], 4) == {"low": 0.1, "high": 0.1}
-    assert bca_interval(0.1, drawn[1:], np.full(4, np.nan), 4) == {"low": 0.1, "high": 0.1}
+    assert bca_interval(0.1, np.append(drawn[2:], [0.1, 0.2]), np.full(4, np.nan), 4)["low"] == 0.1
+
+
+def test_no_interval_where_every_resample_gives_one_value() -> None:
+    """Six patients who are all answered rightly prove no MCC of exactly 1."""
+    labels, probabilities = np.array([0, 0, 1, 1, 2, 2]), np.eye(3)[[0, 0, 1, 1, 2, 2]]
+    counts = draw_counts(6, 500, np.random.default_rng(0))
+    assert counts is not None
+    drawn, without = measure_all(labels, probabilities, counts)["mcc"], measure_all(labels, probabilities, leave_one_out(6))["mcc"]
+    assert np.nanmin(drawn) == 1
+    assert bca_interval(1.0, drawn, without, 6) == {"low": None, "high": None}
+    assert t_interval(0.0, np.zeros(500), 6) == {"low": 0.0, "high": 0.0}  # of a model to itself
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.floats(0, 6))
