@@ -28,7 +28,7 @@ from options import hospital_options
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -42,6 +42,7 @@ from common.models.trained_model import TrainedModel
 from common.training import probing
 from common.training.private_probing import embed_patients
 from server.strategy.aggregation import norm_outliers
+from simulation.baselines import open_patients
 from simulation.in_process import federate
 
 EXTERNAL = "external"
@@ -163,7 +164,7 @@ def labelled(data: Path, config: RunConfig) -> list[str]:
 
 
 def _open(data: Path, config: RunConfig, name: str) -> SiteData:
-    return open_site(read_site(data / name, config, simulated=True), config.data, default_cache() / "slices", workers=1)
+    return open_patients(read_site(data / name, config, simulated=True), config, default_cache() / "slices")
 
 
 def with_strategy(config: RunConfig, strategy: str, seed: int, *, norm_check: bool) -> RunConfig:

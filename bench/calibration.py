@@ -22,7 +22,7 @@ from client.round.calibrate import fit_sums, score_sums
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -32,6 +32,7 @@ from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from server.run.calibrate import Calibrated, combine, fit
 from server.run.external import measure_final
+from simulation.baselines import open_patients
 from simulation.in_process import federate
 
 
@@ -82,7 +83,7 @@ def calibrate(trained: TrainedModel, parts: Parts) -> Calibrated:
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
     site = read_site(job.data / name, config, simulated=True)
-    return open_site(site, config.data, job.cache, workers=1)
+    return open_patients(site, config, job.cache)
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from rich.table import Table
 from common.cli import config_path
 from common.config.run import config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -34,6 +34,7 @@ from common.metrics.bootstrap import auroc, confusion, draw_counts, mcc, t_inter
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from simulation.baselines import open_patients
 from simulation.in_process import federate
 
 EXTERNAL, WITHOUT = "external", "without"
@@ -79,7 +80,7 @@ def run_job(job: Job) -> Result:
     torch.set_num_threads(1)
     config = config_from_json(job.config)
     sites = {
-        folder.name: open_site(read_site(folder, config, simulated=True), config.data, job.cache, workers=1)
+        folder.name: open_patients(read_site(folder, config, simulated=True), config, job.cache)
         for folder in find_sites(job.data)
     }
     external = sites.pop(EXTERNAL)

@@ -21,7 +21,7 @@ from kept import Result, identity, run_kept
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -29,6 +29,7 @@ from common.metrics.classification import evaluate
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from simulation.baselines import open_patients
 from simulation.in_process import rounds
 
 EXTERNAL = "external"
@@ -90,7 +91,7 @@ def leave_out(job: Job) -> Result:
 
 
 def _open(folder: Path, config: RunConfig, cache: Path) -> SiteData:
-    return open_site(read_site(folder, config), config.data, cache, workers=1)
+    return open_patients(read_site(folder, config), config, cache)
 
 
 def _together(runs: Mapping[str, Result], number: str, config: RunConfig) -> str:

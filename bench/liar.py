@@ -28,7 +28,7 @@ from rich.table import Table
 
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -39,6 +39,7 @@ from common.models.arrays import Arrays, norm
 from common.models.build import build_model
 from server.strategy.aggregation import norm_outliers
 from server.strategy.influence import at_hospitals, levelled
+from simulation.baselines import open_patients
 from simulation.in_process import Replies, federate
 
 HONEST, SITES, FAR = "honest", 4, 25.0  # times its own change: just within the norm check
@@ -134,7 +135,7 @@ def run_job(job: Job) -> Result:
 
 
 def _open(data: Path, config: RunConfig, name: str) -> SiteData:
-    return open_site(read_site(data / name, config, simulated=True), config.data, default_cache() / "slices", workers=1)
+    return open_patients(read_site(data / name, config, simulated=True), config, default_cache() / "slices")
 
 
 def show(runs: dict[str, Result], folders: list[str]) -> None:

@@ -24,7 +24,7 @@ from client.round.train import site_seed
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -37,6 +37,7 @@ from common.models.trained_model import TrainedModel
 from common.training.local import train_round
 from common.training.predict import predict
 from server.strategy.aggregation import aggregate, low_rank_figures
+from simulation.baselines import open_patients
 
 SETTINGS = ("learning_rate=3e-3", "local_epochs=2", "rounds=8", "local_crops=0")  # adapters move, four rounds after the head's
 KINDS: dict[str, tuple[str, ...]] = {
@@ -68,9 +69,7 @@ def run_job(job: Job) -> dict[str, Any]:
     configs = {kind: config_from_json(text) for kind, text in job.configs}
     first = configs["apart"]
     folders = {folder.name: folder for folder in find_sites(job.data)}
-    sites = {
-        name: open_site(read_site(f, first, simulated=True), first.data, job.cache, workers=1) for name, f in folders.items()
-    }
+    sites = {name: open_patients(read_site(f, first, simulated=True), first, job.cache) for name, f in folders.items()}
     external = sites.pop("external")
     training = {name: split(patients, first.evaluation.holdout)[0] for name, patients in sorted(sites.items())}
     begun = get_arrays(build_model(first))

@@ -30,7 +30,7 @@ from rich.table import Table
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.evaluation.subsets import answer_subsets, measure_subsets
@@ -38,6 +38,7 @@ from common.metrics.bootstrap import confusion, draw_counts, mcc, t_interval
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
 from common.training.predict import predict
+from simulation.baselines import open_patients
 from simulation.in_process import federate
 
 ARMS = ("dropout", "none", "bare")
@@ -109,7 +110,7 @@ def _guess(probabilities: NDArray[np.float64]) -> list[int]:
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
     site = read_site(job.data / name, config, simulated=True)
-    return open_site(site, config.data, job.cache, workers=1)
+    return open_patients(site, config, job.cache)
 
 
 def summary(run: dict[str, Any]) -> tuple[float, float]:

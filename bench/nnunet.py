@@ -126,7 +126,8 @@ def run(bin_: Path, folder: Path, epochs: int, memory: float) -> dict[str, float
     took = {}
     for words in commands(bin_, folder, epochs, memory):
         began = time.monotonic()
-        augmenting = "1" if "plan" in Path(words[0]).name else "0"  # 0: in the process that trains; its planner takes that for threads
+        # 0: in the process that trains; the planner takes the number for threads, and needs one.
+        augmenting = "1" if "plan" in Path(words[0]).name else "0"
         environment = os.environ | settings | {"nnUNet_n_proc_DA": augmenting}
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:

@@ -27,7 +27,7 @@ from rich.console import Console
 from common.cli import config_path
 from common.config.run import RunConfig, load_config
 from common.config.site import SiteConfig, find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import Case, Site, read_site
 from common.data.holdout import held_back
 from common.evaluation.ood import score as ood
@@ -37,6 +37,7 @@ from common.messages.code_version import code_hash
 from common.models.arrays import Arrays, get_arrays, load_arrays
 from common.models.build import build_model
 from common.models.trained_model import TrainedModel
+from simulation.baselines import open_patients
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def all_features(arguments: argparse.Namespace, config: RunConfig, console: Cons
     arrays = load_arrays(arguments.model)[0] if arguments.model else get_arrays(model)
     found = {}
     for site in everybody(arguments, config):
-        patients = open_site(site, config.data, default_cache() / "slices", workers=1)
+        patients = open_patients(site, config, default_cache() / "slices")
         held = held_back(patients.ids, config.evaluation.holdout)
         found[site.name] = Known(features(TrainedModel(model, arrays, config), patients), held)
         console.print(f"{site.name}: {len(patients)}", highlight=False)

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from common.cli import config_path
 from common.config.run import RunConfig, config_from_json, load_config
 from common.config.site import find_sites
-from common.data.cache import default_cache, open_site
+from common.data.cache import default_cache
 from common.data.cases import read_site
 from common.data.dataset import SiteData
 from common.data.holdout import split
@@ -37,6 +37,7 @@ from common.privacy.accounting import epsilon_of, noise_for
 from common.privacy.charge import Charge
 from common.training.predict import predict
 from common.training.private_probing import Features, embed_patients
+from simulation.baselines import open_patients
 from simulation.in_process import federate
 
 
@@ -134,7 +135,7 @@ def answer(
 
 def _open(job: Job, config: RunConfig, name: str) -> SiteData:
     site = read_site(job.data / name, config, simulated=True)
-    return open_site(site, config.data, job.cache, workers=1)
+    return open_patients(site, config, job.cache)
 
 
 def measure(arguments: argparse.Namespace) -> None:

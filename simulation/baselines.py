@@ -178,10 +178,11 @@ def split_folders(folders: Sequence[Path], config: RunConfig, cache: Path) -> tu
 
 
 def _open(folders: Sequence[Path], config: RunConfig, cache: Path) -> list[SiteData]:
-    return [_open_one(read_site(folder, config, simulated=True), config, cache) for folder in folders]
+    return [open_patients(read_site(folder, config, simulated=True), config, cache) for folder in folders]
 
 
-def _open_one(site: Site, config: RunConfig, cache: Path) -> SiteData:
+def open_patients(site: Site, config: RunConfig, cache: Path) -> SiteData:
+    """A site's patients, with their tumours where the run reads masks."""
     patients = open_site(site, config.data, cache, workers=1)
     return with_lesions(patients, site, config.data, cache) if config.reads_masks else patients
 

@@ -33,8 +33,8 @@ def votes(strategy: str, least_sites: int, changes: Iterable[tuple[Change, float
     if len(found) < least_sites:
         raise FederationError(
             f'federation.strategy = "{strategy}" needs the changes of {least_sites} sites or more; in this round {len(came)} '
-            f"sites answered, and {len(found)} of them changed anything. Let more sites with labelled patients take part, or "
-            "begin a run with another strategy."
+            f"sites answered, and {len(found)} of them changed anything. Let more sites take part that have labelled patients "
+            "(in the round that fits a pooling by masks: patients with a mask), or begin a run with another strategy."
         )
     return found
 

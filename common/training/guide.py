@@ -18,10 +18,17 @@ def fitted_pooling(trained: TrainedModel, patients: SiteData) -> Arrays:
 
     Args:
         trained: the global model as the round received it.
-        patients: the site's that train, labelled or not, with `lesions` where the site has read its masks.
+        patients: the site's that train, labelled or not, with `lesions`: all zeros where nobody has a mask.
+
+    Raises:
+        ValueError: nobody has looked for masks, which would leave the pooling unfitted in silence.
     """
     pooling = trained.config.model.pooling
-    if not pooling.fits or patients.lesions is None or not patients.lesions.any():
+    if not pooling.fits:
+        return {}
+    if patients.lesions is None:
+        raise ValueError(f"Pooling {pooling.name!r} learns from masks, and the patients of {patients.name} were opened without.")
+    if not patients.lesions.any():
         return {}
     rows = np.flatnonzero(patients.lesions.any(axis=(1, 2, 3)))
     total, start = torch.zeros(()), 0

@@ -75,7 +75,7 @@ def estimate(home: Home, wanted: Submission) -> Estimate:
     hospitals = {site.name: site.patients for site in admitted(home)}
     if not hospitals:
         raise ConfigError(f"No hospital is admitted at {home.folder}: there is nobody to train. See `fedmri-server invite`.")
-    external = open_external(plan.data, plan.external, config, plan.cache)
+    external = open_external(plan.data, plan.external, config, plan.cache, masks=True)
     played = play(external, config, lambda number: number)
     assumed = tuple(name for name, agreed in hospitals.items() if not agreed)
     patients = {name: agreed or len(external) for name, agreed in hospitals.items()}

@@ -15,6 +15,7 @@ from common.config.run import RunConfig
 from common.data.cache import open_site
 from common.data.cases import read_site
 from common.data.dataset import SiteData
+from common.data.lesions import with_lesions
 from common.evaluation.calibration.calibration import UNSCALED, Calibration, prediction_sets
 from common.evaluation.calibration.decision import report_decision
 from common.evaluation.calibration.offsets import why_no_offsets
@@ -45,13 +46,23 @@ class FinalResult:
     decision: dict[str, Any] = field(default_factory=dict)
 
 
-def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path) -> SiteData:
+def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: Path, *, masks: bool = False) -> SiteData:
     """The patients of one or several sites under `folder` as one; ids of several become `site/id`.
+
+    Args:
+        folder: of site folders.
+        names: of the sites.
+        config: of the run.
+        cache: of slices.
+        masks: with their tumours where the run's sites read them, as if they trained; who is only asked needs none.
 
     Raises:
         DataError: a site that cannot be used.
     """
-    sites = [open_site(read_site(folder / name, config, simulated=True), config.data, cache) for name in names]
+    found = [read_site(folder / name, config, simulated=True) for name in names]
+    sites = [open_site(site, config.data, cache) for site in found]
+    if masks and config.reads_masks:
+        sites = [with_lesions(patients, site, config.data, cache) for patients, site in zip(sites, found, strict=True)]
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(names))
 
 

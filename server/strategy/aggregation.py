@@ -23,7 +23,7 @@ from common.models.arrays import Arrays, check_arrays, flat, shaped, trained_at_
 from common.privacy.site_level import noised_mean
 from common.training.plain import told_terms
 from common.training.shared import unmoved
-from common.training.trainable import is_centre_round, unlabelled_weight
+from common.training.trainable import fits_pooling, is_centre_round, unlabelled_weight
 from server.events.kinds import AT_THE_SITE, AT_THE_SITE_FOR_GOOD, OTHER_ROUND, TOO_LARGE
 from server.strategy.influence import Influence, drawn_in, influences
 
@@ -171,14 +171,15 @@ class WeightedChanges:
 
 
 def round_plan(plan: FederationConfig, config: RunConfig, round_number: int) -> FederationConfig:
-    """The plan by which a round is aggregated: the run's, but that measured mean features are averaged.
+    """The plan by which a round is aggregated: the run's, but that what is measured (mean features, a pooling) is averaged.
 
-    A server's optimizer would take them for a gradient. An aggregator that distrusts single sites does so here as well. What
+    A server's optimizer would take it for a gradient. An aggregator that distrusts single sites does so here as well. What
     an unlabelled patient weighs depends on what they change in the round (`common.training.trainable.unlabelled_weight`).
     """
     if (weight := unlabelled_weight(config, round_number)) != plan.unlabelled_weight:
         plan = replace(plan, unlabelled_weight=weight)
-    if is_centre_round(config, round_number) and plan.strategy.from_sum:
+    measures = is_centre_round(config, round_number) or (config.model.pooling.fits and fits_pooling(config, round_number))
+    if measures and plan.strategy.from_sum:
         return replace(plan, strategy=FedAvg())
     return plan
 
@@ -199,7 +200,11 @@ def aggregate(
     """
     influence = influence_of(plan, replies)
     ordered, weights = [replies[site] for site in influence], [one.weight for one in influence.values()]
-    return *step(plan.aggregator, state, current, iter(WeightedChanges(replies, influence))), _mean_terms(ordered, weights)
+    terms = _mean_terms(ordered, weights)
+    if not plan.aggregator.from_sum and not any(reply.update.norm for reply in ordered):
+        # Nothing to vote on, as where a round fits the pooling by masks and no hospital has any: that is not too few votes.
+        return {name: array.copy() for name, array in current.items()}, state, terms
+    return *step(plan.aggregator, state, current, iter(WeightedChanges(replies, influence))), terms
 
 
 def low_rank_figures(plan: FederationConfig, current: Arrays, replies: Mapping[str, SiteReply], new: Arrays) -> dict[str, float]:

@@ -131,7 +131,10 @@ def test_no_interval_where_every_resample_gives_one_value() -> None:
     labels, probabilities = np.array([0, 0, 1, 1, 2, 2]), np.eye(3)[[0, 0, 1, 1, 2, 2]]
     counts = draw_counts(6, 500, np.random.default_rng(0))
     assert counts is not None
-    drawn, without = measure_all(labels, probabilities, counts)["mcc"], measure_all(labels, probabilities, leave_one_out(6))["mcc"]
+    drawn, without = (
+        measure_all(labels, probabilities, counts)["mcc"],
+        measure_all(labels, probabilities, leave_one_out(6))["mcc"],
+    )
     assert np.nanmin(drawn) == 1
     assert bca_interval(1.0, drawn, without, 6) == {"low": None, "high": None}
     assert t_interval(0.0, np.zeros(500), 6) == {"low": 0.0, "high": 0.0}  # of a model to itself

@@ -106,7 +106,8 @@ def test_head_rounds_fit_it_and_tuning_rounds_leave_it(config: RunConfig) -> Non
     expected = fitted_pooling(TrainedModel(model, start, config), site)
     assert expected.keys() == FITTED
     assert np.array_equal(first["pool.query"], expected["pool.query"])
-    without = train_round(model, start, replace(site, lesions=None), config, round_number=1, site_seed=1).arrays
+    maskless = replace(site, lesions=np.zeros((6, 2, 32, 32), np.uint8))
+    without = train_round(model, start, maskless, config, round_number=1, site_seed=1).arrays
     assert all(np.array_equal(first[name], without[name]) for name in start if name not in FITTED)
     tuned = train_round(model, first, site, config, round_number=3, site_seed=1).arrays
     assert np.array_equal(tuned["pool.query"], first["pool.query"])
