@@ -1,9 +1,8 @@
 """Measurements of many jobs, side by side, each kept in a file as soon as it is there: one that was interrupted goes on."""
 
 import json
-import multiprocessing
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from common.config.run import RunConfig
 from common.files import write_atomic
 from common.messages.code_version import code_hash
+from simulation.processes import as_they_end
 
 J = TypeVar("J")
 Result = dict[str, Any]
@@ -52,13 +52,13 @@ def run_kept(
     if results and {key: results.get(key) for key in known} != known:
         raise SystemExit(f"{out} holds results of another configuration or code. Name another file.")
     runs: dict[str, Result] = results.get("runs", {})
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(work, job): name for name, job in jobs.items() if name not in runs}
-        for future in as_completed(futures):
-            name = futures[future]
-            runs[name] = future.result()
+    waiting = {id(job): name for name, job in jobs.items() if name not in runs}
+    given: list[Any] = [jobs[name] for name in waiting.values()]
+    with closing(as_they_end(work, given, workers)) as ended:
+        for job, found in ended:
+            runs[waiting[id(job)]] = found
             content = known | summary(runs) | {"runs": dict(sorted(runs.items()))}
             write_atomic(out, (json.dumps(content) + "\n").encode())
-            done = sum(job in runs for job in jobs)
-            console.print(f"{name}: {told(runs[name])}; {done} of {len(jobs)}", highlight=False)
+            done = sum(name in runs for name in jobs)
+            console.print(f"{waiting[id(job)]}: {told(found)}; {done} of {len(jobs)}", highlight=False)
     return {name: runs[name] for name in jobs}
