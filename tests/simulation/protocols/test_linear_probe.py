@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from common.errors import DataError
 from simulation.probe import linear_probe
 from simulation.protocols.federated_probe import FederatedProbe
-from simulation.protocols.linear_probe import FOLDS, STRENGTHS, LinearProbe, fit_and_answer, stratified
+from simulation.protocols.linear_probe import FOLDS, STRENGTHS, LinearProbe, balanced_log_loss, fit_and_answer, stratified
 from simulation.protocols.protocol import Training
 from simulation.protocols.softmax_regression import LARGEST, Sample, gradient_sum, hessian_sum, loss_sum, newton
 
@@ -120,3 +120,10 @@ def test_one_class_one_patient_and_too_many_features():
     assert "one patient" in LinearProbe().answer(rare, asked, np.random.default_rng(0)).chosen
     with pytest.raises(DataError, match=str(LARGEST)):
         newton([Sample(np.ones((2, LARGEST)), np.arange(2), np.ones(2))], 2, 1.0)
+
+
+def test_a_model_that_says_no_number_is_never_chosen() -> None:
+    y, said = np.array([0, 1]), np.array([[0.9, 0.1], [0.5, 0.5]])
+    assert balanced_log_loss(y, said) == pytest.approx(-(np.log(0.9) + np.log(0.5)) / 2)
+    said[1] = np.nan
+    assert balanced_log_loss(y, said) == np.inf
