@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from server.run.findings import measure_findings
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
 from server.run.plan import MODEL_NAME, RunPlan, travelling_config
+from server.run.pooling import told_after, untaught
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, require_in_place, require_same_run, resume, write_open
 from server.run.round_lines import read_rounds
@@ -169,6 +170,7 @@ def finish(
         "data": {"folder": str(plan.data), "sites": list(plan.sites) or took_part(rounds), "external_key": patients.key}
         | ({"compared_with_external": took_part(rounds)} if compared else {})
         | ({"hashes": hashes} if (hashes := data_hashes(rounds)) else {}),
+        **({"pooling": said} if (said := untaught(plan.config, arrays, progress.round)) else {}),
         "external": "+".join(plan.external),
         "bounds": bounds_in_force(plan.config.federation, hospitals=not plan.sites),
     }
@@ -271,4 +273,6 @@ def _keep(run_log: RunLog, plan: RunPlan, model: MultiModalViT, number: int, arr
     require_in_place(plan.out)
     save_checkpoint(plan.out, Checkpoint(number, arrays, model_metadata(plan.config, model), strategy.state))
     run_log.write(strategy.progress.kept(number))
+    if said := told_after(plan.config, arrays, number):
+        log(WARNING, "%s", said)
     close_round(plan.out)
