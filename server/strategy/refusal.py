@@ -32,7 +32,12 @@ def content_of(reply: Message | None, lost: str, timeout: float) -> RecordDict:
 
 
 def _why(reply: Message) -> str:
-    """A hospital's gate sends Flower's error without a text where nothing may leave, for it would not stand in the audit log."""
+    """What is behind Flower's code, for whoever must look for it.
+
+    A hospital's gate sends an error without a text where nothing may leave, for it would not stand in the audit log.
+    """
+    if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+        return ". Its service was stopped or lost its connection since it was asked, or the coordinator has revoked it"
     if reply.error.code != ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
         return ""
     return ". A hospital that cannot write its audit log, on a full disk, answers so; its own log says why"
