@@ -75,8 +75,7 @@ def _digest(case: Case, file: Path) -> str:
     """Of the voxels' half where the file is one of a pair: headers of different patients may be equal."""
     other = companion(file)
     try:
-        with (other if other and file.suffix == ".hdr" else file).open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return case.sha256(other if other and file.suffix == ".hdr" else file)
     except OSError as error:
         raise DataError(f"{case.where(file)}: cannot be read ({error.strerror}).") from error
 

@@ -96,7 +96,7 @@ def taken_out(patients: SiteData) -> list[int]:
 
 def without(patients: SiteData, row: int) -> SiteData:
     """The same patients, one of whom is replaced by zeros and has no label: what nobody else may notice."""
-    images, labels = patients.images.copy(), patients.labels.copy()
+    images, labels = np.array(patients.images), patients.labels.copy()
     images[row], labels[row] = 0, -1
     return replace(patients, images=images, labels=labels, key=f"{patients.key} without {row}")
 

@@ -86,7 +86,7 @@ def train_site(content: RecordDict, task: Task, context: SiteContext, *, sealed:
     model, config, arrays = agreed_model(content, task, context)
     if sealed is not None and request_hash(task, arrays) != sealed:
         raise FederationError("Secure aggregation refused: the request to train is not the one that the round began with.")
-    site, patients, _ = prepared_patients(context, config, task.run)
+    site, patients, _ = prepared_patients(context, config, task.run, read_all=True)
     require_hours(site.config.policy, datetime.now().astimezone())
     _require_agreed_way(site.config.policy, config, secure=sealed is not None)
     rank = own_rank(site.config.policy, config)
@@ -242,14 +242,16 @@ def own_weights(context: SiteContext, config: RunConfig, sha256: str) -> str:
     )
 
 
-def prepared_patients(context: SiteContext, config: RunConfig, run: str = "") -> Prepared:
+def prepared_patients(context: SiteContext, config: RunConfig, run: str = "", *, read_all: bool = False) -> Prepared:
     """The site and its slices, without those who take no part in this run (`client.round.left_out`).
+
+    A hospital that is about to train reads and hashes every file (`read_all`), for its own record and its audit log.
 
     In simulation both are kept for the life of the process, and so is a refusal: a run of twenty rounds must not read a broken
     site's volumes twenty times. A hospital reads its folder anew in each round.
     """
     if not context.simulated:
-        return _open(context, config, run)
+        return _open(context, config, run, read_all=read_all)
     found = _simulated_patients(context, config, run)
     if isinstance(found, FedMRIError):
         raise found
@@ -273,12 +275,12 @@ def _simulated_patients(context: SiteContext, config: RunConfig, run: str) -> Pr
         return error
 
 
-def _open(context: SiteContext, config: RunConfig, run: str) -> Prepared:
+def _open(context: SiteContext, config: RunConfig, run: str, *, read_all: bool = False) -> Prepared:
     """Read the folder, build the slice cache where it is absent. One worker: other sites use the other cores."""
     site = read_site(context.folder, config, simulated=context.simulated)
     compare_newcomers(site, config, context, run)
     site = without_twins(site, context, run)
-    patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None)
+    patients = open_site(site, config.data, context.cache, workers=1 if context.simulated else None, read_all=read_all)
     if not context.simulated and (lost := forget_gone(context.cache, site.root, site.cases, patients.key)):
         logger.warning(
             "Site %s: the slice cache has let go of %d entries with patients who are gone or changed.", site.name, lost

@@ -31,6 +31,7 @@ from common.data.dataset import SiteData
 from common.data.gate.files import companion
 from common.data.gate.finding import Finding, Level, StaysOutError
 from common.data.gate.masks import EMPTY
+from common.data.known_files import KnownFiles, content_sha256
 from common.data.slices import prepare_case
 from common.errors import ConfigError, DataError
 from common.files import locked, sync_folder, write_atomic
@@ -64,7 +65,13 @@ def default_cache() -> Path:
 
 
 def open_site(
-    site: Site, data: DataConfig, cache: Path, *, workers: int | None = None, progress: Progress | None = None
+    site: Site,
+    data: DataConfig,
+    cache: Path,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    read_all: bool = False,
 ) -> SiteData:
     """The site's slices, memory-mapped from the cache, built on first use or where the cache is damaged.
 
@@ -74,6 +81,8 @@ def open_site(
         cache: folder for all sites; made where it is absent. The site's own folder is never written to.
         workers: processes that build; None: by the number of cores and the amount of data.
         progress: called while building.
+        read_all: whether every file's content is hashed; else one that looks as it did when it was is taken for the same
+            (`common.data.known_files`). `sources` that an audit log tells of need it.
 
     Returns:
         Those patients who can be used; the log says who stays out and why, and what else was found.
@@ -90,22 +99,24 @@ def open_site(
     asked = site.usable()
     if not asked.cases:
         raise nobody_left(site, site.findings)
-    sources = [_sources(case) for case in asked.cases]
-    key = _key(asked, data, sources)
-    stored = _load(cache / key, asked, data)
+    known = KnownFiles(cache, site.root)
+    sources = [_sources(case, None if read_all else known) for case in asked.cases]
+    key, sha256 = _key(asked, data, sources), content_sha256 if read_all else known.sha256
+    stored = _load(cache / key, asked, data, sha256)
     if stored is None:
         try:
             with locked(cache / f".{key}.lock"):  # one builder a key
-                stored = _load(cache / key, asked, data)  # another process may just have built it
+                stored = _load(cache / key, asked, data, sha256)  # another process may just have built it
                 if stored is None:
                     _build(asked, data, cache / key, _workers(asked, workers), progress, sources)
-                    stored = _load(cache / key, asked, data)
+                    stored = _load(cache / key, asked, data, sha256)
         except OSError as error:
             raise DataError(
                 f"Slice cache {cache}: {error}. Make room there, or name a folder to write to (FEDMRI_CACHE).", public=NO_CACHE
             ) from error
     if stored is None:
         raise DataError(f"Slice cache {cache / key}: cannot be read back. Is the disk full or failing?")
+    known.keep()
     cases, findings = [asked.cases[row] for row in stored.rows], (*site.findings, *stored.findings)
     _say(site, key, findings, len(cases))
     labels = _labels(cases, stored.findings)
@@ -148,9 +159,10 @@ def content_key(site: Site, data: DataConfig) -> str:
     return _key(site, data, [_sources(case) for case in site.cases])
 
 
-def _sources(case: Case) -> Sources:
-    """Of each of the patient's files the digest of its content."""
-    return {kind: _digest(file) for kind, file in case.sources()}
+def _sources(case: Case, known: KnownFiles | None = None) -> Sources:
+    """Of each of the patient's files the digest of its content, as far as it is not known."""
+    sha256 = case.sha256 if known is None else known.sha256
+    return {kind: _digest(file, sha256) for kind, file in case.sources()}
 
 
 def person(case: Case) -> str:
@@ -171,21 +183,20 @@ def _name(case: Case) -> list[str]:
     return [case.id, "masks by voxels"] if case.by_voxels else [case.id]
 
 
-def _digest(file: Path) -> str:
+def _digest(file: Path, sha256: Callable[[Path], str]) -> str:
     """Of the content; of a file that cannot be read its error, so that it is tried again when it can be."""
     other = companion(file)
-    return " ".join(_digest_of_one(part) for part in ((file, other) if other else (file,)))
+    return " ".join(_digest_of_one(part, sha256) for part in ((file, other) if other else (file,)))
 
 
-def _digest_of_one(file: Path) -> str:
+def _digest_of_one(file: Path, sha256: Callable[[Path], str]) -> str:
     try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return sha256(file)
     except OSError as error:
         return f"unreadable: {error.errno}"
 
 
-def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
+def _load(folder: Path, site: Site, data: DataConfig, sha256: Callable[[Path], str]) -> Stored | None:
     """A finished build; None where there is none, or a damaged one."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -194,8 +205,7 @@ def _load(folder: Path, site: Site, data: DataConfig) -> Stored | None:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         present, rows = np.array(index["present"], dtype=bool), [int(row) for row in index["rows"]]
         findings = tuple(Finding(**{**row, "level": Level(row["level"])}) for row in index["findings"])
-        with (folder / "images.npy").open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == index["sha256"]
+        whole = sha256(folder / "images.npy") == index["sha256"]
         whole = whole and images.shape == _shape(len(rows), data) and images.dtype == np.float16
         whole = whole and set(rows) <= set(range(len(site.cases)))
         return Stored(images, present, rows, findings) if whole and present.shape == images.shape[::2][:2] else None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from common.data.gate.finding import Finding, Kind, Level, stay_out
 from common.data.gate.folders import idle_exclusions, left_folders, where_patients_are
 from common.data.gate.participants import is_missing
 from common.data.gate.patient_files import PatientFiles, find_files
+from common.data.known_files import content_sha256
 from common.data.site_table import UNLABELLED as UNLABELLED  # noqa: PLC0414  a case's label
 from common.data.site_table import UNREAD_AGE, SiteTable, no_mask, open_table, target_of, values_of
 from common.errors import ConfigError, DataError
@@ -45,12 +46,23 @@ class Case:
     session: str = ""  # label of the one whose files these are; "": the files lie in none
     by_mask: bool = False  # the target is the mask: `label` says whether there is one
     by_voxels: bool = False  # masks and images of one shape belong voxel to voxel (`reading.place` in site.toml)
+    hashed: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)  # by `sha256`
 
     def sources(self) -> Iterator[tuple[str, Path]]:
         """All files by kind: the modalities, then `mask`."""
         yield from self.files.items()
         if self.mask:
             yield MASK, self.mask
+
+    def sha256(self, file: Path) -> str:
+        """Of the content of one of the patient's files, read once: cache, record and ledger of one round need it each.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if file not in self.hashed:
+            self.hashed[file] = content_sha256(file)
+        return self.hashed[file]
 
     def name_of(self, file: Path) -> str:
         """A file's name relative to the data folder."""

@@ -1,6 +1,6 @@
 """A site's patients as arrays, ready for batches.
 
-Shapes: N patients of a site, B of a batch, S slices, M modalities, H = W pixels, Q clinical covariates.
+Shapes: N patients of a site, B of a batch, S slices, s of them, M modalities, H = W pixels, Q clinical covariates.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from common.data.gate.finding import Finding
+from common.data.rows import Rows
 
 WHOLE = 255  # a pixel of `SiteData.lesions` that is tumour all over
 
@@ -46,11 +47,11 @@ def _no_covariates() -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class SiteData:
-    """All patients of one site, or of several pooled. `images` may be memory-mapped; nothing here writes to it."""
+    """All patients of one site, or of several pooled. `images` may be memory-mapped; nothing here writes to or copies it."""
 
     name: str
     ids: tuple[str, ...]
-    images: npt.NDArray[np.float16]  # [N, S, M, H, W], 0 where a modality is absent
+    images: npt.NDArray[np.float16] | Rows  # [N, S, M, H, W], 0 where a modality is absent
     present: npt.NDArray[np.bool_]  # [N, M], in the order of the run's `data.modalities`
     labels: npt.NDArray[np.int64]  # [N], as the task has them (a class, findings of `common.ternary`), -1 where there is none
     key: str  # hash of the sources and settings that the images came from
@@ -82,12 +83,24 @@ class SiteData:
         """Those of the covariates (their names, in the order of the columns) that no patient here has."""
         return [name for name, column in zip(names, self.covariates.T, strict=True) if np.isnan(column).all()]
 
-    def take(self, indices: Indices, *, lesions: bool = False) -> Batch:
-        """Read a batch, with the tumours of masks where they are asked for and known."""
+    def take(self, indices: Indices, *, slices: npt.NDArray[np.int64] | None = None, lesions: bool = False) -> Batch:
+        """Read a batch.
+
+        Args:
+            indices: [B], of the patients.
+            slices: [B, s], those of each patient that are read; None: all.
+            lesions: whether the tumours of masks come too, where they are known.
+        """
         rows = np.asarray(indices, dtype=np.int64)
+        number = self.images.shape[1] if slices is None else slices.shape[1]
+        x = np.empty((len(rows), number, *self.images.shape[2:]), np.float32)
+        for to, row in enumerate(rows):
+            x[to] = self.images[row] if slices is None else self.images[row][slices[to]]
         marked = self.lesions[rows] if lesions and self.lesions is not None else None
+        if marked is not None and slices is not None:
+            marked = np.take_along_axis(marked, slices[:, :, None, None], axis=1)
         return Batch(
-            x=torch.from_numpy(self.images[rows].astype(np.float32)),
+            x=torch.from_numpy(x),
             present=torch.from_numpy(self.present[rows]),
             labels=torch.from_numpy(self.labels[rows]),
             covariates=torch.from_numpy(self.covariates[rows]),
@@ -95,12 +108,12 @@ class SiteData:
         )
 
     def select(self, indices: Indices) -> "SiteData":
-        """Some of the patients, in the given order; their images are copied into memory."""
+        """Some of the patients, in the given order; their images stay where they are."""
         rows = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[row] for row in rows)
         key = hashlib.sha256(f"{self.key} {rows.tolist()}".encode()).hexdigest()
         lesions = None if self.lesions is None else self.lesions[rows]
-        arrays = (self.images[rows], self.present[rows], self.labels[rows])
+        arrays = (Rows.of([self.images]).select(rows), self.present[rows], self.labels[rows])
         sources = tuple(self.sources[row] for row in rows) if self.sources else ()
         return SiteData(self.name, ids, *arrays, key, self.covariates[rows], lesions, sources=sources, folder=self.folder)
 
@@ -110,7 +123,7 @@ class SiteData:
 
     @staticmethod
     def pool(sites: Sequence["SiteData"], name: str) -> "SiteData":
-        """The patients of several sites as one, in the given order; ids become `site/id`. Copies into memory.
+        """The patients of several sites as one, in the given order; ids become `site/id`; images stay where they are.
 
         Raises:
             ValueError: no sites, or images of different shapes.
@@ -122,7 +135,7 @@ class SiteData:
         return SiteData(
             name,
             tuple(f"{site.name}/{patient}" for site in sites for patient in site.ids),
-            np.concatenate([site.images for site in sites]),
+            Rows.of([site.images for site in sites]),
             np.concatenate([site.present for site in sites]),
             np.concatenate([site.labels for site in sites]),
             hashlib.sha256(" ".join(site.key for site in sites).encode()).hexdigest(),

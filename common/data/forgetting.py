@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.data.cache import person
 from common.data.cases import Case
+from common.data.known_files import FOLDER as DIGESTS
 
 PARTS = ("fingerprints", "voxel-marks")  # folders of files whose names hold the digest of the volume that they are of
 EMBEDDINGS = "embeddings"  # by slices, not by files; computed anew where they are needed
@@ -65,7 +66,8 @@ def forget(cache: Path, wanted: Collection[Entry], left: Iterable[Entry]) -> Non
             if files & {*file.stem.split("-")}:
                 file.unlink(missing_ok=True)
     if wanted:
-        shutil.rmtree(cache / EMBEDDINGS, ignore_errors=True)
+        for computed in (EMBEDDINGS, DIGESTS):
+            shutil.rmtree(cache / computed, ignore_errors=True)
 
 
 def forget_gone(cache: Path, root: Path, cases: Iterable[Case], key: str = "") -> int:

@@ -3,7 +3,6 @@
 N patients of one site, K of another.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,7 +30,7 @@ class Twin:
 
 def patient_fingerprint(case: Case, cache: Path | None = None) -> Fingerprint:
     """The tokens of all the patient's images together; a file that cannot be read adds none (the data gate names it)."""
-    return joined(_of_file(file, cache) for file in case.files.values())
+    return joined(_of_file(case, file, cache) for file in case.files.values())
 
 
 def joined(parts: Iterable[Fingerprint]) -> Fingerprint:
@@ -69,12 +68,11 @@ def _shared(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> NDArr
     return product
 
 
-def _of_file(file: Path, cache: Path | None) -> Fingerprint:
+def _of_file(case: Case, file: Path, cache: Path | None) -> Fingerprint:
     try:
         if cache is None:
             return fingerprint(load_volume(file))
-        with file.open("rb") as content:
-            key = hashlib.file_digest(content, "sha256").hexdigest()
+        key = case.sha256(file)
     except (OSError, DataError):
         return np.empty(0, np.uint64)
     return _stored(cache / "fingerprints" / f"{VERSION}-{key}.npy", file)

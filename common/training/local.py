@@ -29,7 +29,7 @@ from common.training.site_rank import first_components, whole
 from common.training.step import view_outputs
 from common.training.trainable import fits_pooling, head_rounds_until, head_waits, is_centre_round, is_head_round
 from common.training.update import LocalUpdate
-from common.training.views import make_views, slices_of_step
+from common.training.views import make_views, take_step
 
 
 @without_compiler()
@@ -123,5 +123,5 @@ def batches_of(patients: SiteData, config: RunConfig, generator: torch.Generator
     for _ in range(config.training.local_epochs):
         order = torch.randperm(len(patients), generator=generator)
         for chosen in torch.split(order, config.training.batch_size):
-            batch = patients.take(np.asarray(chosen), lesions=config.task.decoder is not None)
-            yield slices_of_step(batch, config.data, config.training.slices_per_step, generator)
+            rows, lesions = np.asarray(chosen), config.task.decoder is not None
+            yield take_step(patients, rows, config.data, config.training.slices_per_step, generator, lesions=lesions)

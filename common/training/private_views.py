@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.config.axes import on_volumes
+from common.config.axes import mirrored, on_volumes
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
 from common.models.multimodal import MultiModalViT
@@ -21,7 +21,7 @@ from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
 from common.training.round import Point
 from common.training.step import teacher_temperature_now
-from common.training.views import make_views, with_planes
+from common.training.views import make_views
 
 
 class Example(NamedTuple):
@@ -39,11 +39,10 @@ class Example(NamedTuple):
 def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: RunConfig, seed: tuple[int, int]) -> Example:
     """Cut one patient's slices and views, from randomness of their own."""
     generator = own_generator(*seed, row)
-    batch, device = with_planes(patients.take([row]), config.data), choose_device()
-    slices = torch.randperm(batch.x.shape[1], generator=generator)[: config.training.slices_per_step]
+    slices = torch.randperm(patients.images.shape[1], generator=generator)[: config.training.slices_per_step]
     slices = slices.sort().values if on_volumes(config.data) else slices  # all of them, in their order
-    mirrors = None if batch.mirrors is None else batch.mirrors[:, slices]
-    some = batch._replace(x=batch.x[:, slices].to(device), mirrors=mirrors)
+    batch, known, device = patients.take([row], slices=slices[None].numpy()), mirrored(config.data), choose_device()
+    some = batch._replace(x=batch.x.to(device), mirrors=None if all(known) else torch.tensor(known)[None, slices])
     views, _ = make_views(some, config.objective, model.patch_size, generator, thickness=model.thickness)
     assert views.masks is not None
     label, known = batch.labels[0].to(device), batch.covariates.to(device)

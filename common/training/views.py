@@ -1,17 +1,19 @@
 """The views of one batch: two global crops with masks, several local ones (DINO's multi-crop).
 
-V views, B patients, S slices, M modalities, P patches, Q clinical covariates.
+V views, B patients, S slices, s of them, M modalities, P patches, Q clinical covariates.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.axes import mirrored, on_volumes
 from common.config.sections import DataConfig, ObjectiveConfig
 from common.data.augmentation import apply_crops, apply_geometry, sample_crops
-from common.data.dataset import Batch
+from common.data.dataset import Batch, SiteData
 from common.objectives.masking import (
     drop_covariates,
     drop_modalities,
@@ -105,10 +107,26 @@ def slices_of_step(batch: Batch, data: DataConfig, number: int, generator: torch
     return known if on_volumes(data) else some_slices(known, number, generator)
 
 
+def take_step(
+    patients: SiteData, rows: NDArray[np.int64], data: DataConfig, number: int, generator: torch.Generator, *, lesions: bool
+) -> Batch:
+    """What `slices_of_step` makes of these patients' batch; the other slices are not even read."""
+    if on_volumes(data):
+        return with_planes(patients.take(rows, lesions=lesions), data)
+    chosen, known = draw_slices(len(rows), patients.images.shape[1], number, generator), mirrored(data)
+    batch = patients.take(rows, slices=chosen.numpy(), lesions=lesions)
+    return batch if all(known) else batch._replace(mirrors=torch.tensor(known)[chosen])
+
+
+def draw_slices(patients: int, slices: int, number: int, generator: torch.Generator) -> Tensor:
+    """Which `number` of each patient's slices, drawn at random, int64 [B, s]; all where they have no more."""
+    return torch.rand((patients, slices), generator=generator).argsort(1)[:, : min(number, slices)]
+
+
 def some_slices(batch: Batch, number: int, generator: torch.Generator) -> Batch:
     """The batch with `number` of each patient's slices, drawn at random; all where they have no more."""
     x, mirrors, lesions = batch.x, batch.mirrors, batch.lesions
-    chosen = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, : min(number, x.shape[1])]
+    chosen = draw_slices(len(x), x.shape[1], number, generator)
     rows = torch.arange(len(x)).unsqueeze(1)
     kept = batch._replace(x=x[rows, chosen.to(x.device)], lesions=None if lesions is None else lesions[rows, chosen])
     return kept if mirrors is None else kept._replace(mirrors=mirrors.gather(1, chosen))

@@ -122,9 +122,9 @@ def _onnx(path: Path, patients: SiteData) -> Floats:
     import onnxruntime  # noqa: PLC0415  (of the extra `export`)
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names, parts = [given.name for given in session.get_inputs()], []
+    names, parts, images = [given.name for given in session.get_inputs()], [], np.asarray(patients.images)
     for rows in (slice(0, -1), slice(-1, None)):
-        given = (patients.images[rows].astype(np.float32), patients.present[rows], patients.covariates[rows])
+        given = (images[rows].astype(np.float32), patients.present[rows], patients.covariates[rows])
         if len(given[0]):
             parts.append(session.run(None, dict(zip(names, given, strict=False)))[0])  # without covariates it has two inputs
     return np.concatenate(parts).astype(np.float64)

@@ -46,7 +46,7 @@ def test_all_patients_are_on_one_side_each_and_rows_stay_together() -> None:
     for part in (training, held):
         rows = [int(patient[4:]) for patient in part.ids]
         assert part.labels.tolist() == [row % 4 - 1 for row in rows]
-        assert part.images[:, 0, 0, 0, 0].tolist() == rows
+        assert np.array(part.images)[:, 0, 0, 0, 0].tolist() == rows
 
 
 def test_nobody_changes_sides_when_the_folder_or_the_labels_change() -> None:
