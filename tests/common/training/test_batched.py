@@ -112,7 +112,6 @@ def test_a_linear_heads_are_those_of_softmax_regression() -> None:
     config = config_of(model=MODELS["head"], objective={"terms": terms})
     model, point, examples = sample_of(config)
     found = batched(config, (model, point, examples))
-    weight, bias = (point.trained[f"head.patient.{name}"].detach() for name in ("weight", "bias"))
     model.load_state_dict({name: value.detach() for name, value in {**point.trained, **point.fixed}.items()}, strict=False)
     for i, example in enumerate(examples):
         with torch.no_grad():
@@ -123,7 +122,6 @@ def test_a_linear_heads_are_those_of_softmax_regression() -> None:
         expected = off.T @ said.embedding / 0.1 / len(example.x)
         torch.testing.assert_close(found["head.patient.weight"][i], expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found["head.patient.bias"][i], off.sum(0) / 0.1 / len(example.x), rtol=1e-4, atol=1e-5)
-    assert weight.abs().max() > 0 and bias.abs().max() > 0
 
 
 def test_a_patient_is_the_same_whoever_else_is_in_the_sample_and_one_without_a_finite_gradient_counts_zero() -> None:
