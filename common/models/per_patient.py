@@ -83,9 +83,10 @@ def _of_arrays(func: Any, flat: list[Any], tree: Any) -> PerPatient:
         args, kwargs = tree_unflatten([filled[place] for place in range(len(flat))], tree)
         return func(*args, **kwargs)
 
-    found = vmap(one)(*(flat[place].each for place in places))
-    if not isinstance(found, Tensor):
-        raise NoPatientRuleError(f"{getattr(func, '__name__', func)} gives no tensor")
+    try:
+        found: Tensor = vmap(one)(*(flat[place].each for place in places))
+    except (RuntimeError, ValueError) as error:  # it reads values, or gives no tensor
+        raise NoPatientRuleError(f"{getattr(func, '__name__', func)} has no rule for patients' own arrays") from error
     return PerPatient.of(found)
 
 
