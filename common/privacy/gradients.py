@@ -54,6 +54,8 @@ def mapped_gradients(
 def batched_gradients(losses: Callable[[Parameters], Tensor], parameters: Parameters, patients: int) -> dict[str, Tensor]:
     """The same in one forward and one backward pass, in which each patient has arrays of their own; takes the memory of all.
 
+    Equal to rounding: in which order a product adds up may depend on how many patients go together.
+
     Args:
         losses: [n], of copies [n, *shape] of the arrays: patient i's depends on the copy of number i alone.
         parameters: as above.

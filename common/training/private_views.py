@@ -26,7 +26,8 @@ from common.training.round import Point
 from common.training.step import teacher_temperature_now
 from common.training.views import Views, make_views, with_planes
 
-TOKENS = 8192  # of the patients of one pass
+# Tokens times width of the patients of one pass: of each, a block that gradients flow through keeps some 80 bytes.
+PIECE = {"cpu": 2**20, "cuda": 2**23}
 
 
 class Example(NamedTuple):
@@ -84,7 +85,7 @@ def _batched(model: MultiModalViT, point: Point, examples: list[Example], config
     """Piece by piece of the patients, all views of a piece that have equally many modalities in one pass."""
     gradients = {name: value.new_zeros((len(examples), *value.shape)) for name, value in point.trained.items()}
     shared = {name: nn.Parameter(value, requires_grad=False) for name, value in point.fixed.items()}
-    for piece in _pieces(examples):
+    for piece in _pieces(examples, model.width):
         some = examples[piece]
         labels, answers = torch.stack([example.label for example in some]), _answers(model, point, some, config)
 
@@ -99,15 +100,15 @@ def _batched(model: MultiModalViT, point: Point, examples: list[Example], config
     return gradients
 
 
-def _pieces(examples: list[Example]) -> Iterator[slice]:
-    """Consecutive patients of some `TOKENS` together, or one who has more."""
-    begin, held = 0, 0
+def _pieces(examples: list[Example], width: int) -> Iterator[slice]:
+    """Consecutive patients of a `PIECE` together, or one who has more."""
+    begin, held, most = 0, 0, PIECE[examples[0].x.device.type]
     for i, example in enumerate(examples):
-        tokens = int(example.present.sum()) * example.masks.shape[1] * example.masks.shape[3]
-        if held and held + tokens > TOKENS:
+        values = int(example.present.sum()) * example.masks.shape[1] * example.masks.shape[3] * width
+        if held and held + values > most:
             yield slice(begin, i)
             begin, held = i, 0
-        held += tokens
+        held += values
     yield slice(begin, len(examples))
 
 

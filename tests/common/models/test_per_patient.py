@@ -51,7 +51,8 @@ def test_a_patients_copy_gets_that_patients_gradient() -> None:
     for patient, rows in enumerate(X.split(ROWS)):
         weight = WEIGHTS[patient].clone().requires_grad_()
         functional.linear(rows, weight).square().sum().backward()
-        assert copies.grad is not None and weight.grad is not None
+        assert copies.grad is not None
+        assert weight.grad is not None
         torch.testing.assert_close(copies.grad[patient], weight.grad)
 
 
