@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "privacy": {"enabled": True},
 }
 VOLUMES = {
-    "data": {"size": 32, "slices": 32, "axes": ["volume"], "intensity": "zscore", "covariates": []},
+    "data": {"size": 32, "slices": 32, "axes": ["volume"], "through": "brain", "intensity": "zscore", "covariates": []},
     "model": {"backbone": "fedmri_cube_mini", "weights": "random"},
     "training": {"slices_per_step": 32, "precision": "fp32"},
 }
