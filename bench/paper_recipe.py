@@ -8,6 +8,7 @@ B patients, V views, M modalities, P patches of one of them, N = 1 + M P tokens,
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import timm
 import torch
@@ -27,6 +28,8 @@ class Model(nn.Module):
     Args:
         side: patches along an edge of a global crop.
     """
+
+    vit: Any
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -103,7 +106,7 @@ class Recipe:
             "koleo": torch.stack([koleo(view) for view in cls[: len(large)].split(len(x))]).mean(),
         }
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum().backward()
+        torch.autograd.backward(torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum())
         nn.utils.clip_grad_norm_(self.student.parameters(), CLIP)
         self.optimizer.step()
         with torch.no_grad():

@@ -40,7 +40,7 @@ class Job:
 
 
 def main() -> None:
-    """Measure what the file does not hold yet; or, as a child, one turn."""
+    """Measure what the file does not hold yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--size", type=int, default=98, help="edge of a global crop in pixels (the paper's: 98)")
@@ -142,4 +142,7 @@ def paper(job: Job) -> Callable[[Callable[[], None]], object]:
 
 
 if __name__ == "__main__":
-    child(Job(**json.loads(sys.argv[1]))) if sys.argv[1].startswith("{") else main()
+    if sys.argv[1:] and sys.argv[1].startswith("{"):  # a child's job
+        child(Job(**json.loads(sys.argv[1])))
+    else:
+        main()

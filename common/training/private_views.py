@@ -133,18 +133,23 @@ def _said_by_each(
     found = []
     for chosen in rows:
         copies = {name: PerPatient.of(value[owner[chosen]]) for name, value in own.items()}
-        found.append(_said(model, {**copies, **shared}, _views(some, chosen), config))
+        found.append(_said(model, {**copies, **shared}, _chosen(views, chosen), config))
     order = torch.cat(rows).argsort()
     logits, embedding = (torch.cat(parts)[order] for parts in zip(*((one.logits, one.embedding) for one in found), strict=True))
     patients = (len(some), -1)
     return found[0]._replace(logits=logits.unflatten(0, patients), embedding=embedding.unflatten(0, patients))
 
 
-def _views(some: list[Example], chosen: Tensor | None = None) -> Views:
-    """All views of some patients, patient after patient; or those of the chosen numbers."""
+def _views(some: list[Example]) -> Views:
+    """All views of some patients, patient after patient."""
     parts = zip(*((e.x, e.present, e.masks, e.covariates) for e in some), strict=True)
-    joined = [torch.cat(part) for part in parts]
-    return Views(*(joined if chosen is None else [part[chosen] for part in joined]))
+    return Views(*(torch.cat(part) for part in parts))
+
+
+def _chosen(views: Views, rows: Tensor) -> Views:
+    """Those of these numbers."""
+    assert views.masks is not None
+    return Views(views.x[rows], views.present[rows], views.masks[rows], views.covariates[rows])
 
 
 def _said(model: MultiModalViT, arrays: Mapping[str, Tensor], views: Views, config: RunConfig) -> Output:

@@ -101,7 +101,8 @@ def test_those_of_whole_volumes_are() -> None:
 def test_they_are_the_same_in_pieces_of_patients(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(model=MODELS["lora in the last blocks"])
     sample = sample_of(config)
-    passes, honest = [], private_views.batched_gradients
+    passes: list[int] = []
+    honest = vars(private_views)["batched_gradients"]
     monkeypatch.setattr(private_views, "batched_gradients", lambda *given: passes.append(given[2]) or honest(*given))
     monkeypatch.setattr(private_views, "PIECE", {"cpu": 200 * sample[0].width})
     require_equal(batched(config, sample), by("loop", config, sample))
