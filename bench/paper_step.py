@@ -116,7 +116,7 @@ def ours(job: Job) -> Callable[[Callable[[], None]], object]:
     from common.training.local import train_round  # noqa: PLC0415
 
     n, size = job.patients, job.size
-    settings = (f"data.size={size}", "data.slices=1", "slices_per_step=1", f"batch_size={n}", f"local_epochs={STEPS}")
+    settings = (f"data.size={size}", "data.slices=1", "slices_per_step=1", f"training.batch_size={n}", f"local_epochs={STEPS}")
     path = Path(__file__).resolve().parents[1] / "configs" / f"{job.config}.toml"
     config = load_config(path, ("weights=random", "precision=fp32", "head_rounds=0", *settings))
     images = np.random.default_rng(0).random((n, 1, MODALITIES, size, size), np.float32).astype(np.float16)
