@@ -47,7 +47,7 @@ class PerPatient(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Every operation on one comes here."""
         if func in ATTRIBUTES:
-            return super().__torch_function__(func, types, args, kwargs or {})
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch has no types for it
         flat, tree = tree_flatten((args, kwargs or {}))
         if all(isinstance(value, PerPatient | nn.Parameter) for value in flat if isinstance(value, Tensor)):
             return _of_arrays(func, flat, tree)
