@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from ratio import ratio
 
-from common.config.run import RunConfig, config_from_table
+from common.config.run import RunConfig, config_from_table, load_config
 from common.data.dataset import SiteData
 from common.evaluation.ood import features as ood
 from common.files import write_atomic
@@ -28,9 +29,12 @@ from common.training.below import below
 from common.training.forward import embed, forward_batches
 from common.training.local import train_round
 from common.training.predict import predict
+from common.training.private_views import draw_example, patient_gradients
 from common.training.probing import COPIES
+from common.training.round import first_point
 
 PATIENTS = 16
+SAMPLED = 8  # in a private step
 
 
 def config_of(**sections: Mapping[str, object]) -> RunConfig:
@@ -119,6 +123,33 @@ def answer_and_score(*, shared: bool) -> Callable[[], object]:
     return run
 
 
+def private_step(config: RunConfig, method: str) -> Callable[[], object]:
+    """Patients' gradients of one sample, from views that are cut already."""
+    changed = replace(config, privacy=replace(config.privacy, gradients=method))
+    data, random = config.data, np.random.default_rng(0)
+    shape = (SAMPLED, config.training.slices_per_step, len(data.modalities), data.size, data.size)
+    present = random.random((SAMPLED, shape[2])) < 0.8
+    present[:, 0] = True
+    patients = SiteData(
+        "bench",
+        tuple(map(str, range(SAMPLED))),
+        random.random(shape).astype(np.float16),
+        present,
+        np.arange(SAMPLED) % 3,
+        "bench",
+    )
+    model = build_model(config).eval()
+    point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 1, torch.device("cpu"))
+    examples = [draw_example(model, patients, row, config, (0, 0)) for row in range(SAMPLED)]
+    return lambda: patient_gradients(model, point, examples, changed)
+
+
+def private_config(name: str) -> RunConfig:
+    """A private recipe that trains adapters in all its rounds, with drawn weights."""
+    path = Path(__file__).resolve().parents[1] / "configs" / f"{name}.toml"
+    return load_config(path, ("weights=random", "public_features=", "pooling=mean", "head_rounds=0"))
+
+
 def started(code: str) -> Callable[[], object]:
     """A Python that runs the code."""
     return lambda: subprocess.run([sys.executable, "-c", code], check=True)
@@ -141,6 +172,12 @@ def main(out: Path) -> None:
         "head round, later / the whole backbone for each of 8 copies": ratio(head_round(known=True), plain_head_round()),
         "predict: answer and score, first blocks once / three times": ratio(
             answer_and_score(shared=True), answer_and_score(shared=False)
+        ),
+        "private step, adapters of the small backbone: in one pass / patient after patient": ratio(
+            private_step(private_config("private"), "batched"), private_step(private_config("private"), "loop")
+        ),
+        "private step, adapters of DeiT-Tiny at 224 pixels: in one pass / patient after patient": ratio(
+            private_step(private_config("private-real"), "batched"), private_step(private_config("private-real"), "loop")
         ),
         "start: the ClientApp / with torch's compiler": ratio(
             started("import client.app"), started("import torch._dynamo, client.app")

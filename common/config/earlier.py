@@ -33,7 +33,7 @@ def of_today(table: dict[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(table, dict):  # what JSON holds may be anything; `build` refuses it
         return table
-    return _task_of_data(_loss_terms(_with_adapter(table)))
+    return _gradients(_task_of_data(_loss_terms(_with_adapter(table))))
 
 
 def _loss_terms(table: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +88,12 @@ def _task_of_data(table: dict[str, Any]) -> dict[str, Any]:
     if moved:
         changed["data"] = {key: value for key, value in table["data"].items() if key not in TASK_KEYS}
     return changed
+
+
+def _gradients(table: dict[str, Any]) -> dict[str, Any]:
+    """`vmap` was a way to the patients' gradients; another gives the same, and faster."""
+    privacy = _section(table, "privacy")
+    return table | {"privacy": privacy | {"gradients": "batched"}} if privacy.get("gradients") == "vmap" else table
 
 
 def _section(table: dict[str, Any], name: str, *, make: bool = False) -> dict[str, Any]:

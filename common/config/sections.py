@@ -149,7 +149,7 @@ class PrivacyConfig:
     sample_rate: float = ranged(0.1, 1e-6, 1.0)  # chance of each patient to be in a step
     steps: int = ranged(10, 1, 100000)  # in each round
     delta: float = ranged(1e-3, 1e-12, 0.5)  # of the report; a hospital's own budget has its own
-    gradients: str = choice("auto", "auto", "loop", "vmap")  # auto: vmap on a GPU
+    gradients: str = choice("auto", "auto", "batched", "loop")  # auto: batched, where all that is trained has a rule for it
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class CovariateLogits(nn.Module):
     def added(self, covariates: Tensor, weight: Tensor) -> Tensor:
         """`forward` with another weight [C, F]."""
         with torch.autocast(covariates.device.type, enabled=False):
-            return GAIN * self.features(covariates) @ weight.float().T
+            return nn.functional.linear(GAIN * self.features(covariates), weight.float())
 
     def features(self, covariates: Tensor) -> Tensor:
         """[B, F]: of a number its standardised value beside 1, of a category one 1 among zeros; zeros where it is missing."""

@@ -57,7 +57,7 @@ class PrototypeHead(nn.Module):
         """Unit vectors against unit prototypes, in float32: the loss divides them by small temperatures."""
         with torch.autocast(z.device.type, enabled=False):
             z = nn.functional.normalize(z.float(), dim=-1)
-            return z @ nn.functional.normalize(self.prototypes.float(), dim=-1).T
+            return nn.functional.linear(z, nn.functional.normalize(self.prototypes.float(), dim=-1))
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -24,6 +24,7 @@ from common.models.backbones.backbone import Backbone, Tokens
 from common.models.embedding import less_mean, patient_embedding, projected
 from common.models.head import PrototypeHead
 from common.models.linear_head import LinearHead
+from common.models.per_patient import by_patient
 from common.models.pixels import grid_of, pictures, volumes
 from common.pooling.mean import Mean
 from common.pooling.pooling import Pooling
@@ -206,7 +207,8 @@ class MultiModalViT(nn.Module):
     def token_weights(self, patches: Tensor) -> Tensor | None:
         """`Pooling.weights` of patches [B, S, M, P, D], in float32; None: all alike."""
         with torch.autocast(patches.device.type, enabled=False):
-            return self.pooling.weights(patches, dict(self.pool))
+            weights: Tensor | None = by_patient(lambda own, some: self.pooling.weights(some, own), dict(self.pool), patches)
+            return weights
 
     def features(self, x: Tensor, present: Tensor, masks: Tensor | None = None) -> Features:
         """Run the backbone over every slice.
@@ -294,15 +296,25 @@ class MultiModalViT(nn.Module):
         grid = grid_of(self.backbone, x, self.pixels)  # [B S M, h, w, D]; of volumes from here on layers of patches are slices
         if masks is not None:
             hidden = masks.reshape(*grid.shape[:3], 1)
-            grid = torch.where(hidden, self.mask_token.to(grid.dtype), grid)
+            grid = by_patient(_masked, {"token": self.mask_token}, grid, hidden)
         prefix, patches, rope = self.backbone.tokens(grid)
         patches = patches.view(B, -1, M, *patches.shape[-2:])
-        return Tokens(prefix, patches + self.modality_embedding.view(1, 1, M, 1, -1), rope)
+        return Tokens(prefix, by_patient(_told_apart, {"embedding": self.modality_embedding}, patches), rope)
 
     @property
     def apart(self) -> int:
         """How many of the first blocks see each modality by itself."""
         return len(self.backbone.blocks) - self.joint_blocks if self.joint_blocks else 0
+
+
+def _masked(values: Mapping[str, Tensor], grid: Tensor, hidden: Tensor) -> Tensor:
+    """Patch embeddings [n, h, w, D], the mask token in the place of those that are hidden [n, h, w, 1]."""
+    return torch.where(hidden, values["token"].to(grid.dtype), grid)
+
+
+def _told_apart(values: Mapping[str, Tensor], patches: Tensor) -> Tensor:
+    """Patch tokens [B, S, M, P, D] with the embeddings [M, D] of their modalities."""
+    return patches + values["embedding"].unsqueeze(1)
 
 
 def _stretches(start: int, stop: int, reads: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ Parameters = Mapping[str, Tensor]
 
 
 def looped_gradients(loss: Callable[[Parameters, int], Tensor], parameters: Parameters, patients: int) -> dict[str, Tensor]:
-    """Gradients by one backward pass a patient: little memory, the way on a CPU.
+    """Gradients by one backward pass a patient: little memory, and no layer need know of it.
 
     Args:
         loss: scalar loss of patient i (0 to n-1).
@@ -39,7 +39,7 @@ def looped_gradients(loss: Callable[[Parameters, int], Tensor], parameters: Para
 def mapped_gradients(
     loss: Callable[[Parameters, tuple[Tensor, ...]], Tensor], parameters: Parameters, inputs: tuple[Tensor, ...]
 ) -> dict[str, Tensor]:
-    """The same by `vmap`: all patients at once, the way on a GPU; takes the memory of all.
+    """The same by `vmap`, for a head alone: operations that have no batching rule, as fused attention, it runs one by one.
 
     Args:
         loss: scalar loss of one patient's inputs (each without its first axis); the same operations for every patient.
@@ -49,6 +49,22 @@ def mapped_gradients(
     values = {name: value.detach() for name, value in parameters.items()}
     stacked = vmap(grad(loss), in_dims=(None, 0), randomness="error")(values, inputs)
     return _finite({name: value.detach() for name, value in stacked.items()})
+
+
+def batched_gradients(losses: Callable[[Parameters], Tensor], parameters: Parameters, patients: int) -> dict[str, Tensor]:
+    """The same in one forward and one backward pass, in which each patient has arrays of their own; takes the memory of all.
+
+    Equal to rounding: in which order a product adds up may depend on how many patients go together.
+
+    Args:
+        losses: [n], of copies [n, *shape] of the arrays: patient i's depends on the copy of number i alone.
+        parameters: as above.
+        patients: n, at least 1.
+    """
+    own = {name: value.detach().repeat(patients, *[1] * value.ndim).requires_grad_() for name, value in parameters.items()}
+    found = torch.autograd.grad(losses(own).sum(), list(own.values()), allow_unused=True)
+    pairs = zip(own.items(), found, strict=True)
+    return _finite({name: torch.zeros_like(value) if grad is None else grad for (name, value), grad in pairs})
 
 
 def _finite(stacked: dict[str, Tensor]) -> dict[str, Tensor]:

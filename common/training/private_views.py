@@ -5,23 +5,29 @@ their row, not from a stream that they share with the rest of the sample (taking
 their gradients). V views, S slices, M modalities, Q clinical covariates, K prototypes, n patients of a sample.
 """
 
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from common.config.axes import mirrored, on_volumes
 from common.config.run import RunConfig
 from common.data.dataset import SiteData
-from common.models.multimodal import MultiModalViT
+from common.models.multimodal import MultiModalViT, Output
+from common.models.per_patient import NoPatientRuleError, PerPatient
 from common.objectives.term import StepOutputs, weighted_losses
-from common.privacy.gradients import Parameters, looped_gradients, mapped_gradients
+from common.privacy.gradients import Parameters, batched_gradients, looped_gradients
 from common.training.device import autocast, choose_device
 from common.training.private_random import own_generator
 from common.training.round import Point
 from common.training.step import teacher_temperature_now
-from common.training.views import make_views
+from common.training.views import Views, make_views
+
+# Tokens times width of the patients of one pass: of each, a block that gradients flow through keeps some 80 bytes.
+PIECE = {"cpu": 2**20, "cuda": 2**23}
 
 
 class Example(NamedTuple):
@@ -41,8 +47,8 @@ def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: Run
     generator = own_generator(*seed, row)
     slices = torch.randperm(patients.images.shape[1], generator=generator)[: config.training.slices_per_step]
     slices = slices.sort().values if on_volumes(config.data) else slices  # all of them, in their order
-    batch, known, device = patients.take([row], slices=slices[None].numpy()), mirrored(config.data), choose_device()
-    some = batch._replace(x=batch.x.to(device), mirrors=None if all(known) else torch.tensor(known)[None, slices])
+    batch, mirrors, device = patients.take([row], slices=slices[None].numpy()), mirrored(config.data), choose_device()
+    some = batch._replace(x=batch.x.to(device), mirrors=None if all(mirrors) else torch.tensor(mirrors)[None, slices])
     views, _ = make_views(some, config.objective, model.patch_size, generator, thickness=model.thickness)
     assert views.masks is not None
     label, known = batch.labels[0].to(device), batch.covariates.to(device)
@@ -50,60 +56,126 @@ def draw_example(model: MultiModalViT, patients: SiteData, row: int, config: Run
 
 
 def patient_gradients(model: MultiModalViT, point: Point, examples: list[Example], config: RunConfig) -> Parameters:
-    """Gradients [n, *shape] of each patient's loss, before clipping; by vmap where all patients fit in memory at once."""
-    method = config.privacy.gradients
-    if method == "auto":
-        method = "vmap" if next(iter(point.trained.values())).is_cuda else "loop"
-    answers = [_teacher_logits(model, point, example, config) for example in examples]
-    if method == "loop" or not examples:
-        return looped_gradients(
-            lambda p, i: _loss(model, p, point, examples[i], answers[i], config), point.trained, len(examples)
-        )
-    return _mapped(model, point, examples, answers, config)
+    """Gradients [n, *shape] of each patient's loss, before clipping.
+
+    All patients at once, where every layer that holds a trained array has a rule for it (`common.models.per_patient`), and else
+    one after the other; `privacy.gradients` may ask for the latter.
+    """
+    if config.privacy.gradients == "loop" or not examples:
+        return _looped(model, point, examples, config)
+    try:
+        return _batched(model, point, examples, config)
+    except NoPatientRuleError:
+        return _looped(model, point, examples, config)
 
 
-def _mapped(model: MultiModalViT, point: Point, examples: list[Example], answers: list[Tensor], config: RunConfig) -> Parameters:
-    """By vmap over the patients whose views have the same modalities: theirs are the same operations."""
-    groups: dict[tuple[bool, ...], list[int]] = {}
-    for i, example in enumerate(examples):
-        groups.setdefault(tuple(example.present.flatten().tolist()), []).append(i)
+def _looped(model: MultiModalViT, point: Point, examples: list[Example], config: RunConfig) -> Parameters:
+    """One patient's graph at a time."""
+
+    def loss(trained: Parameters, i: int) -> Tensor:
+        arrays, some = {**trained, **point.fixed}, examples[i : i + 1]
+        said, [answer] = _said(model, arrays, _views(some), config), _answers(model, point, some, config)
+        return _loss(point, config, trained, said, examples[i].label, answer)
+
+    return looped_gradients(loss, point.trained, len(examples))
+
+
+def _batched(model: MultiModalViT, point: Point, examples: list[Example], config: RunConfig) -> Parameters:
+    """Piece by piece of the patients, all views of a piece that have equally many modalities in one pass."""
     gradients = {name: value.new_zeros((len(examples), *value.shape)) for name, value in point.trained.items()}
-    for members in groups.values():
-        first = examples[members[0]]
+    shared = {name: nn.Parameter(value, requires_grad=False) for name, value in point.fixed.items()}
+    for piece in _pieces(examples, model.width):
+        some = examples[piece]
+        labels, answers = torch.stack([example.label for example in some]), _answers(model, point, some, config)
 
-        def loss(p: Parameters, patient: tuple[Tensor, ...], first: Example = first) -> Tensor:
-            x, masks, label, covariates, answer = patient
-            example = first._replace(x=x, masks=masks, label=label, covariates=covariates)
-            return _loss(model, p, point, example, answer, config)
+        def losses(own: Parameters, some: list[Example] = some, labels: Tensor = labels, answers: Tensor = answers) -> Tensor:
+            said = _said_by_each(model, own, shared, some, config)
+            of_each = vmap(partial(_loss, point, config), in_dims=(0, Output(0, 0, None), 0, 0))
+            found: Tensor = of_each(own, said, labels, answers)
+            return found
 
-        own = [(e.x, e.masks, e.label, e.covariates, answers[i]) for i, e in ((i, examples[i]) for i in members)]
-        inputs = tuple(torch.stack(values) for values in zip(*own, strict=True))
-        for name, value in mapped_gradients(loss, point.trained, inputs).items():
-            gradients[name][members] = value
+        for name, value in batched_gradients(losses, point.trained, len(some)).items():
+            gradients[name][piece] = value
     return gradients
 
 
-def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Example, answer: Tensor, config: RunConfig) -> Tensor:
-    """One patient's loss; nothing of any other patient is in it.
+def _pieces(examples: list[Example], width: int) -> Iterator[slice]:
+    """Consecutive patients of a `PIECE` together, or one who has more."""
+    begin, held, most = 0, 0, PIECE[examples[0].x.device.type]
+    for i, example in enumerate(examples):
+        values = int(example.present.sum()) * example.masks.shape[1] * example.masks.shape[3] * width
+        if held and held + values > most:
+            yield slice(begin, i)
+            begin, held = i, 0
+        held += values
+    yield slice(begin, len(examples))
+
+
+def _said_by_each(
+    model: MultiModalViT, own: Parameters, shared: Mapping[str, nn.Parameter], some: list[Example], config: RunConfig
+) -> Output:
+    """The student's answers to all views: embeddings [n, V, E] and logits [n, V, K].
+
+    Views go together that have equally many modalities, whichever these are: so a view has as many rows as any other wherever
+    the model looks. Each brings a copy of its patient's own arrays.
 
     Args:
         model: lends the frozen weights.
-        trained: the arrays to differentiate by, in the place of the point's.
-        point: the round's state.
-        example: one patient's views, masks and label.
-        answer: of `_teacher_logits`.
-        config: classes, temperatures and precision are read.
+        own: [n, *shape], a copy of the trained arrays for each patient.
+        shared: the other arrays that travel.
+        some: n patients.
+        config: the precision is read.
     """
-    device = example.x.device
+    views = _views(some)
+    counts, owner = views.present.sum(1), torch.arange(len(some)).repeat_interleave(len(some[0].x))
+    rows = [(counts == count).nonzero().squeeze(1) for count in counts.unique()]
+    found = []
+    for chosen in rows:
+        copies = {name: PerPatient.of(value[owner[chosen]]) for name, value in own.items()}
+        found.append(_said(model, {**copies, **shared}, _chosen(views, chosen), config))
+    order = torch.cat(rows).argsort()
+    logits, embedding = (torch.cat(parts)[order] for parts in zip(*((one.logits, one.embedding) for one in found), strict=True))
+    patients = (len(some), -1)
+    return found[0]._replace(logits=logits.unflatten(0, patients), embedding=embedding.unflatten(0, patients))
+
+
+def _views(some: list[Example]) -> Views:
+    """All views of some patients, patient after patient."""
+    parts = zip(*((e.x, e.present, e.masks, e.covariates) for e in some), strict=True)
+    return Views(*(torch.cat(part) for part in parts))
+
+
+def _chosen(views: Views, rows: Tensor) -> Views:
+    """Those of these numbers."""
+    assert views.masks is not None
+    return Views(views.x[rows], views.present[rows], views.masks[rows], views.covariates[rows])
+
+
+def _said(model: MultiModalViT, arrays: Mapping[str, Tensor], views: Views, config: RunConfig) -> Output:
+    """The student's embeddings [V, E] and logits [V, K] in float32, and no patch logits."""
+    device = views.x.device
     with autocast(device, config.training.precision):
-        said = functional_call(
-            model, {**trained, **point.fixed}, (example.x, example.present.to(device), example.masks, None, example.covariates)
-        )
+        given = (views.x, views.present.to(device), views.masks, None, views.covariates)
+        said: Output = functional_call(model, dict(arrays), given)
+    return said._replace(logits=said.logits.float())
+
+
+def _loss(point: Point, config: RunConfig, trained: Parameters, said: Output, label: Tensor, answer: Tensor) -> Tensor:
+    """One patient's loss; nothing of any other patient is in it.
+
+    Args:
+        point: the round's state.
+        config: classes and temperatures are read.
+        trained: the arrays to differentiate by, in the place of the point's.
+        said: the student's embeddings [V, E] and logits [V, K] of their views.
+        label: scalar.
+        answer: of the teacher, as `_answers` gives it.
+    """
     outputs = StepOutputs(
-        logits=said.logits.float().unsqueeze(1),
+        logits=said.logits.unsqueeze(1),
         patch_logits=said.patch_logits,
         embeddings=said.embedding.unsqueeze(1),
-        labels=example.label.view(1),
+        labels=label.view(1),
         classes=len(config.task.classes),
         exclusive=config.task.exclusive,
         teacher_logits=answer,
@@ -118,12 +190,15 @@ def _loss(model: MultiModalViT, trained: Parameters, point: Point, example: Exam
 
 
 @torch.no_grad()
-def _teacher_logits(model: MultiModalViT, point: Point, example: Example, config: RunConfig) -> Tensor:
-    """[1, 1, K]: of the patient's first crop, with every modality that they have and nothing masked; [0] where no term asks."""
-    device = example.x.device
+def _answers(model: MultiModalViT, point: Point, some: list[Example], config: RunConfig) -> Tensor:
+    """[n, 1, 1, K]: the teacher's of each patient's first crop, with every modality that they have and nothing masked.
+
+    [n, 0] where no term asks.
+    """
+    device = some[0].x.device
     if not point.needs_teacher:
-        return torch.empty(0, device=device)
+        return torch.empty(len(some), 0, device=device)
+    x, whole, known = (torch.cat(values) for values in zip(*((e.x[:1], e.whole, e.known) for e in some), strict=True))
     with autocast(device, config.training.precision):
-        said = functional_call(model, point.teachers, (example.x[:1], example.whole.to(device), None, None, example.known))
-    logits: Tensor = said.logits.float().unsqueeze(1)
-    return logits
+        said: Output = functional_call(model, point.teachers, (x, whole.to(device), None, None, known))
+    return said.logits.float().view(len(some), 1, 1, -1)

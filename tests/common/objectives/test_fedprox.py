@@ -89,7 +89,7 @@ def test_a_site_stays_nearer_the_more_it_weighs(head_rounds: int) -> None:
     assert distances[0] > distances[1] > distances[2] > 0
 
 
-@pytest.mark.parametrize("method", ["loop", "vmap"])
+@pytest.mark.parametrize("method", ["loop", "batched"])
 def test_a_private_gradient_holds_it_for_each_patient(method: str) -> None:
     terms = {"classification": 1.0, "dino": 0.0, "ibot": 0.0, "koleo": 0.0}
     gradients = []

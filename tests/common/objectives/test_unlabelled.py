@@ -119,12 +119,12 @@ def test_no_gradient_reaches_the_teacher(term: Term) -> None:
     assert teacher.grad is None
 
 
-def test_private_gradients_are_one_patients_own_by_loop_and_by_vmap() -> None:
+def test_private_gradients_are_one_patients_own_by_loop_and_in_one_pass() -> None:
     """Three patients without a label, through the model: as each alone, and not zero."""
     images = np.random.default_rng(0).random((3, 2, 4, 32, 32)).astype(np.float16)
     site = SiteData("s", tuple("abc"), images, np.ones((3, 4), bool), np.full(3, -1), "key")
     found: dict[str, list[Mapping[str, Tensor]]] = {}
-    for method in ("loop", "vmap"):
+    for method in ("loop", "batched"):
         terms = {"dino": {"weight": 0.0}, "ibot": {"weight": 0.0}, "koleo": {"weight": 0.0}, "mean_teacher": {"weight": 1.0}}
         config = config_from_table(
             {
@@ -144,7 +144,7 @@ def test_private_gradients_are_one_patients_own_by_loop_and_by_vmap() -> None:
         examples = [draw_example(model, site, row, config, (3, 0)) for row in range(3)]
         found[method] = [dict(patient_gradients(model, point, some, config)) for some in (examples, examples[1:2])]
     for name, looped in found["loop"][0].items():
-        torch.testing.assert_close(found["vmap"][0][name], looped, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(found["batched"][0][name], looped, atol=1e-5, rtol=1e-3)
         for together, alone in found.values():
             torch.testing.assert_close(together[name][1:2], alone[name], atol=1e-6, rtol=1e-3)
     assert all(value.abs().sum() > 0 for value in found["loop"][0]["head.prototypes"])

@@ -79,7 +79,7 @@ def test_the_teacher_has_its_own_values_of_what_the_student_holds_still(monkeypa
     assert seen[2].teachers.keys() == seen[2].fixed.keys() | seen[2].trained.keys()
 
 
-@pytest.mark.parametrize("method", ["loop", "vmap"])
+@pytest.mark.parametrize("method", ["loop", "batched"])
 def test_private_clipping_counts_only_what_the_step_moves(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Each of two steps without noise, by plain gradient descent, against `clipped_sum` over that step's own gradients."""
     config = private_config("step", noise_multiplier=0.0, max_grad_norm=0.2, steps=2, gradients=method)

@@ -133,16 +133,16 @@ def test_private_head_gradients_are_those_of_one_backward_pass_a_patient() -> No
     assert not found[1].any(), "of a patient of unknown age nothing is learnt about ages"
 
 
-def test_private_views_give_the_same_by_loop_and_by_vmap_and_know_no_other_patient() -> None:
+def test_private_views_give_the_same_by_loop_and_in_one_pass_and_know_no_other_patient() -> None:
     site = site_of(4)
     found = {}
-    for method in ("loop", "vmap"):
+    for method in ("loop", "batched"):
         config = private(gradients=method)
         model = build_model(config)
         point = first_point(get_arrays(model), torch.empty(0, dtype=torch.int64), config, 2, torch.device("cpu"))
         examples = [draw_example(model, site, row, config, (7, 0)) for row in range(4)]
         found[method] = patient_gradients(model, point, examples, config)[WEIGHT]
-    torch.testing.assert_close(found["loop"], found["vmap"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found["loop"], found["batched"], atol=1e-5, rtol=1e-4)
     assert found["loop"][1:].any(), "an age that is not hidden has a gradient"
     alone = draw_example(model, site.select([0, 1]), 1, config, (7, 0))
     np.testing.assert_array_equal(alone.covariates, examples[1].covariates)

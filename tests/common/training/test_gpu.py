@@ -126,7 +126,7 @@ def test_private_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         found = patient_gradients(model, point, examples, config)
         return {name: value.detach().cpu().numpy() for name, value in found.items()}
 
-    cpu, mapped = on_both(monkeypatch, lambda: gradients("vmap"))
+    cpu, mapped = on_both(monkeypatch, lambda: gradients("batched"))
     looped = gradients("loop")
     scale = max(np.abs(value).max() for value in cpu.values())
     for name in cpu:

@@ -87,12 +87,12 @@ def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip(slices: 
         assert moved > 0.005  # a gradient of nothing would pass the bound and prove nothing
 
 
-def test_loop_and_vmap_give_the_same_gradients() -> None:
+def test_loop_and_one_pass_give_the_same_gradients() -> None:
     model, site = build_model(config_of()).eval(), site_of(6, 2)
     site.present[:3] = True
     point = point_of(model, config_of())
     examples = [draw_example(model, site, row, config_of(), SEED) for row in range(6)]
-    looped, mapped = (patient_gradients(model, point, examples, config_of(gradients=method)) for method in ("loop", "vmap"))
+    looped, mapped = (patient_gradients(model, point, examples, config_of(gradients=method)) for method in ("loop", "batched"))
     scale = max(float(value.abs().max()) for value in looped.values())
     for name in point.trained:
         assert float((looped[name] - mapped[name]).abs().max()) <= 1e-6 * max(scale, 1.0), name
