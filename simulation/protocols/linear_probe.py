@@ -73,7 +73,7 @@ def stratified(y: Ints, folds: int, generator: np.random.Generator) -> Ints:
 
 
 def balanced_log_loss(y: Ints, said: Floats) -> float:
-    """The mean over classes of the mean log-loss of their patients; infinite where an answer is no number, so that none is chosen."""
+    """The mean over classes of the mean log-loss of their patients; infinite where an answer is no number: never chosen."""
     losses = -np.log(np.clip(said[np.arange(len(y)), y], 1e-12, 1))
     mean = float(np.mean([losses[y == c].mean() for c in np.unique(y)]))
     return mean if np.isfinite(mean) else np.inf

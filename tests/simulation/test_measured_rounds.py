@@ -2,7 +2,6 @@
 the mean features. No rule takes what is measured for a gradient, and none takes hospitals without masks for hospitals that fail.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,7 @@ from simulation.in_process import rounds
 
 SITES = 7  # what Bulyan needs
 QUERY = "pool.query"
-TABLE: Mapping[str, Mapping[str, object]] = {
+TABLE: dict[str, dict[str, object]] = {
     "data": {"modalities": ["t1", "flair"], "slices": 1, "size": 32},
     "model": {
         "backbone": "fedmri_vit_mini",

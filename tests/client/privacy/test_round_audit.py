@@ -109,7 +109,7 @@ def a_mean_beside_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def told(point: Any, rule: Any, patients: SiteData, *given: Any, **more: Any) -> Any:
         update = honest(point, rule, patients, *given, **more)
-        return replace(update, metrics=update.metrics | {"mean": float(patients.images.mean())})
+        return replace(update, metrics=update.metrics | {"mean": float(np.asarray(patients.images).mean())})
 
     monkeypatch.setattr(private, "local_round", told)
 

@@ -38,7 +38,7 @@ def test_a_batch() -> None:
     np.testing.assert_array_equal(x[0].numpy(), data.images[4].astype(np.float32))
     assert present[1].tolist() == data.present[0].tolist()
     assert labels.tolist() == [data.labels[4], data.labels[0]]
-    before = data.images.copy(), data.present.copy(), data.labels.copy()
+    before = np.array(data.images), data.present.copy(), data.labels.copy()
     x.zero_(), present.zero_(), labels.zero_()
     for kept, now in zip(before, (data.images, data.present, data.labels), strict=True):
         np.testing.assert_array_equal(kept, now)

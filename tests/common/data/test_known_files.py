@@ -35,7 +35,7 @@ def reads(monkeypatch) -> list[str]:
 def later(monkeypatch):
     """As if all files had lain there for a while: nobody can set a ctime."""
     clock = time.time_ns
-    monkeypatch.setattr(module.time, "time_ns", lambda: clock() + OLD)
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + OLD)
 
 
 def sha256(content: bytes) -> str:

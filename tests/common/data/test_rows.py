@@ -32,7 +32,7 @@ def test_rows_are_an_array_of_what_was_chosen() -> None:
     first, second = (np.random.default_rng(n).uniform(size=(n, 2, 3, 4, 4)).astype(np.float16) for n in (5, 3))
     both, order = np.concatenate([first, second]), np.array([7, 0, 0, 4, 6])
     rows = Rows.of([first, Rows.of([second])]).select(order)
-    assert (rows.shape, rows.ndim, rows.dtype, len(rows)) == ((5, 2, 3, 4, 4), 5, np.float16, 5)
+    assert (rows.shape, rows.ndim, rows.dtype, len(rows)) == ((5, 2, 3, 4, 4), 5, np.dtype(np.float16), 5)
     np.testing.assert_array_equal(np.array(rows), both[order])
     np.testing.assert_array_equal(rows[3], both[4])
     assert np.asarray(rows.select([]), np.float32).shape == (0, 2, 3, 4, 4)
@@ -50,11 +50,11 @@ def test_parts_of_a_site_lie_in_its_memory_map(mapped: SiteData) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0 < len(held) < len(training) < N
-    assert peak < mapped.images.size * mapped.images.itemsize / 4
+    assert peak < np.asarray(mapped.images).nbytes / 4
     assert all(np.shares_memory(pooled.images[row], mapped.images) for row in range(len(pooled)))
     rows = [*np.array([mapped.ids.index(name) for name in training.ids])[training.labelled]]
     rows += [mapped.ids.index(name) for name in held.ids]
-    np.testing.assert_array_equal(np.array(pooled.images), mapped.images[rows])
+    np.testing.assert_array_equal(np.array(pooled.images), np.asarray(mapped.images)[rows])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_step_reads_the_slices_that_it_takes(mapped: SiteData, data: DataConfi
     """The same as of a batch that was read whole."""
     few = S if data.slices == S else 4
     site = SiteData(
-        "s", mapped.ids, mapped.images[:, :few], mapped.present, mapped.labels, "key", lesions=mapped.lesions[:, :few]
+        "s", mapped.ids, np.asarray(mapped.images)[:, :few], mapped.present, mapped.labels, "key", lesions=mapped.lesions[:, :few]
     )
     rows = np.array([9, 2, 30])
     first, second = (torch.Generator().manual_seed(5) for _ in range(2))

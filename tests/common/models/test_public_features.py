@@ -170,7 +170,9 @@ def test_plain_head_rounds_learn_on_the_same_features(public: Path) -> None:
     rows = patients.labelled
     with torch.no_grad():
         truth = model.embed(
-            *model.features(torch.from_numpy(patients.images[rows]).float(), torch.from_numpy(patients.present[rows])),
+            *model.features(
+                torch.from_numpy(np.asarray(patients.images)[rows]).float(), torch.from_numpy(patients.present[rows])
+            ),
             torch.from_numpy(patients.present[rows]),
         ).numpy()
     np.testing.assert_allclose(whole, truth, atol=1e-5)

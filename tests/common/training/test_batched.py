@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "training": {"slices_per_step": 2, "precision": "fp32"},
     "privacy": {"enabled": True},
 }
-VOLUMES = {
+VOLUMES: dict[str, dict[str, Any]] = {
     "data": {"size": 32, "slices": 32, "axes": ["volume"], "through": "brain", "intensity": "zscore", "covariates": []},
     "model": {"backbone": "fedmri_cube_mini", "weights": "random"},
     "training": {"slices_per_step": 32, "precision": "fp32"},

@@ -151,7 +151,7 @@ def test_frozen_features_are_the_plain_backbones() -> None:
     assert features.shape == (3, 4, 320)
     assert np.array_equal(np.isnan(features).any(2), ~site.present)
     m = int(site.present[1].argmax())
-    images = (torch.from_numpy(site.images[1, :, m].astype(np.float32)).unsqueeze(1).repeat(1, 3, 1, 1) - 0.5) / 0.5
+    images = (torch.from_numpy(site.images[1][:, m].astype(np.float32)).unsqueeze(1).repeat(1, 3, 1, 1) - 0.5) / 0.5
     tokens = model.vit.forward_features(images)
     expected = torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1).mean(0)
     np.testing.assert_allclose(features[1, m], expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -165,8 +165,9 @@ def test_who_is_held_back_never_trains(folder, tmp_path, local_grid, sites, monk
                 return patients
             labels = patients.labels.copy()
             labels[row] = (labels[row] + 1) % 3
-            patients.images[row] = 0.25
-            return replace(patients, labels=labels)
+            images = np.array(patients.images)
+            images[row] = 0.25
+            return replace(patients, labels=labels, images=images)
 
         training._simulated_patients.cache_clear()
         monkeypatch.setattr(training, "open_site", opened)

@@ -132,8 +132,9 @@ def test_a_setting_without_effect_is_said(folder: Path, tmp_path: Path, capsys: 
 
 def test_features_are_the_backbones(folder: Path, config: RunConfig) -> None:
     patients = open_folders([folder / "hospitals" / "external"], config, folder / "cache")
-    patients = replace(patients, present=patients.present.copy(), images=np.array(patients.images))
-    patients.present[0], patients.images[0, :, 1:] = (True, False, False, False), 0
+    images = np.array(patients.images)
+    patients = replace(patients, present=patients.present.copy(), images=images)
+    patients.present[0], images[0, :, 1:] = (True, False, False, False), 0
     patients.present[1] = True
     model = build_model(config).eval()
     tokens, fused, *alone = all_inputs(model, [patients], config, (1, 2, 3))

@@ -329,15 +329,16 @@ def test_features_of_a_modality_do_not_depend_on_the_others() -> None:
     assert np.isnan(alone[:, :3]).all()
     assert np.isnan(alone[:, 3, ALONE:]).all()
     np.testing.assert_allclose(only(found, kept), alone, atol=1e-5)
-    others = replace(patients, images=patients.images.copy())
-    others.images[:, :, :3] *= 0.5
+    images = np.array(patients.images)
+    images[:, :, :3] *= 0.5
+    others = replace(patients, images=images)
     np.testing.assert_allclose(
         features(TrainedModel(model, arrays, config), others)[:, 3, :ALONE], found[:, 3, :ALONE], atol=1e-5
     )
     agreement = found[:, :, ALONE:].reshape(5, 4, 4, AGREEMENTS)
     for n, i, j in zip(*np.nonzero(present[:, :, None] & present[:, None] & ~np.eye(4, dtype=bool)), strict=True):
-        images = patients.images[n].astype(np.float64)
-        np.testing.assert_allclose(agreement[n, i, j], modality_agreement(images[:, i], images[:, j]))
+        own = patients.images[n].astype(np.float64)
+        np.testing.assert_allclose(agreement[n, i, j], modality_agreement(own[:, i], own[:, j]))
     untrained = features(TrainedModel(model, get_arrays(model), config), patients)
     np.testing.assert_array_equal(untrained[:, :, KINDS[1]], found[:, :, KINDS[1]])  # frozen: whatever the arrays
     assert np.nanmax(np.abs(untrained[:, :, KINDS[2]] - found[:, :, KINDS[2]])) > 1e-3
