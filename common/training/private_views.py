@@ -90,7 +90,7 @@ def _batched(model: MultiModalViT, point: Point, examples: list[Example], config
 
         def losses(own: Parameters, some: list[Example] = some, labels: Tensor = labels, answers: Tensor = answers) -> Tensor:
             said = _said_by_each(model, own, shared, some, config)
-            axes = Output._make(None if value is None else 0 for value in said)
+            axes = Output._make((0, 0, None, None))  # patch logits are of no patch: nothing reads them here
             of_each = vmap(partial(_loss, point, config), in_dims=(0, axes, 0, 0))
             found: Tensor = of_each(own, said, labels, answers)
             return found
