@@ -166,9 +166,11 @@ def _run(arguments: argparse.Namespace) -> int:
     with Shown() as shown:
         try:
             report = run_experiment(plan, shown.note, shown.progress, shown.on_round)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # by hand, or by SIGTERM
             shown.note(f"Finished rounds are kept in {plan.out}. To go on: the same command with --resume.")
             raise
+        if untaught := report.get("provenance", {}).get("pooling"):
+            shown.note(untaught)
     return _show(report, arguments)
 
 

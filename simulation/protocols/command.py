@@ -89,7 +89,11 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
         if without := [setting for setting in arguments.set if _named(setting) in OWN]:
             own = "Each protocol has its own adapter and rates (--rates, --epochs)."
             shown.note(f"Without effect here: {', '.join(without)}. {own}")
-        table = run_study(plan, protocols, arguments.fusion, shown.note, shown.progress, tuned, tuning)
+        try:
+            table = run_study(plan, protocols, arguments.fusion, shown.note, shown.progress, tuned, tuning)
+        except (KeyboardInterrupt, SystemExit):  # by hand, or by SIGTERM
+            shown.note(f"What was trained so far is kept in {plan.out}. To go on: the same command.")
+            raise
     if arguments.json:
         print(json.dumps({**table, "out": str(arguments.out)}))
         return 0

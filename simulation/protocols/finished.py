@@ -46,6 +46,10 @@ class Finished:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
+    def stale(self, jobs: Sequence[Job]) -> bool:
+        """Whether there is an answer of one of these protocols that does not count for its job."""
+        return any((self._folder / f"{job.name}.json").exists() and self.read(job) is None for job in jobs)
+
     def keep(self, job: Job, found: Tuned) -> None:
         """Write an answer. A protocol that could not be run is not kept: it is tried again."""
         if found.answer is None:

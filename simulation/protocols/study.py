@@ -105,6 +105,8 @@ def run_study(
     rows, answers = run_protocols(protocols, inputs, asked, progress)
     jobs = tuned_jobs(plan, list(training), tuned, tuning or Tuning())
     finished = Finished(plan.out, [*training.values(), external])
+    if finished.stale(jobs):
+        note(f"What was trained in {plan.out} before is of other settings, patients or code: it is done anew.")
     more, said = tuned_rows(jobs, asked, progress, finished)
     rows, answers = rows + more, answers | said
     table = {

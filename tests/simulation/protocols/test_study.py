@@ -109,6 +109,7 @@ def test_what_was_trained_is_kept_when_a_study_is_cut_off(
     some = ("--set", "min_sites=1", "--epochs", "1", "--protocols", "head", "bitfit", "--json")
     asked = command(folder, tmp_path / "out", *some, "--rates", "1e-3")
     assert main(asked) != 0
+    assert "To go on: the same command." in " ".join(capsys.readouterr().err.split())
     assert trained == ["bitfit"]
     assert main(asked) == 0
     assert trained == ["bitfit", "head"]
@@ -120,7 +121,9 @@ def test_what_was_trained_is_kept_when_a_study_is_cut_off(
     shutil.rmtree(tmp_path / "out")
     trained.clear()
     assert main(asked) != 0
+    capsys.readouterr()
     assert main(command(folder, tmp_path / "out", *some, "--rates", "1e-4")) == 0
+    assert "of other settings, patients or code" in " ".join(capsys.readouterr().err.split())
     assert trained == ["bitfit", "bitfit", "head"]
 
 
