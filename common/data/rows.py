@@ -53,9 +53,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.each)
 
-    def __getitem__(self, row: int) -> Image:
-        """One patient's, [S, M, H, W]: a view."""
-        return self.each[row]
+    def __getitem__(self, place: int | tuple[Any, ...]) -> Any:
+        """One patient's, [S, M, H, W], or a place in them as in an array, of which the patient comes first: a view."""
+        row, *inner = place if isinstance(place, tuple) else (place,)
+        return self.each[row][tuple(inner)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
         """All of them, copied."""

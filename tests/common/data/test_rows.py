@@ -34,6 +34,8 @@ def test_rows_are_an_array_of_what_was_chosen() -> None:
     rows = Rows.of([first, Rows.of([second])]).select(order)
     assert (rows.shape, rows.ndim, rows.dtype, len(rows)) == ((5, 2, 3, 4, 4), 5, np.dtype(np.float16), 5)
     np.testing.assert_array_equal(np.array(rows), both[order])
+    np.testing.assert_array_equal(rows[2], both[order[2]])
+    np.testing.assert_array_equal(rows[2, 1, :, 0], both[order[2], 1, :, 0])
     np.testing.assert_array_equal(rows[3], both[4])
     assert np.asarray(rows.select([]), np.float32).shape == (0, 2, 3, 4, 4)
     assert np.shares_memory(rows[3], first)

@@ -39,7 +39,7 @@ def asked(monkeypatch):
     def predict(trained, patients, *, present=None):
         use = patients.present if present is None else present
         shown.append((patients.ids, use.tolist()))
-        truth = np.maximum(patients.images[:, 0, 0, 0, 0].astype(int), 0)
+        truth = np.maximum(np.asarray(patients.images)[:, 0, 0, 0, 0].astype(int), 0)
         return np.eye(2)[np.where(use[:, 0], truth, 0)]
 
     def predict_subsets(trained, patients, wanted):
