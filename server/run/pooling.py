@@ -18,8 +18,8 @@ def untaught(config: RunConfig, arrays: Arrays, round_number: int) -> str:
     if not due or any(array.any() for name, array in arrays.items() if name.startswith(POOL)):
         return ""
     return (
-        f"No hospital had a tumour mask: {config.model.pooling.name!r} pooling, which learns from masks, stays the plain mean "
-        'over patches. Add masks at one hospital or more, or set model.pooling = "mean".'
+        f"No hospital had a tumour mask in the round that fits the pooling: {config.model.pooling.name!r}, which learns from "
+        'masks, stays the plain mean over patches. Add masks at one hospital or more, or set model.pooling = "mean".'
     )
 
 

@@ -97,11 +97,9 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**table, "out": str(arguments.out)}))
         return 0
-    file = plan.out / TABLE
-    output().print(file.read_text(encoding="utf-8"), soft_wrap=True, markup=False, highlight=False)
-    output().print(
-        f"Table: {arguments.out / TABLE}; figure: {arguments.out / FIGURE}", soft_wrap=True, markup=False, highlight=False
-    )
+    places = f"Table: {arguments.out / TABLE}; figure: {arguments.out / FIGURE}"
+    for text in ((plan.out / TABLE).read_text(encoding="utf-8"), places):
+        output().print(text, soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

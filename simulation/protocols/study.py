@@ -125,13 +125,18 @@ def run_study(
         "peak_megabytes": peak_megabytes(),
         "twins": twins,
     }
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(plan.out / ANSWERS, probabilities_json(external.ids, answers))
-    write_atomic(plan.out / TABLE, markdown(table).encode())
-    write_atomic(plan.out / FIGURE, figure(table))
-    write_atomic(plan.out / JSON, (json.dumps(table, indent=1) + "\n").encode())
+    _write(plan.out, table, probabilities_json(external.ids, answers))
     finished.forget()
     return table
+
+
+def _write(out: Path, table: Mapping[str, Any], answers: bytes) -> None:
+    """The study's files; `JSON`, which marks it whole, comes last."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / ANSWERS, answers)
+    write_atomic(out / TABLE, markdown(table).encode())
+    write_atomic(out / FIGURE, figure(table))
+    write_atomic(out / JSON, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def run_protocols(
