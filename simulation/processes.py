@@ -1,12 +1,14 @@
 """Jobs side by side, each in a process of its own: what a finished federation is compared with and audited by.
 
-The processes are of this machine, or of a Ray cluster.
+The processes are of this machine, or of a Ray cluster. Here they are forked from one that has only imported the first work's code
+(`multiprocessing`'s fork server), so that torch is read once, and not by every process of every table.
 """
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from multiprocessing.queues import SimpleQueue
@@ -67,12 +69,15 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
         yield from cluster.as_they_end(work, jobs, workers)
         return
     before = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [work.__module__]
+    )  # without effect where the server already runs: then each imports what it lacks
     slots: SimpleQueue[int] = context.SimpleQueue()
     for slot in range(workers):
         slots.put(slot)
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus(), os.getpid())
+        workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus(), dict(os.environ))
     ) as pool:
         try:
             futures = {pool.submit(work, job): job for job in jobs}
@@ -88,13 +93,22 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
             raise
 
 
-def _begin(slots: "SimpleQueue[int]", gpus: int, parent: int) -> None:
-    """What a process begins with: a GPU of its slot, and an end no later than that of who started it, even by kill -9.
+def _begin(slots: "SimpleQueue[int]", gpus: int, environment: Mapping[str, str]) -> None:
+    """What a process begins with: today's environment, a GPU of its slot, and an end no later than that of who asked for it.
 
     Ctrl-C reaches every process of the terminal; who started this one ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    if os.getppid() != parent:  # it was too late for that
-        raise SystemExit(1)
+    die_with_parent()  # the fork server
+    threading.Thread(target=_end_with_asker, daemon=True).start()
+    os.environ.clear()  # it is that of the fork server's start
+    os.environ.update(environment)
     take_gpu(slots.get(), gpus)
+
+
+def _end_with_asker() -> None:
+    """End with who asked for this process, by kill -9 too: the fork server goes on as long as any of its processes does."""
+    asker = multiprocessing.parent_process()
+    assert asker is not None
+    asker.join()
+    os._exit(1)

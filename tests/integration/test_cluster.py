@@ -23,7 +23,7 @@ from simulation.phantom.hospitals import write_hospitals
 from simulation.processes import as_they_end, side_by_side
 from tests.integration.test_flwr_run import CHECKOUT, CONFIG, ours
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 NODE = ["--node-ip-address", "127.0.0.1", "--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--block"]
 

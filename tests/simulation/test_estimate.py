@@ -13,7 +13,7 @@ from common.models.arrays import get_arrays
 from common.models.build import build_model
 from server.deployment.trial import PROGRAM_MIB, Played, require_plain
 from simulation.cli import main
-from simulation.estimate import packed, scaled, told
+from simulation.estimate import Estimate, packed, scaled, told
 from simulation.phantom import write_hospitals
 
 SAMPLE = Played(start=3.0, rounds=(8.0, 4.0, 2.0), predict=1.0, patients=4, labelled=2, memory=1 << 20)
@@ -83,8 +83,17 @@ def test_the_command_tells_and_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
     assert found["seconds"] == pytest.approx(sum(found[part] for part in ("rounds", "evaluation", "baselines", "start")))
     assert min(found[part] for part in ("rounds", "evaluation", "baselines", "start")) > 0
     assert not (tmp_path / "run").exists()
-    assert main(asked) == 0
-    assert "Nothing was trained or kept." in capsys.readouterr().out
+
+
+def test_the_command_says_it_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_hospitals(tmp_path / "hospitals", sites=2, patients=1, external=1, seed=2)
+    found = Estimate(60.0, 60.0, 60.0, 1.0, 2**30, 1000, 1000)
+    monkeypatch.setattr("simulation.estimate.estimate", lambda *_: found)
+    asked = ["run", "--data", str(tmp_path / "hospitals"), "--external", "external", "--out", str(tmp_path / "run"), "--dry-run"]
+    assert main([*asked, "--set", "weights=random"]) == 0
+    assert told(found) in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_sentence_names_every_part() -> None:

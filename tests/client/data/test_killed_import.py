@@ -14,7 +14,7 @@ from simulation.phantom.dicom import write_classic
 from tests.client.data import killed_imports
 from tests.client.data.conftest import oblique, scans
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 SHAPE = (12, 10, 4)
 EVERY = 3  # steps: a third of them in ten seconds; all 95 were tried once (docs/results.md)
 

@@ -28,7 +28,7 @@ def motion(shift: tuple[float, float, float], degrees: float) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("modality", ["t2", "flair"])
+@pytest.mark.parametrize("modality", ["t2", pytest.param("flair", marks=pytest.mark.thorough)])
 def test_ten_millimetres_and_ten_degrees_to_under_one_millimetre(modality: str) -> None:
     reference, truth = volume("t1c"), motion((6.0, -6.0, 5.3), 10.0)  # 10 mm
     other = volume(modality)

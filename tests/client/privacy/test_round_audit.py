@@ -151,7 +151,7 @@ def weighted_by_class_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ("plant", "number", "caught"),
     [
         (rate_and_a_half, HEAD, {ROWS}),
-        pytest.param(rate_and_a_half, TUNING, {ROWS}, marks=pytest.mark.slow),
+        pytest.param(rate_and_a_half, TUNING, {ROWS}, marks=pytest.mark.thorough),
         (features_centred, HEAD, {OTHERS}),
         (little_noise_for_small_arrays, HEAD, {NOISES}),
         pytest.param(one_noise_for_a_shape, TUNING, {NOISES}, marks=pytest.mark.slow),

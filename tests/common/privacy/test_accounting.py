@@ -20,7 +20,7 @@ from common.privacy.accounting import (
 from common.privacy.charge import Charge
 
 GRID = [
-    (noise, rate, steps, delta)
+    pytest.param(noise, rate, steps, delta, marks=pytest.mark.thorough if delta < 1e-4 else ())
     for noise, rate, steps in (
         (0.6, 0.02, 50),
         (0.8, 0.05, 100),

@@ -229,7 +229,7 @@ def test_of_two_who_submit_at_once_one_is_taken_and_the_other_changes_nothing(ho
 
 
 @pytest.mark.deployment
-@pytest.mark.slow
+@pytest.mark.thorough  # Flower takes a minute to notice
 def test_a_server_that_dies_without_a_word_is_told_of(home, run, capsys) -> None:
     assert run(2) == 1
     said = capsys.readouterr().err

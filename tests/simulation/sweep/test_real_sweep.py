@@ -31,7 +31,7 @@ folds = ["external"]
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_sweep_of_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_hospitals(tmp_path / "hospitals", sites=2, patients=4, external=2, seed=5)
     file, cache = tmp_path / "grid.toml", tmp_path / "cache"
