@@ -17,6 +17,7 @@ def bids_issues(site: Path) -> list[dict[str, Any]]:
     if not validator:
         pytest.skip("no bids-validator-deno here: python -m pip install -c constraints.txt -e '.[dev]'")
     done = subprocess.run([validator, "-r", "--format", "json", str(site)], capture_output=True, check=False)
+    assert done.stdout, f"the validator ended with {done.returncode}: {done.stderr.decode()}"
     found = json.loads(done.stdout)
     parts = [found, *found["derivativesSummary"].values()]
     assert len(parts) == 2
