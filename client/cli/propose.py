@@ -125,6 +125,7 @@ def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> 
         "space": found.modality,
         "modalities": list(found.used),
         "drawn": _drawn(found, opened),
+        "unfinished": opened.unfinished or None,
         "note": found.note,
     }
 
