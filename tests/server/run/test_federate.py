@@ -115,6 +115,15 @@ def test_an_unknown_error_leaves_its_kind(tmp_path):
     assert json.loads((tmp_path / "run" / "error.json").read_text()) == {"error": "ZeroDivisionError: division by zero"}
 
 
+@pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
+def test_the_log_of_a_run_that_was_stopped_has_its_sentence_and_no_traceback(tmp_path, caplog, stop):
+    with pytest.raises(type(stop)), leave_error(tmp_path / "run"):
+        raise stop
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage() == json.loads((tmp_path / "run" / "error.json").read_text())["error"]
+
+
 def test_a_run_that_ends_by_a_clock_that_was_set_says_so(tmp_path, monkeypatch):
     """As when Flower, an hour of silence later by its own clock, ends the app."""
     began = time.time()
