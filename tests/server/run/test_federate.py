@@ -1,6 +1,9 @@
 """A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
 
 import json
+import re
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -9,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, DataError, FederationError
+from common.errors import ConfigError, DataError, FederationError, FedMRIError
 from common.messages.code_version import code_hash
 from common.models.arrays import load_arrays
 from server.cli.main import main
@@ -80,6 +83,22 @@ def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid
     assert models[0] == models[1]
     federate(local_grid(site_nodes()), plan(folder, tmp_path / "three", sites=("a", "b"), rounds=1))
     assert (tmp_path / "three" / "model.safetensors").read_bytes() != models[0]
+
+
+def test_a_damaged_report_is_written_anew_as_its_error_says_and_nobody_trains_again(folder, tmp_path, local_grid):
+    out, grid = tmp_path / "run", local_grid(site_nodes())
+    asked = plan(folder, out, sites=("a", "b"))
+    federate(grid, asked)
+    report, sent = read_report(out), len(grid.sent)
+    (out / "report.json").write_text((out / "report.json").read_text()[:100])
+    with pytest.raises(FedMRIError, match=r"not valid JSON .* Run: (mv \S+ \S+) and then .*--resume") as told:
+        read_report(out)
+    command = re.search(r"mv \S+ \S+", str(told.value))
+    assert command
+    subprocess.run(shlex.split(command[0]), check=True)
+    federate(grid, replace(asked, resume=True))
+    assert read_report(out) == report
+    assert len(grid.sent) == sent
 
 
 def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_grid):
