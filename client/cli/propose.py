@@ -74,7 +74,7 @@ def propose_all(asked: "PredictionInputs", opened: "OpenedModel", arguments: arg
     """Write a mask of each patient; one that fails is named, and the others go on."""
     require_apart(asked.cases)
     broken, tables = dict(asked.broken), list[dict[str, Any]]()
-    with long_work(f"Segmenting {len(asked.cases)} patients") as report:
+    with long_work(f"Segmenting {len(asked.cases)} patient{'s' * (len(asked.cases) != 1)}") as report:
         for done, case in enumerate(asked.cases, start=1):
             try:
                 tables.append(_one(case, opened, arguments))
