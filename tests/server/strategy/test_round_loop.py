@@ -431,7 +431,9 @@ def test_where_every_hospital_has_refused_none_is_waited_for(local_grid, no_wait
 
 
 def test_a_hospital_that_has_not_refused_is_waited_for_though_it_is_away(local_grid, no_waiting):
-    grid = local_grid({11: refuses([]), 12: refuses([]), 13: lambda message: grid.nodes.pop(13) and None})
+    there = {11: refuses([]), 12: refuses([])}
+    there[13] = lambda message: there.pop(13) and None  # it has gone without an answer
+    grid = local_grid(there)
     with pytest.raises(WaitedError):
         play(grid, FederationConfig(), sites=())
 
