@@ -12,6 +12,7 @@ is kept in OUT.json: an interrupted measurement goes on.
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,7 +26,7 @@ import utility
 from kept import Result, identity, run_kept
 from options import hospital_options
 
-from common.cli import config_path
+from common.cli import config_path, while_read
 from common.config.run import RunConfig, config_from_json, config_from_table, load_config
 from common.config.site import find_sites
 from common.data.cache import default_cache
@@ -221,7 +222,7 @@ def _cell(runs: list[Result], honest: float) -> str:
     return f"{_mean(runs, 'mcc'):.2f} / {_mean(runs, 'auroc'):.2f} ({_mean(runs, 'mcc') / honest:.0%})" if runs else "not run"
 
 
-def main() -> None:
+def main() -> int:
     """Entry point."""
     parser = hospital_options(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -235,7 +236,8 @@ def main() -> None:
         table(json.loads(arguments.out.read_text(encoding="utf-8")))
     else:
         measure(arguments)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(while_read(main))

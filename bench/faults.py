@@ -35,6 +35,8 @@ from server_faults import DESK, DISKS, PROGRAMS
 from site_faults import DATA, FIRST, POLICIES, SITE_DISKS
 from study_faults import CONSOLE, EXTERNAL, STUDIES
 
+from common.cli import while_read
+
 STREAMS: tuple[dict[str, Scenario], ...] = (  # side by side, each in a federation of its own: much of the time is waiting
     {
         "first": FIRST,  # first: the others begin with four hospitals that have approved
@@ -163,4 +165,4 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(while_read(main))

@@ -39,12 +39,7 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows a line when it is said, not when the program ends
     try:
-        code = handler(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return while_read(lambda: handler(arguments))
     except FedMRIError as error:
         if arguments.debug:
             raise
@@ -58,6 +53,17 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def while_read(work: Callable[[], int]) -> int:
+    """Do what prints; its exit code, or 141 where the reader of the pipe went away: `| head` has seen enough."""
+    try:
+        code = work()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def told(error: OSError) -> str:

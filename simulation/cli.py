@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from common.cli import add_debug, add_unlabelled, config_path, run_command, settings_of
-from common.config.run import load_config
+from common.config.run import RunConfig, load_config
 from common.errors import ConfigError
 from common.files import write_atomic
 from simulation.cluster import Cluster
@@ -160,6 +160,7 @@ def _run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         engine=arguments.engine,
         address=arguments.address,
+        fits=_plain if arguments.dry_run else None,
     )
     if arguments.dry_run:
         return _dry_run(plan, arguments)
@@ -172,6 +173,13 @@ def _run(arguments: argparse.Namespace) -> int:
         if untaught := report.get("provenance", {}).get("pooling"):
             shown.note(untaught)
     return _show(report, arguments)
+
+
+def _plain(config: RunConfig) -> None:
+    """Refuse what `--dry-run` cannot estimate."""
+    from server.deployment.trial import require_plain
+
+    require_plain(config)
 
 
 def _dry_run(plan: "Experiment", arguments: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # what, done, in all
+Fits = Callable[[RunConfig], object]  # refuses a configuration that the command can do nothing with
 
 
 def plan_experiment(
@@ -51,20 +52,23 @@ def plan_experiment(
     resume: bool = False,
     engine: str = DEFAULT_ENGINE,
     address: str | None = None,
+    fits: Fits | None = None,
 ) -> Experiment:
-    """Check everything that can be checked without opening an image.
+    """Check everything that can be checked without opening an image; weights come last, as what may be mended last.
 
     Raises:
-        ConfigError: a wrong setting, an external site that is not there, or a cluster's address for another engine than Ray.
+        ConfigError: a wrong setting, what `fits` refuses, an external site that is not there, or a cluster's address for another
+            engine than Ray.
         WeightsError: weights that cannot be had, or of another architecture.
     """
     cluster = cluster_for(engine, address)
     source = config_path(config).resolve()
     checked = load_config(source, settings)
+    if fits:
+        fits(checked)
     if checked.model.weights not in ("hub", "random", *SHIPPED_FILES):
         settings = (*settings, f"model.weights={json.dumps(str(Path(checked.model.weights).expanduser().resolve()))}")
         checked = load_config(source, settings)
-    build_model(checked)
     data, out = data.expanduser().resolve(), out.expanduser().resolve()
     held_out = split_external(external)
     if not held_out:
@@ -75,6 +79,7 @@ def plan_experiment(
             f"federation.min_sites = {checked.federation.min_sites} asks for more training sites than {data} has beside the "
             f"external one: {', '.join(sites)}. Set a smaller federation.min_sites, or add sites."
         )
+    build_model(checked)
     models = models or out / "baselines"
     return Experiment(checked, source, settings, data, sites, held_out, out, cache, models, resume, engine, cluster)
 

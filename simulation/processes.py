@@ -14,6 +14,7 @@ from contextlib import closing
 from multiprocessing.queues import SimpleQueue
 from typing import Protocol, TypeVar
 
+from common.data.cache import Said, leave_unsaid, what_was_said
 from common.deployment.supervisor import die_with_parent
 from simulation import cluster
 from simulation.cluster import Cluster
@@ -77,7 +78,7 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
     for slot in range(workers):
         slots.put(slot)
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus(), dict(os.environ))
+        workers, mp_context=context, initializer=_begin, initargs=(slots, visible_gpus(), dict(os.environ), what_was_said())
     ) as pool:
         try:
             futures = {pool.submit(work, job): job for job in jobs}
@@ -93,9 +94,10 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
             raise
 
 
-def _begin(slots: "SimpleQueue[int]", gpus: int, environment: Mapping[str, str]) -> None:
+def _begin(slots: "SimpleQueue[int]", gpus: int, environment: Mapping[str, str], said: frozenset[Said]) -> None:
     """What a process begins with: today's environment, a GPU of its slot, and an end no later than that of who asked for it.
 
+    Of patients it says nothing that was said by who started it.
     Ctrl-C reaches every process of the terminal; who started this one ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -103,6 +105,7 @@ def _begin(slots: "SimpleQueue[int]", gpus: int, environment: Mapping[str, str])
     threading.Thread(target=_end_with_asker, daemon=True).start()
     os.environ.clear()  # it is that of the fork server's start
     os.environ.update(environment)
+    leave_unsaid(said)
     take_gpu(slots.get(), gpus)
 
 

@@ -86,6 +86,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError("predict: name a patient's or a site's folder, or --files t1=FILE flair=FILE, and not both.")
     home = _home(arguments)
     saved = read_saved(_model(arguments.model, home))
+    _say_unfinished(saved)
     modalities = saved.config.data.modalities
     asked = find_patients(arguments.patients, modalities) if arguments.files is None else patient_of_files(arguments.files)
     asked = with_covariates(asked, arguments.patients, _said(arguments), saved.config.data.covariates)
@@ -118,6 +119,7 @@ def _guide(arguments: argparse.Namespace, home: Path | None) -> "OpenedModel | N
         return None
     saved = read_saved(_model(arguments.mask_model, home))
     require_decoder(saved.config, f"--mask-model {arguments.mask_model}")
+    _say_unfinished(saved)
     return open_saved(saved, _kept_weights(saved, home))
 
 
@@ -169,6 +171,12 @@ def _say_findings(asked: "PredictionInputs") -> None:
     for found in by_code.values():
         more = f" And {len(found) - 1} more of this kind." if len(found) > 1 else ""
         errors.print(f"{found[0].level.value.capitalize()}: {found[0]}{more}", style=colours.get(found[0].level.value))
+
+
+def _say_unfinished(saved: "SavedModel") -> None:
+    """On standard error, where the run of the model has not finished."""
+    if saved.unfinished:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"Warning: {saved.unfinished}", style="yellow")
 
 
 def _said(arguments: argparse.Namespace) -> list[str]:

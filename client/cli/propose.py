@@ -74,7 +74,7 @@ def propose_all(asked: "PredictionInputs", opened: "OpenedModel", arguments: arg
     """Write a mask of each patient; one that fails is named, and the others go on."""
     require_apart(asked.cases)
     broken, tables = dict(asked.broken), list[dict[str, Any]]()
-    with long_work(f"Segmenting {len(asked.cases)} patients") as report:
+    with long_work(f"Segmenting {len(asked.cases)} patient{'s' * (len(asked.cases) != 1)}") as report:
         for done, case in enumerate(asked.cases, start=1):
             try:
                 tables.append(_one(case, opened, arguments))
@@ -125,6 +125,7 @@ def _one(case: "Case", opened: "OpenedModel", arguments: argparse.Namespace) -> 
         "space": found.modality,
         "modalities": list(found.used),
         "drawn": _drawn(found, opened),
+        "unfinished": opened.unfinished or None,
         "note": found.note,
     }
 

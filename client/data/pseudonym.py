@@ -10,11 +10,11 @@ import hmac
 import io
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from common.errors import ConfigError, DataError
 from common.files import remove_unfinished, write_secret
+from common.private_file import require_private
 
 LENGTH = 12  # hexadecimal digits of a name: two of a million patients share one once in 500 sites
 
@@ -93,14 +93,13 @@ def _key(path: Path) -> bytes:
         path.parent.chmod(0o700)
         write_secret(path, f"{secrets.token_hex(32)}\n".encode())
     try:
-        mode, content = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="ascii")
+        require_private(path, "read the key of the patients' names")
+        content = path.read_text(encoding="ascii")
         key = bytes.fromhex(content.strip())
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: expected 64 hexadecimal digits. Restore the file; without it patients get other names."
         ) from error
-    if mode & 0o077:
-        raise ConfigError(f"{path}: other users may read the key of the patients' names (mode {mode:04o}). Run: chmod 600 {path}")
     if len(key) != 32:
         raise ConfigError(f"{path}: expected 64 hexadecimal digits. Restore the file; without it patients get other names.")
     return key

@@ -1,7 +1,6 @@
 """A site's key pair and the certificate authority that it trusts. Elliptic curve P-384, as Flower's node authentication asks."""
 
 import os
-import stat
 from pathlib import Path
 
 from cryptography import x509
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
+from common.private_file import require_private
 
 
 def make_key(path: Path, comment: str) -> str:
@@ -50,11 +50,10 @@ def read_key(path: Path, comment: str = "") -> str:
         ConfigError: it cannot be read, others may read it, or it is no elliptic curve key of 384 bits without a passphrase.
     """
     try:
-        mode, content = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
+        require_private(path, "use the site's private key")
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: the private key cannot be read ({error.strerror}). `fedmri-site init` makes one.") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path}: other users may use the site's private key (mode {mode:04o}). Run: chmod 600 {path}")
     try:
         key = form.load_ssh_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -20,7 +20,8 @@ from client.privacy.ledger import NO_BUDGET, read_ledger
 from common.config.run import RunConfig
 from common.data.cache import default_cache
 from common.deployment.ssh_fingerprint import ssh_fingerprint
-from common.errors import PolicyError
+from common.errors import ConfigError, PolicyError
+from common.private_file import require_private
 
 SOON_DAYS = 30.0
 OWNER = "Change its owner or its rights."
@@ -42,6 +43,18 @@ def check_key(home: SiteHome) -> Iterator[Finding]:
         yield Finding("key", FAILED, text, f"Write it again: ssh-keygen -y -f '{home.key}' > '{home.public_key}'")
         return
     yield Finding("key", OK, f"{shown}; for this user alone.")
+    yield from _check_secrets(home)
+
+
+def _check_secrets(home: SiteHome) -> Iterator[Finding]:
+    """What lies beside the private key, salts and keys of hashes, is for this user alone; folders of others hold other things."""
+    beside = sorted(home.key.parent.iterdir()) if home.key.is_relative_to(home.folder) else ()
+    for file in beside:
+        if file.is_file() and file.suffix != ".pub":
+            try:
+                require_private(file, "read this secret of the site")
+            except ConfigError as error:
+                yield Finding("keys", FAILED, str(error))
 
 
 def check_ca(home: SiteHome) -> Iterator[Finding]:

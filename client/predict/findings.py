@@ -12,7 +12,7 @@ from common.evaluation.findings import task_of
 from common.model_files.opened_model import OpenedModel
 
 UNGUIDED = "a model of findings takes no proposed one"
-KEPT = ("patient", "calibrated", "modalities", "covariates", "slices")  # of what other models' answers have
+KEPT = ("patient", "calibrated", "modalities", "covariates", "slices", "unfinished")  # of what other models' answers have
 
 
 def find(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]]) -> list[Answer]:

@@ -55,6 +55,7 @@ class Answer:
         by_place: [S, M, h, w], see `place_evidence`; None: not asked for.
         by_covariate: [Q], see `covariate_evidence`; None: not asked for.
         guided: what it owes to a proposed mask; None: none was used.
+        unfinished: how far the model's run was, in a sentence; "": nothing says that it has not finished.
         unguided: why the model that was asked for a mask gave none that could be used; "": none was asked.
     """
 
@@ -70,6 +71,7 @@ class Answer:
     by_covariate: NDArray[np.float64] | None = None
     guided: Guided | None = None
     unguided: str = ""
+    unfinished: str = ""
 
     @property
     def covariates(self) -> dict[str, str | None]:
@@ -181,8 +183,10 @@ def answer(opened: OpenedModel, read: Sequence[tuple[Case, Sliced]], *, places: 
     sets = prediction_sets(calibrated, calibration.set_threshold) if calibration else [None] * len(read)
     ood_score = _ood_scores(opened, batch, alone)
     return [
-        Answer(case, sliced, config, calibration, calibrated[i], sets[i], ood_score[i], by_place=by_place[i])
-        for i, (case, sliced) in enumerate(read)
+        Answer(
+            case, sliced, config, calibration, calibrated[i], sets[i], ood_score[i], by_place=place, unfinished=opened.unfinished
+        )
+        for i, ((case, sliced), place) in enumerate(zip(read, by_place, strict=True))
     ]
 
 
@@ -240,6 +244,7 @@ def answer_table(one: Answer) -> dict[str, Any]:
         "proposed_mask": one.guided and one.guided.as_table(classes, one.probabilities),
         "findings": [asdict(finding) for finding in one.sliced.findings],
         "evidence": _evidence_table(one),
+        "unfinished": one.unfinished or None,
         "note": RESEARCH,
     }
 

@@ -47,7 +47,8 @@ Sources = dict[str, str]  # digest by kind of file
 Prepared = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], tuple[Finding, ...]]
 
 logger = logging.getLogger(__name__)
-_said: set[tuple[str, str, tuple[Finding, ...]]] = set()  # folder, key and findings that this process has logged
+Said = tuple[str, str, tuple[Finding, ...]]  # folder, key and findings
+_said: set[Said] = set()  # that this process has logged, or who started it
 
 
 class Stored(NamedTuple):
@@ -142,7 +143,7 @@ def nobody_left(site: Site, findings: Sequence[Finding]) -> DataError:
 
 
 def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
-    """Log what was found, once a process: who stays out as errors, and the rest."""
+    """Log what was found, once a process and what it starts (`simulation.processes`): who stays out as errors, and the rest."""
     mark = (str(site.root), key, tuple(findings))
     if mark in _said:
         return
@@ -152,6 +153,16 @@ def _say(site: Site, key: str, findings: Sequence[Finding], used: int) -> None:
         logger.log(levels[finding.level], "Site %s: %s", site.name, finding)
     if used < len(site.cases):
         logger.error("Site %s: %d of %d patients are used; the others stay out.", site.name, used, len(site.cases))
+
+
+def what_was_said() -> frozenset[Said]:
+    """Findings that this process has logged, for `leave_unsaid` of those that it starts."""
+    return frozenset(_said)
+
+
+def leave_unsaid(said: frozenset[Said]) -> None:
+    """Log these findings no more: whoever started this process has."""
+    _said.update(said)
 
 
 def content_key(site: Site, data: DataConfig) -> str:

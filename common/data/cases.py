@@ -9,10 +9,11 @@ from pathlib import Path
 from common.config.covariates import read_number
 from common.config.modalities import MASK, MODALITIES
 from common.config.run import RunConfig
-from common.config.site import SiteConfig, check_name, read_policy, read_site_config
+from common.config.site import SiteConfig, bids_files, check_name, read_policy, read_site_config
 from common.data.gate.candidates import Notebook
 from common.data.gate.finding import Finding, Kind, Level, stay_out
 from common.data.gate.folders import idle_exclusions, left_folders, where_patients_are
+from common.data.gate.idle_patterns import idle_patterns
 from common.data.gate.participants import is_missing
 from common.data.gate.patient_files import PatientFiles, find_files
 from common.data.known_files import content_sha256
@@ -126,6 +127,8 @@ def read_site(path: Path, run: RunConfig, *, simulated: bool = False) -> Site:
         book = Notebook(folder.name, findings=list(found.findings))
         cases[folder.name] = _case(folder.name, root, found, table, config, run, book)
         findings += book.findings
+    files = {file for case in cases.values() for _, file in case.sources()}
+    findings += idle_patterns(root, folders, config.files, bids_files(), files)
     findings += [TWIN_ELSEWHERE.of(case) for case in cases if f"{home.resolve().name}/{case}" in run.twins.left_out]
     out = stay_out(findings)
     used = [case for case in cases.values() if case.id not in out]

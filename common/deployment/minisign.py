@@ -7,7 +7,6 @@ The formats are those of https://jedisct1.github.io/minisign (public keys and si
 import base64
 import binascii
 import hashlib
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic, write_secret
+from common.private_file import require_private
 
 KEY, PUBLIC, SUFFIX = "release.key", "release.pub", ".minisig"
 HASHED = b"ED"  # the signature is over the file's hash; `Ed` names the key's algorithm
@@ -78,9 +78,7 @@ def read_key(path: Path, passphrase: str) -> Ed25519PrivateKey:
         ConfigError: it cannot be read, others may read it, the passphrase is wrong, or it is another kind of key.
     """
     content = _read(path, "the release key")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise ConfigError(f"{path}: other users may use the release key (mode {mode:04o}). Run: chmod 600 {path}")
+    require_private(path, "use the release key")
     try:
         key = form.load_pem_private_key(content, passphrase.encode() if passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -12,9 +12,9 @@ from common.config.run import RunConfig, config_from_json
 from common.errors import ConfigError, WeightsError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, load_calibration
 from common.model_files.opened_model import OpenedModel
+from common.model_files.unfinished import MODEL_NAME, unfinished
 from common.models.arrays import check_arrays, get_arrays, load_arrays, plain_metadata
 
-MODEL_NAME = "model.safetensors"
 NEEDED = ("config", "backbone", "backbone_sha256")
 
 
@@ -31,6 +31,11 @@ class SavedModel:
     file: Path
     config: RunConfig
     metadata: dict[str, str]
+
+    @property
+    def unfinished(self) -> str:
+        """How far the run was that left it, in a sentence; "": nothing says that it has not finished."""
+        return unfinished(self.file, self.metadata, self.config.federation.rounds)
 
 
 def read_saved(path: Path) -> SavedModel:
@@ -95,4 +100,4 @@ def open_saved(saved: SavedModel, weights: str = "") -> OpenedModel:
     check_arrays(arrays, get_arrays(model))
     beside = saved.file.with_name(CALIBRATION_NAME)
     calibration, reference = load_calibration(beside) if beside.is_file() else (None, {})
-    return OpenedModel(model.eval(), arrays, config, calibration, reference)
+    return OpenedModel(model.eval(), arrays, config, calibration, reference, saved.unfinished)

@@ -15,10 +15,12 @@ class OpenedModel(TrainedModel):
     Attributes:
         calibration: None where the run has none.
         reference: sums for out-of-distribution scores; empty where the run has none.
+        unfinished: how far its run was, in a sentence; "": nothing says that it has not finished.
     """
 
     calibration: Calibration | None = None
     reference: Arrays = field(default_factory=dict)
+    unfinished: str = ""
 
     def __post_init__(self) -> None:
         offsets, classes = len(self.scaling.offsets), len(self.config.task.classes)

@@ -53,7 +53,8 @@ class LongWork:
 
 
 @contextmanager
-def long_work(what: str) -> Iterator[Report]:
-    """One piece of it."""
-    with LongWork() as work:
+def long_work(what: str, console: Console | None = None, clock: Callable[[], float] = monotonic) -> Iterator[Report]:
+    """One piece of it, which is shown from its beginning: the first of few patients may take minutes. Args as `LongWork`."""
+    with LongWork(console, clock) as work:
+        work.progress(what, 0, None)
         yield lambda done, total: work.progress(what, done, total)

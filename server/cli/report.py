@@ -17,6 +17,7 @@ from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic
 from server.report.compare_runs import DAMAGED, compare_runs
 from server.report.decode import measure
+from server.report.mend import how_to_mend
 from server.report.page import runs as page
 from server.report.page.values import difference_text, measure_text, number
 from server.report.publish import HTML_NAME, render_run
@@ -57,7 +58,8 @@ def _one(arguments: argparse.Namespace) -> int:
         shown = result_table(decode(found))
     except (*DAMAGED, TemplateError) as error:
         raise FedMRIError(
-            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__})."
+            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
+            f"{how_to_mend(run)}"
         ) from error
     _write(out, content)
     if arguments.json:

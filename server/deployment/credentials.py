@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.files import write_secret
+from common.private_file import require_private
 
 ADMIN, OBSERVER = "admin", "observer"
 HOME_VARIABLE = "FEDMRI_COORDINATOR"  # in the SuperLink's environment: the coordinator's folder, where the tokens are
@@ -31,7 +32,7 @@ def read_tokens(folder: Path) -> dict[str, str]:
     """The token of each role.
 
     Raises:
-        ConfigError: one is absent, or too short to be one.
+        ConfigError: as `read_token`, of either.
     """
     return {role: read_token(token_file(folder, role)) for role in ROLES}
 
@@ -40,9 +41,10 @@ def read_token(file: Path) -> str:
     """One token.
 
     Raises:
-        ConfigError: it is absent, or too short to be one.
+        ConfigError: it is absent, others may read it, or it is too short to be one.
     """
     try:
+        require_private(file, "read this token, and act by it")
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read. `fedmri-server start` makes it where it is absent.") from error

@@ -10,6 +10,7 @@ from flwr.proto.control_pb2 import ListRunsRequest
 
 from common.errors import ConfigError, FederationError
 from common.files import write_atomic, write_secret
+from common.private_file import require_private
 from common.text import toml_value
 from server.deployment.certificates import CA
 from server.deployment.credentials import OBSERVER, read_token, token_file
@@ -46,15 +47,18 @@ def observe(folder: Path) -> Seen:
     """Look once.
 
     Raises:
-        ConfigError: the folder is none of an observer.
+        ConfigError: the folder is none of an observer, or others may read its token.
         FederationError: the SuperLink does not answer, or refuses.
     """
     try:
         address = str(tomllib.loads((folder / FILE).read_text(encoding="utf-8"))["superlink"])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder}: expected a folder that `fedmri-server observer HOME FOLDER` made.") from error
+    file = token_file(folder, OBSERVER)
+    if file.is_file():
+        require_private(file, "read this token, and look on by it")
     try:
-        token = read_token(token_file(folder, OBSERVER))
+        token = read_token(file)
     except ConfigError as error:
         raise ConfigError(f"{folder}: it holds no token of an observer. {ANEW}") from error
     try:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from common.cli import CONFIGS
 from common.deployment.flower_cli import NAME
-from common.deployment.minisign import make_key
+from common.deployment.minisign import KEY, make_key
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
+from common.private_file import require_private
 from common.text import toml_value
-from server.deployment.certificates import CA, make_authority, make_certificate
-from server.deployment.credentials import ADMIN, make_tokens, read_token, tell_flower, token_file
+from server.deployment.certificates import CA, CA_KEY, SERVER_KEY, make_authority, make_certificate
+from server.deployment.credentials import ADMIN, ROLES, make_tokens, read_token, tell_flower, token_file
 from server.deployment.home import FILE_NAME, Home, ServerSettings, open_home
 
 SECRET, NGINX = "superexec.secret", "nginx.conf"
@@ -57,8 +58,14 @@ def init_home(folder: Path, settings: ServerSettings) -> Home:
 
 
 def write_configuration(home: Home) -> None:
-    """Write what follows from server.toml: nginx.conf, Flower's config.toml and its token. Done at every start."""
+    """Write what follows from server.toml: nginx.conf, Flower's config.toml and its token. Done at every start.
+
+    Raises:
+        ConfigError: others may read a key, a token or the secret of the home.
+    """
     settings = home.settings
+    make_tokens(home.folder)  # a home of an earlier version has none
+    require_secrets(home)
     if settings.front == "nginx":
         text = TEMPLATE.read_text(encoding="utf-8")
         for name, value in {"listen": settings.listen_at, "superlink_port": str(settings.superlink_port)}.items():
@@ -70,8 +77,20 @@ def write_configuration(home: Home) -> None:
         f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{home.superlink}"\nroot-certificates = {authority}\n'
     )
     write_atomic(home.home / "config.toml", text.encode())
-    make_tokens(home.folder)  # a home of an earlier version has none
     tell_flower(home.home, home.superlink, read_token(token_file(home.folder, ADMIN)))
+
+
+def require_secrets(home: Home) -> None:
+    """Refuse a home whose keys, tokens or secret others may read; of those that are absent others speak.
+
+    Raises:
+        ConfigError: names the first, and what to run.
+    """
+    served = (SERVER_KEY,) if home.settings.front == "nginx" else ()  # a proxy of one's own may run as another user
+    tokens = tuple(token_file(home.folder, role).name for role in ROLES)
+    for file in (home.folder / name for name in (CA_KEY, KEY, SECRET, *served, *tokens)):
+        if file.is_file():
+            require_private(file, "read this, and act as the coordinator")
 
 
 def renew_certificate(home: Home) -> datetime:

@@ -45,7 +45,7 @@ def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
     except DAMAGED as error:
         raise FedMRIError(
             f"{', '.join(map(str, runs))}: expected reports as FedMRI writes them; one was changed or damaged "
-            f"({type(error).__name__}). Run that federation again."
+            f"({type(error).__name__}). `fedmri-server report RUN`, of each, tells which, and how to write it anew."
         ) from error
 
 

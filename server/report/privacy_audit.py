@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 
 from common.errors import ConfigError, FedMRIError
 from common.privacy.audit import CHECKS, PARTS
+from server.report.mend import how_to_mend
 from server.report.page.values import number
 from server.report.privacy import Audit, decode_claims
 from server.report.publish import write_report
@@ -117,7 +118,8 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
         write_report(run, report)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError) as error:
         raise FedMRIError(
-            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__})."
+            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
+            f"{how_to_mend(run)}"
         ) from error
     entry: dict[str, Any] = report["privacy"][site]["audit"]
     return entry

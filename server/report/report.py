@@ -12,6 +12,7 @@ from server.report.decision import Decision, decode_decision
 from server.report.decode import listed, names, real, table, whole
 from server.report.evaluation import Detectable, Evaluation, decode_detectable, decode_evaluation
 from server.report.findings import Findings, decode_findings
+from server.report.mend import how_to_mend
 from server.report.own_models import OwnModels, decode_own_models
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
 from server.report.results import JSON_NAME
@@ -162,12 +163,15 @@ def read_report(run: Path) -> dict[str, Any]:
             "its logs say why one has not."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise FedMRIError(f"{path}: not valid JSON ({error}). Run the federation again.") from error
+        raise FedMRIError(f"{path}: not valid JSON ({error}). {how_to_mend(run)}") from error
     if not isinstance(report, dict):
-        raise FedMRIError(f"{path}: expected a table with {', '.join(KEYS)}; got {type(report).__name__}.")
+        raise FedMRIError(f"{path}: expected a table with {', '.join(KEYS)}; got {type(report).__name__}. {how_to_mend(run)}")
     wrong = [key for key, kind in KEYS.items() if key not in report or not isinstance(report[key], kind)]
     if wrong:
-        raise FedMRIError(f"{path}: {', '.join(wrong)} missing or of another kind. It was written by another version of FedMRI?")
+        raise FedMRIError(
+            f"{path}: {', '.join(wrong)} missing or of another kind. Where another version of FedMRI wrote it, read it by that. "
+            f"{how_to_mend(run)}"
+        )
     return report
 
 

@@ -33,9 +33,13 @@ def leave_error(out: Path) -> Iterator[None]:
         log(ERROR, "%s", error)
         raise
     except BaseException as error:  # Flower ends its app by a signal where the SuperLink knows it no more
-        log(ERROR, "The run ended with an error.", exc_info=error)
+        sentence = _sentence(error) + _clock_moved(watch.moved)
+        if isinstance(error, Exception):
+            log(ERROR, "The run ended with an error.", exc_info=error)
+        else:  # nothing is wrong with the program
+            log(WARNING, "%s", sentence)
         with suppress(OSError):  # the disk may be what ended the run
-            write_atomic(out / ERROR_NAME, json.dumps({"error": _sentence(error) + _clock_moved(watch.moved)}).encode())
+            write_atomic(out / ERROR_NAME, json.dumps({"error": sentence}).encode())
         raise
 
 

@@ -66,13 +66,17 @@ def open_external(folder: Path, names: Sequence[str], config: RunConfig, cache: 
     return sites[0] if len(sites) == 1 else SiteData.pool(sites, "+".join(names))
 
 
-def read_external(folder: Path, names: Sequence[str], config: RunConfig) -> dict[str, Acquisition]:
-    """How each of the patients of `open_external` was imaged, by the same ids.
+def read_external(folder: Path, names: Sequence[str], config: RunConfig, patients: SiteData) -> dict[str, Acquisition]:
+    """How each of the patients of `open_external` was imaged, by the same ids. Files of who stays out there are not opened again.
 
     Raises:
-        DataError: a site that cannot be used.
+        DataError: a site that cannot be used, or a file that could be read before.
     """
-    return read_acquisitions([read_site(folder / name, config, simulated=True).usable() for name in names])
+    sites = [read_site(folder / name, config, simulated=True) for name in names]
+    if len(sites) == 1:
+        return read_acquisitions([sites[0].only(patients.ids)])
+    apart = [identity.partition("/")[::2] for identity in patients.ids]  # no site's name holds a slash
+    return read_acquisitions([site.only(one for name, one in apart if name == site.name) for site in sites])
 
 
 def measure_round(trained: TrainedModel, patients: SiteData) -> dict[str, float]:

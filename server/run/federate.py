@@ -202,7 +202,8 @@ def _measured(plan: RunPlan, trained: TrainedModel, patients: SiteData, calibrat
         return measure_segmented(trained, external_cases(plan.data, plan.external, plan.config, patients))
     if not plan.config.task.exclusive:
         return measure_findings(trained, patients)
-    return measure_final(trained, patients, calibrated, read_external(plan.data, plan.external, plan.config))
+    acquisitions = read_external(plan.data, plan.external, plan.config, patients)
+    return measure_final(trained, patients, calibrated, acquisitions)
 
 
 def headline_figures(external: Mapping[str, Any]) -> dict[str, float]:

@@ -50,7 +50,6 @@ class HeldOutCheck:
         self.task, self.external, self.timeout, self.refuse = task, external, timeout, refuse
         self.presence, self.progress = presence, progress
         self.compared: set[str] = set()
-        self.waiting: set[str] = set()  # closed here, and to be asked anew
 
     def __call__(self, grid: Grid, number: int, there: list[Address]) -> None:
         """Before a round's requests go out.
@@ -72,18 +71,18 @@ class HeldOutCheck:
                 "leave such patients out of training with --set twins.with_external=drop."
             )
         self.compared |= found.told.keys()
-        for name in found.told.keys() & self.waiting:
+        for name in found.told.keys() & self.presence.anew:
             self.presence.closed.pop(name, None)
-        self.waiting -= found.told.keys()
+        self.presence.anew -= found.told.keys()
         for name, reason in sorted(found.failures.items()):
             self.presence.closed[name] = reason if name in found.for_good else f"{UNCOMPARED} ({reason})"
-            self.waiting |= {name} - found.for_good
+            self.presence.anew |= {name} - found.for_good
             log(WARNING, "Round %d: %s is not asked: %s", number, name, self.presence.closed[name])
         log(INFO, "Compared with the external patients: %s", ", ".join(sorted(found.told)) or "no hospital")
 
     def _all(self, grid: Grid, there: list[Address]) -> list[Address]:
         """Those who are open, and those whom only this check has closed."""
-        again = [address for address in self.presence.addresses(grid) if address.name in self.waiting]
+        again = [address for address in self.presence.addresses(grid) if address.name in self.presence.anew]
         return [*there, *again]
 
 

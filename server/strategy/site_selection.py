@@ -32,6 +32,8 @@ class Presence:
         self.attendance = Attendance(plan.pause_after, plan.pause_rounds)
         self.held_out: tuple[str, ...] = ()  # external hospitals: a node of such a name must not train
         self.closed: dict[str, str] = {}  # sites that this run does not ask, and why
+        self.anew: set[str] = set()  # those of them who are heard again before the next attempt, and may be opened
+        self.known: set[str] = set()  # hospitals that were connected at any time
 
     def addresses(self, grid: Grid) -> list[Address]:
         """All sites, in the order of their names.
@@ -51,7 +53,9 @@ class Presence:
                 f"{', '.join(both)} is the external hospital of this run, and is connected as one that trains: what it would be "
                 "measured on, the model would have seen. Stop its service for this run, or hold out another hospital."
             )
-        return [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
+        there = [Address(name if taken.count(name) == 1 else f"{name}-{node}", node, "") for name, node in named]
+        self.known |= {address.name for address in there}
+        return there
 
     def called(self, grid: Grid, number: int, *, everyone: bool = False) -> tuple[list[Address], tuple[str, ...]]:
         """The sites that a round asks, and the names of those that are left alone.
@@ -73,24 +77,40 @@ class Presence:
         return [address for address in there if address.name not in resting], (*shut, *resting)
 
     def wait(self, grid: Grid, number: int) -> None:
-        """Wait until enough nodes are connected, but not for ever (Flower's own sampling would)."""
+        """Wait until enough nodes are connected, but not for ever (Flower's own sampling would).
+
+        Raises:
+            FederationError: too few have come in time; or all who were ever there have refused the run, and none is waited for.
+        """
         needed = 1 if self.sites else self.plan.min_sites
         deadline = time.monotonic() + self.plan.wait_for_sites
         while (connected := self._open(grid)) < needed:
+            if self.closed and self.known <= self._shut():
+                raise FederationError(
+                    f"Round {number} is not asked for: every hospital that was there has refused this run.{self._refused()} Mend "
+                    "what they say and go on with --resume, or begin another run."
+                )
             self.progress.set_state("waiting", number)
             if time.monotonic() >= deadline:
-                refused = "".join(f" {name} is not asked: {why.rstrip('.')}." for name, why in sorted(self.closed.items()))
                 raise FederationError(
                     f"{connected} of the {needed} sites that the federation needs were connected after "
-                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites.{refused}"
+                    f"{self.plan.wait_for_sites:g} s. Start the missing sites, or lower federation.min_sites.{self._refused()}"
                 )
             time.sleep(0.2)
 
     def _open(self, grid: Grid) -> int:
-        """How many nodes are connected and not closed."""
+        """How many nodes are connected and not shut out."""
         if not self.closed or self.sites:
             return len(self._asked_of(grid.get_node_ids))
-        return sum(address.name not in self.closed for address in self.addresses(grid))
+        return sum(address.name not in self._shut() for address in self.addresses(grid))
+
+    def _shut(self) -> set[str]:
+        """Closed for the rest of the run."""
+        return {*self.closed} - self.anew
+
+    def _refused(self) -> str:
+        """What each closed site said, as sentences."""
+        return "".join(f" {name} is not asked: {why.rstrip('.')}." for name, why in sorted(self.closed.items()))
 
     def require_enough(self) -> None:
         """In simulation, where the sites are known beforehand, refuse at once if they are too few."""

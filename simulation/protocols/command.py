@@ -59,7 +59,7 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     from common.data.cache import default_cache
     from simulation.experiment import plan_experiment
     from simulation.protocols.registry import CENTRAL, FEDERATED, Settings
-    from simulation.protocols.study import FIGURE, TABLE, run_study
+    from simulation.protocols.study import FIGURE, TABLE, require_fit, run_study
     from simulation.protocols.tuned import TUNED, Tuning
 
     if not 1 <= arguments.draws <= 1000:
@@ -84,7 +84,7 @@ def run_protocols_command(arguments: argparse.Namespace) -> int:
     cache = (arguments.cache or default_cache() / "slices").expanduser().resolve()
     settings = (*settings_of(arguments), *UNUSED)
     given = (arguments.config, settings, arguments.data, arguments.external, arguments.out)
-    plan = plan_experiment(*given, cache)
+    plan = plan_experiment(*given, cache, fits=lambda config: require_fit(config, arguments.fusion))
     with Shown() as shown:
         if without := [setting for setting in arguments.set if _named(setting) in OWN]:
             own = "Each protocol has its own adapter and rates (--rates, --epochs)."

@@ -55,6 +55,16 @@ class Asked:
     config: RunConfig
 
 
+def require_fit(config: RunConfig, fusion: Sequence[str]) -> tuple[int, ...]:
+    """The channels of early fusion; empty: none.
+
+    Raises:
+        ConfigError: `fusion` names no three modalities of the run, or the run predicts no class.
+    """
+    require_classes(config, "A protocol")
+    return channels_of(fusion, config.data.modalities)
+
+
 def run_study(
     plan: Experiment,
     protocols: Sequence[FrozenProtocol],
@@ -85,8 +95,7 @@ def run_study(
         DataError: patients that cannot be read, no two classes among those who train, or no label at the external hospital.
         FederationError: the folder holds a study already.
     """
-    require_classes(plan.config, "A protocol")
-    channels = channels_of(fusion, plan.config.data.modalities)
+    channels = require_fit(plan.config, fusion)
     require_none(plan.out)
     plan, refused, twins = prepare(plan, note, progress)
     if not channels:

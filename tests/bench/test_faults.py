@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,3 +85,12 @@ def test_rows_are_replaced_and_only_those_of_this_commit_count_as_done(fault_ben
     assert len(json.loads(bench.table.file.read_text())["rows"]) == 1
     assert bench.table.holds(one)
     assert not fault_bench.Table(bench.table.file, "other").holds(one)
+
+
+def test_whoever_reads_the_first_line_alone_gets_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)  # as `| head` that has seen enough
+    shown = [sys.executable, str(BENCH / "faults.py"), str(BENCH / "faults.json"), "--show"]
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run(shown, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -74,6 +74,8 @@ def test_a_plan_names_training_and_external_sites(config: Path, data: Path) -> N
 def test_wrong_use_is_refused_before_anything_runs(config: Path, data: Path, tmp_path: Path, real_weights: Path) -> None:
     with pytest.raises(ConfigError, match="hospital-z"):
         plan(config, data, "hospital-z")
+    with pytest.raises(ConfigError, match="hospital-z"):  # which no weights would mend
+        plan(config, data, "hospital-z", (f"weights={tmp_path / 'absent.pth'}",))
     with pytest.raises(ConfigError, match=r"Unknown key 'model\.rnk'"):
         plan(config, data, settings=("model.rnk=3",))
     with pytest.raises(WeightsError, match="no such file"):

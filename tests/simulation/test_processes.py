@@ -1,5 +1,6 @@
 """Jobs side by side: whoever stops early leaves no process behind."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from common.config.run import config_from_table
+from common.data.cache import open_site
+from common.data.cases import read_site
 from simulation.processes import as_they_end, side_by_side
+from tests.common.data.gate.test_pictures import picture, saved
+
+CONFIG = config_from_table({"data": {"modalities": ["image"], "slices": 1, "size": 32, "field_of_view": 100.0}})
 
 ENDLESS = """
 from pathlib import Path
@@ -31,12 +38,46 @@ class Meeting:
     of: int
 
 
+@dataclass(frozen=True)
+class Patients:
+    """A job that opens a site."""
+
+    folder: Path
+    cache: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
 def visible_at(meeting: Meeting) -> str | None:
     """The GPUs that a process sees, told when all have begun."""
     (meeting.folder / meeting.name).touch()
     while len(list(meeting.folder.iterdir())) < meeting.of:
         time.sleep(0.05)
     return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def said_of(patients: Patients) -> list[str]:
+    """What a process logs when it opens a site."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("common.data.cache").addHandler(handler)
+    open_site(read_site(patients.folder, CONFIG, simulated=True), CONFIG.data, patients.cache, workers=1)
+    return lines
+
+
+def test_what_was_said_of_a_patient_is_not_said_again_by_processes(tmp_path: Path) -> None:
+    for site in "ab":
+        for name in ("sub-1", "sub-2"):
+            saved(tmp_path / site / name / "film.png", picture(48, 48, seed=1))
+        (tmp_path / site / "sub-2" / "film.png").write_bytes(b"torn")
+    (told,) = [line for line in said_of(Patients(tmp_path / "a", tmp_path / "cache")) if "sub-2" in line]
+    assert "film.png" in told
+    found = side_by_side(said_of, [Patients(tmp_path / site, tmp_path / "cache") for site in "ab"], 2)
+    assert found["a"] == []
+    assert [line for line in found["b"] if "sub-2" in line]  # which nobody has said yet
 
 
 @pytest.mark.parametrize(

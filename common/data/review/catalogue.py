@@ -1,7 +1,17 @@
 """Every kind of finding that the data gate knows, and the table of them in docs/hospital.md."""
 
 from common.data import cases, site_table
-from common.data.gate import folders, mask_names, modality_files, participants, patient_files, rules, sessions, spaces
+from common.data.gate import (
+    folders,
+    idle_patterns,
+    mask_names,
+    modality_files,
+    participants,
+    patient_files,
+    rules,
+    sessions,
+    spaces,
+)
 from common.data.gate.finding import Kind
 from common.data.review import review
 
@@ -9,6 +19,7 @@ SUBJECTS: dict[str, tuple[Kind, ...]] = {
     "files, places, values and masks": rules.KINDS,
     "names and tables": (
         *folders.KINDS,
+        *idle_patterns.KINDS,
         *patient_files.KINDS,
         *modality_files.KINDS,
         *mask_names.KINDS,

@@ -232,6 +232,11 @@ def test_json(quick: SiteHome, capsys) -> None:
     assert "dry run" not in told
 
 
+def spoil_salt(home: SiteHome) -> None:
+    (home.key.parent / "ledger.salt").write_text("salt")
+    (home.key.parent / "ledger.salt").chmod(0o644)
+
+
 def spoil_settings(home: SiteHome) -> None:
     home.toml.write_text(home.toml.read_text() + "\n[polcy]\n")
 
@@ -243,6 +248,7 @@ def spoil_settings(home: SiteHome) -> None:
         (lambda home: home.key.unlink(), "key", "cannot be read"),
         (lambda home: home.key.chmod(0o644), "key", "chmod 600"),
         (lambda home: home.key.write_text("x"), "key", "OpenSSH"),
+        (spoil_salt, "keys", "ledger.salt: other users may read this secret of the site (mode 0644). Run: chmod 600"),
         (lambda home: home.ca.write_text("x"), "ca.crt", "PEM"),
         (lambda home: (home.folder / "bundles.txt").write_text("yes\n"), "bundles", "line 1"),
         (lambda home: (home.folder / "privacy-ledger.jsonl").write_text("{}\n"), "ledger", "ledger"),

@@ -254,3 +254,17 @@ def test_json_has_what_was_found_about_names(run, phantom, tmp_path, capsys):
     code, table, _ = asked(capsys, folder, "--model", run, "--evidence", "none")
     assert code == 0
     assert "mask-by-name" in [finding["code"] for finding in table["findings"]]
+
+
+def test_the_model_of_a_run_that_has_not_finished_is_said_to_be_one(model_of, phantom, tmp_path, capsys):
+    run = model_of()
+    (run / "status.json").write_text('{"state": "failed", "round": 2, "rounds": 5}')
+    code, table, said = asked(capsys, phantom, "--model", run, "--evidence", "none", "--card", tmp_path / "card.html")
+    assert code == 0
+    assert "Warning" in said
+    assert "round 2 of 5" in said
+    assert "round 2 of 5" in table["unfinished"]
+    assert "round 2 of 5" in (tmp_path / "card.html").read_text()
+    (run / "report.json").write_text("{}")
+    code, table, said = asked(capsys, phantom, "--model", run, "--evidence", "none")
+    assert (code, table["unfinished"], said) == (0, None, "")

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from common.terminal.progress import LongWork
+from common.terminal.progress import LongWork, long_work
 
 
 def test_a_log_file_gets_a_line_every_half_minute() -> None:
@@ -38,3 +38,20 @@ def test_a_terminal_gets_the_newest_piece() -> None:
         work.note("said")
     assert "two" in text.getvalue()
     assert "said" in text.getvalue()
+
+
+def test_work_is_shown_before_its_first_part_is_done() -> None:
+    text = StringIO()
+    with long_work("one patient", Console(file=text, force_terminal=True, width=80)):
+        pass
+    assert "one patient" in text.getvalue()
+
+
+def test_a_log_file_counts_the_half_minute_from_the_beginning() -> None:
+    text, now = StringIO(), [0.0]
+    with long_work("patients", Console(file=text), lambda: now[0]) as report:
+        now[0] = 40.0
+        report(1, 2)
+        now[0] = 50.0
+        report(2, 2)
+    assert text.getvalue().splitlines() == ["patients: 1 of 2"]

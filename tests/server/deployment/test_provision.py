@@ -29,6 +29,21 @@ def test_secrets_are_the_owners_only(home) -> None:
     assert len((home.folder / SECRET).read_bytes()) >= 32
 
 
+@pytest.mark.parametrize("name", [CA_KEY, SERVER_KEY, SECRET, "release.key", "admin.token", "observer.token"])
+def test_a_home_does_not_start_while_others_may_read_a_secret_of_it(home, name: str) -> None:
+    (home.folder / name).chmod(0o640)
+    with pytest.raises(ConfigError, match=rf"/{name}: other users may .* \(mode 0640\)\. Run: chmod 600 /.*/{name}$"):
+        write_configuration(home)
+    (home.folder / name).chmod(0o600)
+    write_configuration(home)
+
+
+def test_the_certificates_key_of_a_proxy_of_ones_own_may_be_its_users(tmp_path) -> None:
+    home = init_home(tmp_path / "other", ServerSettings(address="a:8443", front="none"))
+    (home.folder / SERVER_KEY).chmod(0o640)
+    write_configuration(home)
+
+
 def test_two_homes_share_no_secret(home, tmp_path) -> None:
     other = init_home(tmp_path / "other", home.settings)
     for name in (CA_KEY, SERVER_KEY, SECRET):

@@ -11,6 +11,7 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
 from common.errors import ConfigError
 from server.deployment.credentials import ADMIN, OBSERVER, make_tokens, read_tokens, token_file
+from server.deployment.observe import observe
 from server.deployment.superlink import PLACE, RoleAccess, ask_for_credentials
 
 TOKENS = {ADMIN: "a" * 43, OBSERVER: "o" * 43}
@@ -59,6 +60,16 @@ def test_tokens_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     assert read_tokens(tmp_path) == first
     assert first[ADMIN] != first[OBSERVER]
     assert all(token_file(tmp_path, role).stat().st_mode & 0o077 == 0 for role in first)
+
+
+def test_a_token_that_others_may_read_is_refused_by_name(tmp_path: Path) -> None:
+    make_tokens(tmp_path)
+    (tmp_path / "observer.toml").write_text('superlink = "127.0.0.1:1"')
+    file = token_file(tmp_path, OBSERVER)
+    file.chmod(0o644)
+    for refused in (lambda: read_tokens(tmp_path), lambda: observe(tmp_path)):
+        with pytest.raises(ConfigError, match=rf"{file}: other users may .*chmod 600 {file}"):
+            refused()
 
 
 def test_nothing_is_served_where_flower_has_moved_the_place_or_a_token_is_absent(

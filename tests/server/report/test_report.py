@@ -181,6 +181,19 @@ def test_reading_what_is_not_a_report(tmp_path, content, says):
         read_report(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"external": {}}'])
+def test_of_a_damaged_report_it_is_said_how_to_write_it_anew(tmp_path, content):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(FedMRIError, match=r"Copy report\.json anew") as refused:  # nothing else of the run is here
+        read_report(tmp_path)
+    assert "--resume" not in str(refused.value)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("run.json", "rounds.jsonl", "checkpoints/latest.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(FedMRIError, match=rf"Run: mv {tmp_path}/report.json {tmp_path}/report.damaged.json .* --resume"):
+        read_report(tmp_path)
+
+
 def test_report_json_comes_last(tmp_path, monkeypatch):
     """Where no page can be made of a changed report, report.json stays what it was."""
     monkeypatch.setattr("server.report.publish.read_pictures", lambda *_: 1 / 0)

@@ -77,13 +77,23 @@ def test_subgroups_are_those_of_the_sites_files(asked, tmp_path):
     for site, age in (("north", 30), ("south", 70)):
         write_site(tmp_path / site, 10, age)
     patients = open_external(tmp_path, ["north", "south"], CONFIG, tmp_path / "cache")
-    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG)
+    acquisitions = read_external(tmp_path, ["north", "south"], CONFIG, patients)
     assert list(acquisitions) == list(patients.ids)
     final = measure_final(UNUSED, patients, acquisitions=acquisitions)
     assert {name: group["n"] for name, group in final.subgroups["site"].items()} == {"north": 10, "south": 10}
     assert {name: group["n"] for name, group in final.subgroups["age"].items()} == {"under 40": 10, "60 and over": 10}
     assert list(final.subgroups["cluster"]) == ["2.0 x 2.0 x 4.0 mm, matrix 20, int16"]
     assert list(final.subgroups["sex"]) == ["F", "M"]
+
+
+@pytest.mark.parametrize("names", [["north"], ["north", "south"]])
+def test_who_stays_out_for_a_torn_file_is_not_read_again(tmp_path, names):
+    for site in names:
+        write_site(tmp_path / site, 3, 30)
+    (tmp_path / "north" / "sub-1" / "anat" / "sub-1_T1w.nii.gz").write_bytes(b"torn")
+    patients = open_external(tmp_path, names, CONFIG, tmp_path / "cache")
+    assert len(patients) == 3 * len(names) - 1
+    assert list(read_external(tmp_path, names, CONFIG, patients)) == list(patients.ids)
 
 
 def write_site(folder, patients, age):

@@ -1,6 +1,9 @@
 """A whole run at the server, in this process: real model, real sites' code, Flower's grid replaced."""
 
 import json
+import re
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -9,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, DataError, FederationError
+from common.errors import ConfigError, DataError, FederationError, FedMRIError
 from common.messages.code_version import code_hash
 from common.models.arrays import load_arrays
 from server.cli.main import main
@@ -82,6 +85,22 @@ def test_two_runs_give_the_same_model_byte_for_byte(folder, tmp_path, local_grid
     assert (tmp_path / "three" / "model.safetensors").read_bytes() != models[0]
 
 
+def test_a_damaged_report_is_written_anew_as_its_error_says_and_nobody_trains_again(folder, tmp_path, local_grid):
+    out, grid = tmp_path / "run", local_grid(site_nodes())
+    asked = plan(folder, out, sites=("a", "b"))
+    federate(grid, asked)
+    report, sent = read_report(out), len(grid.sent)
+    (out / "report.json").write_text((out / "report.json").read_text()[:100])
+    with pytest.raises(FedMRIError, match=r"not valid JSON .* Run: (mv \S+ \S+) and then .*--resume") as told:
+        read_report(out)
+    command = re.search(r"mv \S+ \S+", str(told.value))
+    assert command
+    subprocess.run(shlex.split(command[0]), check=True)
+    federate(grid, replace(asked, resume=True))
+    assert read_report(out) == report
+    assert len(grid.sent) == sent
+
+
 def test_a_failed_run_leaves_its_sentence_and_no_report(folder, tmp_path, local_grid):
     out = tmp_path / "run"
     with pytest.raises(FederationError), leave_error(out):
@@ -113,6 +132,15 @@ def test_an_unknown_error_leaves_its_kind(tmp_path):
     with pytest.raises(ZeroDivisionError), leave_error(tmp_path / "run"):
         _ = 1 / 0
     assert json.loads((tmp_path / "run" / "error.json").read_text()) == {"error": "ZeroDivisionError: division by zero"}
+
+
+@pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
+def test_the_log_of_a_run_that_was_stopped_has_its_sentence_and_no_traceback(tmp_path, caplog, stop):
+    with pytest.raises(type(stop)), leave_error(tmp_path / "run"):
+        raise stop
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage() == json.loads((tmp_path / "run" / "error.json").read_text())["error"]
 
 
 def test_a_run_that_ends_by_a_clock_that_was_set_says_so(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from server.events.rounds import RoundRecord
 from server.strategy.progress import Progress
 from server.strategy.round_loop import FedMRIAvg
 from server.strategy.round_state import ResumePoint
+from server.strategy.site_selection import Presence
 from tests.server.conftest import LocalGrid
 
 LIKE = {"w": np.zeros(3, np.float32)}
@@ -407,6 +408,44 @@ def test_where_those_who_refuse_leave_too_few_nobody_is_asked_again(local_grid, 
         play(grid, FederationConfig(min_sites=3, round_retries=5, wait_for_sites=1.0), sites=sites)
     assert asked == [1]
     assert len(grid.sent) == 3
+
+
+class WaitedError(Exception):
+    pass
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    def sleep(seconds: float) -> None:
+        raise WaitedError
+
+    monkeypatch.setattr("server.strategy.site_selection.time.sleep", sleep)
+
+
+def test_where_every_hospital_has_refused_none_is_waited_for(local_grid, no_waiting):
+    grid = local_grid({11: refuses([]), 12: refuses([])})
+    with pytest.raises(FederationError, match="every hospital that was there has refused") as caught:
+        play(grid, FederationConfig(), sites=())
+    for name in ("node-11", "node-12"):
+        assert f"{name} is not asked: its policy does not allow it." in str(caught.value)
+
+
+def test_a_hospital_that_has_not_refused_is_waited_for_though_it_is_away(local_grid, no_waiting):
+    there = {11: refuses([]), 12: refuses([])}
+    there[13] = lambda message: there.pop(13) and None  # it has gone without an answer
+    grid = local_grid(there)
+    with pytest.raises(WaitedError):
+        play(grid, FederationConfig(), sites=())
+
+
+def test_a_hospital_that_is_to_be_heard_again_is_not_waited_for_as_if_it_were_away(local_grid, no_waiting):
+    presence = Presence(FederationConfig(min_sites=2), (), Progress())
+    presence.closed = {"node-11": "not compared yet", "node-12": "its policy does not allow it"}
+    grid = local_grid({11: honest, 12: honest, 13: honest})
+    with pytest.raises(WaitedError):
+        presence.wait(grid, 1)
+    presence.anew = {"node-11"}
+    presence.wait(grid, 1)
 
 
 def test_a_resumed_run_asks_once_more(local_grid):

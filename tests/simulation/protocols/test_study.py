@@ -211,6 +211,16 @@ def test_bad_arguments_are_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_work_is_said_before_weights_are_asked_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(folder), "--external", "hospital-b", "--out", str(tmp_path / "out"), "--config", "segmentation"]
+    absent = ["--set", f"weights={tmp_path / 'absent.safetensors'}"]
+    for verb, word in ((["protocols"], "A protocol"), (["run", "--dry-run"], "--dry-run")):
+        assert main([*verb, *given, *absent]) == 2
+        assert f"{word} knows runs that predict a class" in capsys.readouterr().err
+
+
 def test_a_training_site_without_labels_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hospitals = tmp_path / "hospitals"
     shutil.copytree(folder / "hospitals", hospitals)
