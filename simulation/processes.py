@@ -71,9 +71,7 @@ def as_they_end(work: Callable[[J], R], jobs: Sequence[J], workers: Workers) -> 
         return
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [work.__module__]
-    )  # without effect where the server already runs: then each imports what it lacks
+    context.set_forkserver_preload([work.__module__])  # no effect where it already runs: then each imports what it lacks
     slots: SimpleQueue[int] = context.SimpleQueue()
     for slot in range(workers):
         slots.put(slot)

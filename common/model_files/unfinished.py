@@ -5,12 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.model_files.run_folder import CHECKPOINTS, MODEL_NAME, REPORT_NAME, STATUS_NAME
 from common.text import printable
-
-CHECKPOINTS = "checkpoints"  # in the run's folder; as `server.run.checkpoint` writes them
-REPORT_NAME = "report.json"  # its presence marks a run that succeeded
-STATUS_NAME = "status.json"
-MODEL_NAME = "model.safetensors"
 
 
 def unfinished(file: Path, metadata: Mapping[str, str], rounds: int) -> str:
