@@ -12,9 +12,9 @@ import os
 import secrets
 from pathlib import Path
 
+from common.deployment.private_file import require_private
 from common.errors import ConfigError, DataError
 from common.files import remove_unfinished, write_secret
-from common.private_file import require_private
 
 LENGTH = 12  # hexadecimal digits of a name: two of a million patients share one once in 500 sites
 

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from common.deployment.private_file import require_private
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
-from common.private_file import require_private
 
 
 def make_key(path: Path, comment: str) -> str:

@@ -19,9 +19,9 @@ from client.privacy.budget import require_open
 from client.privacy.ledger import NO_BUDGET, read_ledger
 from common.config.run import RunConfig
 from common.data.cache import default_cache
+from common.deployment.private_file import require_private
 from common.deployment.ssh_fingerprint import ssh_fingerprint
 from common.errors import ConfigError, PolicyError
-from common.private_file import require_private
 
 SOON_DAYS = 30.0
 OWNER = "Change its owner or its rights."

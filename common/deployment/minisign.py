@@ -14,9 +14,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from common.deployment.private_file import require_private
 from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic, write_secret
-from common.private_file import require_private
 
 KEY, PUBLIC, SUFFIX = "release.key", "release.pub", ".minisig"
 HASHED = b"ED"  # the signature is over the file's hash; `Ed` names the key's algorithm

@@ -5,9 +5,9 @@ import json
 import secrets
 from pathlib import Path
 
+from common.deployment.private_file import require_private
 from common.errors import ConfigError
 from common.files import write_secret
-from common.private_file import require_private
 
 ADMIN, OBSERVER = "admin", "observer"
 HOME_VARIABLE = "FEDMRI_COORDINATOR"  # in the SuperLink's environment: the coordinator's folder, where the tokens are

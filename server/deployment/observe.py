@@ -8,9 +8,9 @@ from pathlib import Path
 
 from flwr.proto.control_pb2 import ListRunsRequest
 
+from common.deployment.private_file import require_private
 from common.errors import ConfigError, FederationError
 from common.files import write_atomic, write_secret
-from common.private_file import require_private
 from common.text import toml_value
 from server.deployment.certificates import CA
 from server.deployment.credentials import OBSERVER, read_token, token_file

@@ -8,9 +8,9 @@ from pathlib import Path
 from common.cli import CONFIGS
 from common.deployment.flower_cli import NAME
 from common.deployment.minisign import KEY, make_key
+from common.deployment.private_file import require_private
 from common.errors import ConfigError
 from common.files import write_atomic, write_secret
-from common.private_file import require_private
 from common.text import toml_value
 from server.deployment.certificates import CA, CA_KEY, SERVER_KEY, make_authority, make_certificate
 from server.deployment.credentials import ADMIN, ROLES, make_tokens, read_token, tell_flower, token_file

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from common.data.gate.finding import Finding, Kind, Level
@@ -51,24 +52,27 @@ class Candidate:
     session: str = ""
     exact: bool = True
 
-    @property
+    @cached_property
     def name(self) -> Name:
         """Of the file."""
         return Name(self.file.name)
 
-    @property
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Of the path."""
+        return PurePosixPath(self.path).parts
+
+    @cached_property
     def folders(self) -> tuple[str, ...]:
         """Of the path; those that only say where derivatives lie are left out."""
-        parts = PurePosixPath(self.path).parts[:-1]
-        return parts[3:] if self.dataset else parts
+        return self.parts[3:-1] if self.dataset else self.parts[:-1]
 
-    @property
+    @cached_property
     def dataset(self) -> str:
         """Name of the folder under `derivatives/` that holds it; "": it is raw."""
-        parts = PurePosixPath(self.path).parts
-        return parts[1] if parts[0] == DERIVATIVES and len(parts) > 3 else ""
+        return self.parts[1] if self.parts[0] == DERIVATIVES and len(self.parts) > 3 else ""
 
-    @property
+    @cached_property
     def space(self) -> str:
         """Of the entity `space-`, in lower case; "": the patient's own."""
         space = self.name.entities.get("space", "").lower()
@@ -111,7 +115,7 @@ def matching(files: Iterable[Candidate], globs: Sequence[str]) -> list[Candidate
 
 def _fits(one: Candidate, glob: Sequence[str]) -> bool:
     """Globs that start with `derivatives/` speak of derivatives, others of the patient's own folder."""
-    return (glob[0] == DERIVATIVES) == bool(one.dataset) and _fits_parts(PurePosixPath(one.path).parts, glob)
+    return (glob[0] == DERIVATIVES) == bool(one.dataset) and _fits_parts(one.parts, glob)
 
 
 def _fits_parts(path: Sequence[str], glob: Sequence[str]) -> bool:

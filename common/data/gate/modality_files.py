@@ -1,9 +1,8 @@
 """Which of a patient's files is which modality: by the globs of site.toml, else by the words of BIDS names."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import translate
+from fnmatch import fnmatchcase
 
 from common.config.modalities import MASK, MASKS, MODALITIES, FilePatterns
 from common.data.gate.candidates import Candidate, Candidates, Notebook, matching, without_copies
@@ -59,7 +58,7 @@ def is_by_words(kind: str, patterns: FilePatterns) -> bool:
 def _read(one: Candidate, patterns: FilePatterns, book: Notebook) -> tuple[str | None, bool]:
     """The modality that a file's name says, and whether it says so as BIDS does."""
     here = [kind for kind, globs in patterns.items() if _lies_right(one, kind, globs)]
-    exact = [kind for kind in here if re.fullmatch(translate(f"*_{MODALITIES[kind].pattern}"), one.name.stem)]
+    exact = [kind for kind in here if fnmatchcase(one.name.stem, f"*_{MODALITIES[kind].pattern}")]
     wide = suffix_of(one.name)
     if wide == "t1" and T1S & {*here}:
         kind = _read_t1(one, book)
