@@ -65,7 +65,7 @@ def finished(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_whole_run_through_flower(finished: Path) -> None:
     report = read_report(finished)
     assert report["external"]["n"] == len(report["patients"]) == 3
