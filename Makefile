@@ -30,7 +30,7 @@ $(DEMO)/hospitals: | $(READY)
 test: $(READY) ## the tests of every submission; what is skipped says why
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not thorough" $(ARGS)
 
-test-all: $(READY) ## these, and those of Ray clusters and other rare ground: a third longer
+test-all: $(READY) ## these, and those of Ray clusters and other rare ground: a ninth longer
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the tests that need no browser, no processes and no patience

@@ -31,10 +31,10 @@ from common.evaluation.ood.features import ALONE
 from common.evaluation.ood.modality_agreement import AGREEMENTS
 from common.evaluation.ood.score import MIN_COUNT, moments
 from common.files import write_atomic
-from common.model_files.run_folder import MODEL_NAME
 from common.models.arrays import get_arrays, save_arrays
 from common.models.backbones.create import empty_backbone
 from common.models.build import build_model
+from common.run_folder import MODEL_NAME
 from simulation.phantom.hospitals import write_hospitals
 
 MANY = 100

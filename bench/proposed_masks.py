@@ -23,7 +23,7 @@ import numpy as np
 from common.config.run import RunConfig, config_from_table
 from common.data.cases import Case, read_site
 from common.metrics.classification import evaluate, paired_difference
-from common.model_files.run_folder import MODEL_NAME
+from common.run_folder import MODEL_NAME
 
 FOLD = "external-"
 WAYS = ("drawn", "proposed", "none")

@@ -5,8 +5,9 @@ scaled by the numbers of patients, and packed onto the cores. Nothing is written
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def estimate(plan: Experiment, shown: Shown) -> Estimate:
         ConfigError: a private run, or one in which sites keep something of their own: their rounds are others.
         DataError: as the run itself would.
     """
+    imports = time.process_time()  # this program has read what the run's will; those that play are forked with it
     require_plain(plan.config)
     plan, refused, _ = prepare(plan, shown.note, shown.progress)
     names = [name for name in plan.sites if name not in refused]
@@ -86,7 +88,7 @@ def estimate(plan: Experiment, shown: Shown) -> Estimate:
     folders = tuple(plan.data / name for name in names)
     jobs = [Sample(str(place), plan.config.to_json(), folders, plan.cache) for place in range(workers)]
     shown.note(f"Playing the rounds on {PATIENTS} patients, {workers} at once.")
-    played = list(side_by_side(play, jobs, workers).values())
+    played = [replace(one, start=imports + one.start) for one in side_by_side(play, jobs, workers).values()]
     training = {name: split(patients, plan.config.evaluation.holdout)[0] for name, patients in sites.items()}
     trained = {name: len(patients) for name, patients in training.items()}
     labelled = {name: len(patients.labelled) for name, patients in training.items()}

@@ -18,11 +18,12 @@ from common.evaluation.comparison import detectable, warning
 from common.files import write_atomic
 from common.models.backbones.weights import SHIPPED_FILES
 from common.models.build import build_model
+from common.run_folder import MODEL_NAME
 from common.training.trainable import needs_labels, no_label
 from server.report.privacy_audit import refutations, with_audit
 from server.report.publish import write_report
 from server.report.report import read_report
-from server.run.plan import MODEL_NAME, require_folder, split_external, training_sites
+from server.run.plan import require_folder, split_external, training_sites
 from simulation import findings, segmentation
 from simulation.auditing import audit_sites
 from simulation.baselines import measure, plan_baselines, probabilities_json, run_baselines

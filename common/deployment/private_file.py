@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from shlex import quote
 
 from common.errors import ConfigError
 
@@ -21,4 +22,4 @@ def require_private(file: Path, may: str) -> None:
     """
     mode = stat.S_IMODE(file.stat().st_mode)
     if mode & OTHERS:
-        raise ConfigError(f"{file}: other users may {may} (mode {mode:04o}). Run: chmod 600 {file}")
+        raise ConfigError(f"{file}: other users may {may} (mode {mode:04o}). Run: chmod 600 {quote(str(file))}")

@@ -12,9 +12,9 @@ from common.config.run import RunConfig, config_from_json
 from common.errors import ConfigError, WeightsError
 from common.evaluation.calibration.calibration import CALIBRATION_NAME, load_calibration
 from common.model_files.opened_model import OpenedModel
-from common.model_files.run_folder import MODEL_NAME
 from common.model_files.unfinished import unfinished
 from common.models.arrays import check_arrays, get_arrays, load_arrays, plain_metadata
+from common.run_folder import MODEL_NAME
 
 NEEDED = ("config", "backbone", "backbone_sha256")
 

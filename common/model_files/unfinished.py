@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.model_files.run_folder import CHECKPOINTS, MODEL_NAME, REPORT_NAME, STATUS_NAME
+from common.run_folder import CHECKPOINTS, MODEL_NAME, REPORT_NAME, STATUS_NAME
 from common.text import printable
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from common.cli import add_debug
 from common.errors import ConfigError, FedMRIError
 from common.files import write_atomic
+from common.run_folder import REPORT_NAME
 from server.report.compare_runs import DAMAGED, compare_runs
 from server.report.decode import measure
 from server.report.mend import how_to_mend
@@ -22,7 +23,6 @@ from server.report.page import runs as page
 from server.report.page.values import difference_text, measure_text, number
 from server.report.publish import HTML_NAME, render_run
 from server.report.report import decode, read_report
-from server.report.results import JSON_NAME
 from server.report.terminal import result_table
 
 RUNS_NAME = "comparison.html"
@@ -44,7 +44,7 @@ def add_report(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def report(arguments: argparse.Namespace) -> int:
     """The verb; 0 once all is read and written."""
-    if arguments.out is not None and (arguments.out.is_dir() or arguments.out.name == JSON_NAME):
+    if arguments.out is not None and (arguments.out.is_dir() or arguments.out.name == REPORT_NAME):
         raise ConfigError(f"--out {arguments.out}: expected the name of an HTML file, such as runs.html.")
     return _one(arguments) if len(arguments.runs) == 1 else _several(arguments)
 
@@ -58,7 +58,7 @@ def _one(arguments: argparse.Namespace) -> int:
         shown = result_table(decode(found))
     except (*DAMAGED, TemplateError) as error:
         raise FedMRIError(
-            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
+            f"{run / REPORT_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
             f"{how_to_mend(run)}"
         ) from error
     _write(out, content)

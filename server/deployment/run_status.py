@@ -12,12 +12,12 @@ from typing import Any
 
 from common.errors import FederationError
 from common.files import held
+from common.run_folder import STATUS_NAME
 from common.text import printable
 from server.deployment.home import Home
 from server.run.round_lines import read_rounds
 
 LAST_NAME = "run.json"  # in state/: the run that was submitted last
-STATUS_NAME = "status.json"
 ERROR_NAME = "error.json"  # as `server.run.ending` writes it
 LOCK_NAME = ".lock"  # in the run folder; as `server.run.resume` holds it
 FAILED = "failed"

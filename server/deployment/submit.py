@@ -15,6 +15,7 @@ from common.errors import ConfigError, FederationError
 from common.files import locked, write_atomic
 from common.messages.code_version import code_hash
 from common.models.backbones.weights import WITHOUT_FILE, find_weights
+from common.run_folder import CHECKPOINTS
 from server.deployment.bundle import CHECKOUT, build_bundle
 from server.deployment.health import superlink_serves
 from server.deployment.home import Home
@@ -234,5 +235,5 @@ def _judge(home: Home, run: SubmittedRun, status: str) -> None:
 
 
 def _failed(home: Home, run: SubmittedRun, status: str) -> str:
-    again = " Go on with --resume." if (run.out / "checkpoints").is_dir() else ""
+    again = " Go on with --resume." if (run.out / CHECKPOINTS).is_dir() else ""
     return f"The run ended as '{status}' without a result; see {home.log_of('superexec')}.{again}"

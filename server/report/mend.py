@@ -3,7 +3,7 @@
 from pathlib import Path
 from shlex import quote
 
-from server.report.results import JSON_NAME
+from common.run_folder import REPORT_NAME
 
 ASIDE = "report.damaged.json"
 NEEDED = ("run.json", "rounds.jsonl", "checkpoints/latest.json")  # of the run folder, to go on with it
@@ -16,8 +16,8 @@ def how_to_mend(run: Path) -> str:
         run: the run folder, whose report.json is there and is not what was written.
     """
     if not all((run / name).is_file() for name in NEEDED):
-        return f"Copy {JSON_NAME} anew from where the run was made; without it the federation is to be run again."
+        return f"Copy {REPORT_NAME} anew from where the run was made; without it the federation is to be run again."
     return (
-        f"What was learned is not lost. Run: mv {quote(str(run / JSON_NAME))} {quote(str(run / ASIDE))} and then the run's own "
+        f"What was learned is not lost. Run: mv {quote(str(run / REPORT_NAME))} {quote(str(run / ASIDE))} and then the run's own "
         "command with --resume: it trains no finished round again, measures the model and writes the report."
     )

@@ -14,12 +14,12 @@ from jinja2 import TemplateError
 
 from common.errors import ConfigError, FedMRIError
 from common.privacy.audit import CHECKS, PARTS
+from common.run_folder import REPORT_NAME
 from server.report.mend import how_to_mend
 from server.report.page.values import number
 from server.report.privacy import Audit, decode_claims
 from server.report.publish import write_report
 from server.report.report import read_report
-from server.report.results import JSON_NAME
 
 MAX_BYTES = 65_536
 MAX_DETAIL = 300  # characters
@@ -113,12 +113,12 @@ def add_audit(run: Path, site: str, file: Path, *, force: bool = False) -> dict[
     report = read_report(run)
     try:
         if not force and "audit" in (report["privacy"].get(site) or {}):
-            raise ConfigError(f"{run / JSON_NAME} already holds an audit of {site}. Give --force to replace it.")
+            raise ConfigError(f"{run / REPORT_NAME} already holds an audit of {site}. Give --force to replace it.")
         report = with_audit(report, site, read_audit(file))
         write_report(run, report)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError) as error:
         raise FedMRIError(
-            f"{run / JSON_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
+            f"{run / REPORT_NAME}: expected a report as FedMRI writes it; it was changed or damaged ({type(error).__name__}). "
             f"{how_to_mend(run)}"
         ) from error
     entry: dict[str, Any] = report["privacy"][site]["audit"]

@@ -7,10 +7,11 @@ from typing import Any
 
 from common.errors import FedMRIError
 from common.files import write_atomic
+from common.run_folder import REPORT_NAME
 from server.report.page.page import render
 from server.report.page.pictures import read_pictures
 from server.report.report import Report, decode
-from server.report.results import JSON_NAME, plain, write_results
+from server.report.results import plain, write_results
 
 HTML_NAME = "report.html"
 # What HTML and terminals do not show, and lone halves of a surrogate pair, which no encoding has.
@@ -42,7 +43,7 @@ def write_page(run: Path, report: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise FedMRIError(
             f"{page} could not be written ({error.strerror or error}). Mend that, then `fedmri-server report {run}`: the results "
-            f"stand in {JSON_NAME}."
+            f"stand in {REPORT_NAME}."
         ) from error
     return page
 

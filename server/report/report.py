@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import FedMRIError
+from common.run_folder import REPORT_NAME
 from server.report.calibration import Calibration, decode_calibration
 from server.report.decision import Decision, decode_decision
 from server.report.decode import listed, names, real, table, whole
@@ -15,7 +16,6 @@ from server.report.findings import Findings, decode_findings
 from server.report.mend import how_to_mend
 from server.report.own_models import OwnModels, decode_own_models
 from server.report.privacy import Aggregation, Claim, decode_aggregation, decode_claims
-from server.report.results import JSON_NAME
 from server.report.round import Round, decode_round
 from server.report.segmentation import Segmentation, decode_segmentation
 from server.report.stage import Stage, decode_stage
@@ -154,12 +154,12 @@ def read_report(run: Path) -> dict[str, Any]:
     Raises:
         FedMRIError: no file, no JSON, or a key that is missing or of another kind.
     """
-    path = run / JSON_NAME
+    path = run / REPORT_NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FedMRIError(
-            f"Run {run}: no {JSON_NAME} ({error.strerror}). Name the folder of a run that has finished; "
+            f"Run {run}: no {REPORT_NAME} ({error.strerror}). Name the folder of a run that has finished; "
             "its logs say why one has not."
         ) from error
     except (ValueError, RecursionError) as error:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from common.files import write_atomic
+from common.run_folder import REPORT_NAME
 
-JSON_NAME = "report.json"
 EMPTY: dict[str, Any] = {
     "external": {},
     "patients": [],
@@ -40,7 +40,7 @@ def write_results(run: Path, results: Mapping[str, Any]) -> None:
         results: as `complete` gives them, or as they were read.
     """
     text = json.dumps(plain(results), indent=2, allow_nan=False)
-    write_atomic(run / JSON_NAME, (text + "\n").encode("utf-8"))
+    write_atomic(run / REPORT_NAME, (text + "\n").encode("utf-8"))
 
 
 def complete(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from common.aggregation.aggregator import State
 from common.errors import WeightsError
 from common.files import naming, write_atomic
 from common.models.arrays import Arrays, check_arrays, load_arrays, save_arrays
+from common.run_folder import CHECKPOINTS
 from server.events.rounds import RoundRecord, as_line
 from server.run.round_lines import ROUNDS
 
@@ -37,7 +38,7 @@ class Checkpoint:
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write the round's arrays, then point `latest.json` at them; a crash between leaves the earlier one in charge."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     name = _file_name(checkpoint.round)
     if checkpoint.state:  # first: arrays that are there have their state
         save_arrays(folder / _state_name(checkpoint.round), checkpoint.state, {"round": str(checkpoint.round)})
@@ -48,7 +49,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
 def latest_round(run: Path) -> int | None:
     """The round of the latest checkpoint; None where there is none, or where what names it is damaged."""
     try:
-        number = json.loads((run / "checkpoints" / LATEST).read_text(encoding="utf-8"))["round"]
+        number = json.loads((run / CHECKPOINTS / LATEST).read_text(encoding="utf-8"))["round"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return number if type(number) is int else None
@@ -60,7 +61,7 @@ def load_round(run: Path, number: int) -> Arrays:
     Raises:
         WeightsError: its checkpoint is damaged, gone, or of another round.
     """
-    return _of_round(run / "checkpoints" / _file_name(number), number)
+    return _of_round(run / CHECKPOINTS / _file_name(number), number)
 
 
 def load_like(run: Path, template: Arrays, number: int) -> Arrays:
@@ -89,7 +90,7 @@ def load_state(run: Path, number: int, template: State) -> State:
     """
     if not template:
         return {}
-    state = _of_round(run / "checkpoints" / _state_name(number), number)
+    state = _of_round(run / CHECKPOINTS / _state_name(number), number)
     check_arrays(state, template)
     return state
 

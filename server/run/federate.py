@@ -23,10 +23,11 @@ from common.models.backbones.licence import weights_licence
 from common.models.build import build_model
 from common.models.multimodal import MultiModalViT
 from common.models.trained_model import TrainedModel
+from common.run_folder import MODEL_NAME, REPORT_NAME
 from common.training.trainable import is_undecided, most_trained
 from server.events.kinds import Evaluated
 from server.events.rounds import RoundSoFar, as_line
-from server.report.results import JSON_NAME, complete, write_results
+from server.report.results import complete, write_results
 from server.run.calibrate import Calibrated, calibrate
 from server.run.checkpoint import Checkpoint, RunLog, load_like, save_checkpoint
 from server.run.ending import ERROR_NAME, room_on_disk, told_of_end
@@ -35,7 +36,7 @@ from server.run.external import FinalResult, measure_final, measure_round, open_
 from server.run.findings import measure_findings
 from server.run.held_out import held_out_check
 from server.run.own_models import own_models
-from server.run.plan import MODEL_NAME, RunPlan, travelling_config
+from server.run.plan import RunPlan, travelling_config
 from server.run.pooling import told_after, untaught
 from server.run.privacy_claims import aggregation_claims, privacy_claims
 from server.run.resume import begin, close_round, only_run, require_in_place, require_same_run, resume, write_open
@@ -193,7 +194,7 @@ def finish(
         "provenance": provenance,
     }
     write_results(plan.out, complete(results))
-    log(INFO, "Results: %s. Their page: fedmri-server report %s", plan.out / JSON_NAME, shlex.quote(str(plan.out)))
+    log(INFO, "Results: %s. Their page: fedmri-server report %s", plan.out / REPORT_NAME, shlex.quote(str(plan.out)))
 
 
 def _measured(plan: RunPlan, trained: TrainedModel, patients: SiteData, calibrated: Calibrated | None) -> FinalResult:

@@ -13,8 +13,8 @@ from common.data.cache import default_cache
 from common.errors import ConfigError, FederationError
 from common.messages.code_version import code_hash
 from common.models.backbones.weights import SHIPPED_FILES, WITHOUT_FILE
+from common.run_folder import CHECKPOINTS, MODEL_NAME, REPORT_NAME
 
-MODEL_NAME = "model.safetensors"
 RUN_NAME = "run.json"
 NAMED_WEIGHTS = (*WITHOUT_FILE, *SHIPPED_FILES)  # by `model.weights`; anything else is a file's path
 FOLDERS, NODES = "folders", "nodes"  # what stands for a site: a folder of the simulation, or a hospital's node
@@ -132,7 +132,7 @@ def require_fresh(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise FederationError(f"Run folder {out}: expected a folder, or a name that is not taken; it is a file. Name another.")
-    marks = ("report.json", MODEL_NAME, "rounds.jsonl", "checkpoints", "open-round.json")
+    marks = (REPORT_NAME, MODEL_NAME, "rounds.jsonl", CHECKPOINTS, "open-round.json")
     found = [name for name in marks if (out / name).exists()]
     if found:
         raise FederationError(

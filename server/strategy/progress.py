@@ -15,6 +15,7 @@ from flwr.supercore import log
 
 from common.errors import BUDGET_SPENT
 from common.files import write_atomic
+from common.run_folder import STATUS_NAME
 from server.events import rounds, status
 from server.events.kinds import (
     AFTER_FAILURES,
@@ -38,7 +39,6 @@ from server.events.rounds import RoundRecord, Rounds
 from server.events.status import RunStatus, SiteStatus
 from server.events.words import level, said
 
-STATUS_NAME = "status.json"
 PAUSE = 1.0  # seconds between two writes, but for a change of the run's own state
 LASTING = (Kept, Ended, Began, Resumed)  # on the disk before anything follows
 

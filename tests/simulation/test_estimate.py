@@ -1,6 +1,7 @@
 """What a run would take: closed forms of the scaling, and the command on phantoms."""
 
 import json
+import time
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -78,10 +79,12 @@ def test_the_command_tells_and_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
     asked = ["run", "--data", str(tmp_path / "hospitals"), "--external", "external", "--out", str(tmp_path / "run"), "--dry-run"]
     settings = ["weights=random", "data.size=32", "data.slices=2", "head_rounds=3", "federation.rounds=4"]
     asked += ["--cache", str(tmp_path / "cache"), *(word for one in settings for word in ("--set", one))]
+    read = time.process_time()  # what this program has read already, the run's programs read too
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["seconds"] == pytest.approx(sum(found[part] for part in ("rounds", "evaluation", "baselines", "start")))
     assert min(found[part] for part in ("rounds", "evaluation", "baselines", "start")) > 0
+    assert found["start"] >= 2 * read
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from client.cli.main import main as site_main
 from client.deployment.home import open_home
-from common.model_files.run_folder import MODEL_NAME
+from common.run_folder import MODEL_NAME
 from server.cli.main import main as server_main
 from simulation.cli import main as sim_main
 from tests.integration.deployment.federation import ROOT, SMALL, Federation, Hospital, Run, free_port, until

@@ -1,4 +1,4 @@
-"""Names of what a finished run leaves in its folder, for all who read or write it."""
+"""Names in a run's folder that more than one room reads or writes."""
 
 MODEL_NAME = "model.safetensors"
 CHECKPOINTS = "checkpoints"
